@@ -203,6 +203,25 @@ class WindowPlan:
         return min(self.size)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterGrid:
+    """The grid of the labels of a raster.
+
+    Attributes:
+        size: (height, width) in pixels.
+        transform: The affine transform from (column, row) to coordinates: a, b, c, d, e, f.
+        crs: The coordinate system as WKT; "" if the raster has none.
+        epsg: Its EPSG code, if it has one.
+        ignore: The label id of pixels without data, and below the minimum confidence.
+    """
+
+    size: tuple[int, int]
+    transform: tuple[float, ...]
+    crs: str
+    epsg: int | None
+    ignore: int
+
+
 def ignore_id(number_of_classes: int) -> int:
     """Return the label id of pixels below the minimum confidence: 255 up to 254 classes, 65535 above."""
     return 255 if number_of_classes <= MAX_CLASSES_8_BIT else 65535

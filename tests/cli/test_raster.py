@@ -20,8 +20,8 @@ from rasters import drawn, write_raster
 from running import Command
 
 import tipsseg
-from tipsseg.commands import rasters as blocks
 from tipsseg.commands.rasters import BlockFiles
+from tipsseg.formats import raster as blocks
 from tipsseg.formats.raster import GeoTiff, RasterBlock
 
 CLASSES = ("car", "tree", "road")
@@ -74,6 +74,7 @@ def test_files_have_the_coordinates_of_the_input(command: Command, tmp_path: Pat
             f"class_{number}": name for number, name in enumerate(CLASSES, 1)
         }
         assert mask.colormap(1)[1][3] == 255
+        assert mask.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         labels = mask.read(1)
     for name, layer in (("geojson", "scene"), ("gpkg", "labels")):
         file = out / f"polygons/scene.{name}"
@@ -202,7 +203,7 @@ def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: P
     ("arguments", "message"),
     [
         (["--stretch", "98,2"], "not a pair of percentiles"),
-        (["-f", "geotiff,png"], "formats of rasters cannot be combined with others"),
+        (["-f", "geotiff,png", "--bands", "1"], "needs formats of rasters alone"),
         (["-f", "geotiff", "--bands", "1,2"], "neither one band nor three"),
         (["-f", "geotiff", "--ground-resolution", "0"], "must be above 0"),
         (["-f", "geotiff", "--dissolve"], "needs polygons"),
@@ -255,11 +256,79 @@ def test_unfit_rasters_are_refused(command: Command, tmp_path: Path) -> None:
 def test_other_commands_refuse_rasters(command: Command, tmp_path: Path) -> None:
     path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
     assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 0
-    for arguments in (["convert", out, "-f", "png"], ["report", out], ["convert", out, "-f", "geojson"]):
+    for arguments in (["convert", out, "-f", "png"], ["report", out], ["convert", out, "-f", "geojson,coco"]):
         ran = command(*arguments)
         assert (ran.code != 0, "raster" in ran.err) == (True, True), ran.err
     mixed = command("label", path, "-o", out, *OPTIONS, "-f", "png")
     assert (mixed.code, "other settings: raster" in mixed.err) == (1, True), mixed.err
+
+
+def properties(path: Path) -> list[dict[str, Any]]:
+    return [each["properties"] for each in json.loads(path.read_text())["features"]]
+
+
+@pytest.mark.parametrize("dissolve", [[], ["--dissolve"]], ids=["blocks", "dissolved"])
+def test_convert_adds_polygons_to_masks_of_rasters(command: Command, tmp_path: Path, dissolve: list[str]) -> None:
+    """They are those that label writes, but for the scores, which masks do not store."""
+    path, classes = write_raster(tmp_path / "scene.tif", drawn(700, 900)), ["-c", "car,road,car/wheel", *OPTIONS[2:]]
+    once, later = tmp_path / "once", tmp_path / "later"
+    both = [*classes, *dissolve, "--min-area", 40]
+    assert command("label", path, "-o", once, *both, "-f", "geotiff,geojson").code == 0
+    assert command("label", path, "-o", later, *both, "-f", "geojson").code == 0
+    (later / "polygons/scene.geojson").unlink()
+    (path).unlink()
+    ran = command("convert", later, "-f", "geotiff,geojson,gpkg")
+    assert ran.code == 0, ran.err
+    assert (read(once / "masks/scene.tif") == read(later / "masks/scene.tif")).all()
+    written, added = (properties(each / "polygons/scene.geojson") for each in (once, later))
+    key = ("class", "pixels", "area")
+    assert sorted([each[name] for name in key] for each in added) == sorted(
+        [each[name] for name in key] for each in written
+    )
+    assert {each["score"] for each in added} == {None}
+    scores = pyogrio.raw.read(later / "polygons/scene.gpkg")[3][2]
+    assert (len(scores), np.isnan(scores).all()) == (len(added), True)
+    assert "nothing wrong" in command("check", later).err
+
+
+def test_an_image_with_coordinates_keeps_them_by_default(command: Command, tmp_path: Path) -> None:
+    write_raster(tmp_path / "in/scene.tif", drawn(300, 400))
+    loud = OPTIONS[:-1]
+    ran = command("label", tmp_path / "in", "-o", tmp_path / "out", *loud)
+    assert (ran.code, "scene.tif has coordinates: it is labelled at its own pixels" in ran.err) == (0, True), ran.err
+    assert command("label", tmp_path / "in", "-o", tmp_path / "asked", *OPTIONS, "-f", "geotiff").code == 0
+    one, other = (tmp_path / each / "masks/scene.tif" for each in ("out", "asked"))
+    assert one.read_bytes() == other.read_bytes()
+    assert command("label", tmp_path / "in", "-o", tmp_path / "out", *loud).out == ran.out
+    refined = command("label", tmp_path / "in", "-o", tmp_path / "refined", *loud, "--refine", "pamr")
+    assert (refined.code, "--refine cannot be used with rasters" in refined.err) == (0, True), refined.err
+    assert (tmp_path / "refined/masks/scene.png").exists()
+    Image.fromarray(drawn(300, 400)).save(tmp_path / "in/plain.jpg")
+    mixed = command("label", tmp_path / "in", "-o", tmp_path / "mixed", *loud)
+    assert (mixed.code, "png, coco, overlay do not store" in mixed.err) == (0, True), mixed.err
+
+
+def test_labels_of_whole_images_become_masks_and_polygons_with_coordinates(command: Command, tmp_path: Path) -> None:
+    path, out = write_raster(tmp_path / "scene.tif", drawn(300, 400)), tmp_path / "out"
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "png,coco").code == 0
+    ran = command("convert", out, "-f", "geotiff,geojson,gpkg")
+    assert ran.code == 0, ran.err
+    with rasterio.open(path) as source, rasterio.open(out / "masks/scene.tif") as mask:
+        assert (mask.crs, mask.transform, mask.nodata) == (source.crs, source.transform, 255)
+        assert (mask.read(1) == np.asarray(Image.open(out / "masks/scene.png"))).all()
+    coco = json.loads((out / "annotations.json").read_text())["annotations"]
+    polygons = properties(out / "polygons/scene.geojson")
+    assert [(each["class_id"], each["pixels"]) for each in polygons] == [
+        (each["category_id"], each["area"]) for each in coco
+    ]
+    assert all(each["score"] > 0 for each in polygons)
+    edited = np.asarray(Image.open(out / "masks/scene.png")).copy()
+    edited[:50] = 2
+    Image.fromarray(edited).save(out / "masks/scene.png")
+    again = command("label", path, "-o", out, *OPTIONS)
+    assert again.code == 0, again.err
+    assert (read(out / "masks/scene.tif") == edited).all()
+    assert "nothing wrong" in command("check", out).err
 
 
 def test_blocks_of_an_interrupted_run_have_what_the_next_one_needs(

@@ -15,9 +15,10 @@ from tipsseg.commands.check import check_labels
 from tipsseg.commands.progress import Progress
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.formats.base import ImageLabels
+from tipsseg.formats.raster import image_grid
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.label_map import LabelMap
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, FileOptions
 from tipsseg.options.values import Shard
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.run.folder import open_folder
@@ -116,6 +117,7 @@ def make_run(
                     label_map,
                     thumbnail=open_thumbnail(ref.path),
                     pixels=partial(np.full, (*ids.shape, 3), 90, np.uint8),
+                    grid=partial(image_grid, ref.path, ids.shape, len(classes), MAX_PIXELS),
                 )
             )
         settle(folder, 1)

@@ -31,6 +31,7 @@ def write_raster(path: Path, pixels: NDArray[Any], *, metres: float = 0.5, **opt
     from rasterio.transform import from_origin
 
     height, width, bands = pixels.shape
+    path.parent.mkdir(exist_ok=True)
     profile = {
         "driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": pixels.dtype,
         "crs": "EPSG:32632", "transform": from_origin(500_000, 5_000_000, metres, metres), "tiled": True,

@@ -21,6 +21,7 @@ from tipsseg.formats import (
     format_name,
     is_model_only,
 )
+from tipsseg.formats.raster import check_rasterio
 from tipsseg.images.access import below
 from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, FileOptions
 from tipsseg.run.entry import Entry, recorded_ref
@@ -62,7 +63,7 @@ def convert_folder(
 
     Raises:
         UsageError: If an argument is invalid.
-        InputError: If the folder has no finished run, or a run of rasters.
+        InputError: If the folder has no finished run, or a run of rasters and other formats than theirs are asked for.
         OutputError: If the folder cannot be written.
     """
     check_image_root(images)
@@ -71,7 +72,8 @@ def convert_folder(
 
     def with_formats(state: State) -> RunInfo:
         info = require_run(state)
-        refuse_raster(info)
+        if not {*formats} <= {*RASTER_FORMATS}:
+            refuse_raster(info)
         spec, files = info.spec, info.spec.files
         check_formats(formats, spec.vocabulary.classes)
         if spec.options.overlap:
@@ -98,10 +100,9 @@ def convert_folder(
 
 def _check(formats: Sequence[str], options: FileOptions) -> None:
     """Raise UsageError for formats that labels alone do not give, or for an option that none of the formats uses."""
+    check_rasterio(formats)
     for name in formats:
         check_format(name)
-        if name in RASTER_FORMATS:
-            raise UsageError(f"only tipsseg label writes {name}, a format of rasters", "Use another format.")
         if is_model_only(name):
             raise UsageError(
                 f"only the model can write {name}, which stores its scores",

@@ -28,7 +28,7 @@ from tipsseg.features.folder import (
     feature_path,
     read_store,
 )
-from tipsseg.formats import FORMATS
+from tipsseg.formats.raster import image_grid
 from tipsseg.images.decoding import open_pixels
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
@@ -193,10 +193,10 @@ class LocalEngine:
             max_pixels=spec.max_pixels,
             digests=loaded.digests,
             pixels=spec.options.refine != "none",
-            thumbnails=any("thumbnail" in FORMATS[name].needs for name in context.formats),
+            thumbnails=context.need("thumbnail"),
         )
         self._deriver = Deriver(context)
-        self._top = TOP_CLASSES if any("top" in FORMATS[name].needs for name in context.formats) else 0
+        self._top = TOP_CLASSES if context.need("top") else 0
         self._raster = RasterTask(self.labeller, self.info, context, note) if spec.is_raster else None
 
     @property
@@ -260,6 +260,7 @@ class LocalEngine:
             label_map,
             thumbnail=picture.thumbnail,
             pixels=lambda: open_pixels(ref.path, size, spec.max_pixels, spec.options.stretch),
+            grid=lambda: image_grid(ref.path, size, len(label_map.classes), spec.max_pixels),
             given=None if spec.given is None else spec.given.digest(ref, size),
         )
         entry = replace(done.entry, seconds=round(loaded.seconds + time.monotonic() - began, 3))

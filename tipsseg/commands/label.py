@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -16,7 +17,10 @@ from tipsseg.commands.notes import Reporter
 from tipsseg.commands.progress import Progress
 from tipsseg.commands.ray import engine_maker
 from tipsseg.errors import UsageError
+from tipsseg.formats import RASTER_FORMATS
 from tipsseg.formats.given import join_classes
+from tipsseg.images.access import is_plain
+from tipsseg.images.decoding import has_coordinates
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelFolderKeywords, with_keywords
@@ -31,13 +35,17 @@ from tipsseg.options.run import (
 )
 from tipsseg.run.entry import Entry
 from tipsseg.run.folder import shown_files
-from tipsseg.run.plan import plan_run, with_formats
+from tipsseg.run.plan import begun_runs, plan_run, with_formats
 from tipsseg.run.read import open_runs
 from tipsseg.run.results import ImageResult, Labelled
 from tipsseg.run.spec import RunInfo, RunSpec
-from tipsseg.types import Failed
+from tipsseg.types import Failed, ImageRef
+from tipsseg.util.text import shell_word
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
+
+#: Suffixes of images that may have coordinates, and the number of those that are looked at.
+_WITH_COORDINATES, _LOOKED_AT = (".tif", ".tiff", ".jp2"), 20
 
 #: The option records of `label_folder`.
 _LABEL_RECORDS = (
@@ -173,6 +181,7 @@ def _begin_labelling(
     progress = progress_for(verbose)
     info = plan_run(spec)
     found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
+    info = keep_coordinates(info, found, progress, formats_given=keywords.get("formats") is not None)
     return info.spec, _label(info, found, progress, make_engine)
 
 
@@ -205,6 +214,37 @@ def label_spec(
     if not output.formats:
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
     return RunSpec.of(*records, output, onto, vocabulary=vocabulary, options=options, added=tuple(added), **values)
+
+
+def keep_coordinates(info: RunInfo, images: Images, progress: Progress, *, formats_given: bool) -> RunInfo:
+    """Return a run that labels its images as rasters if they have coordinates, and the user chose nothing that excludes it.
+
+    Note the coordinates that the formats of other runs do not store.
+    """
+    spec = info.spec
+    refs = [ref for ref in images.known if isinstance(ref, ImageRef)]
+    able = [ref for ref in refs if ref.path.suffix.lower() in _WITH_COORDINATES and is_plain(ref.path)]
+    first = next((ref for ref in able[:_LOOKED_AT] if has_coordinates(ref.path)), None)
+    if first is None or not {*RASTER_FORMATS}.isdisjoint(spec.formats):
+        return info
+    lost = f"{first.name} has coordinates, which {', '.join(spec.formats)} do not store"
+    if not formats_given and next(begun_runs(spec), None) is None and len(able) == len(refs):
+        raster = replace(spec, formats=("geotiff",))
+        try:
+            raster.check()
+        except UsageError as error:
+            progress.note(f"{lost}, but {error.message}. {error.hint}")
+            return info
+        progress.note(
+            f"{first.name} has coordinates: it is labelled at its own pixels, in the format geotiff. "
+            f"{', '.join(spec.formats)} need argument `formats`."
+        )
+        return replace(info, spec=raster)
+    progress.note(
+        f"{lost}, and is labelled like a photograph, resized for the model. The format geotiff alone keeps its pixels and its "
+        f"coordinates; to add coordinates to these labels, run tipsseg convert {shell_word(str(spec.output))} --format geotiff"
+    )
+    return info
 
 
 def _label(

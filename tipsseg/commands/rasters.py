@@ -19,7 +19,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,14 +28,23 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.raster import GeoTiff, RasterBlock, RasterFormat, RasterGrid, polygon_features
+from tipsseg.formats.raster import (
+    BLOCK,
+    BlockPlace,
+    GeoTiff,
+    RasterBlock,
+    RasterFormat,
+    block_places,
+    object_lines,
+    polygon_features,
+)
 from tipsseg.images.access import identify, local_file
 from tipsseg.images.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.labeller import Cosines, Labeller
 from tipsseg.labelling.view import window_side, window_starts
 from tipsseg.options import MinArea
-from tipsseg.regions.objects import add_to_wholes, ancestors, class_mask, number_pixels
+from tipsseg.regions.objects import add_to_wholes, ancestors, class_mask
 from tipsseg.run.entry import Facts, make_entry
 from tipsseg.run.files import StagedFile
 from tipsseg.run.labels import RunContext
@@ -44,38 +52,15 @@ from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, s
 from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import share_record
-from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, WindowPlan, ignore_id, label_dtype
+from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, RasterGrid, WindowPlan, ignore_id, label_dtype
 from tipsseg.util.files import Fingerprint, atomic_write, describe_error
 from tipsseg.util.text import pluralize
-
-#: Side of a block in pixels: a multiple of the tiles in which labels are computed and stored.
-BLOCK = 2048
 
 #: Windows of a row that are encoded together, always the same ones: rounding may depend on their number.
 _TOGETHER = 8
 
 #: Function that reads a part of the picture: top, left, height, width -> [h, w, 3] uint8.
 Read = Callable[[int, int, int, int], NDArray[np.uint8]]
-
-
-@dataclass(frozen=True, slots=True)
-class BlockPlace:
-    """The place of a block: its number, from top to bottom, then from left to right, and its pixels."""
-
-    number: int
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def block_places(size: tuple[int, int]) -> Iterator[BlockPlace]:
-    """Yield the places of the blocks of a picture of `size` (height, width)."""
-    number = 0
-    for top in range(0, size[0], BLOCK):
-        for left in range(0, size[1], BLOCK):
-            yield BlockPlace(number, top, left, min(BLOCK, size[0] - top), min(BLOCK, size[1] - left))
-            number += 1
 
 
 class BlockLabeller:
@@ -157,7 +142,7 @@ class RasterTask:
         self._labeller = labeller
         self._info, self._spec = info, info.spec
         self._forms = [form for name in context.formats if isinstance(form := FORMATS[name], RasterFormat)]
-        self._needs_polygons = any(form.needs_polygons for form in self._forms)
+        self._needs_polygons = any("objects" in form.needs for form in self._forms)
         self._context, self._deriver = context, Deriver(context)
         self._note = note
         self._ignore = ignore_id(len(context.classes))
@@ -260,23 +245,15 @@ class RasterTask:
     def _objects(self, labels: LabelMap, place: BlockPlace, grid: RasterGrid) -> BlockObjects:
         """Return the objects in a block, of any area: pieces of an object that other blocks continue may be small."""
         found = find_objects(labels, replace(self._context.files, min_area=MinArea(1)))
-        names, depths = self._context.class_names(), [len(chain) for chain in ancestors(self._context.classes)]
-        objects = sorted(found, key=lambda each: depths[each.region.class_id - 1])  # a whole overlaps its parts
-        corner, lines, facts = (place.top, place.left), list[str](), list[tuple[int, str, float, int]]()
-        for _, level in groupby(objects, lambda each: depths[each.region.class_id - 1]):
-            regions = list(level)
-            numbers = number_pixels(enumerate((each.region for each in regions), start=1), labels.shape)
-            own = [
-                (each.region.class_id, names[each.region.class_id], each.score, each.region.area) for each in regions
-            ]
-            lines += polygon_features(numbers, own, corner, grid)
-            facts += own
+        depths = [len(chain) for chain in ancestors(self._context.classes)]
+        objects = sorted(found, key=lambda each: depths[each.region.class_id - 1])  # the order of `object_lines`
+        corner = place.top, place.left
         first = [(each.region.box[0], each.region.box[1] + int(each.region.mask[0].argmax())) for each in objects]
         return BlockObjects(
-            lines=lines,
-            classes=np.array([fact[0] for fact in facts], np.int64),
-            scores=np.array([fact[2] for fact in facts], np.float64),
-            areas=np.array([fact[3] for fact in facts], np.int64),
+            lines=object_lines(objects, labels.shape, self._context.classes, corner, grid),
+            classes=np.array([each.region.class_id for each in objects], np.int64),
+            scores=np.array([each.score for each in objects], np.float64),
+            areas=np.array([each.region.area for each in objects], np.int64),
             pixels=np.array(first, np.int64).reshape(-1, 2) + corner,
         )
 

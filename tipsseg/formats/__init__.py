@@ -41,7 +41,7 @@ _IMAGE_FORMATS = {
     "csv": "table.Csv",
 }
 
-#: Formats that are written block by block, from rasters that may be larger than memory.
+#: Formats with coordinates. A run with these alone labels rasters block by block, as they may be larger than memory.
 _RASTER_FORMATS = {"geotiff": "raster.GeoTiff", "geojson": "raster.GeoJson", "gpkg": "raster.GeoPackage"}
 
 #: Formats that are read only.
@@ -89,11 +89,6 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
         check_format(name)
     if len(set(names)) < len(names):
         raise UsageError(f"duplicate format: {', '.join(names)}", "List every format once.")
-    if 0 < sum(name in RASTER_FORMATS for name in names) < len(names):
-        raise UsageError(
-            f"formats of rasters cannot be combined with others: {', '.join(names)}",
-            f"Use {', '.join(RASTER_FORMATS)} alone: a raster is labelled block by block, at its own resolution.",
-        )
     for name in names:
         FORMATS[name].refuse_classes(classes)
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tipsseg.formats.source import Source
     from tipsseg.regions.objects import LabelledObject, Layer
     from tipsseg.regions.shapes import Shape
-    from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, TopClasses
+    from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, RasterGrid, TopClasses
 
 #: An image's rows in a run file: lines of JSON, without line ends or tabs.
 Rows = tuple[bytes, ...]
@@ -70,6 +70,7 @@ class ImageLabels:
         instances: [H, W] int32, the instances of a run with regions, see `naming.NamedRegions`; None without regions.
         pixels: [H, W, 3] uint8 RGB, the upright image.
         layers: The pixels of each class if classes overlap, see `LabelMap.layers`; None if they do not.
+        grid: The coordinates of the pixels.
     """
 
     ref: ImageRef
@@ -81,6 +82,7 @@ class ImageLabels:
     instances: NDArray[np.int32] | None = None
     pixels: NDArray[np.uint8] | None = None
     layers: Sequence[Layer] | None = None
+    grid: RasterGrid | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -110,7 +112,7 @@ def encode_text(text: str) -> bytes:
 
 
 #: An attribute of `ImageLabels` beside `labels`; or "address", that of the image.
-Need = Literal["objects", "confidence", "top", "thumbnail", "pixels", "address"]
+Need = Literal["objects", "confidence", "top", "thumbnail", "pixels", "grid", "address"]
 
 
 class Format:
@@ -175,8 +177,8 @@ class Format:
 
     @property
     def shows_picture(self) -> bool:
-        """True if the pixels of the image, or a link to it, are in the files."""
-        return self.link_folder is not None or not self.needs.isdisjoint(("thumbnail", "pixels"))
+        """True if the pixels or the coordinates of the image, or a link to it, are in the files."""
+        return self.link_folder is not None or not self.needs.isdisjoint(("thumbnail", "pixels", "grid"))
 
     # ---- paths ----
 

@@ -1,54 +1,45 @@
-"""Labels of rasters larger than memory: GeoTIFF masks and polygons, with the coordinate system of the input.
+"""GeoTIFF masks and polygons, with the coordinates of the image.
 
-A run writes them block by block; other formats need the labels of a whole image at once.
+A run with these formats alone labels rasters block by block, as they may be larger than memory; others need whole images.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tipsseg.formats.base import Format, RunFacts
+from tipsseg.errors import ImageError, UsageError
+from tipsseg.formats.base import Format, ImageLabels, Need, RunFacts
+from tipsseg.types import RasterGrid, ignore_id
+from tipsseg.util.files import describe_error, temporary_path
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tipsseg.types import LabelArray
+    from tipsseg.regions.objects import LabelledObject
+    from tipsseg.types import LabelArray, LabelClass
 
 #: Side of the tiles in GeoTIFF files, in pixels. Blocks are multiples of it, so that each tile is written once.
 TILE = 512
 
-#: The columns of a GeoPackage, with their types. An area of None becomes NaN.
+#: Side of a block in pixels: a multiple of TILE, and of the tiles in which labels are computed.
+BLOCK = 2048
+
+#: The columns of a GeoPackage, with their types. A score or an area of None becomes NaN.
 _COLUMNS = {"class": "O", "class_id": "int32", "score": "float64", "area": "float64", "pixels": "int64"}
 
 #: Polygons written at a time.
 _CHUNK = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RasterGrid:
-    """The grid of the labels of a raster.
-
-    Attributes:
-        size: (height, width) in pixels.
-        transform: The affine transform from (column, row) to coordinates: a, b, c, d, e, f.
-        crs: The coordinate system as WKT; "" if the raster has none.
-        epsg: Its EPSG code, if it has one.
-        ignore: The label id of pixels without data, and below the minimum confidence.
-    """
-
-    size: tuple[int, int]
-    transform: tuple[float, ...]
-    crs: str
-    epsg: int | None
-    ignore: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +57,53 @@ class RasterBlock:
     polygons: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class BlockPlace:
+    """The place of a block: its number, from top to bottom, then from left to right, and its pixels."""
+
+    number: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def block_places(size: tuple[int, int], side: int | None = None) -> Iterator[BlockPlace]:
+    """Yield the places of blocks in a raster of `size` (height, width). `side` is that of a block, by default BLOCK."""
+    number, side = 0, side or BLOCK
+    for top in range(0, size[0], side):
+        for left in range(0, size[1], side):
+            yield BlockPlace(number, top, left, min(side, size[0] - top), min(side, size[1] - left))
+            number += 1
+
+
+def check_rasterio(formats: Iterable[str]) -> None:
+    """Raise UsageError if one of the formats needs rasterio, and it is not installed."""
+    if {GeoTiff.name, GeoJson.name, GeoPackage.name}.isdisjoint(formats):
+        return
+    try:
+        import rasterio  # noqa: F401
+    except ImportError as error:
+        raise UsageError("formats of rasters need rasterio", "Install it: pip install 'tipsseg[geo]'") from error
+
+
 #: A function that reads all blocks again, from top to bottom, then from left to right.
 Blocks = Callable[[], Iterable[RasterBlock]]
 
 
 class RasterFormat(Format):
-    """A format that is written block by block, for rasters that rasterio opens."""
+    """A format with the coordinates of the image, which rasterio reads. It is written block by block."""
 
-    needs_polygons: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset({"grid"})
 
-    @property
-    def model_only(self) -> bool:
-        """True for polygons, whose scores only the model has."""
-        return self.needs_polygons
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        assert image.grid is not None
+        lines = object_lines(image.objects, image.size, run.classes, (0, 0), image.grid)
+        blocks = [RasterBlock(corner=(0, 0), labels=image.labels, polygons=lines)]
+        with tempfile.TemporaryDirectory(prefix="tipsseg-") as folder:
+            path = Path(folder, f"labels{self.suffix}")
+            self.write(path, image.grid, lambda: blocks, run)
+            return path.read_bytes()
 
     def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts) -> None:
         """Write the file of a raster. Raise OSError if that fails."""
@@ -92,10 +117,10 @@ class GeoTiff(RasterFormat):
     suffix = ".tif"
 
     def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts) -> None:
-        """Write a tiled, compressed GeoTIFF with a palette, the class names as tags `class_<id>`, and overviews."""
+        """Write a Cloud Optimized GeoTIFF with a palette, the class names as tags `class_<id>`, and overviews."""
         import rasterio
+        import rasterio.shutil
         from rasterio.crs import CRS
-        from rasterio.enums import Resampling
         from rasterio.transform import Affine
         from rasterio.windows import Window
 
@@ -118,8 +143,9 @@ class GeoTiff(RasterFormat):
             "compress": "deflate",
             "bigtiff": "if_safer",
         }
-        with gdal():
-            with rasterio.open(path, "w", **profile) as target:
+        tiles = temporary_path(path)  # its order of tiles is that of the blocks
+        try:
+            with gdal(), rasterio.open(tiles, "w", **profile) as target:
                 if not wide:
                     colours = {entry.id: (*entry.colour, 255) for entry in run.classes}
                     target.write_colormap(1, {0: (0, 0, 0, 255), **colours, grid.ignore: (0, 0, 0, 0)})
@@ -127,10 +153,11 @@ class GeoTiff(RasterFormat):
                 for block in blocks():
                     (top, left), (h, w) = block.corner, block.labels.shape
                     target.write(block.labels, 1, window=Window(left, top, w, h))
-            factors = [factor for factor in (2, 4, 8, 16, 32, 64, 128) if max(grid.size) // factor >= TILE // 2]
-            if factors:
-                with rasterio.open(path, "r+") as target:
-                    target.build_overviews(factors, Resampling.nearest)
+            with gdal():
+                how = {"blocksize": TILE, "compress": "deflate", "resampling": "nearest", "bigtiff": "if_safer"}
+                rasterio.shutil.copy(tiles, path, driver="COG", **how)
+        finally:
+            tiles.unlink(missing_ok=True)
 
 
 class GeoJson(RasterFormat):
@@ -138,7 +165,7 @@ class GeoJson(RasterFormat):
     description = "polygons of rasters in their coordinates: polygons/<image>.geojson"
     folder = "polygons"
     suffix = ".geojson"
-    needs_polygons = True
+    needs = frozenset({"grid", "objects"})
 
     def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts) -> None:
         """Write a FeatureCollection. It names its CRS, as GDAL does, because GeoJSON itself allows only WGS 84."""
@@ -159,7 +186,7 @@ class GeoPackage(RasterFormat):
     description = "polygons of rasters as a GeoPackage: polygons/<image>.gpkg"
     folder = "polygons"
     suffix = ".gpkg"
-    needs_polygons = True
+    needs = frozenset({"grid", "objects"})
 
     def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts) -> None:
         import numpy as np
@@ -194,6 +221,108 @@ def _features(blocks: Blocks) -> Iterator[str]:
         yield from block.polygons
 
 
+def object_lines(
+    objects: Sequence[LabelledObject],
+    size: tuple[int, int],
+    classes: Sequence[LabelClass],
+    corner: tuple[int, int],
+    grid: RasterGrid,
+) -> list[str]:
+    """Return the objects in a part of a raster as lines of GeoJSON features: wholes, then their parts, and so on.
+
+    Args:
+        objects: The objects. A score of NaN is unknown.
+        size: (height, width) of the part in pixels.
+        classes: The classes.
+        corner: (top, left) of the part in pixels.
+        grid: The grid of the raster.
+    """
+    from tipsseg.regions.objects import ancestors, number_pixels
+
+    depths, lines = [len(chain) for chain in ancestors(classes)], list[str]()
+
+    def depth(each: LabelledObject) -> int:
+        return depths[each.region.class_id - 1]
+
+    for _, level in groupby(sorted(objects, key=depth), depth):  # a whole overlaps its parts
+        own = list(level)
+        numbers = number_pixels(enumerate((each.region for each in own), start=1), size)
+        classes_of = (classes[each.region.class_id - 1] for each in own)
+        facts = [
+            (entry.id, entry.name, each.score, each.region.area) for entry, each in zip(classes_of, own, strict=True)
+        ]
+        lines += polygon_features(numbers, facts, corner, grid)
+    return lines
+
+
+def image_grid(path: Path, size: tuple[int, int], number_of_classes: int, max_pixels: int) -> RasterGrid:
+    """Return the grid of an image that was labelled whole, at `size` (height, width).
+
+    Raise ImageError if rasterio does not open it, or its labels do not fit its grid.
+    """
+    from tipsseg.images.access import local_file
+    from tipsseg.images.raster import open_raster
+
+    try:
+        with local_file(path) as file, open_raster(file, None, 1.0, None, max_pixels) as raster:
+            if raster.size != size:
+                raise ImageError(
+                    path, "its EXIF data turn it, but not its coordinates", "Leave out formats of rasters."
+                )
+            ignore = ignore_id(number_of_classes)
+            return RasterGrid(size=size, transform=raster.transform, crs=raster.crs, epsg=raster.epsg, ignore=ignore)
+    except OSError as error:
+        raise ImageError(path, describe_error(error)) from error
+
+
+def mask_grid(path: Path, number_of_classes: int) -> RasterGrid:
+    """Return the grid of a GeoTIFF mask. Raise ImageError if the mask cannot be read."""
+    with _open_mask(path) as mask:
+        crs = mask.crs
+        return RasterGrid(
+            size=mask.shape,
+            transform=tuple(mask.transform)[:6],
+            crs=crs.to_wkt() if crs else "",
+            epsg=crs.to_epsg() if crs else None,
+            ignore=ignore_id(number_of_classes),
+        )
+
+
+def mask_blocks(path: Path, run: RunFacts, *, dissolve: bool) -> Iterator[RasterBlock]:
+    """Yield the blocks of a GeoTIFF mask, with polygons without scores, which a mask does not store.
+
+    `dissolve` yields one block, whose polygons are whole. Raise ImageError if the mask cannot be read.
+    """
+    from rasterio.windows import Window
+
+    from tipsseg.regions.objects import LabelledObject, object_regions
+
+    grid = mask_grid(path, len(run.classes))
+    least = run.files.min_area.pixels(grid.size)
+    with _open_mask(path) as mask:
+        for place in block_places(grid.size, max(grid.size) if dissolve else None):
+            labels = mask.read(1, window=Window(place.left, place.top, place.width, place.height))
+            regions = object_regions(labels, run.classes)
+            objects = [LabelledObject(each, math.nan) for each in regions if each.area >= least]
+            corner = place.top, place.left
+            lines = object_lines(objects, labels.shape, run.classes, corner, grid)
+            yield RasterBlock(corner=corner, labels=labels, polygons=lines)
+
+
+@contextmanager
+def _open_mask(path: Path) -> Iterator[Any]:
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    from tipsseg.images.raster import gdal
+
+    try:
+        with gdal(), rasterio.open(path, driver="GTiff") as mask:
+            yield mask
+    except RasterioError as error:
+        raise ImageError(path, "the mask cannot be read", "Label the image again.") from error
+
+
 def polygon_features(
     numbers: NDArray[np.uint32],
     objects: Sequence[tuple[int, str, float, int]],
@@ -222,7 +351,8 @@ def polygon_features(
     lines = []
     for number, (class_id, name, score, pixels) in enumerate(objects, start=1):
         area = None if geographic else round(pixels * pixel_area, 6)
-        facts = {"class": name, "class_id": class_id, "score": round(score, 4), "area": area, "pixels": pixels}
+        known = None if math.isnan(score) else round(score, 4)
+        facts = {"class": name, "class_id": class_id, "score": known, "area": area, "pixels": pixels}
         geometry = {"type": "MultiPolygon", "coordinates": rings[number]}
         record = {"type": "Feature", "properties": facts, "geometry": geometry}
         lines.append(json.dumps(record, ensure_ascii=False))

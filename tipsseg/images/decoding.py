@@ -51,6 +51,12 @@ _TWELVE_BITS = 16
 #: TIFF's NewSubfileType tag, and its bits for a reduced copy or a mask of another page.
 _SUBFILE_TYPE, _OF_ANOTHER_PAGE = 254, 0b101
 
+#: TIFF's tags of a scale and tie points, or of an affine transform (OGC 19-008r4).
+_GEOTIFF = (33922, 34264)
+
+#: The mark of a GeoTIFF in a JPEG 2000 file (GeoJP2 1.0.3), in its first bytes.
+_GEOJP2, _HEADER = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), 1 << 16
+
 #: The address of an image (a path, a URL, or a member of an archive such as "shard.tar/a.jpg"), a file open in binary mode, a
 #: Pillow image of any mode, or pixels uint8 [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey.
 ImageInput = str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
@@ -165,6 +171,16 @@ def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         tags = getattr(image.picture, "tag_v2", ())
         turned = width != height and orientation_of(image.picture) in {5, 6, 7, 8} and ORIENTATION not in tags
         return (width, height) if turned else (height, width)
+
+
+def has_coordinates(path: Path) -> bool:
+    """Return True for a GeoTIFF, or a JPEG 2000 file with coordinates; False also for a file that cannot be read."""
+    with suppress(ImageError), open_header(path) as image:
+        if image.picture.format == "JPEG2000":
+            image.source.seek(0)
+            return _GEOJP2 in image.source.read(_HEADER)
+        return not {*getattr(image.picture, "tag_v2", ())}.isdisjoint(_GEOTIFF)
+    return False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

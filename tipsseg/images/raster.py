@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError, UsageError
+from tipsseg.errors import ImageError
 from tipsseg.images.upright import stretch_limits, to_bytes
 
 #: GDAL drivers that read a file by itself. Others, such as VRT, may open other files or the network.
@@ -32,14 +32,6 @@ _SMALLEST, _LARGEST = 1 / 1024, 8
 
 #: Bytes that GDAL caches; its default is a share of the machine's memory.
 _CACHE_BYTES = 64 << 20
-
-
-def check_rasterio() -> None:
-    """Raise UsageError if rasterio is not installed."""
-    try:
-        import rasterio  # noqa: F401
-    except ImportError as error:
-        raise UsageError("formats of rasters need rasterio", "Install it: pip install 'tipsseg[geo]'") from error
 
 
 class Raster:

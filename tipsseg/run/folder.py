@@ -23,7 +23,7 @@ from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path, recorded_ref
 from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
-from tipsseg.run.labels import PNG, RunContext, label_rows, read_current
+from tipsseg.run.labels import RunContext, label_rows, read_current
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import (
@@ -380,14 +380,15 @@ class OutputFolder:
         return totals
 
     def show_masks(self) -> None:
-        """Move the masks from the hidden folder to where the format png has them; go on if a process was killed here."""
-        hidden = self.path / STATE_FOLDER
-        if PNG not in self.context.formats or not (hidden / "masks").is_dir():
+        """Move the masks from the hidden folder to where their format has them; go on if a process was killed here."""
+        hidden, mask = self.path / STATE_FOLDER, next(iter(self.context.labels), "")
+        if mask not in self.context.formats or not (hidden / "masks").is_dir():
             return
         for entry, rows in self.state.images():
-            for row in (each for each in label_rows(rows, self.context) if each.name == PNG):
-                path = self.context.label_path(PNG, recorded_ref(entry))
-                place, source = self.files.place(path), hidden / "masks" / actual_name(f"{entry.image}.png")
+            for row in (each for each in label_rows(rows, self.context) if each.name == mask):
+                path = self.context.label_path(mask, recorded_ref(entry))
+                place = self.files.place(path)
+                source = hidden / "masks" / actual_name(entry.image + FORMATS[mask].suffix)
                 if not os.path.lexists(source):
                     continue
                 if os.path.lexists(path):

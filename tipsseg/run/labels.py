@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageLabels, RunFacts
+from tipsseg.formats.base import ImageLabels, Need, RunFacts
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import encode_mask, read_mask
 from tipsseg.regions.components import components, count_labels, encode_regions
@@ -56,6 +56,10 @@ class RunContext(RunFacts):
     output: Path
     formats: tuple[str, ...] = ()
     labels: tuple[str, ...] = (PNG,)
+
+    def need(self, attribute: Need) -> bool:
+        """Return True if a format of the folder needs an attribute of `ImageLabels`."""
+        return any(attribute in FORMATS[name].needs for name in self.formats)
 
     def label_path(self, name: str, ref: ImageRef) -> Path:
         """Return the path of a label file."""

@@ -40,7 +40,7 @@ def plan_run(spec: RunSpec) -> RunInfo:
             _refuse_other_dtype(spec, kept)
             dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
         else:
-            begun = (info.spec.feature_dtype for info in _begun(spec) if info.spec.features is not None)
+            begun = (info.spec.feature_dtype for info in begun_runs(spec) if info.spec.features is not None)
             known = next(begun, None) if spec.formats else None
             spec = replace(spec, feature_dtype=spec.feature_dtype or known or DEFAULT_FEATURE_DTYPE)
     if dtype == "auto" and spec.formats:
@@ -106,7 +106,7 @@ def _plan_features(
 
 def _begun_dtype(spec: RunSpec) -> str | None:
     """Return the dtype that this run or its first shard has labelled with; None if nothing is labelled yet."""
-    return next((info.dtype for info in _begun(spec) if info.dtype in DTYPE_NAMES), None)
+    return next((info.dtype for info in begun_runs(spec) if info.dtype in DTYPE_NAMES), None)
 
 
 def with_formats(asked: OutputOptions, *, overlap: bool) -> OutputOptions:
@@ -114,14 +114,14 @@ def with_formats(asked: OutputOptions, *, overlap: bool) -> OutputOptions:
     if asked.formats is not None:
         return asked
     default = OVERLAP_FORMATS if overlap else DEFAULT_FORMATS
-    begun = next(_begun(asked), None)
+    begun = next(begun_runs(asked), None)
     if begun is None:
         return replace(asked, formats=default)
     able = tuple(name for name in begun.spec.formats if FORMATS[name].overlaps or not overlap)
     return replace(asked, formats=able or default)
 
 
-def _begun(asked: OutputOptions) -> Iterator[RunInfo]:
+def begun_runs(asked: OutputOptions) -> Iterator[RunInfo]:
     """Yield the runs in the output folder: the requested one, then the whole one and the first shard's."""
     states = dict.fromkeys((state_folder(asked.output, asked.shard), asked.output))
     found = (*map(find_run, states), shared_run(asked.output))

@@ -166,7 +166,7 @@ def refuse_raster(run: RunInfo) -> None:
     if run.spec.is_raster:
         raise InputError(
             f"{run.spec.output}: this command does not read the labels of rasters",
-            "Open the files in a GIS; or label the rasters again with the formats that you need.",
+            "Open the files in a GIS; or label the rasters into another folder with the formats that you need, such as png.",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
+from tipsseg.formats.raster import RasterFormat, mask_blocks, mask_grid
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import LabelledObject, has_parts, object_regions
@@ -25,7 +27,7 @@ from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_sc
 from tipsseg.run.files import Content, Files, StagedFile, one_image
 from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, encode_labels
 from tipsseg.run.summary import CERTAIN, label_summary
-from tipsseg.types import Failed, ImageRef, Remark
+from tipsseg.types import Failed, ImageRef, RasterGrid, Remark
 from tipsseg.util.files import Fingerprint
 from tipsseg.util.json import json_bytes
 from tipsseg.vocabulary.palette import colour
@@ -77,7 +79,7 @@ class Deriver:
 
     def derives(self, name: str) -> bool:
         """Return True for a format that is made from labels: neither the labels themselves, nor made by the model alone."""
-        return not is_model_only(name) and name not in (PNG, GEOTIFF, *self.context.labels)
+        return not is_model_only(name) and name not in (PNG, *self.context.labels)
 
     def shows(self, name: str, entry: Entry) -> str:
         """Return what a file in a format shows: a digest of the labels, and of the options and the picture that it depends on."""
@@ -164,6 +166,20 @@ class Deriver:
         quality = PolygonQuality.from_ious([each.iou for each in image.objects])
         files = stage_files(self.files, ref, made, shows)
         return Derived(formats=tuple(shows), files=files, rows=rows, links=links, notes=tuple(notes), quality=quality)
+
+    def make_from_raster(self, ref: ImageRef, entry: Entry, formats: Iterable[str], *, dissolve: bool) -> Derived:
+        """Write the files of a raster in these formats from its mask, block by block. Raise as `make` does."""
+        context = self.context
+        mask = context.label_path(GEOTIFF, ref)
+        grid, blocks = mask_grid(mask, len(context.classes)), partial(mask_blocks, mask, context, dissolve=dissolve)
+        made, shows = dict[str, tuple[Path, Content]](), dict[str, str]()
+        for name in formats:
+            form, path = FORMATS[name], file_path(name, ref.relative, context.files)
+            assert isinstance(form, RasterFormat)
+            assert path is not None
+            made[name] = context.output / path, partial(form.write, grid=grid, blocks=blocks, run=context)
+            shows[name] = self.shows(name, entry)
+        return Derived(formats=tuple(shows), files=stage_files(self.files, ref, made, shows))
 
     def run_settings(self, name: str) -> bytes:
         """Return what a file for the whole run depends on beside its images."""
@@ -294,6 +310,7 @@ def write_image(
     *,
     thumbnail: NDArray[np.uint8] | None,
     pixels: Callable[[], NDArray[np.uint8]],
+    grid: Callable[[], RasterGrid],
     given: str | None = None,
 ) -> Labelled:
     """Write the files of an image under temporary names: all of them, or none. Safe in any thread or process.
@@ -305,6 +322,7 @@ def write_image(
         label_map: Its labels.
         thumbnail: [h, w, 3] uint8 RGB, see `ImageLabels`; None if no format needs it.
         pixels: Reads the image, if a format needs its pixels.
+        grid: Reads its coordinates, if a format needs them.
         given: See `Entry`.
 
     Raises:
@@ -322,7 +340,8 @@ def write_image(
         top=label_map.top,
         thumbnail=thumbnail,
         instances=label_map.instances,
-        pixels=pixels() if any("pixels" in FORMATS[name].needs for name in context.formats) else None,
+        pixels=pixels() if context.need("pixels") else None,
+        grid=grid() if context.need("grid") else None,
         layers=label_map.layers,
     )
     contents = encode_labels(image, context)

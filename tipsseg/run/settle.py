@@ -16,6 +16,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name
 from tipsseg.formats.base import ImageLabels
+from tipsseg.formats.raster import image_grid
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.regions.polygons import PolygonQuality
@@ -140,7 +141,7 @@ def _items(folder: OutputFolder, refer: Callable[[Entry], ImageRef], settled: Se
             continue  # a killed merge moved it
         due, edited = folder.deriver.due(ref, entry, rows), is_edited(entry, labels, folder.files)
         settled.edited += due.edited
-        if edited and folder.info.spec.is_raster:  # its polygons need the model's scores
+        if edited and folder.info.spec.is_raster:  # no command reads it as a correction
             settled.stale += [folder.files.path(row.place) for row in rows.values() if row not in labels]
         elif due.write or edited:
             yield _Item(ref, entry, rows, due, edited)
@@ -152,6 +153,9 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
     """Read the labels of an image, and write its files under temporary names. Thread-safe."""
     ref, deriver, context, spec = item.ref, folder.deriver, folder.context, folder.info.spec
     try:
+        if spec.is_raster:
+            dissolve = spec.raster.dissolve
+            return replace(item, derived=deriver.make_from_raster(ref, item.entry, item.due.write, dissolve=dissolve))
         current = read_current(context, item.entry, item.rows, edited=item.edited)
         entry, labels = current.entry, current.labels
         formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
@@ -161,11 +165,13 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
             raise _changed_image(ref, failing, corrected=entry.corrected)
         formats = [name for name in formats if name not in lacking]
         needs = {need for name in formats for need in FORMATS[name].needs}
-        thumbnail = pixels = None
+        thumbnail = pixels = grid = None
         if "thumbnail" in needs:
             thumbnail = open_thumbnail(ref.path, spec.max_pixels, spec.options.stretch)
         if "pixels" in needs:
             pixels = open_pixels(ref.path, entry.numbers.size, spec.max_pixels, spec.options.stretch)
+        if "grid" in needs:
+            grid = image_grid(ref.path, entry.numbers.size, len(context.classes), spec.max_pixels)
         every = scored_objects(labels, context.classes, entry.facts.objects, None, context.files.simplify)
         image = ImageLabels(
             ref=ref,
@@ -175,6 +181,7 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
             layers=labels.layers,
             thumbnail=thumbnail,
             pixels=pixels,
+            grid=grid,
         )
         derived = deriver.make(image, entry, formats)
     except ImageError as error:

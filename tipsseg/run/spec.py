@@ -16,7 +16,7 @@ from tipsseg import types
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import FORMATS, RASTER_FORMATS, check_formats, check_overlaps
-from tipsseg.formats.raster import RasterFormat
+from tipsseg.formats.raster import RasterFormat, check_rasterio
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
@@ -202,20 +202,19 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
     @property
     def is_raster(self) -> bool:
         """Return True if the images are rasters, which are labelled block by block."""
-        return any(name in RASTER_FORMATS for name in self.formats)
+        return bool(self.formats) and all(name in RASTER_FORMATS for name in self.formats)
 
     def _check_raster(self) -> None:
         """Raise UsageError for options that rasters lack, or for options of rasters without their formats."""
+        check_rasterio(self.formats)
         if not self.is_raster:
             for name, (item, _) in options_of(RasterOptions).items():
                 if getattr(self.raster, name) != item.default:
                     raise UsageError(
-                        f"argument `{name}` needs formats of rasters", f"Use {', '.join(RASTER_FORMATS)} as formats."
+                        f"argument `{name}` needs formats of rasters alone",
+                        f"Use {', '.join(RASTER_FORMATS)} as formats.",
                     )
             return
-        from tipsseg.images.raster import check_rasterio  # slow to import
-
-        check_rasterio()
         options = self.options
         unfit = ("overlap", "mode", "refine", "short_side")
         asked = [name for name in ("regions", "onto", "present", "features") if getattr(self, name) is not None]
@@ -234,7 +233,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
                 "argument `ground_resolution` and argument `scales` exclude each other", "Use one of them."
             )
         forms = [form for name in self.formats if isinstance(form := FORMATS.get(name), RasterFormat)]
-        if self.raster.dissolve and not any(form.needs_polygons for form in forms):
+        if self.raster.dissolve and not any("objects" in form.needs for form in forms):
             raise UsageError("argument `dissolve` needs polygons", "Add the format geojson or gpkg.")
 
     def option_record(self) -> dict[str, object]:

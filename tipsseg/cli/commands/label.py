@@ -112,7 +112,7 @@ def label(
     """Label images and write masks, COCO annotations, overlays and more."""
     from tipsseg.cli.repeat import read_run_file
     from tipsseg.commands.inputs import Choice, find_images
-    from tipsseg.commands.label import label_spec
+    from tipsseg.commands.label import keep_coordinates, label_spec
     from tipsseg.commands.label_images import run_label
     from tipsseg.commands.listing import list_images
     from tipsseg.commands.ray import engine_maker
@@ -143,6 +143,7 @@ def label(
         for note in [] if repeated is None else repeated.notes(info):
             progress.note(note)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
+        info = keep_coordinates(info, found, progress, formats_given=output.formats is not None)
         if printing.dry_run:
             return list_images(info, found, progress)
         with _commands_to_paste(spec):
