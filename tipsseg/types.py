@@ -186,11 +186,13 @@ class WindowPlan:
         size: (height, width) of the resized image in pixels.
         side: The side of the square windows in pixels; 0 without windows.
         corners: (top, left) of the windows, row by row; empty for an image in one piece.
+        fade: Pixels at the borders of a window in which its weight rises linearly to 1. 0: all pixels weigh the same.
     """
 
     size: tuple[int, int]
     side: int
     corners: tuple[tuple[int, int], ...]
+    fade: int = 0
 
     @property
     def whole(self) -> bool:

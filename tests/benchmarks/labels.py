@@ -25,8 +25,11 @@ from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
 from tinytips.world.captions import captions
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST, leaf_ids
 from tinytips.world.scenes import Scene, draw_scene
+from tipsseg.commands.rasters import BlockLabeller
 from tipsseg.formats.present import PresentNames
+from tipsseg.formats.raster import BlockPlace
 from tipsseg.labelling import classifier
+from tipsseg.labelling.view import window_starts
 from tipsseg.options import Dtype, Refinement
 from tipsseg.types import ImageRef
 
@@ -342,6 +345,67 @@ def measure_present(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[
     return rows
 
 
+# ---- rasters ----
+
+
+def measure_seams(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
+    """Label mosaics of the scenes, and scenes larger than a window, with window weights that fade over some pixels."""
+    print("### Borders of windows in rasters\n")
+    print(
+        "Mean IoU, and the share of pixels whose label differs from that of the next pixel, at borders of windows / elsewhere,\n"
+        "though the truth does not.\n\n| fade | mosaics | large scenes |\n|---|---|---|"
+    )
+    names, side = [*CLOSED_LIST], model.backbone.native_size
+    labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, "none"))
+    same = [scene for scene in scenes if scene.truth.shape == scenes[0].truth.shape]
+    mosaics = [
+        tuple(
+            np.concatenate(
+                [np.concatenate([get(scene) for scene in same[start + row : start + 9 : 3]], 1) for row in range(3)]
+            )
+            for get in (lambda scene: scene.image, lambda scene: to_list(scene.truth, names))
+        )
+        for start in range(0, len(same) - 8, 9)
+    ]
+    large = [draw_scene(FIRST_SEED + len(scenes) + index, 1200, 1600) for index in range(len(mosaics))]
+    pictures = {"mosaics": mosaics, "large": [(scene.image, to_list(scene.truth, names)) for scene in large]}
+    rows: list[dict[str, object]] = []
+    for fade in (0, 2, 7, 14, side // 2):
+        row: dict[str, list[float]] = {}
+        for kind, pairs in pictures.items():
+            truths = [truth for _, truth in pairs]
+            found = [_label_raster(labeller, image, fade) for image, _ in pairs]
+            changes = np.array([_changes(*pair, side) for pair in zip(found, truths, strict=True)]).mean(0)
+            row[kind] = [float(np.nanmean(iou(truths, found, len(names))[1:])), *changes.tolist()]
+        cells = [f"{values[0]:.3f}, {values[1]:.3f} / {values[2]:.3f}" for values in row.values()]
+        print(f"| {fade} | {' | '.join(cells)} |", flush=True)
+        rows.append({"fade": fade, **row})
+    return rows
+
+
+def _label_raster(labeller: tipsseg.Labeller, image: NDArray[np.uint8], fade: int) -> NDArray[np.uint8]:
+    def read(top: int, left: int, h: int, w: int) -> NDArray[np.uint8]:
+        return image[top : top + h, left : left + w]
+
+    height, width = image.shape[:2]
+    raster = BlockLabeller(labeller, (height, width), read)
+    raster.fade = fade
+    return raster.label(BlockPlace(0, 0, 0, height, width)).labels.astype(np.uint8)
+
+
+def _changes(labels: NDArray[np.uint8], truth: NDArray[np.uint8], side: int) -> tuple[float, float]:
+    """Return how often labels change at borders of windows, and elsewhere, though the truth does not."""
+    at, off = list[float](), list[float]()
+    for axis, length in enumerate(labels.shape):
+        borders = {end for start in window_starts(length, side) for end in (start, start + side) if 0 < end < length}
+        changed = (np.diff(labels.astype(int), axis=axis) != 0) & (np.diff(truth.astype(int), axis=axis) == 0)
+        shares = changed.mean(axis=1 - axis)
+        is_border = np.isin(np.arange(1, length), [*borders])
+        at += shares[is_border].tolist()
+        off += shares[~is_border].tolist()
+    return float(np.mean(at)), float(np.mean(off))
+
+
 TABLES = {
     "threes": measure_threes,
     "confidence": measure_confidence,
@@ -349,6 +413,7 @@ TABLES = {
     "parts": measure_parts,
     "rules": measure_rules,
     "present": measure_present,
+    "seams": measure_seams,
 }
 
 

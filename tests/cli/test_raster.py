@@ -20,9 +20,10 @@ from rasters import drawn, write_raster
 from running import Command
 
 import tipsseg
-from tipsseg.commands.rasters import BlockFiles
+from tipsseg.commands.rasters import BlockFiles, BlockLabeller
 from tipsseg.formats import raster as blocks
 from tipsseg.formats.raster import GeoTiff, RasterBlock
+from tipsseg.labelling.view import window_starts
 
 CLASSES = ("car", "tree", "road")
 OPTIONS = ["-c", ",".join(CLASSES), "-m", "tiny", "--device", "cpu", "--quiet"]
@@ -39,8 +40,14 @@ def read(path: Path) -> NDArray[Any]:
 
 
 def whole(pixels: NDArray[np.uint8], **options: Any) -> tipsseg.LabelMap:
-    """The labels of the whole image, at its own resolution."""
-    return tipsseg.load("tiny", device="cpu").label(pixels, CLASSES, short_side=min(pixels.shape[:2]), **options)
+    """The labels of the whole raster, at its own resolution."""
+    height, width = pixels.shape[:2]
+    labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu"), CLASSES, **options)
+
+    def part(top: int, left: int, h: int, w: int) -> NDArray[np.uint8]:
+        return pixels[top : top + h, left : left + w]
+
+    return BlockLabeller(labeller, (height, width), part).label(blocks.BlockPlace(0, 0, 0, height, width))
 
 
 @pytest.mark.parametrize("size", [(1100, 1300), (150, 900)], ids=str)
@@ -61,6 +68,29 @@ def test_the_labels_are_those_of_the_whole_image(
     assert {each["name"]: each["pixels"] for each in entry["classes"]} == {
         name: number for id_, name in enumerate(CLASSES, 1) if (number := int((expected.labels == id_).sum()))
     }
+
+
+def test_labels_differ_from_those_of_an_image_at_borders_of_windows_alone(command: Command, tmp_path: Path) -> None:
+    """There, the weight of a window fades, so that labels change as seldom as elsewhere."""
+    pixels = drawn(700, 900)
+    write_raster(tmp_path / "scene.tif", pixels)
+    assert command("label", tmp_path / "scene.tif", "-o", tmp_path / "out", *OPTIONS, "-f", "geotiff").code == 0
+    model = tipsseg.load("tiny", device="cpu")
+    side, labels = model.backbone.native_size, read(tmp_path / "out/masks/scene.tif")
+    image = model.label(pixels, CLASSES, short_side=700).labels
+    near, seams = [], []
+    for length in pixels.shape[:2]:
+        starts = window_starts(length, side)
+        borders = np.array([each for start in starts for each in (start, start + side) if 0 < each < length])
+        near.append((np.abs(np.arange(length)[:, None] + 0.5 - borders) < model.backbone.patch_size / 2).any(1))
+        seams.append(borders)
+    far = ~(near[0][:, None] | near[1])
+    assert (labels == image)[far].all()
+
+    def changes(ids: NDArray[Any]) -> float:
+        return float((ids[seams[0] - 1] != ids[seams[0]]).mean() + (ids[:, seams[1] - 1] != ids[:, seams[1]]).mean())
+
+    assert changes(labels) < 0.5 * changes(image)
 
 
 def test_files_have_the_coordinates_of_the_input(command: Command, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,6 +42,13 @@ def matched(made: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> 
     return match.match(made, size, table_of(groups))
 
 
+def weights_of(plan: WindowPlan) -> torch.Tensor:
+    """The weight of each pixel of a window, [side, side]."""
+    places = torch.arange(plan.side) + 0.5
+    axis = (torch.minimum(places, plan.side - places) / plan.fade).clamp(max=1) if plan.fade else torch.ones(plan.side)
+    return axis[:, None] * axis
+
+
 def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, int]) -> torch.Tensor:
     """The merging once more, with whole maps of all phrases, by torch's own resizing and softmax: [P, H, W]."""
     if mode == "whole":
@@ -51,8 +59,8 @@ def plain_scores(mode: str, cosines: Values, plan: WindowPlan, size: tuple[int, 
         window = slice(top, top + plan.side), slice(left, left + plan.side)
         maps = cosine.permute(2, 0, 1)[None]
         large = F.interpolate(maps, (plan.side, plan.side), mode="bilinear", align_corners=False)[0]
-        total[:, *window] += large.softmax(0)
-        count[window] += 1
+        total[:, *window] += large.softmax(0) * weights_of(plan)
+        count[window] += weights_of(plan)
     return F.interpolate((total / count)[None], size, mode="bilinear", align_corners=False)[0]
 
 
@@ -90,12 +98,14 @@ def test_labels_and_confidence_are_those_of_whole_maps(mode: str, size: tuple[in
     phrases=st.integers(1, 60),
     temperature=st.sampled_from([0.004, 0.05]),
     alike=st.booleans(),
+    fade=st.sampled_from([0, 7]),
     seed=st.integers(0, 9),
 )
 def test_leaving_out_what_cannot_win_changes_no_label(
-    mode: str, size: tuple[int, int], phrases: int, temperature: float, alike: bool, seed: int
+    mode: str, size: tuple[int, int], phrases: int, temperature: float, alike: bool, fade: int, seed: int
 ) -> None:
     cosines, plan = objects(size, phrases, seed) if alike else random_windows(size, phrases)
+    plan = replace(plan, fade=fade)
     got = matched(scores_of(mode, cosines, plan, temperature), size, [1] * phrases)
     expected = plain_scores(mode, cosines, plan, size).numpy()
     own = np.take_along_axis(expected, got.labels.astype(np.intp)[None], 0)[0]

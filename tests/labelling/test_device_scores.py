@@ -7,7 +7,7 @@ are less than _TIE of each other. Where a minimum confidence decides, the exact 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -69,6 +69,13 @@ class Exact:
     confidence: NDArray[np.float64]
 
 
+def weights_of(plan: WindowPlan) -> torch.Tensor:
+    """The weight of each pixel of a window, [side, side]."""
+    places = torch.arange(plan.side) + 0.5
+    axis = (torch.minimum(places, plan.side - places) / plan.fade).clamp(max=1) if plan.fade else torch.ones(plan.side)
+    return axis[:, None] * axis
+
+
 def exact(
     cosines: torch.Tensor, plan: WindowPlan, size: tuple[int, int], groups: Sequence[int], temperature: float
 ) -> Exact:
@@ -82,8 +89,8 @@ def exact(
         total, count = torch.zeros(maps.shape[1], *plan.size, dtype=torch.double), torch.zeros(plan.size)
         for each, (top, left) in zip(maps, plan.corners, strict=True):
             window = slice(top, top + plan.side), slice(left, left + plan.side)
-            total[:, *window] += resized(each, (plan.side, plan.side)).softmax(0)
-            count[window] += 1
+            total[:, *window] += resized(each, (plan.side, plan.side)).softmax(0) * weights_of(plan)
+            count[window] += weights_of(plan)
         scores = resized(total / count, size)
     merged = torch.stack([part.amax(0) for part in scores.split(list(groups))])
     logits = merged if plan.whole else merged.log()
@@ -153,13 +160,22 @@ def test_labels_and_confidence(
     temperature=st.sampled_from([0.004, 0.05]),
     least=st.sampled_from([0.0, 0.2, 0.9, 1.0]),
     elements=st.sampled_from([1 << 13, 1 << 24]),
+    fade=st.sampled_from([0, 7]),
     seed=st.integers(0, 9),
 )
 def test_any_image_and_any_tiles(
-    mode: Mode, size: tuple[int, int], groups: list[int], temperature: float, least: float, elements: int, seed: int
+    mode: Mode,
+    size: tuple[int, int],
+    groups: list[int],
+    temperature: float,
+    least: float,
+    elements: int,
+    fade: int,
+    seed: int,
 ) -> None:
     table = table_of(groups, least)
     cosines, plan = drawn(size, sum(groups), mode, seed, 0.1)
+    plan = replace(plan, fade=fade)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device_scores, "_ELEMENTS", elements)
         got = on_device(cosines, plan, size, table, temperature)

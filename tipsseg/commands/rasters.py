@@ -64,7 +64,12 @@ Read = Callable[[int, int, int, int], NDArray[np.uint8]]
 
 
 class BlockLabeller:
-    """Label the blocks of a picture, in any order; ascending order is fastest."""
+    """Label the blocks of a picture, in any order; ascending order is fastest.
+
+    Attributes:
+        fade: See `WindowPlan`. Half a patch, so that labels change about as seldom at borders of windows as elsewhere: wider fades
+            give worse labels, as fewer pixels are seen in several windows.
+    """
 
     def __init__(self, labeller: Labeller, size: tuple[int, int], read: Read) -> None:
         """Set up for a picture of `size` (height, width) that `read` reads. `labeller` has windows and one scale."""
@@ -72,6 +77,7 @@ class BlockLabeller:
         self._read = read
         self._size = size
         view = labeller.view
+        self.fade = view.patch_size // 2
         self._side = window_side(view.native_size, min(view.native_size, *size), view.patch_size)
         self._tops, self._lefts = (window_starts(length, self._side) for length in size)
         self._known: dict[tuple[int, int], Any] = {}  # the cosines of windows encoded together, by row and group
@@ -92,7 +98,7 @@ class BlockLabeller:
         height = self._tops[rows[-1]] + self._side - top
         width = self._lefts[columns[-1]] + self._side - left
         corners = tuple((self._tops[row] - top, self._lefts[column] - left) for row in rows for column in columns)
-        plan = WindowPlan((height, width), self._side, corners)
+        plan = WindowPlan((height, width), self._side, corners, self.fade)
         inner = (place.top - top, place.left - left, place.height, place.width)
         self._forget(place, rows, groups)
         return self._labeller.assign(Cosines(_stack(values), (plan,), (height, width)), inner=inner)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tipsseg.backbones.devices import HostCopy, to_device
 from tipsseg.labelling.assign import Assignment, LabelTable, allocate_confidence
-from tipsseg.labelling.scores import count_windows
+from tipsseg.labelling.scores import window_weights
 from tipsseg.labelling.view import InterpolationWeights, interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
 
@@ -169,7 +169,7 @@ def _runs(groups: Sequence[int]) -> Iterator[_Run]:
 
 
 class _Windows:
-    """`scores.WindowScores` on a device: the mean probability over windows."""
+    """`scores.WindowScores` on a device: the weighted mean probability over windows."""
 
     def __init__(self, cosines: Tensor, plan: WindowPlan) -> None:
         """Store the cosines, [windows, h, w, P]."""
@@ -178,13 +178,13 @@ class _Windows:
         self._cosines = cosines.permute(0, 3, 1, 2).contiguous()  # [windows, P, h, w]
         self._plan = plan
         self._axis = _axis(cosines.shape[1], plan.side, cosines.device)
-        self._seen = _count_windows(plan, cosines.device)
+        self._own, *self._totals = _window_weights(plan, cosines.device)
 
     def values(self, rows: slice, columns: slice) -> Tensor:
         """Return the scores of all phrases in a part of the grid, [P, r, c]."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
         total = self._cosines.new_zeros(self.phrases, height, width)
-        down, across = self._seen[0][rows], self._seen[1][columns]
+        down, across = self._totals[0][rows], self._totals[1][columns]
         side = self._plan.side
         for cosines, (top, left) in zip(self._cosines, self._plan.corners, strict=True):
             y, x = (
@@ -193,13 +193,16 @@ class _Windows:
             )
             if y.start >= y.stop or x.start >= x.stop:
                 continue
-            inside = self._axis.part(y.start - top, y.stop - top), self._axis.part(x.start - left, x.stop - left)
+            here = slice(y.start - top, y.stop - top), slice(x.start - left, x.stop - left)
+            inside = self._axis.part(here[0].start, here[0].stop), self._axis.part(here[1].start, here[1].stop)
             part = _resize(cosines[:, inside[0].span, inside[1].span], *inside).exp_()
             region = (
                 slice(y.start - rows.start, y.stop - rows.start),
                 slice(x.start - columns.start, x.stop - columns.start),
             )
-            weight = part.sum(0).mul_(down[region[0], None]).mul_(across[region[1]]).reciprocal_()
+            own_down, own_across = (self._own[each] for each in here)
+            weight = part.sum(0).mul_((down[region[0]] / own_down)[:, None]).mul_(across[region[1]] / own_across)
+            weight.reciprocal_()
             total[:, *region].addcmul_(part, weight)
         return total
 
@@ -331,10 +334,10 @@ def _axis(source: int, target: int, device: torch.device) -> _Axis:
 
 
 @lru_cache(maxsize=16)
-def _count_windows(plan: WindowPlan, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return `scores.count_windows` on a device."""
-    down, across = count_windows(plan)
-    return to_device(down, device), to_device(across, device)
+def _window_weights(plan: WindowPlan, device: torch.device) -> list[Tensor]:
+    """Return `scores.window_weights` on a device: of a window, then the sums of rows and of columns."""
+    own, (down, across) = window_weights(plan)
+    return [to_device(weights, device) for weights in (own, down, across)]
 
 
 def _as_signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:

@@ -76,7 +76,7 @@ class PatchScores(Protocol):
 
 
 class WindowScores:
-    """Scores in "slide" mode: the mean probability over the windows at a pixel.
+    """Scores in "slide" mode: the mean probability over the windows at a pixel, weighted by `WindowPlan.fade`.
 
     The confidence is softmax(log(p) / temperature) for the mean probability p of a phrase. With a single window at the pixel, this
     equals softmax(cosine / temperature), because the denominator of p is the same for all phrases.
@@ -95,7 +95,7 @@ class WindowScores:
         self.temperature = temperature
         self.cosines, self.plan = cosines, plan
         self._weights = interpolation_weights(cosines.shape[1], plan.side)
-        self._counts = count_windows(plan)
+        self._own, self._totals = window_weights(plan)
         self._sums = [WindowSums(window, plan.side) for window in cosines]
         self._factors = np.empty((len(cosines), plan.side, plan.side), np.float32)
         self._known = np.zeros((len(cosines), plan.side), bool)  # the rows of `_factors` that are computed
@@ -107,9 +107,9 @@ class WindowScores:
         """
         missing = np.flatnonzero(~self._known[window, rows])
         if len(missing):
-            (top, left), (down, across) = self.plan.corners[window], self._counts
+            (top, left), (down, across), own = self.plan.corners[window], self._totals, self._own
             part, sums = self._sums[window].rows(slice(rows.start + int(missing[0]), rows.start + int(missing[-1]) + 1))
-            sums *= np.outer(down[top:][part], across[left:][: self.plan.side])
+            sums *= np.outer(down[top:][part] / own[part], across[left:][: self.plan.side] / own)
             np.reciprocal(sums, out=self._factors[window, part])
             self._known[window, part] = True
         return self._factors[window, rows]
@@ -312,13 +312,18 @@ def compute_cosines(patches: Values, vectors: Values, biases: Values | None = No
     return cosines.reshape(windows, height, width, phrases)
 
 
-def count_windows(plan: WindowPlan) -> tuple[Values, Values]:
-    """Count the windows over each row and each column, [H] and [W]. The number at a pixel is the product of the two."""
+def window_weights(plan: WindowPlan) -> tuple[Values, tuple[Values, Values]]:
+    """Return the weight of each row, or column, of a window, [side], and their sums over windows: rows [H], columns [W].
+
+    The weight of a pixel is the product of that of its row and that of its column, and so is the sum.
+    """
+    outside = np.abs(np.arange(plan.side) - (plan.side - 1) / 2) - plan.side / 2  # minus the distance to the border
+    own = np.minimum(-outside / max(plan.fade, 0.5), 1).astype(np.float32)
     down, across = (np.zeros(length, np.float32) for length in plan.size)
-    for counts, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
+    for total, starts in zip((down, across), zip(*plan.corners, strict=True), strict=True):
         for start in set(starts):
-            counts[start : start + plan.side] += 1
-    return down, across
+            total[start : start + plan.side] += own
+    return own, (down, across)
 
 
 def _sources(axes: Axes, tiles: Ids) -> Ids:
