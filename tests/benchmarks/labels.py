@@ -358,17 +358,15 @@ def measure_seams(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[st
     names, side = [*CLOSED_LIST], model.backbone.native_size
     labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, "none"))
     same = [scene for scene in scenes if scene.truth.shape == scenes[0].truth.shape]
-    mosaics = [
-        tuple(
-            np.concatenate(
-                [np.concatenate([get(scene) for scene in same[start + row : start + 9 : 3]], 1) for row in range(3)]
-            )
-            for get in (lambda scene: scene.image, lambda scene: to_list(scene.truth, names))
-        )
-        for start in range(0, len(same) - 8, 9)
-    ]
-    large = [draw_scene(FIRST_SEED + len(scenes) + index, 1200, 1600) for index in range(len(mosaics))]
-    pictures = {"mosaics": mosaics, "large": [(scene.image, to_list(scene.truth, names)) for scene in large]}
+    nines = [same[start : start + 9] for start in range(0, len(same) - 8, 9)]
+    large = [draw_scene(FIRST_SEED + len(scenes) + index, 1200, 1600) for index in range(len(nines))]
+    pictures = {
+        "mosaics": [
+            (_mosaic([scene.image for scene in nine]), _mosaic([to_list(scene.truth, names) for scene in nine]))
+            for nine in nines
+        ],
+        "large": [(scene.image, to_list(scene.truth, names)) for scene in large],
+    }
     rows: list[dict[str, object]] = []
     for fade in (0, 2, 7, 14, side // 2):
         row: dict[str, list[float]] = {}
@@ -381,6 +379,10 @@ def measure_seams(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[st
         print(f"| {fade} | {' | '.join(cells)} |", flush=True)
         rows.append({"fade": fade, **row})
     return rows
+
+
+def _mosaic(nine: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    return np.concatenate([np.concatenate(nine[start : start + 3], 1) for start in (0, 3, 6)])
 
 
 def _label_raster(labeller: tipsseg.Labeller, image: NDArray[np.uint8], fade: int) -> NDArray[np.uint8]:
