@@ -176,7 +176,12 @@ SHAPES: Mapping[str, tuple[Write, np.ndarray]] = {
     "coco: a box partly outside": (coco({"bbox": [66, 25, 20, 10]}), CUT),
     "coco: a ring of two corners beside another": (coco({"segmentation": [[1, 1, 5, 5], RING]}), UPRIGHT),
     "coco: the size before EXIF turns the image, by Label Studio": (
-        coco({"segmentation": [RING]}, size=SIZE[::-1], info={"contributor": "Label Studio"}), UPRIGHT,
+        coco(
+            {"segmentation": [(np.reshape(RING, (-1, 2)) * (SIZE[0] / SIZE[1], SIZE[1] / SIZE[0])).ravel().tolist()]},
+            {"bbox": [66, 25, 20, 10]},
+            size=SIZE[::-1], info={"contributor": "Label Studio"},
+        ),
+        UPRIGHT | CUT,
     ),
     "labelme: a rectangle of four points": (
         labelme({"shape_type": "rectangle", "points": corners((40, 30), (30, 12), 25)}), TURNED,

@@ -237,9 +237,9 @@ def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> It
             categories[number] = take(category, "name", str)
         names.declare(categories[number] for number in sorted(categories))
         info = value.get("info")
-        turned = isinstance(info, dict) and info.get("contributor") == "Label Studio"
+        label_studio = isinstance(info, dict) and info.get("contributor") == "Label Studio"
         for image, annotations in group_by_image(value):
-            read = partial(_read_objects, annotations, image, categories, names, where, turned)
+            read = partial(_read_objects, annotations, image, categories, names, where, label_studio)
             # Label Studio also lists images that nobody submitted.
             yield SourceImage(image["file_name"], where, read, submitted=False)
 
@@ -267,16 +267,17 @@ def _read_objects(
     categories: Mapping[int, str],
     names: ClassNames,
     where: Path,
-    turned: bool,
+    label_studio: bool,
     size: Size,
 ) -> Objects:
     file = shorten(image["file_name"])
     with image_errors(where, f"image {file}"):
         sides = (image.get("height"), image.get("width"))
         # Label Studio does not know the size of images that nobody submitted. Of images that EXIF turns, it writes the size before
-        # the turn, and the corners after it.
-        if (annotations or sides[0] is not None) and not (turned and sides == size[::-1]):
-            check_size(*sides, size)
+        # the turn, and corners of polygons, but not of boxes, as shares of that size.
+        stored = sides if label_studio and sides == size[::-1] else size
+        if annotations or sides[0] is not None:
+            check_size(*sides, stored)
 
     def name_of(number: int, annotation: object) -> str:
         own = annotation.get("id") if isinstance(annotation, dict) else None
@@ -286,14 +287,21 @@ def _read_objects(
         category = take(annotation, "category_id", int)
         if category not in categories:
             raise ValueError(f"no category has the id {category}")
-        return read_shape(annotation, names.id_of(categories[category]), size)
+        return read_shape(annotation, names.id_of(categories[category]), size, stored)
 
     polygons = any(isinstance(each, dict) and isinstance(each.get("segmentation"), list) for each in annotations)
     return read_objects(where, annotations, name_of, read, "coco-polygon" if polygons else "coco", f"image {file}")
 
 
-def read_shape(annotation: object, class_id: int, size: Size) -> Shape:
-    """Read the pixels of an annotation. Raises ValueError if it is invalid, NoPixelsError if it has neither mask nor box."""
+def read_shape(annotation: object, class_id: int, size: Size, stored: Size | None = None) -> Shape:
+    """Read the pixels of an annotation. Raises ValueError if it is invalid, NoPixelsError if it has neither mask nor box.
+
+    Args:
+        annotation: The annotation.
+        class_id: The class.
+        size: (height, width) of the image in pixels.
+        stored: The (height, width) that its polygons fill. None: `size`.
+    """
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):
         return shape_from_rle(class_id, segmentation, size)
@@ -310,4 +318,6 @@ def read_shape(annotation: object, class_id: int, size: Size) -> Shape:
     rings = [parse_floats(ring) for ring in segmentation]
     if any(len(ring) % 2 for ring in rings):
         raise ValueError("a polygon has an odd number of coordinates")
-    return shape_from_polygons(class_id, [ring.reshape(-1, 2) for ring in rings], size)
+    height, width = stored or size
+    scale = size[1] / width, size[0] / height  # of x and y
+    return shape_from_polygons(class_id, [ring.reshape(-1, 2) * scale for ring in rings], size)
