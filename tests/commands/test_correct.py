@@ -411,6 +411,17 @@ def by_contours_and_boxes(export: Path) -> Path:
     return save_coco(export, found)
 
 
+def by_contours_alone(export: Path) -> Path:
+    """Each contour is an object, those of holes too, as in YOLO files that FiftyOne writes of polylines."""
+    value = json.loads((export / "annotations.json").read_bytes())
+    found = []
+    for each in value["annotations"]:
+        contours, _ = cv2.findContours(_mask_of(each), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        rings = [np.ravel(contour).tolist() for contour in contours if len(contour) > 2]
+        found += [{**each, "segmentation": [ring]} for ring in rings]
+    return save_coco(export, found)
+
+
 def by_stretching(export: Path) -> Path:
     """Boxes that are off by a pixel, with masks resized to them, as FiftyOne does for run-length codes."""
     value = json.loads((export / "annotations.json").read_bytes())
@@ -452,6 +463,7 @@ REDRAWN = {
     "supervision": by_supervision,
     "contours": by_contours,
     "contours and boxes": by_contours_and_boxes,
+    "contours of holes": by_contours_alone,
     "stretched": by_stretching,
     "masks of contours": by_cvat_masks,
     "masks of contours, the ring on top": by_cvat_masks_with_the_ring_on_top,
@@ -470,6 +482,22 @@ def test_redrawn_objects_stay_unless_every_pixel_is_asked_for(tmp_path: Path, to
     exact = take(tmp_path, source, exact=True)
     assert (exact.redrawn, [mask.image for mask in exact.masks]) == ((), ["tools.png"])
     assert take(tmp_path, source, exact=True).masks == ()
+
+
+def test_the_parts_of_a_class_that_come_back_as_redrawn_objects_stay(tmp_path: Path) -> None:
+    """With one object a class, CVAT makes a polygon of each of its parts."""
+    ids: LabelArray = np.zeros((120, 160), np.uint8)
+    for left in (5, 55, 105):
+        cv2.ellipse(ids, (left + 20, 40), (18, 12), left, 0, 360, 1, -1)
+    options = FileOptions(instances="class")
+    export = build(tmp_path, labels={"tools.png": ids}, options=options)
+    found = take(tmp_path, by_contours_alone(export))
+    assert (found.masks, len(found.redrawn)) == ((), 3)
+    moved = by_contours_alone(export)
+    value = json.loads(moved.read_bytes())
+    value["annotations"].pop(1)
+    moved.write_text(json.dumps(value))
+    assert [mask.changed for mask in take(tmp_path, moved).masks] == [int((ids[:, 50:100] > 0).sum())]
 
 
 def test_a_part_that_a_tool_cut_off_is_no_new_object(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ tool redraws objects, so a comparison allows for both cases.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
@@ -39,8 +39,8 @@ class Comparison:
 
     Attributes:
         labels: [H, W], the old labels.
-        before: The old objects, as the correction's format writes them.
-        shapes: The objects in the correction.
+        before: The connected parts of the old objects, as the correction's format writes them.
+        shapes: The connected parts of the objects in the correction.
         owners: [H, W], the old object of each pixel; -1 outside all objects.
         partners: The old object of each object in the correction, edited or not; None for a new object.
         same: Old objects that came back unchanged.
@@ -54,6 +54,7 @@ class Comparison:
         self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
     ) -> None:
         """Compare all objects. With `exact`, every difference is an edit."""
+        before, shapes = list(connected_parts(before)), list(connected_parts(shapes))  # tools write parts as objects
         self.labels, self.before, self.shapes = labels, before, shapes
         self.partners: list[int | None] = [None] * len(shapes)
         self.same, self.untouched, self.redrawn, self.parts = set[int](), set[int](), set[int](), set[int]()
@@ -200,14 +201,14 @@ class Comparison:
                 self.redrawn.add(old)
 
     def _find_parts(self) -> None:
-        """Find new objects inside a redrawn object of their class, with a tolerance of `MOVED` pixels around it."""
+        """Find new objects inside a redrawn object of their class, with a tolerance of `MOVED` pixels around it, and its holes."""
         for new, old in self._neighbours(self.redrawn, int(MOVED)):
             shape, pixels = self.shapes[new], self._old_pixels(old)
             if shape.class_id == pixels.class_id and not shape.box_only:
-                box = _box_around((shape, pixels), 0)
-                outside = (~pixels.within(box)).view(np.uint8)
-                distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-                if (distance[shape.within(box)] <= MOVED).all():
+                box = _box_around((shape, pixels), _MARGIN)
+                mask, drawn = pixels.within(box), shape.within(box)
+                distance = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+                if (distance[drawn] <= MOVED).all() or _is_hole(drawn, mask):
                     self.parts.add(new)
 
     def _neighbours(self, olds: Collection[int], margin: int) -> Iterator[tuple[int, int]]:
@@ -262,6 +263,13 @@ class Comparison:
         return shape_from_mask(shape.class_id, np.where(drawn == written, pixels.within(box), drawn), *box[:2])
 
 
+def _is_hole(drawn: NDArray[np.bool_], mask: NDArray[np.bool_]) -> bool:
+    """Return True if a drawn object [h, w] is a hole of a mask, as tools draw it that store holes as objects."""
+    _, holes = cv2.connectedComponents((fill_holes(mask) & ~mask).view(np.uint8), connectivity=4)
+    numbers = np.bincount(holes[drawn])[1:]
+    return bool(numbers.any()) and find_edits(holes == numbers.argmax() + 1, drawn) is None
+
+
 def _is_stretched(old: Shape, new: Shape) -> bool:
     """Return True if the new shape is the old one resized to a box that is off by a pixel, as FiftyOne resizes masks.
 
@@ -279,6 +287,19 @@ def _is_stretched(old: Shape, new: Shape) -> bool:
             if np.array_equal(resized.mask, new.mask):
                 return True
     return False
+
+
+def connected_parts(shapes: Iterable[Shape]) -> Iterator[Shape]:
+    """Yield the connected parts of shapes, in their order."""
+    for shape in shapes:
+        if shape.box_only or not shape.mask.size:
+            yield shape
+            continue
+        number, parts = cv2.connectedComponents(shape.mask.view(np.uint8), connectivity=8)
+        if number == 2:
+            yield shape
+        else:
+            yield from (shape_from_mask(shape.class_id, parts == part, shape.y, shape.x) for part in range(1, number))
 
 
 def _box_around(shapes: Sequence[Shape], margin: int) -> _Box:
