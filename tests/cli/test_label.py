@@ -388,6 +388,8 @@ def unusual_pictures(folder: Path) -> None:
     page, small = Image.new("RGB", (40, 30), "green"), Image.new("RGB", (20, 15), "green")
     page.save(folder / "page.tif")
     page.save(folder / "pages.tif", save_all=True, append_images=[page, page])
+    page.save(folder / "clip.gif", save_all=True, append_images=[page.rotate(90, fillcolor="red")])
+    page.save(folder / "still.gif")
     small.encoderinfo = {"tiffinfo": {254: 1}}  # a smaller copy of the page before
     page.save(folder / "page with a copy.tif", save_all=True, append_images=[small])
 
@@ -400,7 +402,7 @@ def test_notes_name_pictures_that_are_read_in_part(label: Label) -> None:
     assert dark.startswith("dark colours.png and 2 more images: ")
     assert "--stretch 2,98" in dark
     (pages,) = [line for line in ran.err.splitlines() if "page" in line and "first" in line]
-    assert pages.startswith("pages.tif: ")
+    assert pages.startswith("clip.gif and 1 more image: ")
 
 
 def test_names_that_no_font_has_are_told_once(label: Label) -> None:

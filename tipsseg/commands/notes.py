@@ -44,7 +44,8 @@ _REMARKS: Mapping[Remark, str] = {
     "cost accuracy. Cut such images into pieces.",
     "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch the contrast "
     "of such images with argument `stretch`=2,98.",
-    "pages": "a TIFF of several pages; only the first was read. Save the other pages as files to label them.",
+    "pages": "several pages or frames; only the first was read. Save the others as files to label them; or save an animation as a "
+    "video, and take its frames with argument `every`.",
 }
 
 

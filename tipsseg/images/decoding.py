@@ -51,6 +51,9 @@ _TWELVE_BITS = 16
 #: TIFF's NewSubfileType tag, and its bits for a reduced copy or a mask of another page.
 _SUBFILE_TYPE, _OF_ANOTHER_PAGE = 254, 0b101
 
+#: The formats of files that hold several pictures; others, such as MPO, hold copies of one.
+_SEVERAL = frozenset({"TIFF", "GIF", "PNG", "WEBP"})
+
 #: TIFF's tags of a scale and tie points, or of an affine transform (OGC 19-008r4).
 _GEOTIFF = (33922, 34264)
 
@@ -193,7 +196,8 @@ class OpenImage:
         picture: Pillow's image.
         max_pixels: Limit on the number of pixels.
         deep: True for 16 bits per channel.
-        pages: True if the file has more pages than the first, which is the only one read. Reduced copies of it do not count.
+        pages: True if the file has more pages or frames than the first, which is the only one read. Reduced copies of it do not
+            count.
     """
 
     path: Path
@@ -280,10 +284,13 @@ def _read_header(path: Path, source: FileIO | BytesIO, max_pixels: int) -> Itera
 
 
 def _has_pages(picture: Image.Image) -> bool:
-    """Return True if the second image in the file is a page of its own, not a reduced copy or a mask."""
-    if picture.format != "TIFF" or not getattr(picture, "is_animated", False):
+    """Return True for an animation, or if the second image of a TIFF is a page of its own, not a reduced copy or a mask."""
+    if picture.format not in _SEVERAL:
         return False
     try:
+        animated = bool(getattr(picture, "is_animated", False))
+        if not animated or picture.format != "TIFF":
+            return animated
         picture.seek(1)
         kind = getattr(picture, "tag_v2", {}).get(_SUBFILE_TYPE, 0)
         return not kind & _OF_ANOTHER_PAGE
