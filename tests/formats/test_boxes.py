@@ -67,9 +67,10 @@ def test_boxes_hold_their_objects(case: str, options: FileOptions) -> None:
         assert class_id == same_id == entry.region.class_id
         assert np.allclose((*(centre - size / 2), *size), (x, y, w, h), atol=1e-3)
         assert ((corners >= 0) & (corners <= np.array(image.size[::-1]) + 1e-3)).all()
-        box = oriented_box(entry.region)[:, ::-1]
-        assert np.allclose(corners, box.clip(0, image.size[::-1]), atol=1e-3)
+        box = oriented_box(entry.region, image.size)[:, ::-1]
+        assert np.allclose(corners, box, atol=1e-3)
         sides = np.roll(box, -1, 0) - box
+        assert np.abs((sides * np.roll(sides, -1, 0)).sum(1)).max() < 0.1  # a rectangle
         lengths = np.linalg.norm(sides, axis=1)
         assert lengths[0] * lengths[1] <= w * h + 1e-2
         # Clockwise, with y down, from the topmost corner: each pixel's outer corners are on the right of each side.
@@ -83,7 +84,7 @@ def test_boxes_hold_their_objects(case: str, options: FileOptions) -> None:
 def test_an_oriented_box_follows_a_turned_object() -> None:
     image, _ = labelled(turned(17, centre=(30, 40)), FileOptions())
     bar = next(entry.region for entry in image.objects if entry.region.class_id == 1)
-    sides = np.linalg.norm(np.diff(oriented_box(bar), axis=0), axis=1)
+    sides = np.linalg.norm(np.diff(oriented_box(bar, image.size), axis=0), axis=1)
     assert sorted(sides[:2]) == pytest.approx([8, 40], abs=2)
 
 

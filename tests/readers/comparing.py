@@ -18,13 +18,16 @@ from tipsseg.regions.components import Region, components
 Corners = NDArray[np.float64]
 
 
-def _upright_box(region: Region) -> Corners:
+def _upright_box(region: Region, _: tuple[int, ...]) -> Corners:
     y, x, h, w = region.box
     return np.array([[y, x], [y, x + w], [y + h, x + w], [y + h, x]], np.float64)
 
 
-#: Functions that return the corners (y, x) of the box of a region, [4, 2], by format.
-BOXES: Mapping[str, Callable[[Region], Corners]] = {"yolo-boxes": _upright_box, "yolo-obb": oriented_box}
+#: Functions that return the corners (y, x) of the box of a region in an image of a size, [4, 2], by format.
+BOXES: Mapping[str, Callable[[Region, tuple[int, ...]], Corners]] = {
+    "yolo-boxes": _upright_box,
+    "yolo-obb": oriented_box,
+}
 
 
 def paint_boxes(boxes: Sequence[tuple[int, Corners]], size: tuple[int, ...]) -> Ids:
@@ -48,7 +51,7 @@ def lowest_iou(out: Path, form: str, labels: Mapping[str, Ids]) -> float:
             expected[expected == ignored] = 0
         if form in BOXES:
             regions = components(expected.astype(np.uint16), int(expected.max()))
-            expected = paint_boxes([(each.class_id, BOXES[form](each)) for each in regions], ids.shape)
+            expected = paint_boxes([(each.class_id, BOXES[form](each, ids.shape)) for each in regions], ids.shape)
         if ids.shape != expected.shape:
             return 0.0
         for label_id in np.union1d(ids, expected):

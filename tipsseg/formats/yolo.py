@@ -201,22 +201,23 @@ class YoloObb(Yolo):
     multi_part_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        """Return a line per object. Corners outside the image are moved to its border, because readers refuse them."""
-        (height, width), numbers = image.size, self.numbers(run)
-        lines = []
+        numbers, lines = self.numbers(run), []
         for entry in divided(image, run):
-            corners = oriented_box(entry.region).clip(0, (height, width)) / (height, width)  # [4, 2]
+            corners = oriented_box(entry.region, image.size) / image.size  # [4, 2]
             lines.append(_line(numbers[entry.region.class_id], corners[:, ::-1].ravel().tolist()))
         return b"".join(lines)
 
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
         regions = [entry.region for entry in objects]
-        boxes = [self.round_ring(oriented_box(region).clip(0, size)[:, ::-1], size) for region in regions]
+        boxes = [self.round_ring(oriented_box(region, size)[:, ::-1], size) for region in regions]
         return [shape_from_polygons(region.class_id, [box], size) for region, box in zip(regions, boxes, strict=True)]
 
 
-def oriented_box(region: Region) -> NDArray[np.float64]:
-    """Return the corners (y, x) of the smallest rectangle around a region, [4, 2], clockwise from the topmost."""
+def oriented_box(region: Region, size: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the corners (y, x) of the smallest rectangle in an image around a region, [4, 2], clockwise from the topmost.
+
+    Readers refuse corners outside the image. A side of the smallest rectangle lies on an edge of the convex hull.
+    """
     # The outer corners of the first and the last pixel of each row span the convex hull of all pixels.
     rows = np.flatnonzero(region.mask.any(1))
     first = region.mask[rows].argmax(1)
@@ -224,8 +225,16 @@ def oriented_box(region: Region) -> NDArray[np.float64]:
     points = np.concatenate(
         [np.stack([rows + lower, side], 1) for side in (first, last) for lower in (0, 1)]
     )  # [4 R, 2]
-    rectangle = cv2.minAreaRect(points[:, ::-1].astype(np.float32))
-    corners = cv2.boxPoints(rectangle)[:, ::-1].astype(np.float64).round(3) + np.array(region.box[:2])
+    hull = cv2.convexHull(points.astype(np.int32))[:, 0].astype(np.float64) + region.box[:2]  # [K, 2]
+    edges = np.concatenate([[[0.0, 1.0]], np.roll(hull, -1, 0) - hull])  # the upright box is always inside the image
+    along = edges / np.linalg.norm(edges, axis=1, keepdims=True)  # [K + 1, 2]
+    axes = np.stack([along, along[:, ::-1] * (1, -1)], 1)  # [K + 1, 2, 2]
+    places = hull @ axes.transpose(0, 2, 1)  # [K + 1, K, 2]
+    low, high = places.min(1), places.max(1)
+    ends = np.stack([low, np.stack([high[:, 0], low[:, 1]], 1), high, np.stack([low[:, 0], high[:, 1]], 1)], 1)
+    corners = (ends @ axes).round(3)  # [K + 1, 4, 2]
+    inside = ((corners >= 0) & (corners <= size)).all((1, 2))
+    corners = corners[inside][np.prod(high - low, 1)[inside].argmin()]
     # With y down, growing angles turn clockwise.
     corners = corners[np.argsort(np.arctan2(*(corners - corners.mean(0)).T))]
     return np.roll(corners, -int(np.lexsort((corners[:, 1], corners[:, 0]))[0]), 0)
