@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -441,7 +442,30 @@ def test_a_file_in_the_place_of_a_link_stays_and_is_named(run: Run) -> None:
     assert (run.code, str(place) in err, place.read_text()) == (1, True, "mine")
     place.unlink()
     run("-f", "png,hf")
-    assert (run.code, run.labelled, place.resolve()) == (0, [], Path("imgs/a.png").resolve())
+    assert (run.code, run.labelled, place.samefile("imgs/a.png")) == (0, [], True)
+
+
+def test_pictures_beside_labels_follow_their_images(run: Run) -> None:
+    """They are hard links where the disk allows it: zips, Windows and editors take them as files."""
+    run("-f", "png,yolo")
+    place, image = Path("out/yolo/images/train/a.png"), Path("imgs/a.png")
+    assert (place.is_symlink(), place.samefile(image)) == (False, True)
+    new = Path("imgs/new.png")
+    Image.fromarray(np.asarray(Image.open(image))[::-1]).save(new)
+    new.replace(image)  # as editors save
+    run("-f", "png,yolo")
+    assert (run.code, run.labelled, place.samefile(image)) == (0, ["a.png"], True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "link", refuse)
+        run("-f", "png,hf")
+    copy = Path("out/hf/images/a.png")
+    assert (run.code, copy.samefile(image), copy.read_bytes()) == (0, False, image.read_bytes())
+    image.unlink()
+    assert place.exists()
+
+
+def refuse(*_: object, **__: object) -> None:
+    raise OSError(errno.EXDEV, "Invalid cross-device link")
 
 
 @pytest.mark.parametrize("how", ["moved", "by a link"])

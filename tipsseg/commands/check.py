@@ -195,8 +195,8 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
             continue
         model_only = is_model_only(row.name)
         outdated = row.is_file and row.shows and (row.shows.split(" ")[0] != entry.version or image.edited)
-        if look == "gone" or (row.digest == LINK and not path.exists()):
-            report.problems.append(Problem(path, "missing" if look == "gone" else "broken link"))
+        if look == "gone":
+            report.problems.append(Problem(path, "missing"))
         elif row.digest != LINK and digest_of(path) not in (row.digest, row.pending):
             if model_only:
                 what = "changed since it was written; remove it, and run the original command again"

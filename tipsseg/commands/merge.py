@@ -220,9 +220,8 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
         path, known = run.files.path(row.place), rows.get(row.place)
         if row.digest == ROWS or (is_own and known is not None and known.pending and not os.path.lexists(path)):
             notes.append(row)  # a killed command moved it
-        elif row.digest == LINK:
-            if matches(entry.input, ref.path):
-                links[format_name(row.name)] = folder.files.path(row.place)
+        elif row.digest == LINK and not is_own and matches(entry.input, ref.path):
+            links[format_name(row.name)] = folder.files.path(row.place)
         elif path.is_file():
             staged.append(_stage(folder, run, row, move=is_own))
     labels = [file for file in staged if file.row.name in folder.context.labels]

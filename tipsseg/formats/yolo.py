@@ -72,12 +72,13 @@ class YoloLayout(Format):
         return PurePosixPath(self.split(image, options), *folders)
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
-        """Yield data.yaml: the image folders, relative to this file, and the class names."""
+        """Yield data.yaml: the image folders, relative to this file, the number of classes, and their names."""
         splits = {self.split(PurePosixPath(image), run.files) for image in images} or {TRAIN}
         for split in (TRAIN, VAL):  # a split without images has no folder
             yield f"{split}: {IMAGES}/{split if split in splits else min(splits)}\n".encode()
-        yield b"names:\n"
-        for number, entry in enumerate(divided_classes(run)):
+        classes = divided_classes(run)
+        yield f"nc: {len(classes)}\nnames:\n".encode()
+        for number, entry in enumerate(classes):
             # JSON strings are valid YAML.
             yield encode_text(f"  {number}: {json.dumps(entry.name, ensure_ascii=False)}\n")
 

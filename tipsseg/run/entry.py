@@ -29,7 +29,7 @@ ERRORS_FILE = "errors.jsonl"
 #: An object and its score: label id, area in pixels, box (y, x, h, w) in pixels, and score, 0..1.
 ObjectScore = tuple[int, int, int, int, int, int, float]
 
-#: Recorded instead of a digest for a link, and for an image's rows in a file for the whole run.
+#: Recorded instead of a digest for a hard link to the image or its copy, and for an image's rows in a file for the whole run.
 LINK, ROWS = "link", "rows"
 
 
@@ -40,7 +40,8 @@ class FileRow:
     Attributes:
         place: The path relative to the output folder.
         name: The key of its format, see `Format`; "<format>/:link" for a link to the image.
-        digest: The sha256 of the content that tipsseg wrote; LINK for a link, ROWS for rows in a file for the whole run.
+        digest: The sha256 of the content that tipsseg wrote; LINK for a link to the image, ROWS for rows in a file for the whole
+            run.
         size: Its size in bytes.
         mtime_ns: Its time of modification.
         shows: The labels that it shows, see `Deriver.shows`; "" for the labels themselves.

@@ -90,7 +90,7 @@ class Files:
         if row is None:
             return "foreign"
         if stat.S_ISLNK(status.st_mode):
-            return "ours" if row.digest == LINK else "edited"
+            return "edited"
         if row.pending is None and (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns):
             return "ours"
         digest = digest_of(path)  # "" if it is not a regular file
@@ -142,14 +142,14 @@ class Files:
         return True
 
     def link(self, ref: ImageRef, name: str, place: Path, row: FileRow | None) -> FileRow | None:
-        """Make a relative link to an image, or a copy if links are not supported; None if another file is in the way.
+        """Make a hard link to an image, or a copy if that is not possible; None if another file is in the way.
 
         Raises OutputError if the system refuses, or a link leads out of the folder.
         """
         self.refuse_outside(place)
         found = FileRow(place=self.place(place), name=name, digest=LINK)
-        if leads_to(place, ref.path):
-            return found
+        if leads_to(place, ref.path) and not place.is_symlink():
+            return found.stamped(stamp(place, LINK))
         if self.look(row, found.place) not in ("gone", "ours"):
             own = None
             with suppress(OSError, ValueError):  # reported when it is copied
@@ -157,11 +157,10 @@ class Files:
             if place.is_symlink() or digest_of(place) != own:
                 return None
         with atomic_path(place) as temporary:
-            if is_plain(ref.path) and make_link(ref.path, place, temporary):
-                return found
-            with open_source(ref.path) as source, temporary.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
-            written = stamp(temporary)
+            if not (is_plain(ref.path) and make_link(ref.path, temporary)):
+                with open_source(ref.path) as source, temporary.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+            written = stamp(temporary, LINK)
         return found.stamped(written)
 
     def remove(self, row: FileRow) -> bool:

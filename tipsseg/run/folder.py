@@ -36,7 +36,7 @@ from tipsseg.run.question import (
     with_classes_of,
 )
 from tipsseg.run.record import run_context, run_record, stored_run, write_run
-from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name, picture_of
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
@@ -200,7 +200,7 @@ class OutputFolder:
                 if link is None:
                     self._refuse(place, None)
                 else:
-                    written.append(replace(link, shows=entry.path))
+                    written.append(replace(link, shows=picture_of(entry)))
             for file in files:
                 path = self.files.path(file.row.place)
                 if self.files.put(file):

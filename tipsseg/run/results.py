@@ -123,7 +123,7 @@ class Deriver:
         if place is None:
             return True
         row = rows.get(self.files.place(self.context.output / place))
-        return row is not None and row.shows == entry.path and self.files.look(row) == "ours"
+        return row is not None and row.shows == picture_of(entry) and self.files.look(row) == "ours"
 
     def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
         """Return the objects that files list, of `every` object."""
@@ -204,6 +204,11 @@ def stage_files(
         for key, (path, data) in made.items():
             staged.append(files.stage(key, path, data, shows[format_name(key)] if shows else ""))
     return tuple(staged)
+
+
+def picture_of(entry: Entry) -> str:
+    """Return what changes if a link must be made anew: the address of the image, and its time of modification."""
+    return f"{entry.path} {entry.input.mtime_ns}"
 
 
 def link_name(name: str) -> str:

@@ -383,10 +383,6 @@ def stamp(path: Path, digest: str | None = None) -> Fingerprint:
 # ---- links ----
 
 
-#: Error numbers if the file system does not support links, or the user may not make them.
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP})
-
-
 def leads_to(place: Path, image: Path) -> bool:
     """Return True if a link leads to an image."""
     with suppress(OSError):
@@ -394,15 +390,12 @@ def leads_to(place: Path, image: Path) -> bool:
     return False
 
 
-def make_link(image: Path, place: Path, temporary: Path) -> bool:
-    """Make a link at `temporary` that becomes valid when renamed to `place`. Return False if links are not supported."""
-    try:
-        temporary.symlink_to(os.path.relpath(os.path.realpath(image), os.path.realpath(place.parent)))
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        return False
-    return True
+def make_link(image: Path, place: Path) -> bool:
+    """Make a hard link to an image. Return False if that is not possible, such as on another disk."""
+    with suppress(OSError):  # a copy reports other faults
+        os.link(os.path.realpath(image), place)
+        return True
+    return False
 
 
 # ---- names in records ----
