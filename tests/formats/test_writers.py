@@ -379,7 +379,7 @@ def test_data_yaml_names_folders_that_are_there(
 ) -> None:
     train, val = parts
     assert run_file("yolo", facts_of(options=FileOptions(val_fraction=fraction)), {}, images).startswith(
-        f"train: images/{train}\nval: images/{val}\nnames:\n  0: "
+        f"train: images/{train}\nval: images/{val}\nnc: "
     )
 
 
