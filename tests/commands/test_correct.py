@@ -269,16 +269,65 @@ def test_a_round_trip(tmp_path: Path, name: str) -> None:
     assert tree(tmp_path / "out") == after
 
 
+def in_datumaro(export: Path) -> Path:
+    """Masks, with the boxes of objects beside them, as Datumaro converts COCO."""
+    value = json.loads(in_coco(export).read_bytes())
+    labels = [each["name"] for each in value["categories"]]
+    numbers = {each["id"]: number for number, each in enumerate(value["categories"])}
+    items = []
+    for image in value["images"]:
+        found = []
+        for each in (each for each in value["annotations"] if each["image_id"] == image["id"]):
+            own = {"id": each["id"], "group": each["id"], "label_id": numbers[each["category_id"]]}
+            found += [{**own, "type": "mask", "rle": each["segmentation"]}]
+            found += [{**own, "type": "bbox", "bbox": [0, 0, 5, 5]}, {"type": "caption", "caption": "fine"}]
+        size = [image["height"], image["width"]]
+        items.append({"id": image["file_name"][:-4], "annotations": found, "image": {"path": "x.png", "size": size}})
+    listed = {"label": {"labels": [{"name": name, "parent": ""} for name in labels]}}
+    (export / "default.json").write_text(json.dumps({"infos": {}, "categories": listed, "items": items}))
+    return export / "default.json"
+
+
+def in_panoptic(export: Path) -> Path:
+    value = json.loads((export / "panoptic.json").read_bytes())
+    image = scene_of(value)
+    (own,) = (each for each in value["annotations"] if each["image_id"] == image)
+    with Image.open(export / "panoptic/scene.png") as picture:
+        ids = np.array(picture)
+    ids[(SCENE == 2) & (WANTED == 0)] = 0
+    ids[BOX[0] : BOX[2], BOX[1] : BOX[3]] = (0, 2, 1)
+    save(export / "panoptic/scene.png", ids)
+    upper = ids[16, 16, 0]
+    changed = [{**each, "category_id": 3} if each["id"] == upper else each for each in own["segments_info"]]
+    own["segments_info"] = [*changed, {"id": 512 + 65536, "category_id": 1}]
+    (export / "panoptic.json").write_text(json.dumps(value))
+    shutil.copytree(export / "panoptic", export / "set/panoptic")
+    shutil.copy(export / "panoptic.json", export / "set")
+    return export / "set"
+
+
+@pytest.mark.parametrize(("name", "change"), [("datumaro", in_datumaro), ("panoptic", in_panoptic)])
+def test_formats_that_tools_export(tmp_path: Path, name: str, change: Callable[[Path], Path]) -> None:
+    source = change(build(tmp_path, *FORMATS, "panoptic"))
+    found = take(tmp_path, source)
+    assert (found.format, [mask.image for mask in found.masks]) == (name, ["scene.png"])
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+
+
 @pytest.mark.parametrize(
     "place",
     [
         *("masks", "hf", "cvat", "annotations.json", "annotations-polygon.json", "labelme", "yolo", "yolo-obb"),
-        "label-studio.json",
+        *("label-studio.json", "panoptic"),
     ],
 )  # fmt: skip
 def test_an_unedited_export_changes_nothing(tmp_path: Path, place: str) -> None:
-    export = build(tmp_path)
+    export = build(tmp_path, *FORMATS, *(["panoptic"] if place == "panoptic" else []))
     source = submitted(export, lambda results: results) if place == "label-studio.json" else export / place
+    if place == "panoptic":
+        source = export / "panoptic.json"
+        shutil.move(source, export / "panoptic")  # a folder of its own
+        source = export / "panoptic"
     before = tree(tmp_path / "out")
     assert take(tmp_path, source).masks == ()
     assert tree(tmp_path / "out") == before

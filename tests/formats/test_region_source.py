@@ -72,12 +72,25 @@ def _tipsseg() -> None:
     _save("regions/instances/sub/a.png", IDS.astype(np.uint16))
 
 
+def _sam_pictures() -> None:
+    """The default output of segment-anything's amg.py."""
+    for number in (3, 2, 1):
+        _save(f"regions/a/{3 - number}.png", (IDS == number).astype(np.uint8) * 255)
+    Path("regions/a/metadata.csv").write_text("id,area,bbox_x0,bbox_y0,bbox_w,bbox_h\n0,1,2,3,4,5\n")
+    _save("regions/b/0.png", np.ones(SIZE, np.uint8) * 255)
+    Path("regions/b/metadata.csv").write_text("id,area\n0,1\n")
+
+
 #: Writes the regions of sub/a.jpg into the folder `regions`.
 SOURCES: dict[str, Callable[[], object]] = {
     "8 bits": lambda: _save("regions/sub/a.png", IDS.astype(np.uint8)),
     "16 bits": lambda: _save("regions/a.png", (IDS * 1000).astype(np.uint16)),
     "colours": lambda: _save("regions/a.png", _colours()),
     "masks of SAM": lambda: _dump("regions/a.json", _masks()),
+    "masks of SAM in pictures": _sam_pictures,
+    "masks of SAM as lists": lambda: _dump(
+        "regions/a.json", [{"segmentation": (IDS == number).tolist()} for number in (3, 2, 1)]
+    ),
     "SA-1B": lambda: _dump("regions/a.json", {"image": {"height": 30, "width": 40}, "annotations": _masks()}),
     "COCO": lambda: _dump("regions/annotations.json", _coco()),
     "results": lambda: _dump(
@@ -85,6 +98,7 @@ SOURCES: dict[str, Callable[[], object]] = {
     ),
     "archive of ids": lambda: _archive(segmentation=IDS.astype(np.int64)),
     "archive of masks": lambda: _archive(masks=np.array([3, 2, 1])[:, None, None] == IDS),
+    "archive of single masks": lambda: _archive(masks=np.array([3, 2, 1])[:, None, None, None] == IDS),
     "output folder": _tipsseg,
 }
 

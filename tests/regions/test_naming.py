@@ -119,7 +119,10 @@ def test_instances_divide_the_components() -> None:
 def test_smaller_regions_are_on_top() -> None:
     whole, half, part = (np.zeros(SIZE, bool) for _ in range(3))
     whole[:] = half[:, 30:] = part[10:20, 25:35] = True
-    ids = as_regions([part, whole, half], SIZE).ids
+    ids = as_regions(np.array([part, whole, half]), SIZE).ids
+    sam = [part, {"segmentation": whole, "area": 3}, {"segmentation": half}]
+    for given in ([part, whole, half], sam, np.array([part, whole, half])[:, None]):
+        assert (as_regions(given, SIZE).ids == ids).all()
     assert ids.dtype == np.int32
     assert (ids[10:20, 25:35] == 1).all()
     assert (ids[:10, :30] == 2).all()

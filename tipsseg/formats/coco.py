@@ -229,19 +229,25 @@ def _has_annotations(value: object) -> bool:
 
 def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> Iterator[SourceImage]:
     with image_errors(where):
-        categories = {}
-        for category in take(value, "categories", list):
-            number = take(category, "id", int)
-            if number in categories:
-                raise ValueError(f"two categories have the id {number}")
-            categories[number] = take(category, "name", str)
-        names.declare(categories[number] for number in sorted(categories))
+        categories = read_categories(value, names)
         info = value.get("info")
         label_studio = isinstance(info, dict) and info.get("contributor") == "Label Studio"
         for image, annotations in group_by_image(value):
             read = partial(_read_objects, annotations, image, categories, names, where, label_studio)
             # Label Studio also lists images that nobody submitted.
             yield SourceImage(image["file_name"], where, read, submitted=False)
+
+
+def read_categories(value: Mapping[str, Any], names: ClassNames) -> Mapping[int, str]:
+    """Return the class names of a COCO file by id, and declare them. Raises ValueError if ids are missing or not unique."""
+    categories: dict[int, str] = {}
+    for category in take(value, "categories", list):
+        number = take(category, "id", int)
+        if number in categories:
+            raise ValueError(f"two categories have the id {number}")
+        categories[number] = take(category, "name", str)
+    names.declare(categories[number] for number in sorted(categories))
+    return categories
 
 
 def group_by_image(value: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Sequence[object]]]:

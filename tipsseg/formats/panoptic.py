@@ -6,12 +6,31 @@ background, ignored pixels and objects below the minimum area. With parts, see `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
 
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, divided_classes, output_name
-from tipsseg.formats.coco import annotation_record, category_record, encode_head, image_lines, image_record
-from tipsseg.formats.png import encode_picture
-from tipsseg.util.json import encode_section, json_bytes, prepend
+from tipsseg.formats.coco import (
+    annotation_record,
+    category_record,
+    encode_head,
+    group_by_image,
+    image_lines,
+    image_record,
+    is_panoptic,
+    read_categories,
+)
+from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
+from tipsseg.formats.png import encode_picture, read_panoptic_ids
+from tipsseg.formats.source import Source
+from tipsseg.regions.shapes import Shape
+from tipsseg.types import LabelArray
+from tipsseg.util.json import encode_section, json_bytes, prepend, short, take
+
+if TYPE_CHECKING:
+    from tipsseg.regions.objects import LabelledObject
 
 
 class Panoptic(Format):
@@ -62,3 +81,63 @@ class Panoptic(Format):
         )
         yield from encode_section(b"annotations", annotations)
         yield b"\n}\n"
+
+    def detect_json(self, value: object) -> bool:
+        return is_panoptic(value)
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        for name in source.find_suffix(".json"):
+            value = source.json(name)
+            if is_panoptic(value):
+                yield from _read_images(source, name, value, names)
+
+    def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
+        return [Shape(entry.region.class_id, *entry.region.box[:2], entry.region.mask) for entry in objects]
+
+
+def _read_images(source: Source, name: str, value: Mapping[str, Any], names: ClassNames) -> Iterator[SourceImage]:
+    where = source.display_path(name)
+    with image_errors(where):
+        categories = read_categories(value, names)
+        for image, annotations in group_by_image(value):
+            file_name = image["file_name"]
+            if len(annotations) != 1:
+                raise ValueError(f"{len(annotations)} pictures of {short(file_name)}, not one")
+            picture = take(annotations[0], "file_name", str)
+            places = (PurePosixPath(name).with_suffix("") / picture, PurePosixPath(name).parent / picture)
+            found = [place for place in map(str, places) if source.has(place)] or source.find_name(picture)
+            if not found:
+                raise ValueError(f"{short(picture)} is missing: the picture of {short(file_name)}")
+            read = partial(_read_segments, source, found[0], annotations[0], categories, names, where)
+            yield SourceImage(file_name, where, read, submitted=False)
+
+
+def _read_segments(
+    source: Source,
+    picture: str,
+    annotation: object,
+    categories: Mapping[int, str],
+    names: ClassNames,
+    where: Path,
+    size: Size,
+) -> Objects:
+    import numpy as np
+
+    from tipsseg.regions.components import components
+
+    with source.file(picture) as path:
+        ids = read_panoptic_ids(path, size)
+    stored, numbers = np.unique(ids, return_inverse=True)
+    with image_errors(where, f"the segments of {short(picture)}"):
+        segments = take(annotation, "segments_info", list)
+        check_object_count(segments)
+        classes = {take(each, "id", int): take(each, "category_id", int) for each in segments}
+        if unknown := [number for number in stored.tolist() if number and number not in classes]:
+            raise ValueError(f"the id {unknown[0]} of the picture is missing")
+        if missing := [number for number in classes.values() if number not in categories]:
+            raise ValueError(f"no category has the id {missing[0]}")
+        table = np.array([names.id_of(categories[classes[each]]) if each else 0 for each in stored.tolist()], np.uint16)
+    instances = numbers.reshape(size).astype(np.int32) + 1
+    regions = components(cast(LabelArray, table[instances - 1]), int(table.max(initial=0)), 1, instances)
+    shapes = tuple(Shape(region.class_id, *region.box[:2], region.mask) for region in regions)
+    return Objects(shapes, Panoptic.name)

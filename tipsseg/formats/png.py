@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError
@@ -38,6 +39,9 @@ _MAX_ID = 65535
 
 #: The zlib strategy.
 _Z_RLE = 3
+
+#: The place of the bit depth in a PNG file.
+_PNG_DEPTH = 24
 
 
 class Png(Format):
@@ -109,6 +113,22 @@ def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
             reason = f"{size_text(image.size)}, but the image is {size[0]} x {size[1]}"
             raise ImageError(path, reason, "A mask must have the size of its upright image.")
         return image.decode()
+
+
+def read_panoptic_ids(path: Path, size: tuple[int, int]) -> NDArray[np.int32]:
+    """Return the ids that a PNG of `size` (height, width) stores, [H, W]: R + 256 G + 65536 B, or values of one channel.
+
+    Raise ImageError if it cannot be read, or InputError if it has 16 bits per channel.
+    """
+    picture = read_picture(path, size)
+    with as_image_error(path):
+        if picture.mode != "RGB":
+            return read_ids(picture).astype(np.int32)
+        with path.open("rb") as file:
+            if file.read(_PNG_DEPTH + 1)[_PNG_DEPTH] > 8:
+                raise InputError("RGB with 16 bits per channel", "Save ids as 8-bit RGB, or in one channel.")
+    red, green, blue = np.moveaxis(np.asarray(picture, np.int32), -1, 0)  # each [H, W]
+    return red + 256 * green + 65536 * blue
 
 
 def read_ids(picture: Image.Image) -> LabelArray:

@@ -3,8 +3,10 @@
 A source is a folder, a zip or a file. An image has a file of its name, or an entry in a list for all images:
 
 * <image>.png: each value is a region, 0 is none; 8 or 16 bits, or RGB with the id R + 256 G + 65536 B, as COCO panoptic has it
-* <image>.json: the masks of SAM's automatic mask generator or of SA-1B, as COCO run-length codes
-* <image>.npz: `masks` [R, H, W], or `segmentation`, `instances`, `ids` or `labels` [H, W], whose values are the regions
+* <image>/metadata.csv with 0.png, 1.png, ...: a mask each, as SAM's amg.py writes them
+* <image>.json: the masks of SAM's automatic mask generator or of SA-1B, as COCO run-length codes, or rows of true and false
+* <image>.npz: `masks` [R, H, W] or [R, 1, H, W], or `segmentation`, `instances`, `ids` or `labels` [H, W], whose values are the
+  regions
 * a COCO file, or COCO results: one annotation is one region, whatever its category
 * an output folder of tipsseg: its format `instances`
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -31,9 +33,8 @@ from tipsseg.formats.coco import group_by_image, is_coco, is_panoptic, read_shap
 from tipsseg.formats.corrections import Size, check_object_count, check_size, image_errors
 from tipsseg.formats.names import SourceNames
 from tipsseg.formats.npz import read_array
-from tipsseg.formats.png import read_ids, read_picture
+from tipsseg.formats.png import read_panoptic_ids
 from tipsseg.formats.source import TRIED, Source
-from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.naming import paint_regions
 from tipsseg.regions.shapes import NoPixelsError, Runs, runs_from_rle, shape_from_mask
 from tipsseg.types import ImageRef
@@ -47,9 +48,6 @@ _COVERED_MAX = 500
 
 #: The size limit of an unpacked archive of arrays, in bytes.
 _ARRAYS_MAX = 1 << 30
-
-#: The place of the bit depth in a PNG file.
-_PNG_DEPTH = 24
 
 #: The length of an image id in the file names of COCO.
 _COCO_DIGITS = 12
@@ -97,6 +95,10 @@ class RegionSource:
         else:
             if kind == "panoptic":  # the PNGs have the regions
                 names = [name for name in names if name not in listings]
+            for folder, pictures in _numbered_pictures(source, names):
+                content = partial(_join, source, pictures)
+                self._images[folder] = ImageRegions(content, partial(_read_pictures, source, sorted(pictures)))
+                names = [name for name in names if name not in pictures]
             readers = {".png": _read_png, ".npz": _read_archive, ".json": _read_masks}
             for name in names:
                 file = PurePosixPath(name)
@@ -153,23 +155,39 @@ def _kind_of(source: Source, names: Sequence[str]) -> Literal["listing", "panopt
     return "images"
 
 
+def _numbered_pictures(source: Source, names: Sequence[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Yield the folders with SAM's metadata.csv, and the masks in each."""
+    for listing in source.find_name("metadata.csv"):
+        folder = PurePosixPath(listing).parent
+        pictures = frozenset(name for name in names if PurePosixPath(name).parent == folder and name.endswith(".png"))
+        if pictures and folder.name:
+            yield str(folder), pictures
+
+
+def _join(source: Source, names: Iterable[str]) -> bytes:
+    return b"".join(source.read(name) for name in sorted(names))
+
+
 def _read_png(source: Source, name: str, size: Size) -> NDArray[np.int32]:
     with source.file(name) as path:
-        picture = read_picture(path, size)
-        with as_image_error(path):
-            if picture.mode != "RGB":
-                return read_ids(picture).astype(np.int32)
-            with path.open("rb") as file:
-                if file.read(_PNG_DEPTH + 1)[_PNG_DEPTH] > 8:
-                    raise InputError("RGB with 16 bits per channel", "Save ids as 8-bit RGB, or in one channel.")
-    red, green, blue = np.moveaxis(np.asarray(picture, np.int32), -1, 0)  # each [H, W]
-    return red + 256 * green + 65536 * blue
+        return read_panoptic_ids(path, size)
+
+
+def _read_pictures(source: Source, names: Sequence[str], size: Size) -> NDArray[np.int32]:
+    """Read the masks of one image in PNG files, one each, as SAM's amg.py writes them."""
+    runs = list[Runs]()
+    for name in names:
+        with source.file(name) as path:
+            runs.append(shape_from_mask(1, read_panoptic_ids(path, size) != 0).runs(size[0]))
+    return paint_regions(runs, size)
 
 
 def _read_archive(source: Source, name: str, size: Size) -> NDArray[np.int32]:
     with image_errors(source.display_path(name)):
         with source.file(name) as path:
             key, array = read_array(path, _ARRAYS, _ARRAYS_MAX)
+        if array.ndim == 4 and array.shape[1] == 1:
+            array = array[:, 0]  # as SAM's predictors return masks
         if array.shape[-2:] != size or array.ndim not in (2, 3) or array.dtype.kind not in "biu":
             is_but = f"is {array.dtype} {list(array.shape)}, but the image has {size[0]} x {size[1]} pixels"
             raise ValueError(f"`{key}` {is_but}")
@@ -248,8 +266,17 @@ def _read_annotations(where: Path, record: object, annotations: Sequence[object]
     return paint_regions(runs, size)
 
 
+def _is_row(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], bool)
+
+
 def _read_runs(annotation: object, size: Size) -> Runs:
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):
         return runs_from_rle(segmentation, size)
+    if isinstance(segmentation, list) and all(_is_row(row) for row in segmentation[:1]) and segmentation:
+        mask = np.array(segmentation)
+        if mask.shape != size or mask.dtype != np.bool_:
+            raise ValueError(f"a mask of {list(mask.shape)}, but the image has {size[0]} x {size[1]} pixels")
+        return shape_from_mask(1, mask).runs(size[0])
     return read_shape(annotation, 1, size).runs(size[0])

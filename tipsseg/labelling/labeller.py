@@ -195,8 +195,9 @@ class Labeller:
                 features from `Model.encode`. Features can be labelled several times without encoding the
                 image again.
             guide: The encoded image, if `image` is features. Refinement needs its colours.
-            regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none, or masks [R, H, W] of bool, where
-                smaller ones are on top. Pixels outside are labelled as without regions.
+            regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none; masks [R, H, W] or [R, 1, H, W]
+                of bool; or a list of masks or of SAM's records. Smaller masks are on top. Pixels outside are labelled as without
+                regions.
             names: The names of the classes that may be in the image. They compete with each other and the background; a whole
                 brings its parts, and a part its whole. None: all classes.
 

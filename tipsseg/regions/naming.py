@@ -161,8 +161,22 @@ def paint_regions(regions: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.
 
 
 def as_regions(given: object, size: tuple[int, int]) -> Regions:
-    """Turn region ids [H, W], or masks [R, H, W], into regions of an image of `size`. Raises UsageError for other values."""
+    """Turn regions of an image of `size` into ids. Raises UsageError for other values.
+
+    Args:
+        given: Region ids [H, W]; masks [R, H, W] or [R, 1, H, W] of bool, or a list of such masks or of SAM's records, whose
+            `segmentation` is one.
+        size: (height, width) of the image.
+    """
+    if isinstance(given, list | tuple):
+        masks = [np.asarray(each.get("segmentation") if isinstance(each, dict) else each) for each in given]
+        if not all(mask.shape == size for mask in masks):
+            shapes = sorted({str(list(mask.shape)) for mask in masks if mask.shape != size})
+            raise UsageError(f"masks are {shapes[0]}, but the image has {size[0]} x {size[1]} (height x width) pixels")
+        given = np.array(masks, np.bool_).reshape(-1, *size)
     array = np.asarray(given)
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
     if array.dtype.kind not in "biuf":
         raise UsageError(f"regions must be arrays, not {type(given).__name__}", "For files, use label_folder.")
     if array.shape[-2:] == size and array.ndim == 3 and array.dtype == np.bool_:
@@ -171,5 +185,5 @@ def as_regions(given: object, size: tuple[int, int]) -> Regions:
         return Regions(ids=array.astype(np.int32))
     raise UsageError(
         f"regions are {array.dtype} {list(array.shape)}, but the image has {size[0]} x {size[1]} (height x width) pixels",
-        "Pass whole numbers [H, W] from 0, the region of each pixel, or masks [R, H, W] of bool.",
+        "Pass whole numbers [H, W] from 0, the region of each pixel, or masks [R, H, W] of bool, or a list of masks.",
     )
