@@ -75,7 +75,7 @@ def _tipsseg() -> None:
 def _sam_pictures() -> None:
     """The default output of segment-anything's amg.py."""
     for number in (3, 2, 1):
-        _save(f"regions/a/{3 - number}.png", (IDS == number).astype(np.uint8) * 255)
+        _save(f"regions/a/{3 - number}.png", np.equal(IDS, number).astype(np.uint8) * 255)
     Path("regions/a/metadata.csv").write_text("id,area,bbox_x0,bbox_y0,bbox_w,bbox_h\n0,1,2,3,4,5\n")
     _save("regions/b/0.png", np.ones(SIZE, np.uint8) * 255)
     Path("regions/b/metadata.csv").write_text("id,area\n0,1\n")
@@ -89,7 +89,7 @@ SOURCES: dict[str, Callable[[], object]] = {
     "masks of SAM": lambda: _dump("regions/a.json", _masks()),
     "masks of SAM in pictures": _sam_pictures,
     "masks of SAM as lists": lambda: _dump(
-        "regions/a.json", [{"segmentation": (IDS == number).tolist()} for number in (3, 2, 1)]
+        "regions/a.json", [{"segmentation": np.equal(IDS, number).tolist()} for number in (3, 2, 1)]
     ),
     "SA-1B": lambda: _dump("regions/a.json", {"image": {"height": 30, "width": 40}, "annotations": _masks()}),
     "COCO": lambda: _dump("regions/annotations.json", _coco()),
