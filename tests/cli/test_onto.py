@@ -213,7 +213,7 @@ def test_lines_are_skipped_with_a_note(command: Command) -> None:
     [
         ("nowhere", "nowhere: no such file"),
         ("imgs", "imgs: no labels found in this folder"),
-        ("old/panoptic.json", "old/panoptic.json: no labels found in this file"),
+        ("old/panoptic.json", '"a.png" is missing: pass a folder'),
         ("bare", "bare does not name its classes"),
     ],
 )

@@ -141,3 +141,17 @@ def test_other_arrays_are_refused(given: object) -> None:
 def test_a_path_is_no_region() -> None:
     with pytest.raises(UsageError, match="regions must be arrays, not str"):
         as_regions("a.png", SIZE)
+
+
+def test_slivers_beside_shifted_regions_join_what_they_touch() -> None:
+    """A region of class 1 is shifted to the right of its object; beside it are a sure spot and a doubtful one of class 2."""
+    ids = picture(to10=0, to40=1, to60=0).astype(np.int32)
+    labels = picture(to7=3, to37=1, to60=3).astype(np.uint8)
+    confidence = np.full(SIZE, 0.5, np.float16)
+    labels[5:7, 50:52] = labels[30:32, 50:52] = 2
+    confidence[5:7, 50:52] = 0.95
+    named = name_regions(labels, confidence, Regions(ids=ids), minimum=np.zeros(4, np.float32), ignore=255, patch=14.0)
+    assert (named.labels[:, 7:40] == 1).all()
+    assert (named.instances[:, 7:40] == 1).all()  # the sliver at columns 7 to 9 too
+    assert (named.labels[5:7, 50:52] == 2).all()
+    assert (named.labels[30:32, 50:52] == 3).all()

@@ -107,7 +107,7 @@ def _read_images(source: Source, name: str, value: Mapping[str, Any], names: Cla
             places = (PurePosixPath(name).with_suffix("") / picture, PurePosixPath(name).parent / picture)
             found = [place for place in map(str, places) if source.has(place)] or source.find_name(picture)
             if not found:
-                raise ValueError(f"{short(picture)} is missing: the picture of {short(file_name)}")
+                raise ValueError(f"{short(picture)} is missing: pass a folder or zip with this file and its pictures")
             read = partial(_read_segments, source, found[0], annotations[0], categories, names, where)
             yield SourceImage(file_name, where, read, submitted=False)
 
