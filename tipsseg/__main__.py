@@ -4,6 +4,8 @@ import gc
 import os
 import signal
 
+from tipsseg.util.cores import cpu_quota, usable_cores
+
 TYPE_CHECKING = False  # importing `typing` takes time
 if TYPE_CHECKING:
     from types import FrameType
@@ -14,12 +16,23 @@ def main() -> None:
     gc.set_threshold(
         20_000
     )  # imports make many objects that stay: with Python's 700, looking at them is a tenth of the start
+    _set_threads()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # background jobs and nohup ignore signals
             signal.signal(number, _stop)
     from tipsseg.cli.main import main as run
 
     run()
+
+
+def _set_threads() -> None:
+    """Set the defaults of OpenMP before torch reads them; the user's settings stay.
+
+    Threads that wait sleep. By default they spin, which is no faster on idle cores, and slows down all programs on busy ones.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if cpu_quota() is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def _stop(number: int, frame: "FrameType | None") -> None:

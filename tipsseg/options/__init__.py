@@ -30,6 +30,7 @@ from tipsseg.options.fields import (
     record_of,
     short_repr,
 )
+from tipsseg.util.cores import usable_cores
 from tipsseg.util.files import local_path
 from tipsseg.util.text import quote
 
@@ -172,9 +173,8 @@ def dtype_name(dtype: object) -> Dtype:
 
 
 def default_jobs() -> int:
-    """Return the default number of threads: one per core that a scheduler allows, at most 32; each needs memory for two images."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 32)
+    """Return the default number of threads: one per usable core, at most 32; each needs memory for two images."""
+    return min(usable_cores(), 32)
 
 
 #: The default formats of a new output folder, without and with `overlap`.
