@@ -16,7 +16,7 @@ def main() -> None:
     gc.set_threshold(
         20_000
     )  # imports make many objects that stay: with Python's 700, looking at them is a tenth of the start
-    _set_threads()
+    _set_environment()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # background jobs and nohup ignore signals
             signal.signal(number, _stop)
@@ -25,12 +25,14 @@ def main() -> None:
     run()
 
 
-def _set_threads() -> None:
-    """Set the defaults of OpenMP before torch reads them; the user's settings stay.
+def _set_environment() -> None:
+    """Set the defaults of libraries before they are imported; the user's settings stay.
 
-    Threads that wait sleep. By default they spin, which is no faster on idle cores, and slows down all programs on busy ones.
+    Threads of OpenMP that wait sleep. By default they spin, which is no faster on idle cores, and slows down all programs on busy
+    ones. OpenCV's own lines on files that it cannot read are left out: errors say the same.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
     if cpu_quota() is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 

@@ -23,6 +23,7 @@ import tipsseg
 from tipsseg.commands.rasters import BlockFiles, BlockLabeller
 from tipsseg.formats import raster as blocks
 from tipsseg.formats.raster import GeoTiff, RasterBlock
+from tipsseg.images.raster import Raster
 from tipsseg.labelling.view import window_starts
 
 CLASSES = ("car", "tree", "road")
@@ -176,6 +177,33 @@ def test_pixels_without_data_are_ignored(command: Command, tmp_path: Path) -> No
     empty = (pixels == 0).any(2)
     assert (labels[empty] == 255).all()
     assert (labels[~empty] == whole(pixels).labels[~empty]).all()
+
+
+def test_holes_of_a_sparse_raster_are_not_read(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their labels are those of a raster with the same values in all tiles."""
+    pixels = np.zeros((1600, 1600, 3), np.uint8)
+    pixels[600:900, 700:1100] = drawn(300, 400)
+    write_raster(tmp_path / "dense/scene.tif", pixels, nodata=0, blockxsize=256, blockysize=256)
+    sparse = write_raster(
+        tmp_path / "sparse/scene.tif", pixels, nodata=0, blockxsize=256, blockysize=256, sparse_ok=True
+    )
+    assert sparse.stat().st_size < (tmp_path / "dense/scene.tif").stat().st_size / 5
+    read_masks, looked_at = Raster.has_data, []
+
+    def spy(raster: Raster, *place: int) -> NDArray[np.bool_]:
+        looked_at.append(place)
+        return read_masks(raster, *place)
+
+    monkeypatch.setattr(Raster, "has_data", spy)
+    for name in ("dense", "sparse"):
+        arguments = [*OPTIONS, "-f", "geotiff,geojson", "--dissolve"]
+        assert command("label", tmp_path / name, "-o", tmp_path / "out" / name, *arguments).code == 0
+    assert len(looked_at) == 16 + 2
+    one, other = (tmp_path / "out" / name for name in ("dense", "sparse"))
+    assert (read(one / "masks/scene.tif") == read(other / "masks/scene.tif")).all()
+    assert (one / "polygons/scene.geojson").read_bytes() == (other / "polygons/scene.geojson").read_bytes()
 
 
 def test_a_palette_is_read_as_its_colours(command: Command, tmp_path: Path) -> None:

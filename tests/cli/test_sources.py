@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -234,6 +235,19 @@ def test_a_list_goes_on_after_bad_addresses(command: Command, tmp_path: Path) ->
     for message in ("ftp:// URLs are not supported", "a video needs the interval", "gone.tar: no such file"):
         assert message in ran.err
     assert len(entries(tmp_path / "out")) == 1
+
+
+def test_libraries_print_no_lines_of_their_own_about_broken_videos(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "clip.mp4", 30).read_bytes()
+    (tmp_path / "clip.mp4").write_bytes(video[: len(video) // 2])
+    (tmp_path / "head.avi").write_bytes(b"RIFF\x00\x00\x10\x00AVI LIST" + bytes(range(256)) * 99)
+    names = [str(tmp_path / name) for name in ("clip.mp4", "head.avi", "good.png")]
+    Image.fromarray(np.full((60, 80, 3), 90, np.uint8)).save(names[-1])
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
+    command = [sys.executable, "-m", "tipsseg", "label", *names, "-c", "tree", "-m", "tiny", "-q", "--every", "5"]
+    ran = subprocess.run([*command, "-o", tmp_path / "out"], env=environment, capture_output=True, text=True)
+    lines = ran.stderr.splitlines()
+    assert (ran.returncode, len(lines), all(line.startswith("Error: ") for line in lines)) == (1, 2, True), ran.stderr
 
 
 def test_a_second_run_of_a_program_looks_at_the_web_again(site: Site, tmp_path: Path) -> None:

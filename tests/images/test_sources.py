@@ -185,7 +185,10 @@ def test_a_zip_that_declares_too_little(tmp_path: Path) -> None:
 
 
 def test_a_member_that_expands_too_far_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tipsseg.images.containers.MAX_BYTES", 1000)
+    monkeypatch.setattr("tipsseg.images.containers._UNPACKED_MAX", 100_000)
+    packed = write_zip(tmp_path / "packed.zip", {"bomb.png": bytes(200_000), "small.png": bytes(90_000)})
+    assert listed(packed)["small.png"] == ""
+    assert listed(packed)["bomb.png"].endswith("would unpack to 200,000, too many for an image")
     monkeypatch.setattr("tipsseg.images.containers.MAX_BYTES", 1000)
     for path in (
         write_zip(tmp_path / "a.zip", {"a.png": bytes(1001)}),

@@ -236,6 +236,9 @@ class RasterTask:
             self._note(f"{ref.name}: {warning}")
         labeller = BlockLabeller(self._labeller, raster.size, raster.read)
         for place in left:
+            if raster.is_hole(place.top, place.left, place.height, place.width):
+                blocks.add_hole(place, self._ignore)
+                continue
             valid = raster.has_data(place.top, place.left, place.height, place.width)
             labels = labeller.label(place) if valid.any() else self._nothing(place)
             labels.labels[~valid] = self._ignore
@@ -322,6 +325,11 @@ class BlockFiles:
                 return archive.testzip() is None
         except (OSError, zipfile.BadZipFile):
             return False
+
+    def add_hole(self, place: BlockPlace, ignore: int) -> None:
+        """Write a block without data, as one pixel. Raise OutputError."""
+        labels = cast(LabelArray, np.full((1, 1), ignore, label_dtype(len(self._classes))))
+        self.add(place, LabelMap(labels, np.zeros((1, 1), np.float32), tuple(self._classes)), NO_OBJECTS)
 
     def add(self, place: BlockPlace, labels: LabelMap, objects: BlockObjects) -> None:
         """Write a finished block. Raise OutputError."""

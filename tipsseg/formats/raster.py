@@ -48,7 +48,7 @@ class RasterBlock:
 
     Attributes:
         corner: (top, left) in pixels.
-        labels: [h, w], the label ids.
+        labels: [h, w], the label ids; [1, 1] for a block without data.
         polygons: The polygons of its objects, as lines of GeoJSON features.
     """
 
@@ -142,6 +142,7 @@ class GeoTiff(RasterFormat):
             "blockysize": TILE,
             "compress": "deflate",
             "bigtiff": "if_safer",
+            "sparse_ok": True,
         }
         tiles = temporary_path(path)  # its order of tiles is that of the blocks
         try:
@@ -152,9 +153,17 @@ class GeoTiff(RasterFormat):
                 target.update_tags(**{f"class_{entry.id}": entry.name for entry in run.classes})
                 for block in blocks():
                     (top, left), (h, w) = block.corner, block.labels.shape
+                    if (h, w) == (1, 1) and block.labels[0, 0] == grid.ignore:
+                        continue  # a missing tile means no data
                     target.write(block.labels, 1, window=Window(left, top, w, h))
             with gdal():
-                how = {"blocksize": TILE, "compress": "deflate", "resampling": "nearest", "bigtiff": "if_safer"}
+                how = {
+                    "blocksize": TILE,
+                    "compress": "deflate",
+                    "resampling": "nearest",
+                    "bigtiff": "if_safer",
+                    "sparse_ok": True,
+                }
                 rasterio.shutil.copy(tiles, path, driver="COG", **how)
         finally:
             tiles.unlink(missing_ok=True)

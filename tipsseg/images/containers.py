@@ -152,6 +152,10 @@ class TarArchive(_Archive[tuple[int, int]]):
         return BytesIO(data)
 
 
+#: A member of a zip may unpack to this many bytes, or to this multiple of its size. Zip bombs unpack to a thousand times theirs.
+_UNPACKED_MAX, _RATIO_MAX = 64 << 20, 200
+
+
 class ZipArchive(_Archive[zipfile.ZipInfo]):
     """A zip file."""
 
@@ -170,6 +174,8 @@ class ZipArchive(_Archive[zipfile.ZipInfo]):
                 fault = "a link in the archive"
             elif info.flag_bits & 1:
                 fault = "encrypted in the archive"
+            elif info.file_size > _UNPACKED_MAX and info.file_size > _RATIO_MAX * info.compress_size:
+                fault = f"{info.compress_size:,} bytes would unpack to {info.file_size:,}, too many for an image"
             self._add(info.orig_filename, info, fault)
 
     def size(self, name: str) -> int:

@@ -94,7 +94,7 @@ def silence_decoders() -> None:
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV opens a video
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # read when OpenCV is imported
     _silence_libtiff()
 
 

@@ -125,6 +125,23 @@ class Raster:
             pixels[..., index] = band if self._limits is None else to_bytes(band, *self._limits[index])
         return np.repeat(pixels, 3, axis=2) if len(self._bands) == 1 else pixels
 
+    def is_hole(self, top: int, left: int, height: int, width: int) -> bool:
+        """Return True if a sparse GeoTIFF has no tile in a part of the grid, and its missing tiles mean no data."""
+        dataset = self._dataset
+        if dataset.driver != "GTiff" or dataset.nodata is None:
+            return False
+        down, across = self._steps
+        tile_height, tile_width = dataset.block_shapes[0]
+        bands = [1] if dataset.interleaving is None or dataset.interleaving.value == "PIXEL" else self._bands
+        rows = range(int(top * down) // tile_height, -(-int(np.ceil((top + height) * down)) // tile_height))
+        columns = range(int(left * across) // tile_width, -(-int(np.ceil((left + width) * across)) // tile_width))
+        return all(
+            dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band) is None
+            for band in bands
+            for row in rows
+            for column in columns
+        )
+
     def has_data(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:
         """Return True at pixels of a part of the grid with data in all bands, [h, w]. Raise ImageError as `read` does."""
         from rasterio.enums import Resampling
