@@ -307,6 +307,8 @@ def test_a_bucket(
         assert command("label", "s3://bucket/in", "-o", out, *OPTIONS).code == 0
         assert [*masks(out).values()] == expected
         assert json.loads((out / "run.json").read_text())["image_root"] == "s3://bucket/in"
+        again = command("label", "s3://bucket/in", "-o", out, *[word for word in OPTIONS if word != "--quiet"])
+        assert (again.code, "relative to" in again.err) == (0, False), again.err
         assert "nothing wrong" in command("check", out).err
         assert command("label", "s3://bucket/shard.tar", "-o", tmp_path / "tar", *OPTIONS).code == 0
         assert [*masks(tmp_path / "tar").values()] == expected

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from tipsseg.types import ConfidenceArray, LabelArray
+from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray
 
 #: Pixels per piece: intermediate arrays take about 20 bytes per pixel.
 _PIECE = 1 << 20
@@ -109,6 +109,18 @@ def components(
     free = np.flatnonzero(owners == 0)
     numbers[free] = -1 - _number_components(runs[free], class_ids[free], labels.shape[0])
     return _regions(runs, class_ids, numbers, min_area)
+
+
+def every_region(
+    labels: LabelArray, number_of_classes: int, instances: NDArray[np.int32] | None = None
+) -> tuple[list[Region], int]:
+    """Return the objects in `labels` [H, W], see `components`, then the connected regions of background and of ignored pixels.
+
+    The second value is the number of objects. The other regions have class id 1 for background, 2 for ignored pixels.
+    """
+    objects = components(labels, number_of_classes, instances=instances)
+    others = np.where(labels == BACKGROUND, 1, np.where(labels > number_of_classes, 2, 0)).astype(np.uint8)
+    return [*objects, *components(others, 2)], len(objects)
 
 
 def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1) -> list[Region]:

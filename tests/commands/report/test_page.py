@@ -244,7 +244,7 @@ def test_a_name_stands_inside_the_largest_region_of_its_class(browser: Browser, 
     browser.value(f"window.drawn = []; {drawn} = function (text, x, y) {{ window.drawn.push([text, x, y]); }}")
     browser.value("viewer.openRecord(page.records.find((each) => each.image === 'a.png'))")
     browser.wait("viewer.ids && window.drawn.length")
-    places = {text: (round(y), round(x)) for text, x, y in browser.value("window.drawn")}
+    places = {text: (int(y), int(x)) for text, x, y in browser.value("window.drawn")}
     assert places.keys() == {"tree", "door", "sky"}
     for number, name in enumerate(("tree", "door", "sky"), 1):
         y, x = places[name]
@@ -255,6 +255,9 @@ def test_a_name_stands_inside_the_largest_region_of_its_class(browser: Browser, 
 def test_on_a_phone_the_image_stays_in_sight(tmp_path: Path, regions: Path) -> None:
     with Browser(tmp_path / "profile", width=390, height=700) as phone:
         phone.go(regions, "page.complete")
+        assert (
+            phone.value("document.querySelector('.cell').getBoundingClientRect().top") < 250
+        )  # pictures, then filters
         phone.value("viewer.openRecord(page.records[0])")
         phone.wait("viewer.ids")
         frame = "JSON.stringify(byId('picture').getBoundingClientRect())"
@@ -381,6 +384,88 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
     browser.go(page, "page.complete && page.records.length === 2")
     assert browser.value("corrections.text()") == "Nothing changed"
     assert browser.value("page.records.map((each) => each.state)") == ["edited", "edited"]
+
+
+def test_the_page_shows_corrections_at_once_and_says_why_a_key_does_nothing(browser: Browser, tmp_path: Path) -> None:
+    """Also of regions that no object covers: background and ignored pixels."""
+    ids = np.zeros((60, 90), np.uint8)
+    ids[5:25, 5:25], ids[30:, :], ids[40:50, 40:60] = 1, 255, 0
+    save_inputs(tmp_path / "imgs", {"a.png": ids})
+    out = tmp_path / "it's out"
+    make_run(out, tmp_path / "imgs", {"a.png": ids}, ("panda", "tree", "sky"), ("png",))
+    make_report(out, None, None, 1, Silence())
+    browser.ask("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.go(out / "report/index.html", "page.complete")
+    assert browser.value("byId('import').textContent").endswith("out' --from corrections.json")
+    drawn = "CanvasRenderingContext2D.prototype.fillText"
+    browser.value(f"window.drawn = []; {drawn} = function (text) {{ window.drawn.push(text); }}")
+    open_image(browser, "a.png")
+
+    def told(key: str) -> str:
+        browser.press(key)
+        return str(browser.value("byId('hover').textContent"))
+
+    legend = "byId('legend').textContent"
+    assert [told(key).split(":")[0] for key in ("2", "7", "u", "x", "0", "i")] == [
+        "tree is not in this image.",
+        "The run has no class 7.",
+        "Nothing to undo.",
+        "There are no other labels. Write the page with --labels to compare some.",
+        "Click a region first",
+        "Click a region first",
+    ]
+    assert browser.value(legend).startswith("1 panda: 7 % of the image, confidence")
+    browser.value("window.drawn = []")
+    assert drag(browser, (10, 10)) == 1
+    browser.press("2")
+    assert told("z") == "tree, corrected"
+    assert browser.value(legend).startswith("2 tree: 7 % of the image, with corrections")
+    assert browser.value("window.drawn.at(-1)") == "tree"
+    assert drag(browser, (45, 50)) == 1  # background inside ignored pixels
+    browser.press("3")
+    assert drag(browser, (55, 5)) == 1  # ignored pixels
+    browser.press("1")
+    assert browser.value(legend).count(" of the image") == 4  # three classes, and the ignored pixels of the run
+    browser.value("byId('save-corrections').click()")
+    wait_for(tmp_path / "corrections.json")
+    (mask,) = tipsseg.review.correct_folder(out, tmp_path / "corrections.json").masks
+    wanted = ids.copy()
+    wanted[5:25, 5:25], wanted[30:, :], wanted[40:50, 40:60] = 2, 1, 3
+    with Image.open(mask.path) as picture:
+        assert (np.asarray(picture) == wanted).all()
+    assert (browser.dialogs, browser.errors) == ([], [])
+
+
+def test_the_view_zooms_to_the_pixels_of_the_image(browser: Browser, tmp_path: Path) -> None:
+    ids = np.zeros((900, 1800), np.uint8)
+    ids[100:300, 200:500] = 1
+    save_inputs(tmp_path / "imgs", {"a #1.png": ids})
+    make_run(tmp_path / "out", tmp_path / "imgs", {"a #1.png": ids}, ("panda",), ("png",))
+    make_report(tmp_path / "out", None, None, 1, Silence())
+    browser.go(tmp_path / "out/report/index.html", "page.complete")
+    open_image(browser, "a #1.png")
+    browser.wait("byId('picture').naturalWidth === 800")
+    frame = (
+        "(() => { const r = byId('overlay').getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
+    )
+    left, top, width, height = browser.value(frame)
+    scale = min(width / 1800, height / 900)
+    at = left + (width - 1800 * scale) / 2 + 350 * scale, top + (height - 900 * scale) / 2 + 200 * scale
+    browser.ask("Input.dispatchMouseEvent", {"type": "mouseWheel", "x": at[0], "y": at[1], "deltaX": 0, "deltaY": -400})
+    browser.wait("viewer.zoom.scale > 3 && byId('picture').naturalWidth === 1800")  # the file itself
+    browser.point(*at)
+    assert browser.value("byId('hover').textContent").startswith("panda, ")
+    browser.drag(at, at)
+    assert browser.value("viewer.selected.size") == 1
+    touches = [
+        [{"x": at[0] - each, "y": at[1], "id": 0}, {"x": at[0] + each, "y": at[1], "id": 1}] for each in (80, 40)
+    ]
+    before = browser.value("viewer.zoom.scale")
+    for kind, points in (("touchStart", touches[0]), ("touchMove", touches[1]), ("touchEnd", [])):
+        browser.ask("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert 0.4 * before < browser.value("viewer.zoom.scale") < 0.6 * before
+    browser.press("z")
+    assert browser.value(frame) == [left, top, width, height]
 
 
 def test_parts_are_folded_and_deleted_parts_are_their_whole(browser: Browser, tmp_path: Path) -> None:

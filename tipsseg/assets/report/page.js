@@ -31,8 +31,12 @@ const tipsseg = {
     document.title = `tipsseg report: ${facts.name}`;
     byId("title").textContent = facts.name;
     for (const each of facts.classes) byId("class").append(element("option", { value: String(each.id), textContent: each.name }));
+    const folder = shellWord(facts.name);
+    byId("import").textContent = `tipsseg correct ${folder} --from corrections.json`;
+    for (const each of document.querySelectorAll("code.out")) each.textContent = each.textContent.replace("OUT", () => folder);
+    byId("filtering").open = innerWidth > 720; // on a phone, pictures come first
     byId("becomes").append(
-      ...[["", "choose"], ["0", "background (0)"], ...facts.classes.map((each) => [String(each.id), each.name]), [String(facts.ignore), "ignored (i)"]].map(
+      ...[["", "choose"], ["0", "0 background"], ...facts.classes.map((each) => [String(each.id), `${each.id} ${each.name}`]), [String(facts.ignore), "i ignored"]].map(
         ([value, textContent]) => element("option", { value, textContent }),
       ),
     );
@@ -76,6 +80,9 @@ function loadChunk(index) {
 function missing(file) {
   byId("about").textContent = `${file} is missing. Write the page again: tipsseg report`;
 }
+
+/** Quote a word for a shell. */
+const shellWord = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
 // ---- marks ----
 

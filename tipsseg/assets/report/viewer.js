@@ -17,15 +17,37 @@ async function readNumbers({ planes, url }) {
   return { size: [height / planes, width], numbers };
 }
 
+/** A place (id, y, x) for the name of each class: the pixel of it that is furthest from other classes, by steps along rows and columns. */
+function namePlaces(ids, [height, width]) {
+  const far = new Uint16Array(ids.length);
+  const best = new Map();
+  const alike = (at, other, inside) => (inside && ids[at] === ids[other] ? far[other] : 0);
+  for (let at = 0; at < far.length; at++) far[at] = 1 + Math.min(alike(at, at - 1, at % width > 0), alike(at, at - width, at >= width));
+  for (let at = far.length - 1; at >= 0; at--) {
+    const after = 1 + Math.min(alike(at, at + 1, at % width < width - 1), alike(at, at + width, at + width < far.length));
+    far[at] = Math.min(far[at], after);
+    if (far[at] > (best.get(ids[at])?.[0] || 0)) best.set(ids[at], [far[at], Math.floor(at / width), at % width]);
+  }
+  return [...best].filter(([id]) => page.classes.has(id)).map(([id, [, y, x]]) => [id, y, x]);
+}
+
 const viewer = {
   index: -1,
   record: null,
   ids: null, // Uint32Array of h * w, the label id of each pixel, with corrections
   original: null, // the same without corrections
-  objects: null, // Uint32Array of h * w, the number of the object at each pixel, 0 for none; null if the image cannot be corrected
+  objects: null, // Uint32Array of h * w, the number of the region at each pixel: an object, or above record.objects a region of
+  // background or of ignored pixels; null if the image cannot be corrected
   others: null, // Uint32Array of h * w, other label ids; null if there are none
   box: null, // the box of a doubt to show: x, y, w, h in pixels of the image
-  selected: new Set(), // numbers of objects
+  selected: new Set(), // numbers of regions
+  places: [], // of the names, see namePlaces
+  boxes: new Map(), // the checkbox of each class in the legend
+  zoom: { scale: 1, x: 0, y: 0 }, // in pixels of the screen
+  near: "", // the key of the image whose own pixels are loaded
+  pointers: new Map(), // the place of each pointer that is down
+  pans: false, // whether the pointer moves the picture
+  pointed: null, // y, x under the pointer
   start: null, // y, x at which the pointer went down
   confidences: null, // Uint32Array of h * w, 255 times the confidence; null if unknown
   size: [0, 0], // h, w
@@ -43,7 +65,9 @@ const viewer = {
     this.index = index;
     this.record = page.shown[index];
     const { record } = this;
-    this.ids = this.original = this.objects = this.others = this.box = null;
+    this.ids = this.original = this.objects = this.others = this.box = this.pointed = null;
+    this.near = "";
+    this.moveTo(1, 0, 0);
     this.select([]);
     byId("overlay").width = byId("overlay").height = 1;
     byId("name").textContent = record.image;
@@ -126,7 +150,10 @@ const viewer = {
     byId("correct").hidden = !this.objects || this.showsOthers();
     byId("undo").disabled = !corrections.done.length;
     byId("corrected").textContent = corrections.text();
+    this.places = namePlaces(this.ids, this.size);
+    if (this.pointed) this.say(this.textAt(...this.pointed));
     this.drawSelection();
+    this.drawLegend();
     this.draw();
   },
 
@@ -140,7 +167,7 @@ const viewer = {
     const { size } = this.selected;
     byId("becomes").disabled = !size;
     byId("becomes").value = "";
-    byId("selection").textContent = size ? `${size} ${size === 1 ? "object" : "objects"} selected` : "Click an object, or drag a box around several.";
+    byId("selection").textContent = size ? `${size} ${size === 1 ? "region" : "regions"} selected` : "Click an object or a region without a class, or drag a box around several objects.";
   },
 
   /** Give the selected objects another label id. */
@@ -164,20 +191,21 @@ const viewer = {
   },
 
   undo() {
+    if (!corrections.done.length) return this.say("Nothing to undo.");
     corrections.undo();
     this.applyCorrections();
     redraw();
     return true;
   },
 
-  /** The objects of which most pixels are in the box between two places; between equal places, the object there. */
+  /** The objects of which most pixels are in the box between two places; between equal places, the region there. */
   objectsIn([top, left], [bottom, right]) {
     if (top === bottom && left === right) return [this.objects[top * this.size[1] + left]].filter(Boolean);
     const [all, inside] = [new Map(), new Map()];
     for (let y = 0, at = 0; y < this.size[0]; y++) {
       for (let x = 0; x < this.size[1]; x++, at++) {
         const number = this.objects[at];
-        if (!number) continue;
+        if (!number || number > this.record.objects) continue;
         all.set(number, (all.get(number) || 0) + 1);
         if (y >= top && y <= bottom && x >= left && x <= right) inside.set(number, (inside.get(number) || 0) + 1);
       }
@@ -251,7 +279,7 @@ const viewer = {
     context.lineJoin = "round";
     context.strokeStyle = "#000";
     context.fillStyle = "#fff";
-    for (const [id, yPlace, xPlace] of this.record.places) {
+    for (const [id, yPlace, xPlace] of this.places) {
       if (this.hidden.has(id)) continue;
       const name = page.classes.get(id).name.slice(0, 40);
       const half = Math.min(width / 2, context.measureText(name).width / 2 + 2);
@@ -262,17 +290,30 @@ const viewer = {
     }
   },
 
+  /** The share of each class, and its confidence in words: of the run, or with corrections those of the map. Parts come after their whole. */
+  shares() {
+    const { record, ids } = this;
+    const order = [...page.classes.keys()];
+    record.classes.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
+    const total = record.size ? record.size[0] * record.size[1] : 1;
+    if (!ids || !Object.keys(corrections.of(record)).length) return record.classes.map(([id, pixels, confidence]) => [id, pixels / total, `confidence ${percent(confidence)}`]);
+    const counts = new Map();
+    for (const id of ids) counts.set(id, (counts.get(id) || 0) + 1);
+    const wholeOf = (id) => page.classes.get(id)?.whole;
+    for (const [id, pixels] of [...counts]) for (let whole = wholeOf(id); whole; whole = wholeOf(whole)) counts.set(whole, (counts.get(whole) || 0) + pixels);
+    return order.filter((id) => counts.has(id)).map((id) => [id, counts.get(id) / ids.length, "with corrections"]);
+  },
+
   drawLegend() {
+    const [rows, folds, shares] = [[], new Map(), this.shares()];
     const total = this.record.size ? this.record.size[0] * this.record.size[1] : 1;
-    const order = [...page.classes.keys()]; // parts after their whole
-    this.record.classes.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
-    const [rows, folds] = [[], new Map()];
-    this.record.classes.forEach(([id, pixels, confidence], place) => {
+    this.boxes.clear();
+    shares.forEach(([id, share, sure]) => {
       const { name, colour, whole } = page.classes.get(id);
       const box = element("input", { type: "checkbox", checked: !this.hidden.has(id), onchange: () => this.toggle(id) });
-      const key = place < 9 ? ` (${place + 1})` : "";
-      let row = element("label", {}, box, swatch(colour), element("span", { textContent: `${name}${key}: ${percent(pixels / total)} of the image, confidence ${percent(confidence)}` }));
-      if (this.record.classes.some(([part]) => page.classes.get(part).whole === id)) {
+      this.boxes.set(id, box);
+      let row = element("label", {}, box, swatch(colour), element("span", { textContent: `${id} ${name}: ${percent(share)} of the image, ${sure}` }));
+      if (shares.some(([part]) => page.classes.get(part).whole === id)) {
         row = element("details", { open: true }, element("summary", {}, row));
         folds.set(id, row);
       }
@@ -312,8 +353,7 @@ const viewer = {
     for (const each of ids) ids.push(...page.run.classes.filter((part) => part.whole === each).map((part) => part.id));
     const hide = !this.hidden.has(id);
     for (const each of ids) hide ? this.hidden.add(each) : this.hidden.delete(each);
-    const boxes = byId("legend").querySelectorAll("input");
-    this.record.classes.forEach((each, place) => (boxes[place].checked = !this.hidden.has(each[0])));
+    for (const [own, box] of this.boxes) box.checked = !this.hidden.has(own);
     this.draw();
   },
 
@@ -327,10 +367,76 @@ const viewer = {
     if (to >= 0 && to < page.shown.length) this.open(to);
   },
 
-  hover(event) {
-    const place = this.placeOf(event);
-    byId("hover").textContent = place ? this.textAt(...place) : "";
+  /** Say something below the picture; true, so that a key counts as used. */
+  say(text) {
+    byId("hover").textContent = text;
+    return true;
+  },
+
+  // ---- pointers and zoom ----
+
+  down(event) {
+    this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    this.pans = event.button === 1 || event.altKey || this.pointers.size > 1;
+    this.start = this.objects && !this.pans ? this.placeOf(event) : null;
+    this.startPointer = [event.clientX, event.clientY];
+    event.preventDefault(); // a browser would drag the picture
+  },
+
+  move(event) {
+    const before = [...this.pointers.values()];
+    if (this.pointers.has(event.pointerId)) this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    if (this.pans && before.length) {
+      const now = [...this.pointers.values()];
+      const middle = (places) => [0, 1].map((axis) => places.reduce((sum, each) => sum + each[axis], 0) / places.length);
+      const apart = (places) => (places.length > 1 ? Math.hypot(places[0][0] - places[1][0], places[0][1] - places[1][1]) : 1);
+      const [[fromX, fromY], [toX, toY]] = [middle(before), middle(now)];
+      this.moveTo(this.zoom.scale, this.zoom.x + toX - fromX, this.zoom.y + toY - fromY);
+      this.zoomTo((this.zoom.scale * apart(now)) / apart(before), [toX, toY]);
+    }
+    this.pointed = this.placeOf(event);
+    this.say(this.pointed ? this.textAt(...this.pointed) : "");
     this.drawBox(event);
+  },
+
+  up(event) {
+    this.pointers.delete(event.pointerId);
+    if (!this.pointers.size) this.pans = false;
+    if (this.start) this.drop(event);
+  },
+
+  /** Change the scale, and keep what is at a place of the screen there; without a place, what is in the middle. */
+  zoomTo(scale, place) {
+    if (!this.record?.size) return;
+    const frame = byId("stack").getBoundingClientRect();
+    const most = Math.max(8, (4 * Math.max(...this.record.size)) / Math.min(frame.width, frame.height)); // a pixel becomes four
+    const to = Math.min(most, Math.max(1, scale));
+    const [x, y] = place ? [place[0] - frame.left, place[1] - frame.top] : [frame.width / 2, frame.height / 2];
+    const factor = to / this.zoom.scale;
+    this.moveTo(to, x - factor * (x - this.zoom.x), y - factor * (y - this.zoom.y));
+  },
+
+  moveTo(scale, x, y) {
+    const frame = byId("stack").getBoundingClientRect();
+    const inside = (value, side) => Math.min(0, Math.max(side * (1 - scale), value));
+    this.zoom = { scale, x: inside(x, frame.width), y: inside(y, frame.height) };
+    byId("zoomed").style.transform = scale === 1 ? "" : `translate(${this.zoom.x}px, ${this.zoom.y}px) scale(${scale})`;
+    byId("zoomed").classList.toggle("near", scale > 2);
+    if (scale > 1) this.loadOriginal();
+  },
+
+  /** Show the image's own pixels, if the browser reads the file where the run found it. The picture of the page is smaller. */
+  loadOriginal() {
+    const { key, size, path, shown } = this.record;
+    if (this.near === key || !shown || location.protocol !== "file:" || byId("picture").naturalWidth >= size[1]) return;
+    this.near = key;
+    const image = new Image();
+    image.onload = () => {
+      const fits = image.naturalHeight === size[0] && image.naturalWidth === size[1];
+      if (this.record?.key === key && fits) byId("picture").src = image.src;
+    };
+    const place = path.replaceAll("\\", "/");
+    image.src = `file://${place.startsWith("/") ? "" : "/"}${encodeURI(place).replace(/[?#]/g, encodeURIComponent)}`;
   },
 
   /** The pixel (y, x) under the pointer; null outside the picture. */
@@ -369,18 +475,26 @@ const viewer = {
       g: () => (this.mark("good"), true),
       l: () => (this.mark("later"), true),
       u: () => this.undo(),
-      x: () => this.others && this.switchLabels(),
-      i: () => this.become(page.run.ignore),
+      x: () => (this.others ? this.switchLabels() : this.say("There are no other labels. Write the page with --labels to compare some.")),
+      i: () => this.become(page.run.ignore) || this.say("Click a region first: i ignores it."),
+      "+": () => (this.zoomTo(1.5 * this.zoom.scale), true),
+      "=": () => (this.zoomTo(1.5 * this.zoom.scale), true),
+      "-": () => (this.zoomTo(this.zoom.scale / 1.5), true),
+      z: () => (this.moveTo(1, 0, 0), true),
     };
-    const number = Number(event.key);
-    if (this.selected.size && /^[0-9]$/.test(event.key)) {
-      const id = number === 0 ? 0 : this.record.classes[number - 1]?.[0];
-      if (id !== undefined && this.become(id)) event.preventDefault();
-      return;
-    }
-    const toggled = number >= 1 && number <= 9 ? this.record.classes[number - 1] : undefined;
-    if (toggled) this.toggle(toggled[0]);
-    if (toggled || (Object.hasOwn(actions, event.key) && actions[event.key]())) event.preventDefault();
+    const typed = event.target.tagName === "SELECT"; // digits choose an option there
+    const done = /^[0-9]$/.test(event.key) ? !typed && this.digit(Number(event.key)) : Object.hasOwn(actions, event.key) && actions[event.key]();
+    if (done) event.preventDefault();
+  },
+
+  /** Give the selected regions the class of this number, or show and hide that class. Say why if neither is possible. */
+  digit(id) {
+    if (id !== 0 && !page.classes.has(id)) return this.say(`The run has no class ${id}.`);
+    if (this.selected.size) return this.become(id);
+    if (id === 0) return this.say("Click a region first: 0 makes it background.");
+    if (!this.boxes.has(id)) return this.say(`${page.classes.get(id).name} is not in this image.`);
+    this.toggle(id);
+    return true;
   },
 
   switchOverlay() {
@@ -402,13 +516,13 @@ byId("viewer").addEventListener("close", () => {
   else notePlace();
   if (!byId("images").hidden) focusCell(viewer.index);
 });
-byId("stack").addEventListener("pointermove", (event) => viewer.hover(event));
-byId("stack").addEventListener("pointerdown", (event) => {
-  viewer.start = viewer.objects ? viewer.placeOf(event) : null;
-  viewer.startPointer = [event.clientX, event.clientY];
-  event.preventDefault(); // a browser would drag the picture
-});
-window.addEventListener("pointerup", (event) => viewer.start && viewer.drop(event));
+byId("stack").addEventListener("pointermove", (event) => viewer.move(event));
+byId("stack").addEventListener("pointerdown", (event) => viewer.down(event));
+byId("stack").addEventListener("wheel", (event) => {
+  event.preventDefault();
+  viewer.zoomTo(viewer.zoom.scale * Math.exp(-event.deltaY / 300), [event.clientX, event.clientY]);
+}, { passive: false });
+for (const kind of ["pointerup", "pointercancel"]) window.addEventListener(kind, (event) => viewer.up(event));
 byId("becomes").addEventListener("change", () => viewer.become(Number(byId("becomes").value)));
 byId("others").addEventListener("change", () => viewer.applyCorrections());
 byId("undo").addEventListener("click", () => viewer.undo());

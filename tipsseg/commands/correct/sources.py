@@ -15,7 +15,7 @@ from tipsseg.formats.corrections import ClassNames, PixelLabels, Size, SourceIma
 from tipsseg.formats.names import ImageNames
 from tipsseg.formats.png import Png, read_named_masks
 from tipsseg.formats.source import Source
-from tipsseg.regions.components import components
+from tipsseg.regions.components import every_region
 from tipsseg.run.entry import MANIFEST_FILE
 from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.record import RUN_FILE
@@ -141,7 +141,7 @@ def find_source_run(source: Source, output: Path, stack: ExitStack, *, everythin
 class PageCorrections(Format):
     """The corrections that a page saved, for the run that takes them.
 
-    The page numbers the objects of an image as `components` does in the mask that it shows. The file has `RunImage.digest`,
+    The page numbers the regions of an image as `every_region` does in the mask that it shows. The file has `RunImage.digest`,
     so that corrections of other objects are refused.
     """
 
@@ -182,7 +182,7 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
         return PixelLabels(labels, ignores=True)  # these corrections were imported before
     if stored.digest() != digest:
         raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
-    regions = components(labels, len(run.classes), instances=current.labels.instances)
+    regions, _ = every_region(labels, len(run.classes), current.labels.instances)
     for record in objects:
         number = take(record, "object", int)
         if not 1 <= number <= len(regions):

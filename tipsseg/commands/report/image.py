@@ -24,7 +24,7 @@ from tipsseg.formats.given import LabelSource, paint_objects
 from tipsseg.formats.npz import read_confidence
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_thumbnail
-from tipsseg.regions.components import components
+from tipsseg.regions.components import every_region
 from tipsseg.regions.objects import number_pixels
 from tipsseg.run.entry import Entry
 from tipsseg.run.files import Files
@@ -35,7 +35,7 @@ from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_
 from tipsseg.util.json import json_bytes, parse, take
 
 #: Increase this if the code draws different files.
-_VERSION = 5
+_VERSION = 6
 
 #: The folders of an image's files, with their suffixes.
 _IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
@@ -179,9 +179,9 @@ class ImageMaker:
         if npz is not None:
             with suppress(ImageError, OSError, ValueError):  # the page works without confidences
                 confidence = read_confidence(npz, image.entry.numbers.size)
-        objects = None
+        objects, number = None, 0
         if current.labels.layers is None:  # no page corrects classes that overlap
-            regions = components(labels, len(self.classes), instances=current.labels.instances)
+            regions, number = every_region(labels, len(self.classes), current.labels.instances)
             objects = number_pixels(enumerate(regions, start=1), (labels.shape[0], labels.shape[1]))
         numbers, key = entry.numbers, image_key(entry.image)
         record = {
@@ -194,7 +194,7 @@ class ImageMaker:
             "classes": [[each.id, each.pixels, each.confidence] for each in numbers.classes],
             "background": [numbers.background, background_confidence(entry)],
             "ignored": numbers.ignored,
-            "places": pictures.name_places(labels, len(self.classes)),
+            "objects": number,
             "shown": pixels is not None,
             "confidences": confidence is not None,
             "labels": None if objects is None else image.digest(),

@@ -16,15 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.formats.png import encode_picture, encode_runs
-from tipsseg.regions.drawing import inner_point, largest_regions
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 
 #: The longest side, in pixels, of a picture and of a thumbnail.
 PICTURE_SIDE = 800
 THUMBNAIL_SIDE = 240
-
-#: The longest side, in pixels, at which places for names are looked for.
-_PLACES_SIDE = 320
 
 #: The opacity of class colours on a thumbnail.
 _TINT = 0.45
@@ -104,19 +100,6 @@ def _encode(values: NDArray[Any]) -> dict[str, object]:
     stacked = np.concatenate([(values >> 8 * plane).astype(np.uint8) for plane in range(planes)])  # [planes * h, w]
     png = base64.b64encode(encode_runs(Image.fromarray(stacked))).decode("ascii")
     return {"planes": planes, "url": f"data:image/png;base64,{png}"}
-
-
-def name_places(labels: LabelArray, number_of_classes: int) -> list[tuple[int, int, int]]:
-    """Return (class id, y, x) for the name of each class on the picture: a point inside its largest region in labels [H, W]."""
-    height, width = shown_size(labels.shape, PICTURE_SIDE)
-    small = resample(labels, shown_size(labels.shape, _PLACES_SIDE)).astype(np.uint16)  # [h, w]
-    places = []
-    for region in largest_regions(small, number_of_classes):
-        y, x = inner_point(region)
-        places.append(
-            (region.class_id, (2 * y + 1) * height // (2 * small.shape[0]), (2 * x + 1) * width // (2 * small.shape[1]))
-        )
-    return places
 
 
 def _outlines(ids: NDArray[np.generic]) -> NDArray[np.bool_]:
