@@ -75,7 +75,7 @@ def test_the_data_of_a_page(out: Path) -> None:
         "size": [7, 5],
         "state": "unchanged",
         "ignored": 0,
-        "places": [[2, 3, 1]],
+        "objects": 1,
         "shown": True,
         "confidences": True,
         "labels": hashlib.sha256((out / "masks/b.png").read_bytes()).hexdigest(),
