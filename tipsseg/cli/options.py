@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli.parameters import Without, path_of
+from tipsseg.cli.wording import prints_paths
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import IMAGES, OTHER, WHAT, option
 
-QUIET_HELP = "Do not print progress or notes to stderr."
+QUIET_HELP = "Do not print progress, notes, or paths of written files."
+PATHS_HELP = "Print the paths of written files, also on a terminal, and with --quiet."
 IMAGES_HELP = "Folder of the images, if they have moved."
 NULL_HELP = "Separate paths with NUL instead of newlines, on stdin and stdout."
 
@@ -47,8 +49,14 @@ class Printing:
         help="List the images, and give their number and sizes; write nothing.")
     jsonl: bool = option(False, group=IMAGES, help="Print one JSON object per image on stdout, instead of paths.")
     null: bool = option(False, short="0", group=IMAGES, rare=True, help=NULL_HELP)
+    print_paths: bool = option(False, flag="paths", group=OTHER, rare=True, help=PATHS_HELP)
     quiet: bool = option(False, short="q", group=OTHER, help=QUIET_HELP)
     # fmt: on
+
+    @property
+    def paths(self) -> bool:
+        """Return True if paths of written files go to stdout."""
+        return not self.jsonl and prints_paths(self.quiet, asked=self.print_paths or self.null)
 
     def check(self, paths: Sequence[str], what: str) -> None:
         """Raise UsageError if two options print different things to stdout; `what` names the content of --jsonl records."""
@@ -79,5 +87,6 @@ class Folders:
     images: Path | None = option(None, metavar="DIR", help=IMAGES_HELP)
     null: bool = option(False, short="0", group=IMAGES, rare=True, help=NULL_HELP)
     null_results: bool = option(False, flag="null", short="0", help="End paths on stdout with NUL instead of a newline.")
+    print_paths: bool = option(False, flag="paths", rare=True, help=PATHS_HELP)
     quiet: bool = option(False, short="q", help=QUIET_HELP)
     # fmt: on

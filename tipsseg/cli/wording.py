@@ -7,6 +7,7 @@ The library writes "argument `max_pixels`", or "argument `max_pixels`=0" with a 
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from tipsseg.options.fields import options_of
@@ -49,6 +50,11 @@ def _option(match: re.Match[str]) -> str:
     if value == "=False":
         return f"--no-{flag[2:]}"
     return _FLAGS.get(name, flag) + " " * bool(value)
+
+
+def prints_paths(quiet: bool, *, asked: bool) -> bool:
+    """Return True if a command prints the paths of the files that it writes: to a pipe or a file, or if the user asked for them."""
+    return asked or not (quiet or sys.stdout.isatty())
 
 
 def open_progress(quiet: bool, *, results: bool = True, null: bool = False) -> Progress:

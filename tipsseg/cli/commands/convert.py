@@ -11,7 +11,7 @@ from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.stdin import read_only
 from tipsseg.cli.values import refuse_stray_formats
-from tipsseg.cli.wording import open_progress
+from tipsseg.cli.wording import open_progress, prints_paths
 from tipsseg.errors import UsageError
 from tipsseg.options import FileOptions, split_names
 from tipsseg.options.fields import FILES, option
@@ -52,7 +52,7 @@ def convert(
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     files: Annotated[FileOptions, Only("val_fraction", "level")],
     converting: Converting,
-    folders: Annotated[opt.Folders, Only("images", "only", "null", "quiet")],
+    folders: Annotated[opt.Folders, Only("images", "only", "null", "print_paths", "quiet")],
 ) -> int:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.commands.convert import convert_folder, drop_formats
@@ -65,7 +65,8 @@ def convert(
         raise UsageError("no format given", "Name formats to add with --format, or to remove with --drop.")
     if context.args:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
-    with open_progress(folders.quiet, null=folders.null) as progress:
+    results = prints_paths(folders.quiet, asked=folders.print_paths or folders.null)
+    with open_progress(folders.quiet, results=results, null=folders.null) as progress:
         if drop is not None:
             return drop_formats(output, split_names(drop), progress)
         paths = read_only(folders.only, folders.null, "convert", output)

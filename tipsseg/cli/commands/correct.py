@@ -8,7 +8,7 @@ from typing import Annotated
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
-from tipsseg.cli.wording import open_progress
+from tipsseg.cli.wording import open_progress, prints_paths
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import option
 from tipsseg.options.run import ComputeOptions, CorrectOptions
@@ -45,7 +45,7 @@ def correct(
     options: CorrectOptions,
     compute: Annotated[ComputeOptions, Only("max_pixels")],
     correcting: Correcting,
-    folders: Annotated[opt.Folders, Only("null_results", "quiet")],
+    folders: Annotated[opt.Folders, Only("null_results", "print_paths", "quiet")],
 ) -> int:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
     from tipsseg.commands.correct.run import take_corrections, undo_corrections
@@ -55,7 +55,8 @@ def correct(
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
     if source is not None and undo is not None:
         raise UsageError("--from and --undo exclude each other", "Run one after the other.")
-    with open_progress(folders.quiet, null=folders.null_results) as progress:
+    results = prints_paths(folders.quiet, asked=folders.print_paths or folders.null_results)
+    with open_progress(folders.quiet, results=results, null=folders.null_results) as progress:
         if undo is not None:
             undo_corrections(output, [Path(image) for image in undo], progress, dry_run=options.dry_run)
             return 0

@@ -48,7 +48,7 @@ def encode(
     check_choice(bool(given), images)
     printing.check(given, "features")
     spec = encode_spec(compute, store, view)
-    with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
+    with open_progress(printing.quiet, results=printing.paths, null=printing.null) as progress:
         info = plan_run(spec)
         found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
         if printing.dry_run:

@@ -137,7 +137,7 @@ def label(
         vocabulary_path=question.vocab,
     )
     make_engine = engine_maker(engine, spec)
-    with open_progress(printing.quiet, results=not printing.jsonl, null=printing.null) as progress:
+    with open_progress(printing.quiet, results=printing.paths, null=printing.null) as progress:
         values.note_vocabulary(progress, question.classes, spec.vocabulary, overlap=spec.options.overlap)
         info = plan_run(spec)
         for note in [] if repeated is None else repeated.notes(info):

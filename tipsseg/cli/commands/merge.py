@@ -10,7 +10,7 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command, path_of
-from tipsseg.cli.wording import open_progress
+from tipsseg.cli.wording import open_progress, prints_paths
 from tipsseg.options.fields import FILES, option
 
 EPILOG = """\b
@@ -42,10 +42,11 @@ def merge(
         list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")
     ],
     merging: Merging,
-    printing: Annotated[opt.Folders, Only("null_results", "quiet")],
+    printing: Annotated[opt.Folders, Only("null_results", "print_paths", "quiet")],
 ) -> int:
     """Join the shards of a run, or several runs, into one output folder."""
     from tipsseg.commands.merge import merge_folders
 
-    with open_progress(printing.quiet, null=printing.null_results) as progress:
+    results = prints_paths(printing.quiet, asked=printing.print_paths or printing.null_results)
+    with open_progress(printing.quiet, results=results, null=printing.null_results) as progress:
         return merge_folders(folders, merging.output, progress)
