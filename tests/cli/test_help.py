@@ -103,7 +103,7 @@ GROUPS = {
     "Many images": ("limit every dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
     "Rasters": ("", "bands ground-resolution dissolve"),
     "Many machines": ("", "shard ray"),
-    "Other options": ("quiet help-all help", ""),
+    "Other options": ("quiet help-all help", "paths"),
 }
 
 

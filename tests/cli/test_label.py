@@ -188,10 +188,11 @@ def test_the_end_says_what_all_images_of_the_folder_hold(label: Label) -> None:
     assert lines() == found  # also where nothing is left to be done
 
 
-def test_quiet_leaves_stderr_empty(label: Label) -> None:
+def test_quiet_prints_nothing_but_paths_that_are_asked_for(label: Label) -> None:
     ran = label("--quiet")
-    assert (ran.code, ran.err) == (0, "")
-    assert ran.out.endswith("classes.json\n")
+    assert (ran.code, ran.err, ran.out) == (0, "", "")
+    ran = label("--quiet", "--paths", out="again")
+    assert (ran.code, ran.err, ran.out.endswith("classes.json\n")) == (0, "", True)
 
 
 VOCABULARY = """

@@ -85,7 +85,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda out: save(out, [{"object": 1, "class": "tree"}], labels="0" * 64),
         "changed since the page was written",
     ),
-    "no such object": (lambda out: save(out, [{"object": 4, "class": "tree"}]), "has 3 objects, but not number 4"),
+    "no such object": (lambda out: save(out, [{"object": 99, "class": "tree"}]), "regions, but not number 99"),
     "no number": (lambda out: save(out, [{"class": "tree"}]), "no `object`"),
 }
 

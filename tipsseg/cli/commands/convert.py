@@ -29,7 +29,8 @@ Examples:
 Adds formats to the folder, and updates all others from the masks. Keeps the
 file options of the run, such as --min-area, and by default --val-fraction
 and --level.
-Paths of results go to stdout, everything else to stderr.
+Paths of written files go to stdout unless it is a terminal, everything else to
+stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
 

@@ -23,7 +23,8 @@ Examples:
 \b
 Matches images by the trailing part of their paths, and classes by name. Imports all
 corrections or none. Corrected masks are kept by later commands, and all
-other files of their images follow them. Paths of masks go to stdout, everything else to stderr.
+other files of their images follow them. Paths of masks go to stdout unless it is a terminal,
+everything else to stderr.
 Exit code: 0 success, 1 error, 2 usage error.
 """
 

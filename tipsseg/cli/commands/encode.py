@@ -22,7 +22,7 @@ Examples:
 \b
 Identifies images by content: a changed image is encoded again, a moved image
 is not. Run the same command again to resume. Paths of feature files go to
-stdout, everything else to stderr.
+stdout unless it is a terminal, everything else to stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 130 or 143 interrupted.
 """

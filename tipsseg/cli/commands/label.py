@@ -54,7 +54,8 @@ Examples:
 Masks are 8-bit index PNGs: 0 background, 1..N the classes in the order given
 (also the COCO category ids), 255 below --min-confidence; 16-bit if there are
 more than 254 classes. Run the same command again to resume; finished images
-are skipped. Paths of written files go to stdout, everything else to stderr.
+are skipped. Paths of written files go to stdout unless it is a terminal,
+everything else to stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 130 or 143 interrupted.
 """

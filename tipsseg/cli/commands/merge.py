@@ -24,7 +24,7 @@ Examples:
 output folder are moved. All runs need the same settings. An image in two runs
 is taken from the one in which it was corrected.
 Run the same command again to resume an interrupted merge. Paths of files for
-the whole run go to stdout, everything else to stderr.
+the whole run go to stdout unless it is a terminal, everything else to stderr.
 Exit code: 0 success, 1 error, 2 usage error.
 """
 

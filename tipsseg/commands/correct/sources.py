@@ -186,7 +186,7 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
     for record in objects:
         number = take(record, "object", int)
         if not 1 <= number <= len(regions):
-            raise ValueError(f"{short(image)} has {len(regions)} objects, but not number {number}")
+            raise ValueError(f"{short(image)} has {len(regions)} regions, but not number {number}")
         y, x, h, w = regions[number - 1].box
         labels[y : y + h, x : x + w][regions[number - 1].mask] = _new_class(record, names)
     return PixelLabels(labels, ignores=True)
