@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -103,6 +104,10 @@ def test_findings_are_written_as_label_studio_tasks(command: Command) -> None:
             corners = np.array(result["value"]["points"]) * [result["original_width"], result["original_height"]] / 100
             assert (corners >= [x - 0.1, y - 0.1]).all()
             assert (corners <= [x + w + 0.1, y + h + 0.1]).all()
+    labels = {each.attrib["value"] for each in ElementTree.parse("tasks.xml").iter("Label")}
+    assert {
+        result["value"]["polygonlabels"][0] for task in tasks for result in task["predictions"][0]["result"]
+    } <= labels
     again = command(*AUDIT, *LEAVES, "--labels", "masks", "--label-studio", "tasks.json")
     assert (again.code, again.out) == (1, "")
 

@@ -92,17 +92,17 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
 #: The options that --help shows of `tipsseg label`, and those that --help-all adds.
 GROUPS = {
     "What to label": (
-        "classes vocab background regions present onto overlap min-confidence",
-        "from regions-only strict",
+        "from classes vocab background regions present onto overlap min-confidence",
+        "regions-only strict",
     ),
-    "Model": ("model device features refine scales", "dtype batch-size mode short-side stretch"),
+    "Model": ("model device dtype features refine scales short-side", "batch-size mode stretch"),
     "Files": (
-        "output format overwrite",
-        "replace-edited instances min-area png-mode simplify names val-fraction level",
+        "output format overwrite min-area",
+        "replace-edited instances png-mode simplify names val-fraction level",
     ),
-    "Many images": ("limit every dry-run jsonl", "jobs max-pixels resume sample retry-failed null"),
+    "Many images": ("limit sample every dry-run jsonl", "jobs max-pixels resume retry-failed null"),
     "Rasters": ("", "bands ground-resolution dissolve"),
-    "Many machines": ("", "shard ray"),
+    "Many machines": ("shard", "ray"),
     "Other options": ("quiet help-all help", "paths"),
 }
 
@@ -208,7 +208,7 @@ def test_help_has_examples_and_all_formats(command: Command) -> None:
     assert 'tipsseg label photos/ --classes "panda/leg,tree"' in command("--help").out
     text = " ".join(command("label", "--help").out.split())
     for part in (
-        "find photos -name '*.jpg' -print0 | tipsseg label -0 - -c",
+        "find photos -name '*.jpg' | tipsseg label - -c",
         "Exit code: 0 success;",
     ):
         assert part in text

@@ -404,6 +404,13 @@ def test_notes_name_pictures_that_are_read_in_part(label: Label) -> None:
     assert "--stretch 2,98" in dark
     (pages,) = [line for line in ran.err.splitlines() if "page" in line and "first" in line]
     assert pages.startswith("clip.gif and 1 more image: ")
+    assert "LabelMe" not in ran.err
+    (foreign,) = [
+        line
+        for line in label("--names", "full", images="unusual", out="me", formats="labelme").err.splitlines()
+        if "LabelMe" in line
+    ]
+    assert foreign.startswith("clip.gif and ")
 
 
 def test_names_that_no_font_has_are_told_once(label: Label) -> None:

@@ -274,3 +274,20 @@ def test_where_all_images_failed_the_folder_says_why(
     again = command(*verb, path, "-m", "tiny", "--device", "cpu", "-o", "new/out", stdin=listed)
     assert again.code == 0, again.err
     assert not Path("new/out/errors.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["out"], "out is an output folder. Its own files are not labelled"),
+        (["out/masks"], "out/masks has files that tipsseg wrote for the run in out"),
+        (["photos", "-o", "photos"], "photos is also the output folder"),
+    ],
+)
+def test_places_of_output_that_are_labelled_are_noted(command: Command, arguments: list[str], told: str) -> None:
+    options = ["-c", "car", "-m", "tiny", "--device", "cpu", "-f", "png"]
+    assert command("label", "photos", *options, "-o", "out").code == 0
+    lines = command("label", *arguments, *options).err.splitlines()
+    assert told in lines[1], lines  # before any work
+    if "-o" in arguments:
+        assert told not in command("label", *arguments, *options).err

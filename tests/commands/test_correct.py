@@ -1057,7 +1057,7 @@ def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
     ids = np.array([0, 2, 1, 1, *range(4, 256)], np.uint8)[WANTED]  # none of the lamp
     other = other_run(tmp_path, ("sky", "kite", "lamp"), "png", ids=ids)
     before = tree(tmp_path / "out")
-    with pytest.raises(InputError, match=r"unknown class 'kite'$") as caught:
+    with pytest.raises(InputError, match=r"\.png: unknown class 'kite'$") as caught:
         take(tmp_path, other, everything=True)
     assert "argument `add_classes`" in caught.value.hint
     assert tree(tmp_path / "out") == before

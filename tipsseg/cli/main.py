@@ -70,6 +70,8 @@ class _Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args[:1] == ["--help-all"]:  # commands have it; this help is whole
+            args = ["--help"]
         with _typer_errors_printable():
             return super().parse_args(ctx, args)
 

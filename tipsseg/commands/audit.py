@@ -305,6 +305,11 @@ def refuse_existing(path: Path) -> None:
         raise OutputError(path, "the file exists", "Move it away, or choose another file.")
 
 
+def interface_of(path: Path) -> Path:
+    """Return the path of the labelling interface for a task list of Label Studio."""
+    return path.with_name(f"{path.name.removesuffix('.json')}.xml")
+
+
 def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
     """Write the findings as a COCO file, which CVAT and FiftyOne open. Raises OutputError if the file exists.
 
@@ -336,7 +341,7 @@ def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
 
 
 def write_label_studio(audit: Audit, spec: RunSpec, path: Path) -> None:
-    """Write the findings as Label Studio tasks with predictions, the most doubtful image first.
+    """Write the findings as Label Studio tasks with predictions, the most doubtful image first, and the interface beside them.
 
     A polygon has the class that the model sees, or the label if it sees none; its `meta` says why the label is doubted. Raises
     OutputError if the file exists.
@@ -361,6 +366,8 @@ def write_label_studio(audit: Audit, spec: RunSpec, path: Path) -> None:
             number, _, _ = result["id"].partition("-")
             result["meta"] = {"text": [audit.describe(findings[int(number) - 1].doubt)]}
         tasks.append(json_bytes(task))
+    form = FORMATS["label-studio"]
+    atomic_write(interface_of(path), b"".join(form.run_file(form.files[1], run, (), lambda _: ())))
     atomic_write(path, b"".join(encode_list(tasks)) + b"\n")
 
 

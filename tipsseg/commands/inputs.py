@@ -91,6 +91,7 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     """
     if spec.shard is not None and spec.shard.source:
         progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
+    _note_outputs(choice.paths, spec.output, progress)
     if not choice.retry_failed:
         return _given(spec, choice, progress)
     before = find_run(spec.folder)
@@ -104,6 +105,19 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
         return _only(_given(spec, choice, progress), {ref.name for ref in failed})
     root = Path(before.image_root or ".")
     return Images(tuple(find_again(failed, Ignored(spec.output), choice.every)), root)
+
+
+def _note_outputs(paths: Iterable[Path], output: Path | None, progress: Progress) -> None:
+    """Note inputs that tipsseg wrote, and a folder that is input and output."""
+    for path in (path for path in paths if not is_url(path)):
+        run = next((each.parent for each in (path, *path.parents) if each.name in image_folders()), None)
+        if output is not None and _identity(path) == _identity(output) is not None:
+            if not is_output(path):
+                progress.note(f"{path} is also the output folder: labels are written beside the images.")
+        elif is_output(path):
+            progress.note(f"{path} is an output folder. Its own files are not labelled: name the folder of the images.")
+        elif run is not None and is_output(run):
+            progress.note(f"{path} has files that tipsseg wrote for the run in {run}, which are not photographs.")
 
 
 def found_images(

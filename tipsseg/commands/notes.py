@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -42,6 +42,8 @@ _MAX_NAMES = 3
 _REMARKS: Mapping[Remark, str] = {
     "squeezed": f"more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the long side squeezed, which may "
     "cost accuracy. Cut such images into pieces.",
+    "labelme": "a GIF, CMYK or 16 bits per channel, which LabelMe does not open. Save such images as RGB with 8 bits, and label "
+    "them again.",
     "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch the contrast "
     "of such images with argument `stretch`=2,98.",
     "pages": "several pages or frames; only the first was read. Save the others as files to label them; or save an animation as a "
@@ -55,8 +57,11 @@ class Remarks:
     def __init__(self) -> None:
         self._images: dict[Remark, tuple[str, int]] = {}  # the first image, and the number of images
 
-    def add(self, ref: ImageRef, remarks: Iterable[Remark]) -> None:
+    def add(self, ref: ImageRef, remarks: Iterable[Remark], formats: Container[str] = ()) -> None:
+        """Add the remarks on an image; "labelme" counts only if that is one of the formats of its labels."""
         for remark in remarks:
+            if remark == "labelme" and remark not in formats:
+                continue
             first, number = self._images.get(remark, (ref.name, 0))
             self._images[remark] = first, number + 1
 
@@ -82,7 +87,7 @@ class ImageNotes:
         self._quality += labelled.derived.quality
         if labelled.damaged:
             note_damaged(labelled.damaged, self._progress)
-        self._remarks.add(labelled.ref, labelled.remarks)
+        self._remarks.add(labelled.ref, labelled.remarks, labelled.entry.formats)
         if self._is_demo and labelled.entry.input.sha256 not in example_hashes():
             self._is_demo = False  # note this once
             self._progress.note(

@@ -119,6 +119,7 @@ class ClassNames:
         classes: The classes of the run.
         count: Their number.
         collects: True if readers pass all classes of a source to `declare`.
+        reading: The file that is read, for errors.
     """
 
     collects = False
@@ -134,7 +135,8 @@ class ClassNames:
         self._folded: dict[str, list[int]] = defaultdict(list)
         for entry in classes:
             self._folded[fold(entry.name)].append(entry.id)
-        self._unknown: dict[str, None] = {}
+        self._unknown: dict[str, Path | None] = {}
+        self.reading: Path | None = None
 
     @property
     def added(self) -> tuple[str, ...]:
@@ -166,7 +168,7 @@ class ClassNames:
             self._ids[name] = added
             self._folded[folded].append(added)
             return added
-        self._unknown[name] = None
+        self._unknown.setdefault(name, self.reading)
         return BACKGROUND
 
     @property
@@ -188,8 +190,9 @@ class ClassNames:
             close = difflib.get_close_matches(fold(name), list(self._folded), n=1)
             known = self._names[self._folded[close[0]][0] - 1] if close else ""
             texts.append(quote(name) + (f" (did you mean {quote(known)}?)" if known else ""))
+        where = next(iter(self._unknown.values()))
         raise InputError(
-            f"unknown class {join_first(texts, 5)}",
+            f"{'' if where is None else f'{where}: '}unknown class {join_first(texts, 5)}",
             "Rename it in the labelling tool, or add it to the run with argument `add_classes`. "
             f"The classes are: {join_first(self._names, 20)}.",
         )

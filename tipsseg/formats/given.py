@@ -27,6 +27,7 @@ from tipsseg.formats.source import Source
 from tipsseg.regions.naming import NamedRegions, Regions
 from tipsseg.regions.objects import ancestors, follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
+from tipsseg.util.files import is_folder
 from tipsseg.util.text import fold
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, listed_classes, make_vocabulary, parse_background
 
@@ -319,5 +320,6 @@ def _named_classes(labels: Path) -> list[ClassSpec]:
         return _listed(labels, names)
     raise UsageError(
         f"{labels} does not name its classes",
-        'Write a classes.json into it: {"classes": [{"id": 1, "name": "tree"}, {"id": 2, "name": "car"}]}',
+        f"{'Write a classes.json into it' if is_folder(labels) else 'Pass a folder that has it, and a classes.json'}: "
+        '{"classes": [{"id": 1, "name": "tree"}, {"id": 2, "name": "car"}]}',
     )

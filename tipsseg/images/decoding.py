@@ -216,7 +216,9 @@ class OpenImage:
         """Return remarks on file content that the upright picture does not show."""
         ranges = cast(tuple[tuple[int, int], ...], upright.getextrema()) if self.deep else ()
         dark = self.deep and all(high <= _TWELVE_BITS for _, high in ranges)
-        return (*(("dark",) if dark else ()), *(("pages",) if self.pages else ()))
+        foreign = self.deep or self.picture.format == "GIF" or self.picture.mode == "CMYK"
+        found: dict[Remark, bool] = {"dark": dark, "pages": self.pages, "labelme": foreign}
+        return tuple(remark for remark, holds in found.items() if holds)
 
     def decode(self) -> Image.Image:
         """Decode the pixels. Raise ImageError if that fails or takes more than DECODE_SECONDS.

@@ -239,7 +239,7 @@ class LabelOptions(OptionRecord):
     # fmt: off
     mode: Mode = option("slide", group=MODEL, rare=True,
         help="slide: overlapping windows of the model's size; whole: the whole image at once.")
-    short_side: int | None = option(None, metavar="PIXELS", group=MODEL, rare=True, min=1,
+    short_side: int | None = option(None, metavar="PIXELS", group=MODEL, min=1,
         help="Resize the shorter side to this many pixels.  [default: the model's own size]")
     min_confidence: float = option(0.0, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
         help="Write pixels below this confidence as 255 (ignored).")
@@ -328,7 +328,7 @@ class FileOptions(OptionRecord):
     # fmt: off
     instances: Instances = option(None, group=FILES, rare=True,
         help="One object per connected component, or per class.  [default: as already in the folder, or component]")
-    min_area: MinArea = option(None, metavar="AREA", group=FILES, rare=True, check=parse_min_area,
+    min_area: MinArea = option(None, metavar="AREA", group=FILES, check=parse_min_area,
         help='Omit smaller objects from formats that list objects: pixels, or a percentage of the image such as "0.1%".  '
         "[default: as already in the folder, or 1]")
     png_mode: PngMode = option("L", group=FILES, rare=True,

@@ -73,7 +73,7 @@ class ComputeOptions(OptionRecord):
         help="Model id (l14, b14, so400m14, g14, tiny), or a folder in the Hugging Face layout.")
     device: str = option("auto", metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"), check=device_name,
         help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
-    dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, rare=True, check=dtype_name,
+    dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, check=dtype_name,
         help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX instructions, else float32. int8 is for CPUs "
         "without AMX: fast, and labels differ slightly.")
     batch_size: int = option(8, metavar="N", group=MODEL, rare=True, min=1,
@@ -116,7 +116,7 @@ class OutputOptions(OptionRecord):
         help="Start over: remove the files of earlier runs from the output folder, except edited files such as corrected masks.")
     replace_edited: bool = option(False, group=FILES, rare=True,
         help="Also relabel images whose files were edited by hand, overwriting the edits.")
-    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
+    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, check=parse_shard,
         help="Label only part I of N parts, for several processes or machines; see tipsseg merge. auto reads the part from Slurm, "
         "SkyPilot, torchrun or Open MPI.")
     # fmt: on
@@ -202,7 +202,7 @@ class ImageOptions(OptionRecord):
     # fmt: off
     limit: int | None = option(None, metavar="N", group=IMAGES, min=1,
         help="Process only the first N images; argument `sample` picks N at random.")
-    sample: int | None = option(None, metavar="N", group=IMAGES, rare=True, min=1,
+    sample: int | None = option(None, metavar="N", group=IMAGES, min=1,
         help="Process a random subset of N images (fixed seed); argument `limit` takes the first N.")
     every: Every | None = option(None, metavar="N|SECONDS", group=IMAGES, check=parse_every,
         help="Interval of the frames to take from videos: 10 for every tenth frame, 1s for one per second.")

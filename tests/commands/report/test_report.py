@@ -175,6 +175,17 @@ def test_an_image_that_is_gone_leaves_its_labels(out: Path) -> None:
     assert report(out) == 0
 
 
+def test_images_that_moved_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = {f"{number}.png": B for number in range(9)}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, formats=("png",))
+    (tmp_path / "imgs").rename(tmp_path / "moved")
+    assert make_report(tmp_path / "out", None, None, 2, Progress(quiet=True, results=False)) == 9
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "0.png: no such file, like 8 more images (Set the folder of the images" in line
+    assert make_report(tmp_path / "out", None, tmp_path / "moved", 2, Progress(quiet=True, results=False)) == 0
+
+
 def test_failures_of_the_run_come_last(out: Path) -> None:
     with closing(State(out)) as state:
         state.fail(Failure(image="c.png", path="/c.png", reason="not an image", hint=""))

@@ -46,7 +46,7 @@ class Auditing:
     coco: Path | None = option(None, metavar="FILE", group=FILES,
         help="Also write the findings as a COCO file, for CVAT and FiftyOne.")
     label_studio: Path | None = option(None, metavar="FILE", group=FILES,
-        help="Also write the findings as a task list of Label Studio.")
+        help="Also write the findings as a task list of Label Studio, and its interface beside it, with the suffix .xml.")
     null: bool = option(False, short="0", group=IMAGES, rare=True,
         help="Separate the list on stdin with NUL instead of newlines.")
     quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
@@ -64,7 +64,7 @@ def audit(
     ] = None,
 ) -> int:
     """List labels that the model doubts, and things without a label."""
-    from tipsseg.commands.audit import audit_images, refuse_existing, write_coco, write_label_studio
+    from tipsseg.commands.audit import audit_images, interface_of, refuse_existing, write_coco, write_label_studio
     from tipsseg.commands.inputs import Ignored
     from tipsseg.formats.given import classes_of_labels
     from tipsseg.run.spec import RunSpec
@@ -77,6 +77,8 @@ def audit(
     files = [(write, file) for write, file in written if file is not None]
     for _, file in files:
         refuse_existing(file)  # before the images are labelled
+    if auditing.label_studio is not None:
+        refuse_existing(interface_of(auditing.label_studio))
     named = question.classes or question.vocab
     vocabulary = classes_of_labels(
         auditing.labels, values.parse_question(question)[0] if named else None, question.background

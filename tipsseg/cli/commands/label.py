@@ -39,7 +39,7 @@ Examples:
   tipsseg label photos/ --classes "panda,tree"
   tipsseg label a.jpg b.png -c sky -c "salt, pepper" --format png,yolo -o out
   tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
-  find photos -name '*.jpg' -print0 | tipsseg label -0 - -c "car,road"
+  find photos -name '*.jpg' | tipsseg label - -c "car,road"
   tipsseg label photos/ -c panda --jsonl | jq -r 'select(.classes!=[]).path'
   tipsseg label photos/ -c panda --shard 3/8       (part 3 of 8)
   tipsseg label photos/ --from labels/run.json -o again
@@ -64,7 +64,7 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeating:
     # fmt: off
-    from_run: Path | None = option(None, flag="from", metavar="FILE|DIR", group=WHAT, rare=True,
+    from_run: Path | None = option(None, flag="from", metavar="FILE|DIR", group=WHAT,
         help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.")
     # fmt: on
 

@@ -177,6 +177,7 @@ class Planner:
         path, before = image.mask, digest_of(image.mask)  # before it is read: a later edit is kept
         current = image.current()
         old, recorded = current.labels.labels, current.entry.correction
+        self.names.reading = source_image.where
         with image_errors(source_image.where):
             new = source_image.read(old.shape)
             content = new.digest(exact=self.options.exact)

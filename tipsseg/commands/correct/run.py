@@ -251,8 +251,10 @@ def _match(
             )
         raise InputError(
             f"{source}: " + (f"the run has no image {_join(missing)}" if missing else "no corrected images"),
-            "An image matches if its path ends with the name in the corrections, or the name ends with its path; suffixes may "
-            "differ. Label Studio exports submitted annotations, not predictions.",
+            "Label Studio exports submitted annotations, not predictions."
+            if not missing
+            else "An image matches if its path ends with the name in the corrections, or the name ends with its path; suffixes may "
+            "differ.",
         )
     for ignored, reason in (
         (missing, f" not in the run: {_join(missing)}"),

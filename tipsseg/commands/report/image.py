@@ -42,6 +42,9 @@ _IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
 
 _HEAD = b"// "
 
+#: The hint for an image that is not where the run found it.
+MOVED = "Set the folder of the images with argument `images`."
+
 Record = Mapping[str, object]
 
 
@@ -142,7 +145,7 @@ class ImageMaker:
         path = image.path(self.images)
         fault: ImageError | None = None
         if not exists(path):
-            fault = ImageError(path, absence(path), "Set the folder of the images with argument `images`.")
+            fault = ImageError(path, absence(path), MOVED)
         elif not matches(image.entry.input, path):
             fault = ImageError(path, "changed since it was labelled", "Label it again.")
         current = image.current()

@@ -22,9 +22,9 @@ from tipsseg.commands.inputs import check_image_root
 from tipsseg.commands.notes import list_counts
 from tipsseg.commands.progress import Progress
 from tipsseg.commands.rank import ReviewOrder
-from tipsseg.commands.report.image import ImageMaker, Place, Record, failed_record, image_key
+from tipsseg.commands.report.image import MOVED, ImageMaker, Place, Record, failed_record, image_key
 from tipsseg.commands.report.pictures import script
-from tipsseg.errors import FeatureFileError, InputError, OutputError
+from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.formats.given import LabelSource
@@ -211,7 +211,7 @@ class _Drawn:
 def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress) -> _Drawn:
     """Draw the images of runs, and note those that cannot be read."""
     review, totals, counts = ReviewOrder(), TotalsSum(maker.classes), Counter[str]()
-    hashes, unreadable = dict[str, str | None](), dict[str, Record]()
+    hashes, unreadable, moved = dict[str, str | None](), dict[str, Record](), list[ImageError]()
     images = (image for run in runs for image in run.images())
     try:
         with closing(map_in_order(jobs, maker.make, images)) as results:
@@ -221,7 +221,9 @@ def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress)
                 hashes[entry.image] = entry.input.sha256
                 totals.add(entry.summary)
                 counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
-                if result.error is not None:
+                if result.error is not None and result.error.hint == MOVED:
+                    moved.append(result.error)
+                elif result.error is not None:
                     progress.error(result.error)
                 if result.record["state"] == "failed":
                     unreadable[entry.image] = result.record
@@ -230,6 +232,9 @@ def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress)
         done = pluralize(counts["drawn"] + counts["unchanged"], "image")
         interrupt.add_note(f"{done} done; run the same command to resume")
         raise
+    if moved:
+        more = f", like {pluralize(len(moved) - 1, 'more image')}" if len(moved) > 1 else ""
+        progress.error(ImageError(moved[0].path, moved[0].reason + more, MOVED))
     order = sorted(review.names(), key=unreadable.__contains__)  # a stable sort
     return _Drawn(order=order, hashes=hashes, unreadable=unreadable, totals=totals, counts=counts)
 
