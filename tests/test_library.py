@@ -331,7 +331,7 @@ def test_an_image_that_cannot_be_read_is_an_item_if_that_is_asked_for(model: Mod
     images: list[str | Path | np.ndarray[Any, Any]] = [
         PANDA,
         tmp_path / "gone.png",
-        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((5, 4, 2), np.uint8),
         str(DESERT),
     ]
     first, gone, odd, last = labeller.label_many(images, errors="yield")
@@ -365,9 +365,16 @@ def test_the_model_labels_by_itself(model: Model, result: LabelMap, monkeypatch:
         match=r"Model\.label\(\) got an unexpected keyword argument 'min_confidense'\. Did you mean 'min_confidence'\?",
     ):
         model.label(DESERT, classes, min_confidense=0.5)  # type: ignore[call-arg]
-    with pytest.raises(tipsseg.errors.InputError) as caught:
-        model.label(np.zeros((3, 60, 90), np.uint8), classes)
-    assert caught.value.hint == "Move the channels last: image.transpose(1, 2, 0)."
+    pixels = np.asarray(Image.open(DESERT).convert("RGB"))
+    channels_first = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    assert np.array_equal(model.label(channels_first, classes), model.label(pixels, classes))
+    assert np.array_equal(tipsseg.label(pixels, classes, model="tiny", device="cpu"), result)
+
+
+def test_other_libraries_take_the_labels() -> None:
+    result = tipsseg.label(DESERT, ["cactus", "sky"], model="tiny", device="cpu")
+    assert np.array_equal(torch.as_tensor(result).numpy(), result.labels)
+    assert np.array_equal(np.asarray(Image.fromarray(np.asarray(result))), result.labels)
 
 
 # What programs pass: a name, the keywords of a labeller, and the options that they make.

@@ -2,6 +2,8 @@
 
     import tipsseg
 
+    tipsseg.label("photo.jpg", ["panda/leg", "tree"])   # the labels of one image, by the default model
+
     model = tipsseg.load("l14")                         # "tiny" is a demo model that needs no download
     result = model.label("photo.jpg", ["panda/leg", "tree"], min_confidence=0.5)
 
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from tipsseg.labelling.features import Features as Features
     from tipsseg.labelling.labeller import Labeller as Labeller
     from tipsseg.labelling.model import Model as Model
+    from tipsseg.labelling.model import label as label
     from tipsseg.labelling.model import load as load
     from tipsseg.options import LabelOptions as LabelOptions
     from tipsseg.vocabulary.files import read_vocabulary as read_vocabulary
@@ -68,7 +71,7 @@ _LAZY = {
     "label_map": ("LabelMap",),
     "labelling.features": ("Features",),
     "labelling.labeller": ("Labeller",),
-    "labelling.model": ("Model", "load"),
+    "labelling.model": ("Model", "label", "load"),
     "options": ("LabelOptions",),
     "vocabulary.files": ("read_vocabulary",),
     "vocabulary.vocabulary": ("ClassSpec", "Vocabulary", "make_vocabulary"),

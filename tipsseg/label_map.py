@@ -89,6 +89,13 @@ class LabelMap:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.labels, dtype=dtype, copy=copy)
 
+    def __dlpack__(self, **keywords: Any) -> Any:
+        """Return the labels for other libraries: `torch.as_tensor(result)` is [H, W]."""
+        return self.labels.__dlpack__(**keywords)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.labels.__dlpack_device__()
+
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""

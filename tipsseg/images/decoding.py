@@ -61,7 +61,7 @@ _GEOTIFF = (33922, 34264)
 _GEOJP2, _HEADER = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), 1 << 16
 
 #: The address of an image (a path, a URL, or a member of an archive such as "shard.tar/a.jpg"), a file open in binary mode, a
-#: Pillow image of any mode, or pixels uint8 [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey.
+#: Pillow image of any mode, or pixels uint8 [H, W, 3] or [3, H, W] RGB, [H, W, 4] or [4, H, W] RGBA, or [H, W] grey.
 ImageInput = str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
 
 
@@ -127,12 +127,12 @@ def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS, stretch: Stretch
         accepted = "an address, an open file, a Pillow image or an array"
         raise InputError(f"an image must be {accepted}, not {type(image).__name__}", 'For example: label("photo.jpg").')
     image = np.asarray(image)  # arrays of torch and other libraries
+    if image.ndim == 3 and image.shape[0] in (3, 4) and image.shape[2] not in (3, 4):
+        image = np.ascontiguousarray(image.transpose(1, 2, 0))  # as torch has them
     channels_last = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
     if not channels_last or image.dtype != np.uint8 or 0 in image.shape:
-        kinds = "uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey"
+        kinds = "uint8, [H, W, 3] or [3, H, W] RGB, [H, W, 4] or [4, H, W] RGBA, or [H, W] grey"
         hint = "Convert floats from 0 to 1 with (image * 255).astype(numpy.uint8), or pass a Pillow image of any mode."
-        if not channels_last and image.ndim == 3 and image.shape[0] in (3, 4):
-            hint = "Move the channels last: image.transpose(1, 2, 0)."
         raise InputError(f"an image array must be {kinds}, got {list(image.shape)} {image.dtype}", hint)
     return upright_image(Image.fromarray(image), stretch)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -147,6 +148,41 @@ class Model:
         options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales), stretch=stretch)
         upright = to_upright(image, check_whole_number("argument `max_pixels`", max_pixels), options.stretch)
         return encode_prepared(self.backbone, view_of(self.backbone, options).prepare(upright))
+
+
+@lru_cache(maxsize=1)
+def _load_once(model: str | Path, device: str) -> Model:
+    return load(model, device=device)
+
+
+@with_keywords(LabelKeywords, LabelOptions)
+def label(
+    image: ImageInput,
+    classes: Classes,
+    *,
+    model: str | Path = "l14",
+    device: str = "auto",
+    **keywords: Unpack[LabelKeywords],
+) -> LabelMap:
+    """Label one image. The model stays in memory for the next call.
+
+        tipsseg.label("photo.jpg", ["panda leg", "tree"])
+
+    For many images use `tipsseg.label_folder`, or `tipsseg.load` and `Model.labeller`.
+
+    Args:
+        image: See `Model.label`.
+        classes: See `Model.label`.
+        model: An id in weights.lock, or a folder, see `load`.
+        device: See `load`.
+
+    Returns:
+        The labels of the image.
+
+    Raises:
+        TipssegError: See `load` and `Model.label`.
+    """
+    return _load_once(model, device).label(image, classes, **keywords)
 
 
 def load(
