@@ -366,7 +366,7 @@ def test_the_model_labels_by_itself(model: Model, result: LabelMap, monkeypatch:
     ):
         model.label(DESERT, classes, min_confidense=0.5)  # type: ignore[call-arg]
     pixels = np.asarray(Image.open(DESERT).convert("RGB"))
-    channels_first = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    channels_first: Any = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     assert np.array_equal(model.label(channels_first, classes), model.label(pixels, classes))
     assert np.array_equal(tipsseg.label(pixels, classes, model="tiny", device="cpu"), result)
 

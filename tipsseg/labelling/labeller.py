@@ -192,8 +192,8 @@ class Labeller:
         Args:
             image: An address (a path, a URL, or a member of a file such as "shard.tar/a.jpg"), a file open in binary mode, a Pillow
                 image (turned upright by its EXIF orientation), pixels uint8 RGB [H, W, 3] or [3, H, W], RGBA [H, W, 4] or
-                [4, H, W], or grey [H, W], or the features from `Model.encode`. Features can be labelled several times without encoding the
-                image again.
+                [4, H, W], or grey [H, W], or the features from `Model.encode`. Features can be labelled several times without
+                encoding the image again.
             guide: The encoded image, if `image` is features. Refinement needs its colours.
             regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none; masks [R, H, W] or [R, 1, H, W]
                 of bool; or a list of masks or of SAM's records. Smaller masks are on top. Pixels outside are labelled as without
