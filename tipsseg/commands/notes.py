@@ -315,7 +315,7 @@ class Reporter:
         progress: Prints results and notes.
         counts: The results so far; `labelled` counts the images that this run labelled.
         began: The time.monotonic() at which labelling began.
-        shown: The first overlay, unless lines of JSON are printed.
+        shown: The first overlay with the most classes, unless lines of JSON are printed.
     """
 
     def __init__(self, progress: Progress, *, jsonl: bool = False) -> None:
@@ -323,6 +323,7 @@ class Reporter:
         self.progress, self.counts = progress, Counts()
         self.began = time.monotonic()
         self.shown: Path | None = None
+        self._most = -1
         self._jsonl = jsonl
         self._failed = set[Path]()
 
@@ -365,5 +366,7 @@ class Reporter:
             record = image_summary(result.ref, result.entry.summary, result.files, result.reason)
             self.progress.text(json_bytes(record).decode() + "\n")
         else:
-            self.shown = self.shown or result.files.get(Overlay.name)
+            number = len(result.entry.numbers.classes)
+            if Overlay.name in result.files and number > self._most:
+                self.shown, self._most = result.files[Overlay.name], number
             self.progress.results(path for path in result.files.values() if path.exists())
