@@ -129,7 +129,7 @@ USAGE = {
     "a limit of nothing": (
         ["-c", "a", "--retry-failed", "--limit", "2"],
         2,
-        "Error: --limit and --sample need images\nHint: Remove them, or name images.\n",
+        "Error: --limit needs images with --retry-failed\nHint: Name images, or remove it.\n",
     ),
     "no images": (
         ["-c", "a"],

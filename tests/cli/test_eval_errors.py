@@ -58,7 +58,7 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
     ),
     "no truth for an image": (
         "missing", ["--gt", "gt", *MODEL], 1,
-        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\nHint: A truth mask has the relative",
+        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\nHint: Give each truth mask",
     ),
     "truth and images in one folder": (
         "masks", ["gt", "--gt", "gt", "-c", "panda,tree"], 1, "Error: gt/a.png would be its own truth\n",

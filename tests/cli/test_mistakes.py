@@ -280,7 +280,7 @@ def test_where_all_images_failed_the_folder_says_why(
     ("arguments", "told"),
     [
         (["out"], "out is an output folder. Its own files are not labelled"),
-        (["out/masks"], "out/masks has files that tipsseg wrote for the run in out"),
+        (["out/masks"], "out/masks has pictures that tipsseg wrote for out"),
         (["photos", "-o", "photos"], "photos is also the output folder"),
     ],
 )

@@ -261,7 +261,7 @@ def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: P
     ("arguments", "message"),
     [
         (["--stretch", "98,2"], "not a pair of percentiles"),
-        (["-f", "geotiff,png", "--bands", "1"], "needs formats of rasters alone"),
+        (["-f", "geotiff,png", "--bands", "1"], "works only without other formats"),
         (["-f", "geotiff", "--bands", "1,2"], "neither one band nor three"),
         (["-f", "geotiff", "--ground-resolution", "0"], "must be above 0"),
         (["-f", "geotiff", "--dissolve"], "needs polygons"),
@@ -380,6 +380,8 @@ def test_labels_of_whole_images_become_masks_and_polygons_with_coordinates(comma
         (each["category_id"], each["area"]) for each in coco
     ]
     assert all(each["score"] > 0 for each in polygons)
+    dropped = command("convert", out, "--drop", "coco")
+    assert dropped.code == 0, dropped.err
     edited = np.asarray(Image.open(out / "masks/scene.png")).copy()
     edited[:50] = 2
     Image.fromarray(edited).save(out / "masks/scene.png")
@@ -387,6 +389,15 @@ def test_labels_of_whole_images_become_masks_and_polygons_with_coordinates(comma
     assert again.code == 0, again.err
     assert (read(out / "masks/scene.tif") == edited).all()
     assert "nothing wrong" in command("check", out).err
+
+
+def test_a_folder_of_images_does_not_become_one_of_rasters(command: Command, tmp_path: Path) -> None:
+    path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "coco").code == 0
+    assert command("convert", out, "-f", "geotiff").code == 0
+    ran = command("convert", out, "--drop", "coco")
+    assert (ran.code, "would make this a folder of rasters" in ran.err) == (2, True), ran.err
+    assert command("convert", out, "--drop", "coco,geotiff").code == 0
 
 
 def test_blocks_of_an_interrupted_run_have_what_the_next_one_needs(

@@ -884,7 +884,7 @@ def test_a_file_that_a_person_edited_stays_until_the_person_removes_it(
     assert not np.array_equal(labels_of(tmp_path), SCENE)
     said = Said()
     take_corrections(out, in_masks(export), said)
-    assert any("labels from before" in line and str(edited) in line for line in said.lines)
+    assert any("still shows older labels" in line and str(edited) in line for line in said.lines)
     assert edited.read_bytes() == mine
 
     edited.unlink()
@@ -899,7 +899,7 @@ def test_files_that_show_the_picture_follow_where_it_is(tmp_path: Path) -> None:
     said = Said()
     take_corrections(out, in_masks(export), said)
     assert not (out / "overlays/scene.jpg").exists()
-    assert any("1 image without files in overlay" in line for line in said.lines)
+    assert any("Did not write overlay of 1 image" in line for line in said.lines)
     assert (out / "overlays/a.jpg").read_bytes() == (export / "overlays/a.jpg").read_bytes()
     take(tmp_path, export / "masks", images=tmp_path / "moved")
     assert (out / "overlays/scene.jpg").read_bytes() != (export / "overlays/scene.jpg").read_bytes()

@@ -306,7 +306,7 @@ OBJECTS = {
     ),
     "label-studio: a rotated image": (label_studio({"image_rotation": 90}), "rotated in Label Studio"),
     "label-studio: two people": (label_studio({}, annotations=[{"result": []}] * 2), "2 annotations for one image"),
-    "label-studio: predictions alone": (label_studio({}, annotations=[]), "exports submitted annotations"),
+    "label-studio: predictions alone": (label_studio({}, annotations=[]), "submit the annotations first"),
     "yolo: an unknown class": (yolo("5 0 0 1 0 1 1"), "unknown class number 5"),
     "yolo: a box": (yolo("0 0.5 0.5 0.2 0.2"), "a box does not define pixels"),
     "yolo: an x without a y": (yolo("0 0 0 1 0 1"), "odd number of coordinates"),

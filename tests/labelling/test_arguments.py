@@ -52,7 +52,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "image, floats": (
         lambda model: loose.Labeller(model, ["a"]).label(np.zeros((5, 5, 3))),
-        "an image array must be uint8, [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey, got [5, 5, 3] float64",
+        "an image array must be uint8, [H, W, 3] or [3, H, W] RGB, [H, W, 4] or [4, H, W] RGBA, or [H, W] grey, got [5, 5, 3]",
     ),
     "classes, surrogate": (lambda _: make_vocabulary(["\udcff"]), "the name of class 1 is not UTF-8 text: '\\udcff'"),
     "errors, unknown": (

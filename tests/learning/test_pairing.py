@@ -106,7 +106,7 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "no truth": (
         lambda top: (refs_of(top, "a.jpg s/b.jpg"), make(top / "gt", "a.png"), "plain"),
         "no truth for {top}/s/b.jpg in {top}/gt: looked for s/b with one of .png .tif .tiff .bmp",
-        "A truth mask has the relative path",
+        "Give each truth mask the relative path",
     ),
     "no truth for three": (
         lambda top: (
@@ -116,12 +116,12 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
         ),
         "no truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds with one "
         "of .png .tif .tiff .bmp (and for 2 more images)",
-        "A truth mask has the relative path",
+        "Give each truth mask the relative path",
     ),
     "a JPEG of the truth's name": (
         lambda top: (refs_of(top, "a.b.png"), make(top / "gt", "other.png a.b.jpg"), "plain"),
         "no truth for {top}/a.b.png in {top}/gt: looked for a.b with one of .png .tif .tiff .bmp",
-        "A truth mask has the relative path or the file name of its image, and a lossless format",
+        "Give each truth mask the relative path or the file name of its image, and a lossless format",
     ),
     "two truths of one name": (
         lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "t/a.png s/a.tif"), "plain"),

@@ -187,6 +187,11 @@ def drop_formats(output: Path, names: Sequence[str], progress: Progress) -> int:
             if name == "png" or name in info.spec.label_names:
                 raise UsageError(f"{name} cannot be dropped: it holds the labels", "Drop another format.")
         formats = tuple(each for each in info.spec.formats if each not in names)
+        if formats and {*formats} <= {*RASTER_FORMATS} and not info.spec.is_raster:
+            left = ", ".join(formats)
+            raise UsageError(
+                f"{left} alone would make this a folder of rasters", "Drop it too, or keep another format."
+            )
         return replace(info, spec=replace(info.spec, formats=formats))
 
     with change_folder(without, output) as folder:

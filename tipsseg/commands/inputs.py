@@ -77,8 +77,11 @@ def check_choice(given: bool, options: ImageOptions) -> None:
         return
     if not options.retry_failed:
         raise UsageError("no images given", "Name images or folders, or write - to read a list from stdin.")
-    if options.limit is not None or options.sample is not None:
-        raise UsageError("argument `limit` and argument `sample` need images", "Remove them, or name images.")
+    for name in ("limit", "sample"):
+        if getattr(options, name) is not None:
+            raise UsageError(
+                f"argument `{name}` needs images with argument `retry_failed`", "Name images, or remove it."
+            )
 
 
 def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
@@ -117,7 +120,9 @@ def _note_outputs(paths: Iterable[Path], output: Path | None, progress: Progress
         elif is_output(path):
             progress.note(f"{path} is an output folder. Its own files are not labelled: name the folder of the images.")
         elif run is not None and is_output(run):
-            progress.note(f"{path} has files that tipsseg wrote for the run in {run}, which are not photographs.")
+            progress.note(
+                f"{path} has pictures that tipsseg wrote for {run}. They are labelled too: name the folder of the images."
+            )
 
 
 def found_images(

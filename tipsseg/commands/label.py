@@ -233,16 +233,16 @@ def keep_coordinates(info: RunInfo, images: Images, progress: Progress, *, forma
         try:
             raster.check()
         except UsageError as error:
-            progress.note(f"{lost}, but {error.message}. {error.hint}")
+            progress.note(f"The coordinates of {first.name} are not stored, because {error.message}. {error.hint}")
             return info
         progress.note(
-            f"{first.name} has coordinates: it is labelled at its own pixels, in the format geotiff. "
-            f"{', '.join(spec.formats)} need argument `formats`."
+            f"{first.name} has coordinates: it is labelled at its own pixels, in the format geotiff. To write "
+            f"{', '.join(spec.formats)} instead, use argument `formats`."
         )
         return replace(info, spec=raster)
     progress.note(
-        f"{lost}, and is labelled like a photograph, resized for the model. The format geotiff alone keeps its pixels and its "
-        f"coordinates; to add coordinates to these labels, run tipsseg convert {shell_word(str(spec.output))} --format geotiff"
+        f"{lost}. It is resized for the model like a photograph; argument `formats`=geotiff labels it at its own pixels. To add "
+        f"only the coordinates, run: tipsseg convert {shell_word(str(spec.output))} --format geotiff"
     )
     return info
 

@@ -140,7 +140,7 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     """Note what became of the derived files of a folder."""
     word = shell_word(str(folder.path))
     if settled.adopted:
-        progress.note(f"{pluralize(settled.adopted, 'mask')} changed by hand.")
+        progress.note(f"Kept {pluralize(settled.adopted, 'mask')} changed by hand.")
     kept = {*folder.refused, *settled.edited}
     formats = [
         name
@@ -159,13 +159,12 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     if settled.stale:
         names = join_first([str(path) for path in settled.stale], _MAX_NAMES)
         hint = "" if folder.info.spec.is_raster else "; remove them to write them anew"
-        progress.note(
-            f"{pluralize(len(settled.stale), 'file')} with labels from before the last changes, {names}{hint}."
-        )
+        shows = "shows" if len(settled.stale) == 1 else "show"
+        progress.note(f"{pluralize(len(settled.stale), 'file')} still {shows} older labels: {names}{hint}.")
     if lacking := settled.without_picture:
         images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
         progress.note(
-            f"{images} without files in {names}, because the picture is missing or has changed. With it, run: "
+            f"Did not write {names} of {images}: the picture is missing or has changed. Restore it, and run: "
             f"tipsseg convert {word} --format {names} --images FOLDER"
         )
     note_polygon_quality(progress, settled.quality)
@@ -270,7 +269,7 @@ def note_formats(
     single = [name for name in formats if not FORMATS[name].multi_part_objects]
     if single and options.instances == "class":
         progress.note(
-            f"{' and '.join(single)} cannot store objects of several parts, so every part of a class becomes an object."
+            f"{' and '.join(single)} cannot store objects of several pieces, so every piece of a class becomes an object."
         )
     if any("thumbnail" in FORMATS[name].needs for name in formats):
         from tipsseg.util.lettering import find_undrawable

@@ -107,7 +107,8 @@ def _read_shape(annotation: object, kind: str, class_id: int, size: Size) -> Sha
         raise ValueError(f"unsupported type {short(kind)}")
     points = parse_floats(list(take(annotation, "points", list)))
     if len(points) % 2 or (kind == "ellipse" and len(points) != 4):
-        raise ValueError(f"the points of {'an ellipse' if kind == 'ellipse' else 'a polygon'} must be pairs of x and y")
+        wanted = "an ellipse must have 4 numbers" if kind == "ellipse" else "a polygon must have pairs of x and y"
+        raise ValueError(f"{wanted} as `points`")
     corners = points.reshape(-1, 2)
     if kind == "ellipse":  # between two corners
         (left, top), (right, bottom) = corners.tolist()

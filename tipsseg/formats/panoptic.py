@@ -102,7 +102,7 @@ def _read_images(source: Source, name: str, value: Mapping[str, Any], names: Cla
         for image, annotations in group_by_image(value):
             file_name = image["file_name"]
             if len(annotations) != 1:
-                raise ValueError(f"{len(annotations)} pictures of {short(file_name)}, not one")
+                raise ValueError(f"{short(file_name)} has {len(annotations)} entries in `annotations`, not one")
             picture = take(annotations[0], "file_name", str)
             places = (PurePosixPath(name).with_suffix("") / picture, PurePosixPath(name).parent / picture)
             found = [place for place in map(str, places) if source.has(place)] or source.find_name(picture)

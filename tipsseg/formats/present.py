@@ -172,7 +172,7 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, obje
     try:
         rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
         if not {"image", "file_name"} & {*rows.fieldnames}:
-            raise ImageError(path, "no column `image`", "The first line names the columns: image,names")
+            raise ImageError(path, "no column `image`", "Name the columns in the first line: image,names")
         for row in rows:
             yield rows.line_num, row
     except csv.Error as error:

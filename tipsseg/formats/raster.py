@@ -84,7 +84,7 @@ def check_rasterio(formats: Iterable[str]) -> None:
     try:
         import rasterio  # noqa: F401
     except ImportError as error:
-        raise UsageError("formats of rasters need rasterio", "Install it: pip install 'tipsseg[geo]'") from error
+        raise UsageError("geotiff, geojson and gpkg need rasterio", "Install it: pip install 'tipsseg[geo]'") from error
 
 
 #: A function that reads all blocks again, from top to bottom, then from left to right.
@@ -270,14 +270,17 @@ def image_grid(path: Path, size: tuple[int, int], number_of_classes: int, max_pi
     Raise ImageError if rasterio does not open it, or its labels do not fit its grid.
     """
     from tipsseg.images.access import local_file
+    from tipsseg.images.decoding import open_header
     from tipsseg.images.raster import open_raster
+    from tipsseg.images.upright import orientation_of
 
     try:
+        with open_header(path, max_pixels) as image:
+            turned = orientation_of(image.picture) != 1
         with local_file(path) as file, open_raster(file, None, 1.0, None, max_pixels) as raster:
-            if raster.size != size:
-                raise ImageError(
-                    path, "its EXIF data turn it, but not its coordinates", "Leave out formats of rasters."
-                )
+            if turned or raster.size != size:
+                reason = "EXIF data turn this picture, so its labels do not fit its coordinates"
+                raise ImageError(path, reason, "Leave out geotiff, geojson and gpkg.")
             ignore = ignore_id(number_of_classes)
             return RasterGrid(size=size, transform=raster.transform, crs=raster.crs, epsg=raster.epsg, ignore=ignore)
     except OSError as error:
@@ -329,7 +332,9 @@ def _open_mask(path: Path) -> Iterator[Any]:
         with gdal(), rasterio.open(path, driver="GTiff") as mask:
             yield mask
     except RasterioError as error:
-        raise ImageError(path, "the mask cannot be read", "Label the image again.") from error
+        raise ImageError(
+            path, "the mask cannot be read", "Label the image again with argument `replace_edited`."
+        ) from error
 
 
 def polygon_features(

@@ -232,7 +232,7 @@ def _palette_of(dataset: Any) -> NDArray[np.uint8] | None:
 
 def _check(path: Path, dataset: Any, bands: Sequence[int] | None, max_pixels: int) -> None:
     if bands is not None and max(bands) > dataset.count:
-        raise ImageError(path, f"no band {max(bands)}: it has {dataset.count}", "Set argument `bands`.")
+        raise ImageError(path, f"no band {max(bands)}: it has {dataset.count}", f"Choose from 1 to {dataset.count}.")
     if dataset.gcps[0]:
         raise ImageError(
             path, "it has ground control points in place of a grid", "Compute its grid: gdalwarp IN OUT.tif."
@@ -257,8 +257,8 @@ def _scale(path: Path, dataset: Any, scale: float, ground_resolution: float | No
         reason = "it has no coordinate system" if dataset.crs is None else "its coordinate system is not projected"
         raise ImageError(
             path,
-            f"argument `ground_resolution` needs lengths, but {reason}",
-            "Set argument `scales` to a factor of the pixel size, or project the raster: gdalwarp.",
+            f"argument `ground_resolution` cannot be used: {reason}",
+            "Use argument `scales` instead, a factor of the pixel size, or project the raster: gdalwarp.",
         )
     a, b, _, d, e, _ = tuple(dataset.transform)[:6]
     own = float(np.sqrt(np.hypot(b, e) * np.hypot(a, d)))

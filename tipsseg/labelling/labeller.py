@@ -199,7 +199,7 @@ class Labeller:
                 of bool; or a list of masks or of SAM's records. Smaller masks are on top. Pixels outside are labelled as without
                 regions.
             names: The names of the classes that may be in the image. They compete with each other and the background; a whole
-                brings its parts, and a part its whole. None: all classes.
+                allows its parts, and a part its whole. None: all classes.
 
         Returns:
             The labels of the image.

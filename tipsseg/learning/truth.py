@@ -306,7 +306,7 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)[-len(layout.kinds) :]))
         raise InputError(
             f"no truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
-            "A truth mask has the relative path or the file name of its image, and a lossless format. Check the folder of the "
+            "Give each truth mask the relative path or the file name of its image, and a lossless format. Check the folder of the "
             "truth masks; leave out images without one; or select the benchmark with argument `layout`.",
         )
     return pairs

@@ -250,7 +250,7 @@ class LabelOptions(OptionRecord):
     scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL, check=check_scales,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
     stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=MODEL, rare=True, check=check_stretch,
-        help="Stretch the contrast: percentiles of each band that become black and white, for example 2,98, for images of 16 bits.")
+        help="Stretch the contrast, such as of dark 16-bit images: percentiles of each band that become black and white (2,98).")
     # fmt: on
 
     __repr__ = short_repr

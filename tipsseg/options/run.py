@@ -145,10 +145,10 @@ class RegionOptions(OptionRecord):
     regions_only: bool = option(False, group=WHAT, rare=True,
         help="Make pixels outside all regions background.  [default: label them as without regions]")
     present: Path | None = option(None, metavar="folders|FILE", group=WHAT,
-        help="What is in each image, so that only those classes compete: the nearest folder with the name of a class, or a CSV or "
-        "JSONL file with image and names, or caption.")
+        help="Let only the classes in each image compete: its nearest folder named like a class, or a CSV or JSONL file with image "
+        "and names or caption.")
     strict: bool = option(False, group=WHAT, rare=True,
-        help="Fail images whose names are unknown.  [default: there, all classes compete]")
+        help="Fail images without names in argument `present`.  [default: let all classes compete in them]")
     # fmt: on
 
 
@@ -169,10 +169,10 @@ class RasterOptions(OptionRecord):
 
     # fmt: off
     bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, rare=True, check=_band_numbers,
-        help="Bands for red, green and blue, or one for grey, from 1.  [default: 1,2,3, or 1]")
+        help="Red, green and blue band, or one grey band, counted from 1.  [default: the first three, or the first]")
     ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True, above=0, max=1e9,
         hint="For example: 0.5.",
-        help="Side of a pixel of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
+        help="Pixel size of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
     dissolve: bool = option(False, group=RASTERS, rare=True,
         help="Join polygons across blocks of 2,048 pixels, with the labels of the whole raster in memory.")
     # fmt: on
@@ -208,7 +208,7 @@ class ImageOptions(OptionRecord):
         help="Interval of the frames to take from videos: 10 for every tenth frame, 1s for one per second.")
     retry_failed: bool = option(False, group=IMAGES, rare=True,
         help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
-        "options of that run.")
+        "options of the earlier run.")
     # fmt: on
 
     def __post_init__(self) -> None:

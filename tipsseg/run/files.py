@@ -89,8 +89,8 @@ class Files:
             return "gone"
         if row is None:
             return "foreign"
-        if stat.S_ISLNK(status.st_mode):
-            return "edited"
+        if stat.S_ISLNK(status.st_mode):  # as earlier versions linked images
+            return "ours" if row.digest == LINK else "edited"
         if row.pending is None and (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns):
             return "ours"
         digest = digest_of(path)  # "" if it is not a regular file

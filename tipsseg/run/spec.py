@@ -211,8 +211,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             for name, (item, _) in options_of(RasterOptions).items():
                 if getattr(self.raster, name) != item.default:
                     raise UsageError(
-                        f"argument `{name}` needs formats of rasters alone",
-                        f"Use {', '.join(RASTER_FORMATS)} as formats.",
+                        f"argument `{name}` works only without other formats than {', '.join(RASTER_FORMATS)}",
+                        "Leave out the others, or the argument.",
                     )
             return
         options = self.options

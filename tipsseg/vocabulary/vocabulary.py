@@ -236,8 +236,8 @@ def make_vocabulary(
         classes: Names, ClassSpecs, or a dict of names with their synonyms, in the order of their ids 1..N. Negative classes get no
             id. Names are trimmed, and underscores become spaces. In a name, but not in that of a ClassSpec, a slash separates a
             whole from its part, as in "panda/hind leg". A whole that is not in the list is added at its end.
-        background: "auto" for general background phrases without class synonyms (equal words are dropped here, other synonyms
-            once a model is loaded); "none" to assign every pixel to a class; or a list of phrases.
+        background: "auto" for general background phrases: those that equal a class phrase are dropped now, those close to one
+            when a model is loaded; "none" to assign every pixel to a class; or a list of phrases.
         templates: Prompt templates with one `{}` for the phrase.
         source: The name of the vocabulary in records.
 

@@ -307,8 +307,8 @@ def test_labels_and_doubts_of_other_images_are_noted(
     progress = Progress(quiet=False)
     assert make_report(out, None, None, 1, progress, labels=tmp_path / "others", doubts=doubts) == 0
     err = capsys.readouterr().err
-    for name in ("other labels", "doubts"):
-        assert f"No image of the run has {name}. They are matched by the names of the images." in err
+    for name in ("other labels have", "doubts name"):
+        assert f"{name} no image of this run." in err
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"image": "b.jpg", "kind": "class", "score": 0.5, "bbox": [1, 2, 3]}'])

@@ -78,7 +78,7 @@ function loadChunk(index) {
 }
 
 function missing(file) {
-  byId("about").textContent = `${file} is missing. Write the page again: tipsseg report`;
+  byId("about").textContent = `${file} is missing. Write the page again: tipsseg report ${shellWord(page.run.name)}`;
 }
 
 /** Quote a word for a shell. */

@@ -110,7 +110,7 @@ const statistics = {
       const score = element("td", { textContent: each.iou === null ? "" : percent(each.iou) });
       return element("tr", {}, element("th", { scope: "row", textContent: each.name }), score, ...cells);
     });
-    const caption = element("caption", { textContent: "Each row shows the labels of one truth class. Shares below half a percent are hidden" });
+    const caption = element("caption", { textContent: "Each row shows how one truth class was labelled. Cells below half a percent are empty" });
     byId("truth").replaceChildren(
       element("p", { textContent: `Mean IoU ${percent(mean)}, pixel accuracy ${percent(accuracy)}` }),
       ...this.worst(),

@@ -251,7 +251,7 @@ def _match(
             )
         raise InputError(
             f"{source}: " + (f"the run has no image {_join(missing)}" if missing else "no corrected images"),
-            "Label Studio exports submitted annotations, not predictions."
+            "In Label Studio, submit the annotations first: predictions are not exported."
             if not missing
             else "An image matches if its path ends with the name in the corrections, or the name ends with its path; suffixes may "
             "differ.",

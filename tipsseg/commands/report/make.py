@@ -182,11 +182,10 @@ def _note_unmatched(
     refs: list[ImageRef], others: LabelSource | None, findings: Mapping[str, object], progress: Progress
 ) -> None:
     """Compare the images with the other labels and the doubts, and note those of other images only."""
-    hint = "They are matched by the names of the images."
     if others is not None and not others.names.expect(refs):
-        progress.note(f"No image of the run has other labels. {hint}")
+        progress.note("The other labels have no image of this run. Labels are matched by the names of images.")
     if findings and not findings.keys() & {ref.name for ref in refs}:
-        progress.note(f"No image of the run has doubts. {hint}")
+        progress.note("The doubts name no image of this run. Doubts are matched by the names of images.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
