@@ -24,12 +24,14 @@ class RoundTrip:
     steps   the format that is opened and how it is saved, for the README
     run     the function that opens and saves
     form    the format of the saved labels, if `correct` cannot detect it
+    whole   True for labels with one object a class, `--instances class`
     """
 
     tool: str
     steps: str
     run: Run
     form: str | None = None
+    whole: bool = False
 
 
 # ---- FiftyOne, with its database ----
@@ -61,6 +63,28 @@ def fiftyone_coco(file: str, *, crowd: bool = False) -> Run:
         return target / "labels.json"
 
     return run
+
+
+def fiftyone_yolo(out: Path, images: Path, target: Path) -> Path:
+    """Polylines of COCO's masks, whose holes become objects of YOLO."""
+    import fiftyone
+
+    fiftyone.config.show_progress_bars = False
+
+    dataset = fiftyone.Dataset.from_dir(
+        dataset_type=fiftyone.types.COCODetectionDataset,
+        data_path=str(images),
+        labels_path=str(out / "annotations.json"),
+        label_types="segmentations",
+        use_polylines=True,
+    )
+    dataset.export(
+        export_dir=str(target / "yolo"),
+        dataset_type=fiftyone.types.YOLOv5Dataset,
+        label_field="ground_truth",
+        split="train",
+    )
+    return target / "yolo"
 
 
 def fiftyone_masks(out: Path, images: Path, target: Path) -> Path:
@@ -214,6 +238,7 @@ ROUND_TRIPS = (
     RoundTrip("fiftyone", "`coco`; exported as `COCODetectionDataset`", fiftyone_coco("annotations.json")),
     RoundTrip("fiftyone", "`coco-polygon`; the same", fiftyone_coco("annotations-polygon.json")),
     RoundTrip("fiftyone", "`coco`; the same, with `iscrowd` 1", fiftyone_coco("annotations.json", crowd=True)),
+    RoundTrip("fiftyone", "`coco`, as polylines; exported as `YOLOv5Dataset`", fiftyone_yolo),
     RoundTrip("fiftyone", "`png`; exported as `ImageSegmentationDirectory` with `rel_dir`", fiftyone_masks),
     RoundTrip("supervision", "`coco`; `as_coco`", supervision_coco("annotations.json")),
     RoundTrip("supervision", "`coco-polygon`; `as_coco`", supervision_coco("annotations-polygon.json")),
@@ -242,6 +267,10 @@ ROUND_TRIPS = (
     RoundTrip(
         "datumaro", "CVAT: `cvat`, \"Convert masks to polygons\" off; exported as Segmentation mask 1.1",
         cvat("cvat", polygons=False, masks=True), "cvat",
+    ),
+    RoundTrip(
+        "datumaro", f"CVAT: `cvat` with `--instances class`, {_CONVERTED}; exported as COCO 1.0",
+        cvat("cvat", polygons=True, masks=False), whole=True,
     ),
     RoundTrip("labelme", "`labelme`; opened and saved; without GIF", labelme),
     RoundTrip("label-studio-sdk", "`label-studio`; all accepted, exported as JSON", label_studio),
