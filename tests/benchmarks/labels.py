@@ -358,7 +358,7 @@ def measure_seams(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[st
     names, side = [*CLOSED_LIST], model.backbone.native_size
     labeller = tipsseg.Labeller(model, tipsseg.make_vocabulary(names, "none"))
     same = [scene for scene in scenes if scene.truth.shape == scenes[0].truth.shape]
-    nines = [same[start : start + 9] for start in range(0, len(same) - 8, 9)]
+    nines = [same[start : start + 9] for start in range(0, len(same) - 8, 9)] or [(same * 9)[:9]]
     large = [draw_scene(FIRST_SEED + len(scenes) + index, 1200, 1600) for index in range(len(nines))]
     pictures = {
         "mosaics": [
