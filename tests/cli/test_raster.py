@@ -391,6 +391,23 @@ def test_labels_of_whole_images_become_masks_and_polygons_with_coordinates(comma
     assert "nothing wrong" in command("check", out).err
 
 
+def test_pictures_without_coordinates_have_places_in_pixels(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    exif = Image.Exif()
+    exif[274] = 6
+    picture = Image.fromarray(drawn(150, 200))
+    picture.save(tmp_path / "in/a.webp")
+    picture.save(tmp_path / "in/b.jpg", exif=exif)
+    picture.save(tmp_path / "in/c.gif")
+    out = tmp_path / "out"
+    assert command("label", tmp_path / "in", "-o", out, *OPTIONS, "-f", "png").code == 0
+    ran = command("convert", out, "-f", "geotiff,geojson")
+    assert (ran.code, "a.webp has no coordinates, like 2 more images" in ran.err) == (0, True), ran.err
+    for name in ("a", "b", "c"):
+        assert (read(out / f"masks/{name}.tif") == np.asarray(Image.open(out / f"masks/{name}.png"))).all()
+    assert command("label", tmp_path / "in", "-o", out, *OPTIONS).code == 0
+
+
 def test_a_folder_of_images_does_not_become_one_of_rasters(command: Command, tmp_path: Path) -> None:
     path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
     assert command("label", path, "-o", out, *OPTIONS, "-f", "coco").code == 0

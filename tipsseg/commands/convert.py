@@ -27,7 +27,7 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, FileOptions
 from tipsseg.run.entry import Entry, recorded_ref
 from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.names import refuse_shared
-from tipsseg.run.read import find_only, refuse_raster, refuse_shards, require_run, unlabelled_error
+from tipsseg.run.read import find_only, refuse_shards, require_run, unlabelled_error
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.run.state import State
@@ -72,8 +72,11 @@ def convert_folder(
 
     def with_formats(state: State) -> RunInfo:
         info = require_run(state)
-        if not {*formats} <= {*RASTER_FORMATS}:
-            refuse_raster(info)
+        if info.spec.is_raster and (others := [name for name in formats if name not in RASTER_FORMATS]):
+            raise InputError(
+                f"{output}: {', '.join(others)} cannot be written from labels of rasters",
+                f"Use {', '.join(RASTER_FORMATS)}; or label the rasters into another folder with these formats.",
+            )
         spec, files = info.spec, info.spec.files
         check_formats(formats, spec.vocabulary.classes)
         if spec.options.overlap:

@@ -27,7 +27,7 @@ from tipsseg.run.spec import RunSpec
 from tipsseg.run.state import State
 from tipsseg.types import Failed, ImageRef, name_order
 from tipsseg.util.files import is_folder
-from tipsseg.util.text import pluralize
+from tipsseg.util.text import join_first, pluralize
 
 #: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
 REPORT_FILE = "report.json"
@@ -96,7 +96,15 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
         progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
     _note_outputs(choice.paths, spec.output, progress)
     if not choice.retry_failed:
-        return _given(spec, choice, progress)
+        try:
+            return _given(spec, choice, progress)
+        except InputError as error:
+            if error.message.startswith("no images in") and any(map(is_output, choice.paths)):
+                raise InputError(
+                    f"no images in {join_first([str(path) for path in choice.paths], 1)}, an output folder of tipsseg",
+                    "Name the folder of the images.",
+                ) from error
+            raise
     before = find_run(spec.folder)
     if before is None:
         raise InputError(f"nothing to retry: no run in {spec.folder}", "Remove argument `retry_failed`.")

@@ -156,6 +156,9 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     _note_by_hand(folder, "Did not write", lists, progress)
     others = [path for path in dict.fromkeys((*settled.edited, *folder.refused)) if path not in folder.unwritten]
     _note_by_hand(folder, "Kept", others, progress)
+    if settled.in_pixels:
+        more = f", like {pluralize(len(settled.in_pixels) - 1, 'more image')}" if len(settled.in_pixels) > 1 else ""
+        progress.note(f"{settled.in_pixels[0]} has no coordinates{more}: places are in pixels, with y downwards.")
     if settled.stale:
         names = join_first([str(path) for path in settled.stale], _MAX_NAMES)
         hint = "" if folder.info.spec.is_raster else "; remove them to write them anew"
@@ -314,7 +317,7 @@ class Reporter:
         progress: Prints results and notes.
         counts: The results so far; `labelled` counts the images that this run labelled.
         began: The time.monotonic() at which labelling began.
-        shown: The first overlay with the most classes, unless lines of JSON are printed.
+        shown: The overlay with the most pixels that are surely labelled, unless lines of JSON are printed.
     """
 
     def __init__(self, progress: Progress, *, jsonl: bool = False) -> None:
@@ -322,7 +325,7 @@ class Reporter:
         self.progress, self.counts = progress, Counts()
         self.began = time.monotonic()
         self.shown: Path | None = None
-        self._most = -1
+        self._most = -1.0
         self._jsonl = jsonl
         self._failed = set[Path]()
 
@@ -365,7 +368,7 @@ class Reporter:
             record = image_summary(result.ref, result.entry.summary, result.files, result.reason)
             self.progress.text(json_bytes(record).decode() + "\n")
         else:
-            number = len(result.entry.numbers.classes)
-            if Overlay.name in result.files and number > self._most:
-                self.shown, self._most = result.files[Overlay.name], number
+            sure = sum(each.pixels * (each.confidence or 0) for each in result.entry.numbers.classes)
+            if Overlay.name in result.files and sure > self._most:
+                self.shown, self._most = result.files[Overlay.name], sure
             self.progress.results(path for path in result.files.values() if path.exists())

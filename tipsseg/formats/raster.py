@@ -11,7 +11,7 @@ import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.formats.base import Format, ImageLabels, Need, RunFacts
 from tipsseg.types import RasterGrid, ignore_id
-from tipsseg.util.files import describe_error, temporary_path
+from tipsseg.util.files import temporary_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +34,9 @@ TILE = 512
 
 #: Side of a block in pixels: a multiple of TILE, and of the tiles in which labels are computed.
 BLOCK = 2048
+
+#: The transform of a grid in pixels.
+IN_PIXELS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 #: The columns of a GeoPackage, with their types. A score or an area of None becomes NaN.
 _COLUMNS = {"class": "O", "class_id": "int32", "score": "float64", "area": "float64", "pixels": "int64"}
@@ -267,24 +270,24 @@ def object_lines(
 def image_grid(path: Path, size: tuple[int, int], number_of_classes: int, max_pixels: int) -> RasterGrid:
     """Return the grid of an image that was labelled whole, at `size` (height, width).
 
-    Raise ImageError if rasterio does not open it, or its labels do not fit its grid.
+    It is in pixels, with y downwards, for an image without coordinates, and for one that EXIF data turn, as its coordinates do not
+    fit its labels.
     """
     from tipsseg.images.access import local_file
     from tipsseg.images.decoding import open_header
     from tipsseg.images.raster import open_raster
     from tipsseg.images.upright import orientation_of
 
-    try:
+    ignore = ignore_id(number_of_classes)
+    with suppress(ImageError, OSError):
         with open_header(path, max_pixels) as image:
             turned = orientation_of(image.picture) != 1
         with local_file(path) as file, open_raster(file, None, 1.0, None, max_pixels) as raster:
-            if turned or raster.size != size:
-                reason = "EXIF data turn this picture, so its labels do not fit its coordinates"
-                raise ImageError(path, reason, "Leave out geotiff, geojson and gpkg.")
-            ignore = ignore_id(number_of_classes)
-            return RasterGrid(size=size, transform=raster.transform, crs=raster.crs, epsg=raster.epsg, ignore=ignore)
-    except OSError as error:
-        raise ImageError(path, describe_error(error)) from error
+            if not turned and raster.size == size:
+                return RasterGrid(
+                    size=size, transform=raster.transform, crs=raster.crs, epsg=raster.epsg, ignore=ignore
+                )
+    return RasterGrid(size=size, transform=IN_PIXELS, crs="", epsg=None, ignore=ignore)
 
 
 def mask_grid(path: Path, number_of_classes: int) -> RasterGrid:

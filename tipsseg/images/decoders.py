@@ -32,7 +32,8 @@ _FOREIGN = frozenset({"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"})
 def image_extensions() -> frozenset[str]:
     """Return the extensions that mark image files in folders, in lower case with the dot."""
     formats = set(image_formats())
-    return frozenset(extension for extension, name in Image.registered_extensions().items() if name in formats)
+    found = {extension for extension, name in Image.registered_extensions().items() if name in formats}
+    return frozenset(found - {".fit"})  # a FITS image, but here what tipsseg fit writes
 
 
 def image_formats() -> tuple[str, ...]:
@@ -93,6 +94,7 @@ def silence_decoders() -> None:
     handlers are global to the process, and switching them is not thread-safe.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("ignore", message="Dataset has no geotransform")  # of rasterio; the run says so
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV opens a video
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # read when OpenCV is imported
     _silence_libtiff()

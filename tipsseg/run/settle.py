@@ -16,7 +16,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name
 from tipsseg.formats.base import ImageLabels
-from tipsseg.formats.raster import image_grid
+from tipsseg.formats.raster import IN_PIXELS, image_grid
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.regions.polygons import PolygonQuality
@@ -40,6 +40,7 @@ class Settled:
         stale: Files that were taken in, and show older labels by now.
         without_picture: The number of files that need a picture that is missing or has changed, by format.
         quality: The agreement of new polygons with the labels.
+        in_pixels: Images without coordinates, whose new masks and polygons are in pixels.
         failed: Images whose labels or pictures cannot be read.
         run_files: The files for the whole run that were written.
     """
@@ -50,6 +51,7 @@ class Settled:
     stale: list[Path] = field(default_factory=list)
     without_picture: Counter[str] = field(default_factory=Counter)
     quality: PolygonQuality = field(default_factory=PolygonQuality)
+    in_pixels: list[str] = field(default_factory=list)
     failed: list[ImageError] = field(default_factory=list)
     run_files: list[Path] = field(default_factory=list)
 
@@ -67,6 +69,7 @@ class _Item:
         labels: The records of its label files, if it is edited.
         derived: Its new files.
         lacking: The formats that lack the picture.
+        in_pixels: True if its new masks and polygons are in pixels.
     """
 
     ref: ImageRef
@@ -77,6 +80,7 @@ class _Item:
     labels: tuple[FileRow, ...] = ()
     derived: Derived = field(default_factory=Derived)
     lacking: tuple[str, ...] = ()
+    in_pixels: bool = False
 
 
 def settle(folder: OutputFolder, jobs: int, *, refer: Callable[[Entry], ImageRef] = recorded_ref) -> Settled:
@@ -127,6 +131,7 @@ def settle_images(
         settled.adopted += item.edited
         settled.without_picture.update(item.lacking)
         settled.quality += item.derived.quality
+        settled.in_pixels += [item.ref.name] if item.in_pixels else []
         settled.stale += folder.deriver.due(item.ref, item.entry, item.rows).stale
         yield [path for path in paths if folder.files.place(path) not in item.rows]
     _settle_run_files(folder, settled)
@@ -187,7 +192,8 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
     except ImageError as error:
         return error
     rows = current.rows if item.edited else ()
-    return replace(item, entry=entry, labels=rows, derived=derived, lacking=lacking)
+    in_pixels = grid is not None and grid.transform == IN_PIXELS
+    return replace(item, entry=entry, labels=rows, derived=derived, lacking=lacking, in_pixels=in_pixels)
 
 
 def _remove_lacking(folder: OutputFolder, item: _Item) -> list[str]:

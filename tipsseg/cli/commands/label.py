@@ -39,6 +39,7 @@ Examples:
   tipsseg label photos/ --classes "panda,tree"
   tipsseg label a.jpg b.png -c sky -c "salt, pepper" --format png,yolo -o out
   tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
+  tipsseg label photos/ -c panda --refine pamr --scales 1,1.75   (sharper edges, smaller parts)
   find photos -name '*.jpg' | tipsseg label - -c "car,road"
   tipsseg label photos/ -c panda --jsonl | jq -r 'select(.classes!=[]).path'
   tipsseg label photos/ -c panda --shard 3/8       (part 3 of 8)
