@@ -4,6 +4,7 @@
     ├── UsageError                   wrong option or argument (exit code 2)
     │   └── VocabularyError          path, line, class_index: invalid class names, vocabulary file or templates
     ├── InputError                   invalid inputs: nothing to label, or two inputs for one output
+    │   ├── NoImagesError            folders or a list without images
     │   ├── RecordError              path, reason: unusable records of an output folder
     │   └── OtherSchemaError         output folder with the records of another version
     ├── FileError                    path, reason: unreadable file
@@ -101,6 +102,10 @@ class VocabularyError(UsageError):
 
 class InputError(TipssegError):
     """Invalid inputs: nothing to label, or two inputs for one output."""
+
+
+class NoImagesError(InputError):
+    """Folders or a list without images."""
 
 
 class RecordError(InputError):

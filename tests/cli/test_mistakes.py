@@ -291,3 +291,11 @@ def test_places_of_output_that_are_labelled_are_noted(command: Command, argument
     assert told in lines[1], lines  # before any work
     if "-o" in arguments:
         assert told not in command("label", *arguments, *options).err
+
+
+def test_an_output_folder_without_images_is_refused_by_its_kind(command: Command) -> None:
+    options = ["-c", "car", "-m", "tiny", "--device", "cpu", "-f", "png"]
+    assert command("label", "photos", *options, "-o", "out").code == 0
+    ran = command("label", "out", *options)
+    assert (ran.code, ran.out) == (1, "")
+    assert "Error: no images in out, an output folder of tipsseg\nHint: Name the folder of the images.\n" in ran.err

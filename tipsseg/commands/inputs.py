@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.address import is_url
 from tipsseg.commands.progress import Progress
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
 from tipsseg.formats import image_folders
 from tipsseg.images.access import real_path
 from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
@@ -98,9 +98,9 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     if not choice.retry_failed:
         try:
             return _given(spec, choice, progress)
-        except InputError as error:
-            if error.message.startswith("no images in") and any(map(is_output, choice.paths)):
-                raise InputError(
+        except NoImagesError as error:
+            if any(map(is_output, choice.paths)):
+                raise NoImagesError(
                     f"no images in {join_first([str(path) for path in choice.paths], 1)}, an output folder of tipsseg",
                     "Name the folder of the images.",
                 ) from error

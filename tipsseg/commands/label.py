@@ -227,7 +227,6 @@ def keep_coordinates(info: RunInfo, images: Images, progress: Progress, *, forma
     first = next((ref for ref in able[:_LOOKED_AT] if has_coordinates(ref.path)), None)
     if first is None or not {*RASTER_FORMATS}.isdisjoint(spec.formats):
         return info
-    lost = f"{first.name} has coordinates, which {', '.join(spec.formats)} do not store"
     if not formats_given and next(begun_runs(spec), None) is None and len(able) == len(refs):
         raster = replace(spec, formats=("geotiff",))
         try:
@@ -241,8 +240,9 @@ def keep_coordinates(info: RunInfo, images: Images, progress: Progress, *, forma
         )
         return replace(info, spec=raster)
     progress.note(
-        f"{lost}. It is resized for the model like a photograph; argument `formats`=geotiff labels it at its own pixels. To add "
-        f"only the coordinates, run: tipsseg convert {shell_word(str(spec.output))} --format geotiff"
+        f"{first.name} has coordinates, which {', '.join(spec.formats)} do not store. It is resized for the model like a "
+        "photograph; argument `formats`=geotiff labels it at its own pixels. To add only the coordinates, run: "
+        f"tipsseg convert {shell_word(str(spec.output))} --format geotiff"
     )
     return info
 

@@ -78,7 +78,7 @@ class Coco(Format):
                 yield from _read_images(value, source.display_path(name), names)
 
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
-        return [Shape(entry.region.class_id, *entry.region.box[:2], entry.region.mask) for entry in objects]
+        return [entry.region.shape() for entry in objects]
 
 
 class CocoPolygon(Coco):

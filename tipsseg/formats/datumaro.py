@@ -1,8 +1,10 @@
 """Datumaro's JSON, which CVAT and Datumaro export; read only.
 
-{"categories": {"label": {"labels": [{"name": "tree"}]}},
- "items": [{"id": "a", "image": {"path": "a.jpg", "size": [480, 640]},
-            "annotations": [{"type": "polygon", "label_id": 0, "group": 3, "points": [0, 0, 9, 0, 9, 9]}]}]}
+    {"categories": {"label": {"labels": [{"name": "tree"}]}},
+     "items": [{"id": "a", "image": {"path": "a.jpg", "size": [480, 640]},
+                "annotations": [{"type": "polygon", "label_id": 0, "group": 3, "points": [0, 0, 9, 0, 9, 9]}]}]}
+
+`size` is height and width, `points` are x and y in turn, in pixels.
 """
 
 from __future__ import annotations

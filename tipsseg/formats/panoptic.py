@@ -92,7 +92,7 @@ class Panoptic(Format):
                 yield from _read_images(source, name, value, names)
 
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
-        return [Shape(entry.region.class_id, *entry.region.box[:2], entry.region.mask) for entry in objects]
+        return [entry.region.shape() for entry in objects]
 
 
 def _read_images(source: Source, name: str, value: Mapping[str, Any], names: ClassNames) -> Iterator[SourceImage]:
@@ -139,5 +139,4 @@ def _read_segments(
         table = np.array([names.id_of(categories[classes[each]]) if each else 0 for each in stored.tolist()], np.uint16)
     instances = numbers.reshape(size).astype(np.int32) + 1
     regions = components(cast(LabelArray, table[instances - 1]), int(table.max(initial=0)), 1, instances)
-    shapes = tuple(Shape(region.class_id, *region.box[:2], region.mask) for region in regions)
-    return Objects(shapes, Panoptic.name)
+    return Objects(tuple(region.shape() for region in regions), Panoptic.name)

@@ -274,7 +274,7 @@ def _read_runs(annotation: object, size: Size) -> Runs:
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):
         return runs_from_rle(segmentation, size)
-    if isinstance(segmentation, list) and all(_is_row(row) for row in segmentation[:1]) and segmentation:
+    if isinstance(segmentation, list) and segmentation and _is_row(segmentation[0]):
         mask = np.array(segmentation)
         if mask.shape != size or mask.dtype != np.bool_:
             raise ValueError(f"a mask of {list(mask.shape)}, but the image has {size[0]} x {size[1]} pixels")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.address import address_text, as_address, has_scheme, is_url, suffix_of
-from tipsseg.errors import ImageError, InputError, TipssegError, UsageError
+from tipsseg.errors import ImageError, InputError, NoImagesError, TipssegError, UsageError
 from tipsseg.images.access import (
     ARCHIVES,
     CONTAINERS,
@@ -266,9 +266,9 @@ def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: Walker, where
     return Found(tuple(sorted(refs, key=by_name)), walker.skipped, root, tuple(refused))
 
 
-def _no_images(where: str, walker: Walker) -> InputError:
+def _no_images(where: str, walker: Walker) -> NoImagesError:
     skipped = f"; skipped there: {walker.skipped}" if walker.skipped else ""
-    return InputError(
+    return NoImagesError(
         f"no images {where}{skipped}",
         " ".join(walker.skipped.hints)
         or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from tipsseg.regions.shapes import Shape
 from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray
 
 #: Pixels per piece: intermediate arrays take about 20 bytes per pixel.
@@ -72,6 +73,10 @@ class Region:
         edges[base + self.runs.stop] -= 1
         inside: NDArray[np.bool_] = np.cumsum(edges[:-1], dtype=np.int8).view(np.bool_).reshape(w, h).T
         return np.ascontiguousarray(inside)
+
+    def shape(self) -> Shape:
+        """Return the pixels as a mask with its place."""
+        return Shape(self.class_id, *self.box[:2], self.mask)
 
     def contains(self, y: int, x: int) -> bool:
         """Return True if a pixel is in the region."""

@@ -324,7 +324,7 @@ def compare_masks(old: LabelArray, new: LabelArray, ignored: int) -> Comparison:
 
 
 def _regions(labels: LabelArray) -> list[Shape]:
-    return [Shape(region.class_id, *region.box[:2], region.mask) for region in components(labels, int(labels.max()))]
+    return [region.shape() for region in components(labels, int(labels.max()))]
 
 
 # ---- parts of wholes ----
