@@ -21,6 +21,9 @@ Many images                                             help(tipsseg.Labeller)
 A folder: writes files, resumes, keeps corrections      help(tipsseg.label_folder), help(tipsseg.iter_label_folder)
     tipsseg.label_folder("photos/", ["car", "road"], output="labels", formats=["png", "coco"])
 
+A data set for training, in Parquet or tar files         help(tipsseg.write_dataset)
+    tipsseg.write_dataset("labels", "set")
+
 Many lists of classes for one image                     help(tipsseg.Model.encode), help(tipsseg.encode_folder)
     features = model.encode("photo.jpg")
     model.label(features, ["sky", "grass"])
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from tipsseg import errors as errors
     from tipsseg import learn as learn
     from tipsseg import review as review
+    from tipsseg.commands.dataset import write_dataset as write_dataset
     from tipsseg.commands.encode import encode_folder as encode_folder
     from tipsseg.commands.label import iter_label_folder as iter_label_folder
     from tipsseg.commands.label import label_folder as label_folder
@@ -65,6 +69,7 @@ if TYPE_CHECKING:
 
 #: Names imported on first use, by module, so that `import tipsseg` stays fast.
 _LAZY = {
+    "commands.dataset": ("write_dataset",),
     "commands.encode": ("encode_folder",),
     "commands.label": ("iter_label_folder", "label_folder"),
     "errors": ("DeviceError", "ImageError", "OutputError", "TipssegError", "UsageError", "WeightsError"),

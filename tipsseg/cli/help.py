@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from tipsseg.errors import UsageError
-from tipsseg.formats import FORMATS, reading_formats
+from tipsseg.formats import DATASET_FORMATS, FORMATS, reading_formats
 from tipsseg.options.fields import GROUPS, OTHER, Completion
 
 _ARGUMENTS = "Arguments"
@@ -108,7 +108,7 @@ def _names(known: Completion) -> Iterable[str]:
         from tipsseg.vocabulary.files import preset_names
 
         return preset_names()
-    return FORMATS if known == "formats" else correction_formats()
+    return [*FORMATS, *DATASET_FORMATS] if known == "formats" else correction_formats()
 
 
 def correction_formats() -> list[str]:

@@ -19,7 +19,7 @@ from tipsseg.address import as_address
 from tipsseg.cli.help import Command, completion_of, correction_formats, show_all
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
-from tipsseg.formats import FORMATS
+from tipsseg.formats import DATASET_FORMATS, FORMATS
 from tipsseg.options.fields import OTHER, Option, choices_of, options_of, text_of
 from tipsseg.util.files import local_path
 
@@ -165,13 +165,13 @@ def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Pa
         typed = list[str]
     if typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
-    help_text = option.help.replace("{formats}", ", ".join(FORMATS))
+    help_text = option.help.replace("{formats}", ", ".join(FORMATS)).replace("{datasets}", " or ".join(DATASET_FORMATS))
     if "{corrections}" in help_text:
         help_text = help_text.replace("{corrections}", ", ".join(correction_formats()))
     info = typer.Option(
         *option.flags(name),
         metavar=option.metavar or "|".join(choices) or None,
-        parser=path_of(option.long(name), urls=name == "images") if typed is Path else None,
+        parser=path_of(option.long(name), urls=name in ("images", "to")) if typed is Path else None,
         rich_help_panel=option.group,
         autocompletion=completion_of(choices) if choices else None,
         help=as_typed(help_text),

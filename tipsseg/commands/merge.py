@@ -70,7 +70,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
             return 0
         names = {name for run in runs for name in run.state.names()}
         if not all(name in state for name in names):
-            _refuse_missing(runs)
+            refuse_missing(runs)
         joined = OutputFolder(_joined_info(runs, before, target), state, before)
         refuse_doubles(joined, runs)
         spec = joined.info.spec
@@ -116,7 +116,7 @@ def _run_folders(folders: Sequence[Path], target: Path) -> Iterator[Path]:
             yield folder
 
 
-def _refuse_missing(runs: Sequence[Run]) -> None:
+def refuse_missing(runs: Sequence[Run]) -> None:
     """Raise InputError if runs lack a shard of a run."""
     shards = [run.shard for run in runs if run.shard is not None]
     for count in {shard.count for shard in shards}:

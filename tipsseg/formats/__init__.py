@@ -49,6 +49,9 @@ _READ_ONLY = {"cvat-xml": "cvat.CvatXml", "datumaro": "datumaro.Datumaro"}
 
 IMAGE_FORMATS, RASTER_FORMATS = tuple(_IMAGE_FORMATS), tuple(_RASTER_FORMATS)
 
+#: Data sets of shards, which are written into another place, see `dataset`.
+DATASET_FORMATS = ("parquet", "webdataset")
+
 
 class _Formats(UserDict[str, Format]):
     """Formats by name. The module of a format is imported when it is first used: help texts need the names alone."""
@@ -76,6 +79,11 @@ def check_format(name: str) -> None:
     """Raise UsageError if `name` is not in FORMATS."""
     if not name:
         raise UsageError("empty format name", "Separate format names with single commas: png,coco.")
+    if name in DATASET_FORMATS:
+        raise UsageError(
+            f"{name} is a data set of its own, not a format of an output folder",
+            f"Name its folder or URL: tipsseg convert OUT -f {name} --to DIR",
+        )
     if name not in FORMATS:
         guess = _GUESSES.get(name.lower(), name)
         raise UsageError(

@@ -76,11 +76,11 @@ def is_remote_folder(path: Path) -> bool:
     """Return True for a folder, False for a file. Raise OSError if it is neither, or cannot be reached."""
     files, url = _files(path), url_of(path)
     try:
-        details = _ask(files.info, url)
+        details = ask(files.info, url)
     except FileNotFoundError:
         if not is_web(path):
             raise
-        details = _ask(files.info, url + "/")  # a Path lost the slash at the end
+        details = ask(files.info, url + "/")  # a Path lost the slash at the end
     if details.get("type") == "directory" or (is_web(path) and details.get("mimetype") == "text/html"):
         return True
     _note(path, details)
@@ -91,7 +91,7 @@ def list_folder(path: Path) -> Iterator[str]:
     """Yield the names of the files in a folder and its sub-folders, sorted. Raise OSError if it cannot be listed."""
     files, url = _files(path), url_of(path)
     top = files._strip_protocol(url).rstrip("/")
-    found = _ask(files.find, url + "/" if is_web(path) else url, detail=True)
+    found = ask(files.find, url + "/" if is_web(path) else url, detail=True)
     for key, details in sorted(found.items()):
         name = key.removeprefix(top).lstrip("/")
         if name and details.get("type") != "directory":
@@ -106,7 +106,7 @@ def remote_stamp(path: Path) -> Stamp:
     known = _STAMPS.get(str(path))
     if known is not None:
         return known
-    details = _ask(_files(path).info, url_of(path))
+    details = ask(_files(path).info, url_of(path))
     if details.get("type") == "directory":
         raise IsADirectoryError("a folder, not a file")
     return _note(path, details)
@@ -178,7 +178,7 @@ def _fetch(path: Path) -> Copy:
     for _ in range(2):
         copy = Copy(path, remote_stamp(path))
         try:
-            _ask(_files(path).get_file, url_of(path), str(copy.path))
+            ask(_files(path).get_file, url_of(path), str(copy.path))
         except OSError:
             copy.path.unlink(missing_ok=True)  # now: whoever keeps the error keeps this object
             raise
@@ -204,20 +204,20 @@ def _folder() -> str:
 # ---- services ----
 
 
-def _ask(service: Callable[..., Any], *arguments: object, **options: object) -> Any:
+def ask(service: Callable[..., Any], *arguments: object, verb: str = "fetched", **options: object) -> Any:
     """Call a service, and once more after an error that may pass. Raise OSError with a reason in plain words."""
     for last in (False, True):
         try:
             return service(*arguments, **options)
         except Exception as error:  # each service raises exceptions of its own
-            reason = _explain(error)
+            reason = _explain(error, verb)
             if last or not isinstance(reason, ConnectionError):
                 raise reason from None  # the original may quote a signed URL
         time.sleep(PAUSE)
     raise AssertionError
 
 
-def _explain(error: Exception) -> OSError:
+def _explain(error: Exception, verb: str) -> OSError:
     """Return the error to raise: a ConnectionError if another attempt may help."""
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # fsspec raises it for any failure to reach a web server
@@ -230,8 +230,8 @@ def _explain(error: Exception) -> OSError:
         return OSError(error.errno, f"{os.strerror(error.errno)}, for the temporary copy")
     if isinstance(status, int):
         kind = ConnectionError if status >= 500 or status in (408, 425, 429) else OSError
-        return kind(f"cannot be fetched (HTTP status {status})")
-    return ConnectionError(f"cannot be fetched ({type(error).__name__})")
+        return kind(f"cannot be {verb} (HTTP status {status})")
+    return ConnectionError(f"cannot be {verb} ({type(error).__name__})")
 
 
 def _files(path: Path) -> Any:

@@ -129,6 +129,11 @@ class FitTruthsKeywords(TruthKeywords, ViewKeywords, ComputeKeywords, ModelKeywo
     """Keywords of `fit_truths`."""
 
 
+class DatasetKeywords(TypedDict, total=False):
+    shard_size: int | str
+    link_images: bool
+
+
 class CorrectKeywords(TypedDict, total=False):
     source_format: str | None
     add_classes: bool

@@ -26,7 +26,7 @@ from tipsseg.options import (
     split_names,
 )
 from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, option, text_of
-from tipsseg.options.values import Every, Shard, parse_every, parse_shard
+from tipsseg.options.values import ByteSize, Every, Shard, parse_every, parse_shard, parse_size
 from tipsseg.util.text import quote
 
 
@@ -261,6 +261,18 @@ class TruthOptions:
                 "argument `reduce_zero_label` and argument `zero_based` exclude each other",
                 "Use the first if 0 marks ignored pixels, the second if 0 is the first class.",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(OptionRecord):
+    """Options for data sets of shards. Raises UsageError if a value is invalid."""
+
+    # fmt: off
+    shard_size: ByteSize = option(ByteSize(500_000_000), metavar="SIZE", group=FILES, rare=True, check=parse_size,
+        help="With argument `to`, start a new shard above this size of its images: 500MB, 2GB.")
+    link_images: bool = option(False, group=FILES, rare=True,
+        help="With argument `to`, store the paths of the images in parquet, not their bytes.")
+    # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Values of options: the interval of the frames of a video, and the shard of a run that one process or machine labels."""
+"""Values of options: the interval of the frames of a video, the size of a file, and the shard of a run that one process labels."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ def parse_every(text: object) -> Every:
     if match is None or not float(match[1] or match[2]):
         raise UsageError(f"argument `every`={text} is not a positive interval of a video", EVERY_HINT)
     return Every(frames=int(match[1])) if match[1] else Every(seconds=float(match[2]))
+
+
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+class ByteSize(int):
+    """A number of bytes, written as 500MB."""
+
+    def __str__(self) -> str:
+        unit = next(unit for unit in ("gb", "mb", "kb", "") if not self % _UNITS[unit])
+        return f"{self // _UNITS[unit]}{unit.upper()}"
+
+
+def parse_size(size: object) -> ByteSize:
+    """Parse a number of bytes, or a text such as "500MB". Raise UsageError if it is neither, or is not positive."""
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(kb|mb|gb|)", str(size).strip().lower())
+    value = 0 if match is None else round(float(match[1]) * _UNITS[match[2]])
+    if value < 1:
+        raise UsageError(f"argument `shard_size`={size} is not a size", "For example: 500MB or 2GB.")
+    return ByteSize(value)
 
 
 _HINT = "Write the part and the number of parts: 1/8 to 8/8 for 8 processes."

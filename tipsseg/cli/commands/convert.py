@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import Only, command, path_of
 from tipsseg.cli.stdin import read_only
 from tipsseg.cli.values import refuse_stray_formats
 from tipsseg.cli.wording import open_progress, prints_paths
 from tipsseg.errors import UsageError
+from tipsseg.formats import DATASET_FORMATS
 from tipsseg.options import FileOptions, split_names
 from tipsseg.options.fields import FILES, option
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options.run import ComputeOptions, DatasetOptions
 from tipsseg.util.text import quote
 
 EPILOG = """\b
@@ -24,11 +26,14 @@ Examples:
   tipsseg convert labels/ --format hf --images /mnt/photos
   tipsseg rank labels/ -n 9 | tipsseg convert labels/ --only - -f labelme
   tipsseg convert labels/ --drop overlay
+  tipsseg convert labels/ -f parquet --to set/
+  tipsseg convert node1/ node2/ -f webdataset --to s3://bucket/set
 
 \b
 Adds formats to the folder, and updates all others from the masks. Keeps the
 file options of the run, such as --min-area, and by default --val-fraction
-and --level.
+and --level. With --to, writes images and labels as a data set of shards, also
+from the shards of a run; the same command resumes, and keeps whole shards.
 Paths of written files go to stdout unless it is a terminal, everything else to
 stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
@@ -39,7 +44,9 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 class Converting:
     # fmt: off
     formats: list[str] | None = option(None, flag="format", short="f", metavar="NAMES", group=FILES, choices="formats",
-        help="One or more, separated by commas: {formats}.")
+        help="One or more, separated by commas: {formats}; with --to, {datasets}.")
+    to: Path | None = option(None, metavar="DIR|URL", group=FILES,
+        help="Write the data set to this folder or URL, such as s3://bucket/set. Other files there are kept.")
     drop: list[str] | None = option(None, metavar="NAMES", choices="formats",
         help="Remove formats from the folder, with their files, except edited ones.")
     # fmt: on
@@ -53,6 +60,7 @@ def convert(
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     files: Annotated[FileOptions, Only("val_fraction", "level")],
     converting: Converting,
+    dataset: DatasetOptions,
     folders: Annotated[opt.Folders, Only("images", "only", "null", "print_paths", "quiet")],
 ) -> int:
     """Write the labels in an output folder in more formats, without the model."""
@@ -64,16 +72,30 @@ def convert(
         raise UsageError("--format and --drop exclude each other", "Run one after the other.")
     if formats is None and drop is None:
         raise UsageError("no format given", "Name formats to add with --format, or to remove with --drop.")
-    if context.args:
+    names = split_names(formats or ())
+    if converting.to is None and dataset != DatasetOptions():
+        raise UsageError("--shard-size and --link-images need --to", "Name the folder of the data set with --to.")
+    if converting.to is not None and len(names) != 1:
+        raise UsageError("--to needs one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
+    if context.args and converting.to is None:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
     results = prints_paths(folders.quiet, asked=folders.print_paths or folders.null)
     with open_progress(folders.quiet, results=results, null=folders.null) as progress:
         if drop is not None:
             return drop_formats(output, split_names(drop), progress)
         paths = read_only(folders.only, folders.null, "convert", output)
+        if converting.to is not None:
+            from tipsseg.commands.dataset import export
+
+            outputs = [output, *map(path_of("the folder"), context.args)]
+            fraction = files.val_fraction
+            written = export(
+                outputs, converting.to, names[0], folders.images, paths, fraction, compute.jobs, dataset, progress
+            )
+            return len(written.failed)
         return convert_folder(
             output,
-            split_names(formats or ()),
+            names,
             folders.images,
             compute.jobs,
             progress,

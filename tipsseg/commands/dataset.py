@@ -1,0 +1,522 @@
+"""`tipsseg convert --to`: write labels and images as a data set of shards, into another folder or behind a URL.
+
+The images are sorted by name and cut into shards by the sizes of their files. A shard is written if it is missing, or if its images
+or labels have changed; so the same command goes on after an interruption. tipsseg.json lists the shards: others are not touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from itertools import chain, islice
+from pathlib import Path
+from typing import Unpack
+
+from tipsseg._version import __version__
+from tipsseg.address import address_text
+from tipsseg.commands.destination import Destination, open_destination
+from tipsseg.commands.folders import Paths, as_paths, progress_for
+from tipsseg.commands.inputs import check_image_root
+from tipsseg.commands.merge import refuse_missing
+from tipsseg.commands.notes import readable_size
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, InputError, OutputError, UsageError
+from tipsseg.formats.base import output_name
+from tipsseg.formats.coco import annotation_record, encode_masks
+from tipsseg.formats.dataset import DATASETS, Dataset, Sample, card
+from tipsseg.formats.png import encode_mask, encode_picture
+from tipsseg.formats.yolo import is_for_validation
+from tipsseg.images.access import absence, exists, matches
+from tipsseg.images.decoding import open_header, open_pixels
+from tipsseg.images.upright import orientation_of
+from tipsseg.options import default_jobs
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import DatasetKeywords, with_keywords
+from tipsseg.options.run import DatasetOptions
+from tipsseg.regions.objects import find_wholes
+from tipsseg.run.labels import scored_objects
+from tipsseg.run.question import differences_text
+from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
+from tipsseg.run.results import Deriver
+from tipsseg.run.state import key_of
+from tipsseg.types import ImageRef, printable_path
+from tipsseg.util.files import is_inside
+from tipsseg.util.json import json_bytes, parse, read_value, take
+from tipsseg.util.text import pluralize
+from tipsseg.util.threads import map_in_order
+
+#: The list of the shards, and the card.
+INDEX, CARD = "tipsseg.json", "README.md"
+
+TRAIN, VALIDATION = "train", "validation"
+
+#: Formats and modes of pictures that every loader reads as tipsseg does.
+_COMMON = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_MODES = frozenset({"L", "RGB", "RGBA", "P"})
+
+#: Bytes that a mask and the facts of an image may take, to plan shards.
+_LABEL_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A shard of a data set.
+
+    Attributes:
+        key: A digest of its images, their labels and the options. It is "" until the shard is in place.
+        images: The number of its images.
+        size: Its size in bytes.
+        sha256: Its digest.
+        left_out: The names of images that failed.
+    """
+
+    key: str = ""
+    images: int = 0
+    size: int = 0
+    sha256: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenDataset:
+    """The result of `write_dataset`.
+
+    Attributes:
+        place: The folder or the URL.
+        shards: The shards by name; `key` is for tipsseg alone.
+        images: The number of images in them.
+        written: The number of shards that this call wrote.
+        failed: The errors of images that were left out.
+    """
+
+    place: Path
+    shards: dict[str, Shard]
+    images: int = 0
+    written: int = 0
+    failed: tuple[ImageError, ...] = ()
+
+
+@dataclass(slots=True)
+class _Index:
+    """The content of tipsseg.json; `card` is the digest of the card."""
+
+    format: str
+    card: str = ""
+    shards: dict[str, Shard] = field(default_factory=dict)
+
+
+@with_keywords(DatasetKeywords, DatasetOptions)
+def write_dataset(
+    output: Paths,
+    to: str | Path,
+    *,
+    format: str = "parquet",  # noqa: A002  the word of the command
+    images: str | Path | None = None,
+    only: Iterable[str | Path] | None = None,
+    val_fraction: float | None = None,
+    jobs: int | None = None,
+    verbose: bool = False,
+    **keywords: Unpack[DatasetKeywords],
+) -> WrittenDataset:
+    """Write the labels and images of a folder as a data set of shards, as `tipsseg convert --to` does.
+
+        tipsseg.write_dataset("labels", "set")
+        data = datasets.load_dataset("set")
+
+    Shards that are complete and up to date are kept. Other files at `to` are not changed.
+
+    Args:
+        output: The output folder of `label_folder`, with a run or with shards of one; or several folders of one run.
+        to: A folder, or a URL that fsspec writes, such as "s3://bucket/set".
+        format: "parquet" or "webdataset".
+        images: The image folder, if it has moved.
+        only: The paths of the images to write. None writes all.
+        val_fraction: The fraction of images for the validation split. None: as in the folder, or 0.
+        jobs: The number of threads. None: one per core.
+        verbose: Print notes, progress and errors on stderr.
+
+    Returns:
+        The shards, and the images that failed.
+
+    Raises:
+        UsageError: An argument is invalid, or a package is missing.
+        InputError: The folders have no finished run, or runs of different settings.
+        OutputError: The data set cannot be written.
+    """
+    options = take_options(DatasetOptions, keywords)
+    listed = None if only is None else as_paths(only)
+    root = None if images is None else as_paths(images)[0]
+    with progress_for(verbose) as progress:
+        return export(
+            as_paths(output), to, format, root, listed, val_fraction, jobs or default_jobs(), options, progress
+        )
+
+
+def export(
+    outputs: Sequence[Path],
+    to: str | Path,
+    name: str,
+    images: Path | None,
+    only: Iterable[Path] | None,
+    val_fraction: float | None,
+    jobs: int,
+    options: DatasetOptions,
+    progress: Progress,
+) -> WrittenDataset:
+    """Write a data set; see `write_dataset`."""
+    form = _check(name, options)
+    check_image_root(images)
+    place = open_destination(to)
+    with ExitStack() as stack:
+        runs = [run for output in outputs for run in stack.enter_context(open_runs(output))]
+        _refuse_runs(runs, name)
+        names = _select(runs, only, images, progress)
+        source = _Source(runs, names, form, options, images, val_fraction)
+        return _Writer(source, place, jobs, progress).write()
+
+
+def _check(name: str, options: DatasetOptions) -> Dataset:
+    if name not in DATASETS:
+        raise UsageError(
+            f"{name} is a format of files in the output folder, not a data set",
+            f"Remove argument `to`, or use one of {', '.join(DATASETS)}.",
+        )
+    form = DATASETS[name]
+    form.check()
+    if options.link_images and not form.stores_paths:
+        raise UsageError(f"argument `link_images`: {name} stores the images themselves", "Remove it, or use parquet.")
+    return form
+
+
+def _refuse_runs(runs: Sequence[Run], name: str) -> None:
+    """Raise InputError if runs cannot be joined in a data set."""
+    refuse_missing(runs)
+    for run in runs:
+        refuse_raster(run.info)
+        refuse_overlap(run.info, f"{name} has one class per pixel")
+        if text := differences_text(runs[0].info, run.info, " / "):
+            raise InputError(
+                f"{runs[0].output} and {run.output} were labelled with different settings: {text}",
+                "Write a data set of each.",
+            )
+
+
+def _select(
+    runs: Sequence[Run], only: Iterable[Path] | None, images: Path | None, progress: Progress
+) -> set[str] | None:
+    """Return the names of the images at the paths `only`; None for all. Unknown paths are errors."""
+    if only is None:
+        return None
+    names, unknown = find_only((entry for run in runs for entry in run.state.entries()), only, images)
+    for path in unknown:
+        progress.error(unlabelled_error(path, runs[0].output))
+    if unknown:
+        raise InputError(
+            f"{pluralize(len(unknown), 'path')} in argument `only` not found", "Remove them from the list."
+        )
+    return names
+
+
+class _Source:
+    """The images of runs as samples.
+
+    Attributes:
+        form: The format.
+        fraction: The fraction of images for the validation split.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        names: set[str] | None,
+        form: Dataset,
+        options: DatasetOptions,
+        images: Path | None,
+        val_fraction: float | None,
+    ) -> None:
+        self.runs, self.names, self.form, self.options, self._images = runs, names, form, options, images
+        self.classes, self.facts = runs[0].classes, runs[0].context.info
+        self.fraction = runs[0].context.files.val_fraction if val_fraction is None else val_fraction
+        files = runs[0].context.files
+        classes = [[entry.name, entry.part_of] for entry in self.classes]
+        self.settings = json_bytes(
+            [form.name, classes, options.link_images, files.instances, str(files.min_area), files.names, __version__]
+        )
+        self._derivers = {id(run): Deriver(run.context) for run in runs}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return (TRAIN, VALIDATION) if self.fraction else (TRAIN,)
+
+    def images(self, split: str) -> Iterator[RunImage]:
+        """Yield the images of a split, sorted by name. Raise InputError for an image in two runs."""
+        before = None
+        for image in heapq.merge(*(run.images() for run in self.runs), key=lambda image: key_of(image.entry.image)):
+            if before is not None and before.entry.image == image.entry.image:
+                raise InputError(
+                    f"{before.run.output} and {image.run.output} both have labels of {image.entry.image}",
+                    "Join the folders with tipsseg merge, which takes the corrected one.",
+                )
+            before = image
+            validates = is_for_validation(image.entry.image, self.fraction or 0.0)
+            if validates == (split == VALIDATION) and (self.names is None or image.entry.image in self.names):
+                yield image
+
+    def key_of(self, image: RunImage) -> bytes:
+        """Return what changes if an image must be written anew."""
+        entry = image.entry
+        version = image.digest() if image.edited else entry.version
+        path = entry.path if self.options.link_images else ""
+        return json_bytes([entry.image, version, entry.corrected, asdict(entry.input), path])
+
+    def size_of(self, image: RunImage) -> int:
+        """Return the bytes of an image in a shard, estimated."""
+        return _LABEL_BYTES + (0 if self.options.link_images else image.entry.input.size)
+
+    def sample(self, image: RunImage) -> Sample | ImageError:
+        """Read an image with its labels. Thread-safe."""
+        ref, run = image.ref(self._images), image.run
+        try:
+            if not matches(image.entry.input, ref.path):
+                reason = "changed since it was labelled" if exists(ref.path) else absence(ref.path)
+                raise ImageError(
+                    ref.path, reason, "Set the folder of the images with argument `images`, or label it again."
+                )
+            current = image.current()
+            entry, labels, size = current.entry, current.labels, current.entry.numbers.size
+            every = scored_objects(labels, run.classes, entry.facts.objects, None, None)
+            objects = self._derivers[id(run)].objects(entry, labels, every)
+            records = [annotation_record(*each) for each in zip(objects, encode_masks(objects, size), strict=True)]
+            for record, whole in zip(records, find_wholes(objects, run.classes), strict=True):
+                if whole is not None:
+                    record["part_of"] = whole
+            picture, suffix, encoded = None, ref.relative.suffix, False
+            if not self.options.link_images:
+                picture, suffix, encoded = _picture(ref, size, run)
+        except ImageError as error:
+            return error
+        return Sample(
+            name=printable_path(ref.relative),
+            key=printable_path(output_name(ref.relative, run.context.files.names)),
+            path=ref.address,
+            picture=picture,
+            suffix=suffix,
+            mask=encode_mask(labels.labels, run.classes),
+            size=size,
+            names=tuple(run.classes[each.id - 1].name for each in entry.numbers.classes),
+            objects=records,
+            corrected=entry.corrected,
+            encoded=encoded,
+        )
+
+
+def _picture(ref: ImageRef, size: tuple[int, int], run: Run) -> tuple[bytes, str, bool]:
+    """Return the bytes of an image, their suffix, and True if they are a new PNG: of its upright pixels, as the model saw them."""
+    spec = run.info.spec
+    with open_header(ref.path, spec.max_pixels) as image:
+        picture = image.picture
+        is_common = picture.format in _COMMON and picture.mode in _MODES and not (image.deep or image.pages)
+        if is_common and orientation_of(picture) == 1 and spec.options.stretch is None:
+            image.source.seek(0)
+            return image.source.read(), _COMMON[str(picture.format)], False
+    from PIL import Image
+
+    return (
+        encode_picture(Image.fromarray(open_pixels(ref.path, size, spec.max_pixels, spec.options.stretch))),
+        ".png",
+        True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A shard to be: its split, the number of its images, and their key."""
+
+    split: str
+    count: int
+    key: str
+
+
+def plan_shards(source: _Source) -> dict[str, _Planned]:
+    """Cut the images of each split into shards of about `shard_size` bytes."""
+    plan = {}
+    for split in source.splits:
+        number, count, size, digest = 0, 0, 0, sha256(source.settings)
+        for image in source.images(split):
+            more = source.size_of(image)
+            if count and size + more > source.options.shard_size:
+                plan[_shard_name(split, number, source.form)] = _Planned(split, count, digest.hexdigest()[:32])
+                number, count, size, digest = number + 1, 0, 0, sha256(source.settings)
+            digest.update(source.key_of(image))
+            count, size = count + 1, size + more
+        if count:
+            plan[_shard_name(split, number, source.form)] = _Planned(split, count, digest.hexdigest()[:32])
+    return plan
+
+
+def _shard_name(split: str, number: int, form: Dataset) -> str:
+    return f"data/{split}-{number:05d}{form.suffix}"
+
+
+class _Writer:
+    """Write the shards of a source that are missing or out of date."""
+
+    def __init__(self, source: _Source, place: Destination, jobs: int, progress: Progress) -> None:
+        self._source, self._place, self._jobs, self._progress = source, place, jobs, progress
+        self._failed, self._encoded, self._written = list[ImageError](), 0, 0
+
+    def write(self) -> WrittenDataset:
+        source, place, progress, began = self._source, self._place, self._progress, time.monotonic()
+        index, plan = _read_index(place, source.form), plan_shards(source)
+        if not plan:
+            raise InputError(f"{source.runs[0].output}: no labelled images", "Label images first.")
+        for name in plan:
+            if name not in index.shards and place.size(name) is not None:
+                raise OutputError(
+                    place.address / name, f"it exists, and {INDEX} does not list it", "Choose another place."
+                )
+        left = [name for name in index.shards if name not in plan]
+        index.shards = {name: index.shards.get(name, Shard()) for name in [*plan, *left]}
+        _write_index(place, index)  # from here on these names are ours
+        place.clean_up("data")
+        total = sum(planned.count for planned in plan.values())
+        progress.begin(
+            f"Writing {pluralize(total, 'image')} as {source.form.name} into {address_text(place.address)}.", total
+        )
+        try:
+            for split in source.splits:
+                images = source.images(split)
+                for name, planned in plan.items():
+                    if planned.split == split:
+                        self._update(index, name, planned, islice(images, planned.count))
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note("run the same command to resume; whole shards are kept")
+            raise
+        for name in left:
+            place.remove(name)
+            del index.shards[name]
+        index.shards = {name: shard for name, shard in index.shards.items() if shard.images}
+        self._write_card(index)
+        _write_index(place, index)
+        progress.end()
+        stored = sum(shard.images for shard in index.shards.values())
+        size = sum(shard.size for shard in index.shards.values())
+        if self._encoded:
+            progress.note(
+                f"{pluralize(self._encoded, 'picture')} are stored as PNG, upright and with 8 bits: loaders would read the files "
+                "differently."
+            )
+        shards = pluralize(len(index.shards), "shard")
+        progress.note(
+            f"{pluralize(stored, 'image')} in {shards} ({readable_size(size)}), in {address_text(place.address)}; "
+            f"{self._written} of them written in {time.monotonic() - began:.1f} s."
+        )
+        return WrittenDataset(
+            place=place.address, shards=index.shards, images=stored, written=self._written, failed=tuple(self._failed)
+        )
+
+    def _update(self, index: _Index, name: str, planned: _Planned, images: Iterator[RunImage]) -> None:
+        """Write a shard, unless it is complete and up to date, and list it."""
+        place, before = self._place, index.shards[name]
+        if before.key == planned.key and not before.left_out and place.size(name) == before.size:
+            for _ in images:
+                self._progress.advance()
+            return
+        index.shards[name] = Shard()
+        if before.key:
+            _write_index(place, index)
+        left_out = list[str]()
+        samples = self._samples(images, planned, left_out)
+        first = next(samples, None)
+        if first is None:
+            place.remove(name)
+            return
+        with place.writing(name) as path:
+            self._source.form.write(path, chain([first], samples), self._source.classes)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = path.stat().st_size
+        index.shards[name] = Shard(
+            key=planned.key,
+            images=planned.count - len(left_out),
+            size=size,
+            sha256=digest,
+            left_out=tuple(left_out),
+        )
+        _write_index(place, index)
+        self._written += 1
+        self._progress.results([place.address / name])
+
+    def _samples(self, images: Iterator[RunImage], planned: _Planned, left_out: list[str]) -> Iterator[Sample]:
+        """Yield the samples of a shard, and note the images that fail. Raise InputError if another process changed the run."""
+        digest = sha256(self._source.settings)
+
+        def read(image: RunImage) -> tuple[RunImage, Sample | ImageError]:
+            return image, self._source.sample(image)
+
+        for image, sample in map_in_order(self._jobs, read, images):
+            digest.update(self._source.key_of(image))
+            if isinstance(sample, ImageError):
+                self._failed.append(sample)
+                left_out.append(image.entry.image)
+                self._progress.error(sample)
+            else:
+                self._encoded += sample.encoded
+                yield sample
+            self._progress.advance()
+        if digest.hexdigest()[:32] != planned.key:
+            raise InputError(
+                f"{self._source.runs[0].output}: its labels changed meanwhile", "Run the same command again."
+            )
+
+    def _write_card(self, index: _Index) -> None:
+        """Write the card, unless a person wrote or changed it."""
+        source, place = self._source, self._place
+        found = place.read(CARD)
+        if found is not None and sha256(found).hexdigest() != index.card:
+            self._progress.note(f"Kept {CARD}, which tipsseg did not write, or a person changed.")
+            return
+        data = card(
+            source.form, place.address.name, source.splits, [*index.shards], source.facts, source.classes
+        ).encode()
+        if data != found:
+            index.card = sha256(data).hexdigest()
+            with place.writing(CARD) as path:
+                path.write_bytes(data)
+
+
+def _read_index(place: Destination, form: Dataset) -> _Index:
+    """Return the index at a place; an empty one if there is none. Raise OutputError for another format, or a damaged file."""
+    data, path = place.read(INDEX), place.address / INDEX
+    if data is None:
+        return _Index(form.name)
+    try:
+        record = parse(data)
+        if take(record, "tool", str) != "tipsseg":
+            raise ValueError("not written by tipsseg")
+        shards = {str(name): read_value(Shard, value, "shards") for name, value in take(record, "shards", dict).items()}
+        index = _Index(take(record, "format", str), take(record, "card", str), shards)
+        if not all(is_inside(name) for name in shards):
+            raise ValueError("a shard has a path outside of the data set")
+    except ValueError as error:
+        raise OutputError(path, f"it is no list of shards: {error}", "Choose another place.") from error
+    if index.format != form.name:
+        raise OutputError(place.address, f"it has a data set in the format {index.format}", "Choose another place.")
+    return index
+
+
+def _write_index(place: Destination, index: _Index) -> None:
+    record = {
+        "tool": "tipsseg",
+        "version": __version__,
+        "format": index.format,
+        "card": index.card,
+        "shards": {name: asdict(shard) for name, shard in index.shards.items()},
+    }
+    with place.writing(INDEX) as path:
+        path.write_bytes(json_bytes(record, indent=2) + b"\n")

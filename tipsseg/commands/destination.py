@@ -1,0 +1,173 @@
+"""Put whole files into a folder, or behind a URL that fsspec writes. Errors are OutputErrors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tipsseg.address import as_address, has_scheme, is_web, url_of
+from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.images.remote import ask
+from tipsseg.util.files import (
+    atomic_path,
+    file_size,
+    is_left,
+    output_error,
+    path_exists,
+    process_owner,
+    read_regular,
+    remove_file,
+)
+
+#: Bytes that are read at a time.
+_CHUNK = 1 << 22
+
+_MD5 = re.compile("[0-9a-f]{32}")
+
+
+class Destination:
+    """A folder on this machine. Files have names such as "data/train-00000.tar".
+
+    Attributes:
+        address: Its path or URL.
+    """
+
+    def __init__(self, address: Path) -> None:
+        self.address = address
+
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes; None if there is none."""
+        path = self.address / name
+        if not path_exists(path):
+            return None
+        size = file_size(path)
+        return -1 if size is None else size  # a folder has this name
+
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a small file; None if there is none."""
+        try:
+            return read_regular(self.address / name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise output_error(self.address / name, error) from error
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path to write. After the block the file is in place, whole; if the block raises, it is not."""
+        with atomic_path(self.address / name, process_owner()) as path:
+            yield path
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it exists."""
+        remove_file(self.address / name)
+
+    def clean_up(self, folder: str) -> None:
+        """Remove the temporary files that killed processes left in a folder."""
+        for path in (self.address / folder).glob(".*"):
+            if is_left(path):
+                with suppress(OSError):
+                    path.unlink()
+
+
+class RemoteDestination(Destination):
+    """A folder behind a URL. Files are written on this machine, uploaded, and compared with the upload."""
+
+    def __init__(self, address: Path) -> None:
+        super().__init__(address)
+        from fsspec.core import url_to_fs
+
+        scheme = address.parts[0].removesuffix(":")
+        try:
+            self._files, root = url_to_fs(url_of(address))
+        except ImportError as error:
+            raise InputError(
+                f"{scheme}:// needs {error.name or 'another package'}", "Install it: pip install 'tipsseg[remote]'"
+            ) from error
+        except ValueError as error:
+            raise UsageError(
+                f"{scheme}:// URLs are not supported", "Use a folder, or a URL that fsspec writes, such as s3://."
+            ) from error
+        self._root = str(root).rstrip("/")
+
+    def size(self, name: str) -> int | None:
+        self._files.invalidate_cache()
+        with suppress(FileNotFoundError):
+            return int(self._ask(name, self._files.info).get("size") or 0)
+        return None
+
+    def read(self, name: str) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return bytes(self._ask(name, self._files.cat_file))
+        return None
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="tipsseg-upload-") as folder:
+            path = Path(folder, Path(name).name)
+            try:
+                yield path
+            except OSError as error:
+                raise output_error(path, error) from error
+            target = f"{self._root}/{name}"
+            with suppress(NotImplementedError, FileExistsError):  # a bucket has no folders
+                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            self._ask(name, lambda _: self._files.put_file(str(path), target))
+            if not self._arrived(path, name):
+                raise OutputError(
+                    self.address / name, "the upload differs from the file", "Run the same command again."
+                )
+
+    def _arrived(self, path: Path, name: str) -> bool:
+        """Return True if a file arrived: by the MD5 that the service states, or else read back."""
+        self._files.invalidate_cache()
+        details = self._ask(name, self._files.info)
+        if details.get("size") != path.stat().st_size:
+            return False
+        with path.open("rb") as file:
+            tag = str(details.get("ETag") or details.get("md5") or "").strip('"')
+            if _MD5.fullmatch(tag) and tag == hashlib.file_digest(file, "md5").hexdigest():
+                return True
+            file.seek(0)
+            expected = hashlib.file_digest(file, "sha256").digest()
+        return bool(self._ask(name, self._digest) == expected)
+
+    def _digest(self, target: str) -> bytes:
+        digest = hashlib.sha256()
+        with self._files.open(target, "rb") as file:
+            while data := file.read(_CHUNK):
+                digest.update(data)
+        return digest.digest()
+
+    def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._ask(name, self._files.rm_file)
+
+    def clean_up(self, folder: str) -> None:
+        """Do nothing: temporary files are on this machine."""
+
+    def _ask(self, name: str, service: Callable[[str], Any]) -> Any:
+        """Call a service for a file. Raise FileNotFoundError if there is none, OutputError if the service fails."""
+        try:
+            return ask(service, f"{self._root}/{name}", verb="written")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                self.address / name, str(error), "Run the same command again: whole shards are kept."
+            ) from error
+
+
+def open_destination(address: str | Path) -> Destination:
+    """Return the place at a path or URL. Raise UsageError or InputError if nothing can be written there."""
+    place = as_address(address)
+    if is_web(place):
+        raise UsageError(
+            f"argument `to`={place}: files cannot be written to a web server", "Use a folder, or a URL such as s3://."
+        )
+    return RemoteDestination(place) if has_scheme(place) else Destination(place)
