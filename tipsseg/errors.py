@@ -174,7 +174,7 @@ class OutputError(TipssegError):
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "", *, only_this: bool = False) -> None:
-        super().__init__(f"cannot write {path}: {reason}", hint)
+        super().__init__(f"cannot write {address_text(path)}: {reason}", hint)
         self.path = path
         self.reason = reason
         self.only_this = only_this

@@ -3,8 +3,8 @@
     PYTHONPATH=tests/support python tests/benchmarks/folders.py --images 100000
 
 Makes a run in shards, with the images and labels of the example scenes, in a temporary folder; no model labels these images.
-Prints, as tables in Markdown, seconds and peak memory of `tipsseg merge`, of `convert -f coco` with nothing to do and after a
-change of one mask, of `check` and of `rank`; then files and bytes by kind.
+Prints, as tables in Markdown, seconds and peak memory of `convert --to` and `merge`, of `convert -f coco` with nothing to do and
+after a change of one mask, of `check` and of `rank`; then files and bytes by kind.
 """
 
 from __future__ import annotations
@@ -67,6 +67,10 @@ def measure(top: Path, number: int, shards: int) -> None:
         make_run(top / "out", top / "imgs", labels, CLASSES, ("png", "coco"), shard=Shard(part, shards))
     print(f"{number} images, {shards} shards; {processor_name()}, {os.cpu_count()} cores\n")
     print("| command | seconds | per image | peak memory |\n|---|---|---|---|")
+    for form in ("parquet", "webdataset"):
+        words = ("convert", top / "out", "-f", form, "--to", top / form)
+        report(f"convert OUT -f {form} --to DIR, {shards} shards of a run", number, *words)
+        report(f"nothing to do: convert OUT -f {form} --to DIR", number, *words)
     report(f"merge OUT -o OUT, {shards} shards", number, "merge", top / "out", "-o", top / "out")
     for turn in range(2):
         report(

@@ -97,14 +97,11 @@ class RemoteDestination(Destination):
 
     def size(self, name: str) -> int | None:
         self._files.invalidate_cache()
-        with suppress(FileNotFoundError):
-            return int(self._ask(name, self._files.info).get("size") or 0)
-        return None
+        details = self._find(name, self._files.info)
+        return None if details is None else int(details.get("size") or 0)
 
     def read(self, name: str) -> bytes | None:
-        with suppress(FileNotFoundError):
-            return bytes(self._ask(name, self._files.cat_file))
-        return None
+        return None if self.size(name) is None else bytes(self._ask(name, self._files.cat_file))
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -145,18 +142,23 @@ class RemoteDestination(Destination):
         return digest.digest()
 
     def remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            self._ask(name, self._files.rm_file)
+        self._find(name, self._files.rm_file)
 
     def clean_up(self, folder: str) -> None:
         """Do nothing: temporary files are on this machine."""
 
-    def _ask(self, name: str, service: Callable[[str], Any]) -> Any:
-        """Call a service for a file. Raise FileNotFoundError if there is none, OutputError if the service fails."""
+    def _find(self, name: str, service: Callable[[str], Any]) -> Any:
+        """Call a service for a file; return None if there is none."""
         try:
-            return ask(service, f"{self._root}/{name}", verb="written")
-        except FileNotFoundError:
+            return self._ask(name, service)
+        except OutputError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
             raise
+
+    def _ask(self, name: str, service: Callable[[str], Any]) -> Any:
+        try:
+            return ask(service, f"{self._root}/{name}", verb="reached")
         except OSError as error:
             raise OutputError(
                 self.address / name, str(error), "Run the same command again: whole shards are kept."

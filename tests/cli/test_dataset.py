@@ -1,0 +1,355 @@
+"""`tipsseg convert --to`: data sets that training libraries load, whole and without merging shards."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mask_codes import decode_rle
+from numpy.typing import NDArray
+from PIL import Image
+from resuming import correct
+from running import Command, Ran, run_command
+
+import tipsseg
+from tipsseg.commands import dataset
+from tipsseg.formats.dataset import DATASETS, Dataset, Parquet
+from tipsseg.images.decoding import open_image
+
+SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
+OPTIONS = ("-c", "panda/leg,tree", "-m", "tiny", "--device", "cpu", "-q")
+IDS = {"panda/leg": 1, "tree": 2, "panda": 3}
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scenes and their labels."""
+    folder = tmp_path_factory.mktemp("labelled")
+    shutil.copytree(SCENES, folder / "imgs")
+    assert run_command("label", folder / "imgs", *OPTIONS, "-f", "png,coco", "-o", folder / "out").code == 0
+    return folder
+
+
+@pytest.fixture
+def here(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(labelled / "out", tmp_path / "out")
+    (tmp_path / "imgs").symlink_to(labelled / "imgs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def convert(command: Command, name: str, to: object, *more: object, outputs: tuple[object, ...] = ("out",)) -> Ran:
+    return command("convert", *outputs, "-f", name, "--to", to, *more)
+
+
+def mask_of(name: str) -> NDArray[np.uint8]:
+    with Image.open(Path("out/masks", name).with_suffix(".png")) as picture:
+        return np.array(picture)
+
+
+def shards(place: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((place / "data").iterdir())}
+
+
+def test_datasets_loads_parquet(here: Path, command: Command) -> None:
+    from datasets import load_dataset
+
+    ran = convert(command, "parquet", "set", "--shard-size", "800kB")
+    assert (ran.code, "4 pictures are stored as PNG" in ran.err) == (0, True)
+    assert len(shards(here / "set")) > 1
+    rows = load_dataset("set", split="train", cache_dir=here / "cache")
+    assert len(rows) == 12
+    assert rows.features["objects"].feature["category"].names == ["background", *IDS]
+    annotations = json.loads(Path("out/annotations.json").read_text())
+    for row in rows:
+        name, labels = row["file_name"], np.array(row["mask"])
+        assert np.array_equal(labels, mask_of(name))
+        assert np.array_equal(np.array(row["image"].convert("RGB")), open_image(here / "imgs" / name))
+        assert {IDS[each] for each in row["names"]} == {*np.unique(labels)} - {0} | ({3} if 1 in labels else set())
+        number = next(each["id"] for each in annotations["images"] if each["file_name"] == name)
+        expected = [each for each in annotations["annotations"] if each["image_id"] == number]
+        assert [each["rle"] for each in row["objects"]] == [each["segmentation"]["counts"] for each in expected]
+        assert [each["bbox"] for each in row["objects"]] == [each["bbox"] for each in expected]
+        for each in row["objects"]:
+            if each["category"] == 1:  # a leg is in its panda
+                whole = row["objects"][each["part_of"]]
+                part, panda = (decode_rle(own["rle"], labels.shape) for own in (each, whole))
+                assert whole["category"] == 3
+                assert not (part & ~panda).any()
+
+
+#: WebDataset leaves the closing of its files to the interpreter.
+LEAVES_FILES_OPEN = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@LEAVES_FILES_OPEN
+def test_webdataset_loads_tars(here: Path, command: Command) -> None:
+    import webdataset
+
+    assert convert(command, "webdataset", "set").code == 0
+    read = webdataset.handle_extension("mask.png", lambda data: np.array(Image.open(io.BytesIO(data))))
+    data = webdataset.WebDataset("set/data/train-00000.tar", shardshuffle=False).decode(read, "pil")
+    found = 0
+    for image, labels, facts in data.to_tuple("jpg;png;webp", "mask.png", "json"):
+        assert np.array_equal(labels, mask_of(facts["file_name"]))
+        assert np.array_equal(np.array(image), open_image(here / "imgs" / facts["file_name"]))
+        assert image.size == (facts["width"], facts["height"])
+        found += 1
+    assert found == 12
+
+
+def test_duckdb_queries_parquet(here: Path, command: Command) -> None:
+    import duckdb
+
+    assert convert(command, "parquet", "set", "--link-images").code == 0
+    found = (
+        duckdb.connect()
+        .execute(
+            "SELECT file_name, image.path FROM 'set/data/*.parquet' WHERE list_contains(names, 'tree') ORDER BY file_name"
+        )
+        .fetchall()
+    )
+    assert [name for name, _ in found] == sorted(
+        str(path.relative_to("imgs"))
+        for path in Path("imgs").rglob("*.*")
+        if 2 in mask_of(str(path.relative_to("imgs")))
+    )
+    assert {Path(path) for _, path in found} <= {*Path(here.resolve() / "imgs").resolve().rglob("*.*")}
+
+
+@LEAVES_FILES_OPEN
+def test_a_key_has_no_dots(here: Path, command: Command) -> None:
+    import webdataset
+
+    Path("more").mkdir()
+    for name in ("a.b.png", "a_b.png", "a%2Eb.png"):
+        shutil.copy(SCENES / "desert.png", Path("more", name))
+    assert command("label", "more", *OPTIONS, "-f", "png", "-o", "dots").code == 0
+    assert convert(command, "webdataset", "set", outputs=("dots",)).code == 0
+    found = [each["__key__"] for each in webdataset.WebDataset("set/data/train-00000.tar", shardshuffle=False)]
+    assert len({*found}) == 3
+
+
+@pytest.mark.parametrize("name", ["parquet", "webdataset"])
+def test_shards_of_a_run_need_no_merging(here: Path, command: Command, name: str) -> None:
+    for part in "123":
+        words = ("imgs", *OPTIONS, "-f", "png,coco", "--shard", f"{part}/3", "-o", "own" if part == "1" else "parts")
+        assert command("label", *words).code == 0
+    ran = convert(command, name, "set", outputs=("parts",))
+    assert (ran.code, "missing: 1" in ran.err) == (1, True)
+    assert convert(command, name, "set", outputs=("parts", "own")).code == 0
+    assert convert(command, name, "whole").code == 0
+    assert shards(here / "set") == shards(here / "whole")
+
+
+class Interrupting(Parquet):
+    """Interrupts the command in its second shard."""
+
+    def write(self, path: Path, samples: Iterator[Any], classes: Any) -> None:  # type: ignore[override]
+        super().write(path, samples, classes)
+        if len(list(Path("set/data").glob("train-*"))) == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_command_goes_on(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("--shard-size", "300kB")
+    assert convert(command, "parquet", "whole", *words).code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "DATASETS", {"parquet": Interrupting()})
+        assert convert(command, "parquet", "set", *words).code == 130
+    assert [*shards(here / "set")] == ["train-00000.parquet"]
+    ran = convert(command, "parquet", "set", *words, "--paths")
+    assert ran.out.splitlines()[0] == "set/data/train-00001.parquet"
+    assert shards(here / "set") == shards(here / "whole")
+    assert "; 0 of them written" in convert(command, "parquet", "set", *words).err
+
+
+def test_a_correction_changes_one_shard(here: Path, command: Command) -> None:
+    words = ("--shard-size", "300kB")
+    convert(command, "parquet", "set", *words)
+    before = shards(here / "set")
+    correct(Path("out/masks/desert.png"))
+    ran = convert(command, "parquet", "set", *words)
+    assert "; 1 of them written" in ran.err
+    changed = [name for name, data in shards(here / "set").items() if before[name] != data]
+    (row,) = [
+        row for name in changed for row in read_rows(here / "set/data" / name) if row["file_name"] == "desert.png"
+    ]
+    assert row["corrected"] is True
+    assert np.array_equal(np.array(Image.open(io.BytesIO(row["mask"]["bytes"]))), mask_of("desert.png"))
+    Path("set/data", changed[0]).unlink()
+    assert convert(command, "parquet", "set", *words, "-q", "--paths").out == f"set/data/{changed[0]}\n"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet
+
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+    return rows
+
+
+def test_fewer_images_leave_no_shards_behind(here: Path, command: Command) -> None:
+    convert(command, "parquet", "set", "--shard-size", "300kB")
+    assert convert(command, "parquet", "set").code == 0
+    assert [*shards(here / "set")] == ["train-00000.parquet"]
+    assert [*json.loads(Path("set/tipsseg.json").read_text())["shards"]] == ["data/train-00000.parquet"]
+
+
+def test_other_files_are_not_touched(here: Path, command: Command) -> None:
+    Path("set/data").mkdir(parents=True)
+    Path("set/README.md").write_text("mine")
+    Path("set/data/notes.txt").write_text("mine")
+    assert "Kept README.md" in convert(command, "parquet", "set").err
+    assert (Path("set/README.md").read_text(), Path("set/data/notes.txt").read_text()) == ("mine", "mine")
+    shutil.move("set/tipsseg.json", "elsewhere.json")
+    before = shards(here / "set")
+    ran = convert(command, "parquet", "set")
+    assert (ran.code, "train-00000.parquet: it exists" in ran.err) == (1, True)
+    assert shards(here / "set") == before
+    shutil.move("elsewhere.json", "set/tipsseg.json")
+    ran = convert(command, "webdataset", "set")
+    assert (ran.code, "the format parquet" in ran.err) == (1, True)
+
+
+def test_an_image_that_changed_is_left_out(here: Path, command: Command) -> None:
+    before = Path("imgs").resolve()
+    Path("imgs").unlink()
+    shutil.copytree(before, "imgs")
+    shutil.move("imgs/sea.gif", "sea.gif")
+    Image.new("RGB", (9, 9)).save("imgs/desert.png")
+    ran = convert(command, "parquet", "set", "--images", "imgs")
+    assert ran.code == 1
+    assert "desert.png: changed since it was labelled" in ran.err
+    assert "sea.gif: no such file" in ran.err
+    assert len(read_rows(here / "set/data/train-00000.parquet")) == 10
+    shutil.copy(SCENES / "desert.png", "imgs/desert.png")
+    shutil.move("sea.gif", "imgs/sea.gif")
+    assert convert(command, "parquet", "set", "--images", "imgs").code == 0
+    assert len(read_rows(here / "set/data/train-00000.parquet")) == 12
+
+
+def test_a_fraction_is_for_validation(here: Path, command: Command) -> None:
+    from datasets import load_dataset
+
+    assert convert(command, "parquet", "set", "--val-fraction", "0.3").code == 0
+    found = load_dataset("set", cache_dir=here / "cache")
+    assert {name: len(rows) for name, rows in found.items()} == {"train": 9, "validation": 3}
+
+
+def test_a_list_selects_images(here: Path, command: Command) -> None:
+    Path("list.txt").write_text("imgs/desert.png\nstreet/car.jpg\n")
+    assert convert(command, "parquet", "set", "--only", "list.txt", "--images", "imgs").code == 0
+    assert [row["file_name"] for row in read_rows(here / "set/data/train-00000.parquet")] == [
+        "desert.png",
+        "street/car.jpg",
+    ]
+    Path("list.txt").write_text("imgs/none.png\n")
+    ran = convert(command, "parquet", "set", "--only", "list.txt")
+    assert (ran.code, "imgs/none.png: not labelled in out" in ran.err) == (1, True)
+
+
+def test_a_bucket(here: Path, command: Command, bucket: str) -> None:
+    import fsspec
+
+    words = ("--shard-size", "300kB")
+    assert convert(command, "parquet", "set", *words).code == 0
+    ran = convert(command, "parquet", f"{bucket}/set", *words, "--paths")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, f"{bucket}/set/data/train-00000.parquet")
+    files = fsspec.filesystem("s3")
+    files.invalidate_cache()
+    there = {name.rpartition("/")[2]: files.cat_file(name) for name in files.find(f"{bucket}/set/data")}
+    assert there == shards(here / "set")
+    assert "; 0 of them written" in convert(command, "parquet", f"{bucket}/set", *words).err
+    files.rm_file(f"{bucket}/set/data/train-00001.parquet")
+    again = convert(command, "parquet", f"{bucket}/set", *words, "-q", "--paths")
+    assert again.out == f"{bucket}/set/data/train-00001.parquet\n"
+    ran = convert(command, "parquet", "s3://nobody/set")
+    assert (ran.code, ran.err.splitlines()[0]) == (
+        1,
+        "Error: cannot write s3://nobody/set/tipsseg.json: cannot be reached (NoSuchBucket)",
+    )
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty bucket of a server on this machine."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in (
+        ("ENDPOINT_URL", f"http://{host}:{port}"),
+        ("ACCESS_KEY_ID", "me"),
+        ("SECRET_ACCESS_KEY", "SECRET"),
+    ):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    try:
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        yield "s3://bucket"
+    finally:
+        server.stop()
+
+
+def test_a_damaged_upload_is_found(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def damage(self: MemoryFileSystem, source: str, target: str, **options: object) -> None:
+        data = Path(source).read_bytes()
+        self.pipe_file(target, data[:-1] + bytes([data[-1] ^ 1]) if target.endswith(".parquet") else data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "put_file", damage)
+        ran = convert(command, "parquet", "memory://damaged")
+    assert (ran.code, "the upload differs from the file" in ran.err) == (1, True)
+    assert convert(command, "parquet", "memory://damaged").code == 0
+    assert MemoryFileSystem().cat_file("/damaged/data/train-00000.parquet")[-4:] == b"PAR1"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("-f", "parquet"), "tipsseg convert OUT -f parquet --to DIR"),
+        (("-f", "yolo", "--to", "set"), "Remove --to, or use one of parquet, webdataset"),
+        (("-f", "parquet,webdataset", "--to", "set"), "--to needs one format"),
+        (("-f", "parquet", "--to", "https://example.com/set"), "cannot be written to a web server"),
+        (("-f", "parquet", "--to", "unknown://bucket/set"), "unknown:// URLs are not supported"),
+        (("-f", "parquet", "--to", "set", "--shard-size", "-1"), "is not a size"),
+        (
+            ("-f", "webdataset", "--to", "set", "--link-images"),
+            "--link-images: webdataset stores the images themselves",
+        ),
+        (("-f", "png", "--shard-size", "1GB"), "need --to"),
+    ],
+)
+def test_mistakes(here: Path, command: Command, words: tuple[str, ...], expected: str) -> None:
+    ran = command("convert", "out", *words)
+    assert ran.code == 2
+    assert expected in " ".join(ran.err.split())
+    assert not Path("set").exists()
+
+
+def test_classes_that_overlap_are_refused(here: Path, command: Command) -> None:
+    assert command("label", "imgs/desert.png", *OPTIONS[2:], "-c", "tree,sky", "--overlap", "-o", "both").code == 0
+    ran = convert(command, "parquet", "set", outputs=("both",))
+    assert (ran.code, "classes overlap" in ran.err) == (1, True)
+
+
+def test_from_python(here: Path) -> None:
+    done = tipsseg.write_dataset("out", "set", format="webdataset", shard_size="1MB")
+    assert (done.images, done.failed, len(done.shards)) == (12, (), done.written)
+    assert tipsseg.write_dataset("out", "set", format="webdataset", shard_size="1MB").written == 0
+
+
+def test_every_format_says_how_to_load_it() -> None:
+    assert all(isinstance(form, Dataset) and form.example for form in DATASETS.values())
