@@ -21,6 +21,7 @@ from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.doctor import examine
 from tipsseg.commands.merge import merge_folders
 from tipsseg.commands.report.make import make_report
+from tipsseg.integrations.label_studio import serve
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.run.spec import RunSpec
 
@@ -52,6 +53,8 @@ _API: tuple[Callable[..., Any], ...] = (
     tipsseg.learn.fit_truths,
     tipsseg.label_folder,
     tipsseg.make_vocabulary,
+    tipsseg.write_dataset,
+    serve,
     tipsseg.review.rank,
     tipsseg.review.score_masks,
     tipsseg.learn.fit_thresholds,

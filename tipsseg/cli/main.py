@@ -41,6 +41,7 @@ _COMMANDS: Mapping[str, str] = {
     "report": "Write an HTML page with thumbnails, labels and class statistics.",
     "eval": "Score labels against ground truth: mean IoU, confusion matrix.",
     "audit": "List existing labels that the model doubts.",
+    "serve": "Predict and learn for the projects of Label Studio.",
     "vocab": "List, print and check vocabularies.",
     "weights": "Download and verify the pinned weights.",
     "doctor": "Check this installation: versions, devices, numbers, weights.",

@@ -504,7 +504,7 @@ def _read_index(place: Destination, form: Dataset) -> _Index:
         if not all(is_inside(name) for name in shards):
             raise ValueError("a shard has a path outside of the data set")
     except ValueError as error:
-        raise OutputError(path, f"it is no list of shards: {error}", "Choose another place.") from error
+        raise OutputError(path, f"not a list of shards: {error}", "Choose another place.") from error
     if index.format != form.name:
         raise OutputError(place.address, f"it has a data set in the format {index.format}", "Choose another place.")
     return index

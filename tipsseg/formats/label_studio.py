@@ -78,7 +78,8 @@ class LabelStudio(Format):
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         version = f"{run.info.get('model', '')} tipsseg {run.info.get('version', '')}".strip()
-        prediction = {"model_version": version, **_score(image.objects), "result": _polygons(image, run)}
+        results = polygon_results(image.objects, image.size, run.classes)
+        prediction = {"model_version": version, **prediction_score(image.objects), "result": results}
         data = {"image": local_files_url(image.ref), "file_name": image.ref.name}
         return (json_bytes({"data": data, "predictions": [prediction]}),)
 
@@ -98,7 +99,7 @@ class LabelStudio(Format):
             if _is_label_studio(value):
                 for number, task in enumerate(value if isinstance(value, list) else [value], start=1):
                     with image_errors(where, f"task {number}"):
-                        image = _read_task(task, where, number, names)
+                        image = read_task(task, where, number, names)
                     if image is not None:
                         yield image
 
@@ -119,7 +120,7 @@ def local_files_url(ref: ImageRef) -> str:
     return _LOCAL_FILES + quote(os.fsencode(f"{root.name}/{ref.relative}"))
 
 
-def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
+def prediction_score(objects: Sequence[LabelledObject]) -> dict[str, float]:
     """Return the `score` of a prediction; {} if it has no objects. Label Studio uses it to order and sample tasks.
 
     The score is the mean confidence of all object pixels, 0..1. It is computed from object scores, which every command has, so that
@@ -131,37 +132,37 @@ def _score(objects: Sequence[LabelledObject]) -> dict[str, float]:
     return {"score": round(sum(entry.region.area * entry.score for entry in objects) / pixels, 4)}
 
 
-def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
+def polygon_results(
+    objects: Sequence[LabelledObject], size: Size, classes: Sequence[LabelClass], tags: tuple[str, str] = (_FROM, _TO)
+) -> list[dict[str, object]]:
     """Return the results of a prediction: one per polygon of an object, with corners in percent of the image size.
 
     A relation leads from each polygon of a part to the first polygon of its whole.
+
+    Args:
+        objects: The objects of an image.
+        size: (height, width) of the image in pixels.
+        classes: The classes by id.
+        tags: The names of the control tag and of the image tag in the labelling interface.
     """
     from tipsseg.regions.objects import find_wholes
 
-    height, width = image.size
-    names = run.class_names()
-    polygons: list[dict[str, object]] = [
+    height, width = size
+    polygons = [
         {
-            "id": f"{number}-{part}",
-            "type": "polygonlabels",
-            "from_name": _FROM,
-            "to_name": _TO,
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-            "score": entry.score,
+            **result_head(f"{number}-{part}", "polygonlabels", tags, size, entry.score),
             "value": {
                 "points": [
                     [round(100 * x / width, _DECIMALS), round(100 * y / height, _DECIMALS)] for y, x in ring.tolist()
                 ],
                 "closed": True,
-                "polygonlabels": [names[entry.region.class_id]],
+                "polygonlabels": [classes[entry.region.class_id - 1].name],
             },
         }
-        for number, entry in enumerate(image.objects, start=1)
+        for number, entry in enumerate(objects, start=1)
         for part, ring in enumerate(entry.outline.rings, start=1)
     ]
-    wholes = find_wholes(image.objects, run.classes)
+    wholes = find_wholes(objects, classes)
     return polygons + [
         {
             "type": "relation",
@@ -170,10 +171,25 @@ def _polygons(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
             "direction": "right",
             "labels": ["part of"],
         }
-        for number, (entry, whole) in enumerate(zip(image.objects, wholes, strict=True), start=1)
+        for number, (entry, whole) in enumerate(zip(objects, wholes, strict=True), start=1)
         if whole is not None
         for part in range(1, len(entry.outline.rings) + 1)
     ]
+
+
+def result_head(result_id: str, kind: str, tags: tuple[str, str], size: Size, score: float) -> dict[str, object]:
+    """Return the fields that all results have, for an upright image."""
+    height, width = size
+    return {
+        "id": result_id,
+        "type": kind,
+        "from_name": tags[0],
+        "to_name": tags[1],
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "score": score,
+    }
 
 
 def _interface(classes: Sequence[LabelClass]) -> str:
@@ -213,7 +229,8 @@ def _expand(task: Mapping[str, Any]) -> dict[str, object]:
     return {"data": task, "annotations": [{"result": results}]}
 
 
-def _read_task(task: object, where: Path, number: int, names: ClassNames) -> SourceImage | None:
+def read_task(task: object, where: Path, number: int, names: ClassNames) -> SourceImage | None:
+    """Return the annotation of a task, the `number`-th in the file `where`; None without one. Raises ValueError."""
     if isinstance(task, dict) and _is_minimal(task):
         task = _expand(task)
     data = take(task, "data", dict)
@@ -327,6 +344,28 @@ class _Bits:
             raise ValueError("unexpected end")
         digits = self._bits[start : self._position].reshape(count, width)
         return digits @ (1 << np.arange(width - 1, -1, -1, dtype=np.int64))
+
+
+#: The bits of all length fields that are written.
+_LENGTH_BITS = 16
+
+
+def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
+    """Encode a mask [H, W] as a list of bytes; the pixels of the object are opaque."""
+    flat = mask.ravel()
+    most = (1 << _LENGTH_BITS) // 4  # pixels of a part
+    ends = np.union1d(np.flatnonzero(np.diff(flat)) + 1, [*range(most, len(flat), most), len(flat)]).astype(np.int64)
+    lengths, values = np.diff(ends, prepend=0) * 4, flat[ends - 1] * 255
+    columns = [(np.ones_like(lengths), 1), (np.zeros_like(lengths), 2), (lengths - 1, _LENGTH_BITS), (values, 8)]
+    head = [(flat.size * 4, 32), (7, 5), *[(_LENGTH_BITS - 1, 4)] * 4]
+    bits = [_to_bits(np.array([number]), width) for number, width in head]
+    parts = np.concatenate([_to_bits(numbers, width) for numbers, width in columns], axis=1)
+    return np.packbits(np.concatenate([*(each.ravel() for each in bits), parts.ravel()])).tolist()
+
+
+def _to_bits(numbers: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
+    """Return the bits of numbers, highest first, [count, width]."""
+    return (numbers[:, None] >> np.arange(width - 1, -1, -1) & 1).astype(np.uint8)
 
 
 def decode_brush(code: object, size: tuple[int, int]) -> NDArray[np.bool_]:
