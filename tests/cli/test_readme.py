@@ -54,7 +54,8 @@ INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest -n au
 #: Options of other programs.
 FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue",
            "--auth", "--checkpoint", "--num-jobs", "--pool", "--conf-threshold", "--convert-to-rle", "--input",
-           "--model-type", "--conv-mask-to-poly", "--function-module", "--server-host")  # fmt: skip
+           "--model-type", "--conv-mask-to-poly", "--function-module", "--server-host", "--rm", "--user", "--build-arg",
+           "--index-url", "--gpus", "--network")  # fmt: skip
 
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -251,6 +252,7 @@ def test_options_that_pages_name_exist(command: Command) -> None:
         "rank",
         "audit",
         "report",
+        "serve",
     ):
         words = name.split()
         shown = command(*words, "--help").out
