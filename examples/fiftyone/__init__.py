@@ -1,6 +1,7 @@
-"""A remote source for FiftyOne's model zoo: `foz.load_zoo_model("tipsseg", classes="panda leg,tree")`.
+"""A remote source for FiftyOne's model zoo: `foz.load_zoo_model("tipsseg", classes="panda leg,tree")`; and a plugin, for its app.
 
-FiftyOne reads manifest.json in this folder and calls `download_model` and `load_model`.
+FiftyOne reads manifest.json in this folder and calls `download_model` and `load_model`. Of the plugin, it reads fiftyone.yml, and
+calls `register`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 import fiftyone.core.labels as fol
 import fiftyone.core.models as fom
+import fiftyone.operators as foo
+import fiftyone.operators.types as foot
 import tipsseg
 
 
@@ -84,3 +87,37 @@ class TipssegModel(fom.Model):  # type: ignore[misc]
     def predict(self, arg: NDArray[np.uint8]) -> Any:
         """Return the Segmentation of an image: uint8 [H, W, 3] RGB, [H, W, 4] RGBA or [H, W] grey."""
         return fol.Segmentation(mask=self._labeller.label(arg).labels)
+
+
+class Label(foo.Operator):  # type: ignore[misc]
+    """The operator `@tipsseg/tipsseg/label`: it labels the images of the current view, and stores the masks in a field."""
+
+    @property
+    def config(self) -> Any:
+        return foo.OperatorConfig(
+            name="label",
+            label="tipsseg: label every pixel with phrases",
+            allow_immediate_execution=True,
+            allow_delegated_execution=True,
+        )
+
+    def resolve_input(self, ctx: Any) -> Any:
+        """Return the form that the app shows."""
+        inputs = foot.Object()
+        inputs.str("classes", label="Classes", description="For example: panda leg,tree", required=True)
+        inputs.str("model", label="Model", default="l14", required=True)
+        inputs.str("field", label="Field of the masks", default="tipsseg", required=True)
+        return foot.Property(inputs, view=foot.View(label="Label every pixel with phrases"))
+
+    def execute(self, ctx: Any) -> None:
+        field, dataset = ctx.params.get("field", "tipsseg"), ctx.dataset
+        model = load_model("tipsseg", "", ctx.params["classes"], model=ctx.params.get("model", "l14"))
+        ctx.view.apply_model(model, label_field=field)
+        dataset.mask_targets = {**dataset.mask_targets, field: model.mask_targets}
+        dataset.save()
+        ctx.trigger("reload_dataset")
+
+
+def register(plugin: Any) -> None:
+    """Register the operators of the plugin."""
+    plugin.register(Label)

@@ -4,11 +4,11 @@
     python tests/readers/cvat_agent.py /tmp/cvat/bin/cvat-cli   # installed elsewhere, for the same version of Python
 
 The programs are real: `cvat-cli function create-native` and `cvat-cli function run-agent --burst`. The server is a stand-in on
-127.0.0.1: it answers what these programs ask for, by their source, and fails the test if they ask for anything else. It requests
-the masks of a task with labels of type "mask" and "any", and of one image above a threshold.
+127.0.0.1. It answers what the source of these programs asks for; anything else is an error. It requests the masks of a task,
+of one image, and of one image above a threshold. The labels are of type "mask" and "any".
 
-Not tested, for lack of a CVAT server: that it accepts the function and the masks, and shows them; how it converts uploaded
-images; the requests that it really sends. Nor are HTTPS, organizations, an agent that waits for requests, its reports of progress
+Not tested, for lack of a CVAT server: that it accepts the function and the masks, and shows them; how it converts uploaded images;
+the requests that it really sends. Also not tested: HTTPS, organizations, an agent that waits for requests, reports of progress
 (after 30 s), failed requests, polygons, regions of interest, and videos.
 """
 
@@ -33,7 +33,6 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-import cvat_sdk
 import numpy as np
 from cvat_sdk.masks import decode_mask
 
@@ -65,15 +64,11 @@ class Request:
         mapping = {name: {"name": label} for name, (label, _) in zip(CLASSES, LABELS.values(), strict=True)}
         return {**kind, "task": 1, "threshold": self.threshold, "mapping": mapping, "conv_mask_to_poly": False}
 
-    @property
-    def category(self) -> str:
-        return "batch" if self.frame is None else "interactive"
-
     def compare(self) -> str:
         """Compare the shapes with the labels of the frames. Return a summary; raise ValueError if they differ."""
         frames, shapes = range(len(FRAMES)) if self.frame is None else [self.frame], self.shapes or []
         if any(shape["type"] != "mask" or shape["frame"] not in frames for shape in shapes):
-            raise ValueError(f"not masks of the frames {list(frames)}")
+            raise ValueError("shapes that are not masks, or of other frames")
         pixels = differ = 0
         for frame in frames:
             result = tipsseg.label(SCENES / FRAMES[frame], CLASSES, model="tiny", device="cpu")
@@ -83,26 +78,19 @@ class Request:
                     wanted[found.mask] = 0
             for shape in (shape for shape in shapes if shape["frame"] == frame):
                 mask = decode_mask(shape["points"], image_height=ids.shape[0], image_width=ids.shape[1])
-                differ += np.count_nonzero(ids[mask])  # shapes do not overlap
+                differ += int(ids[mask].astype(bool).sum())  # shapes do not overlap
                 ids[mask] = list(LABELS).index(shape["label_id"]) + 1
             pixels += ids.size
-            differ += np.count_nonzero(ids != wanted)
-        summary = (
-            f"{self.params['type']}: {len(frames)} frames, {len(shapes)} masks, {differ} of {pixels} pixels differ"
-        )
+            differ += int((ids != wanted).sum())
+        kind, images = self.params["type"], len(frames)
+        summary = f"{kind}: {images} frames, {len(shapes)} masks, {differ} of {pixels} pixels differ"
         if differ or not shapes:
             raise ValueError(summary)
         return summary
 
 
 class Server(ThreadingHTTPServer):
-    """The stand-in for CVAT's server.
-
-    Attributes:
-        requests: What it requests from the agent.
-        errors: Whatever it does not expect.
-        answers: Bytes, or values for JSON, by method, path and sorted query.
-    """
+    """The stand-in for CVAT's server. `answers` are bytes, or values for JSON, by method, path and sorted query."""
 
     def __init__(self, version: str, requests: list[Request]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -112,8 +100,10 @@ class Server(ThreadingHTTPServer):
         chunks = {"size": len(FRAMES), "data_chunk_size": CHUNK, "data_original_chunk_type": "imageset"}
         task = {"jobs": {"completed": 0, "validation": 0}, "labels": {}, "organization": None, "updated_date": DATE}
         frames = [{"name": name, "related_files": 0} for name in FRAMES]
-        more = {"attributes": [], "sublabels": []}
-        labels = [{"id": number, "name": name, "type": kind, **more} for number, (name, kind) in LABELS.items()]
+        labels = [
+            {"id": number, "name": name, "type": kind, "attributes": [], "sublabels": []}
+            for number, (name, kind) in LABELS.items()
+        ]
         self.answers = {
             "GET server/about?": {**about, "version": version},
             "POST auth/login?": {"key": SECRET},
@@ -124,12 +114,12 @@ class Server(ThreadingHTTPServer):
         data = "GET tasks/1/data?number=%d&quality=original&type=%s"
         for number, name in enumerate(FRAMES):
             self.answers[data % (number, "frame")] = (SCENES / name).read_bytes()
-        for number in range(-(-len(FRAMES) // CHUNK)):
+        for start in range(0, len(FRAMES), CHUNK):
             file = io.BytesIO()
             with zipfile.ZipFile(file, "w") as archive:
-                for name in FRAMES[number * CHUNK : (number + 1) * CHUNK]:
+                for name in FRAMES[start : start + CHUNK]:
                     archive.write(SCENES / name, name)
-            self.answers[data % (number, "chunk")] = file.getvalue()
+            self.answers[data % (start // CHUNK, "chunk")] = file.getvalue()
 
     def find(self, key: str, body: Any) -> Any:
         """Return the answer to a request."""
@@ -139,7 +129,8 @@ class Server(ThreadingHTTPServer):
             return self.answers["GET functions/1?"]
         if path == ["acquire?"]:
             for number, request in enumerate(self.requests):
-                if request.agent is None and request.category == body["request_category"]:
+                category = "batch" if request.frame is None else "interactive"
+                if (request.agent, category) == (None, body["request_category"]):
                     request.agent = body["agent_id"]
                     return {"ar_assignment": {"ar_id": str(number), "ar_params": request.params}}
             return {"ar_assignment": None}
@@ -149,7 +140,7 @@ class Server(ThreadingHTTPServer):
                 raise ValueError("another agent took it, or it is complete")
             request.shapes = body["annotations"]["shapes"]
             return {}
-        return self.answers[key]
+        return {} if path[1:] == ["update?"] else self.answers[key]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -204,9 +195,8 @@ def run(command: list[str], log: Path, **variables: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run the agent of cvat-cli with a stand-in for CVAT's server.")
-    parser.add_argument("program", nargs="?", help="the program cvat-cli; by default the module of this Python")
-    given = parser.parse_args().program
-    program = [given] if given else [sys.executable, "-m", "cvat_cli"]
+    parser.add_argument("program", nargs="*", default=[sys.executable, "-m", "cvat_cli"], help="the program cvat-cli")
+    program = parser.parse_args().program
     requests = [Request(), Request(frame=1), Request(frame=0, threshold=0.5)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -223,10 +213,8 @@ def main() -> None:
             finally:
                 server.shutdown()
         done = sum(request.shapes is not None for request in requests)
-        print(
-            f"cvat-cli {version}, cvat-sdk {cvat_sdk.__version__}: {done} of {len(requests)} requests completed", end=""
-        )
-        print(f" in {time.monotonic() - began:.1f} s")
+        seconds = time.monotonic() - began
+        print(f"cvat-cli {version}: {done} of {len(requests)} requests completed in {seconds:.1f} s")
         if server.errors or done < len(requests):
             raise SystemExit("\n".join([log.read_text()[-5000:], *server.errors]))
     print(*(request.compare() for request in requests), sep="\n")
