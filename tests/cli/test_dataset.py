@@ -19,6 +19,7 @@ from running import Command, Ran, run_command
 
 import tipsseg
 from tipsseg.commands import dataset
+from tipsseg.errors import UsageError
 from tipsseg.formats.dataset import DATASETS, Dataset, Parquet
 from tipsseg.images.decoding import open_image
 
@@ -239,6 +240,8 @@ def test_an_image_that_changed_is_left_out(here: Path, command: Command) -> None
 def test_a_fraction_is_for_validation(here: Path, command: Command) -> None:
     from datasets import load_dataset
 
+    assert convert(command, "parquet", "none", "--val-fraction", "0.01").code == 0  # none of 12 images
+    assert len(load_dataset("none", split="train", cache_dir=here / "cache")) == 12
     assert convert(command, "parquet", "set", "--val-fraction", "0.3").code == 0
     found = load_dataset("set", cache_dir=here / "cache")
     assert {name: len(rows) for name, rows in found.items()} == {"train": 9, "validation": 3}
@@ -320,10 +323,14 @@ def test_a_damaged_upload_is_found(here: Path, command: Command, monkeypatch: py
     ("words", "expected"),
     [
         (("-f", "parquet"), "tipsseg convert OUT -f parquet --to DIR"),
-        (("-f", "yolo", "--to", "set"), "Remove --to, or use one of parquet, webdataset"),
+        (("-f", "yolo", "--to", "set"), "Use one of parquet, webdataset; or remove --to"),
         (("-f", "parquet,webdataset", "--to", "set"), "--to needs one format"),
         (("-f", "parquet", "--to", "https://example.com/set"), "cannot be written to a web server"),
-        (("-f", "parquet", "--to", "unknown://bucket/set"), "unknown:// URLs are not supported"),
+        (("-f", "parquet", "--to", "unknown://bucket/set"), "unknown://bucket/set cannot be opened"),
+        (("-f", "parquet", "--to", "s3://bucket/set?token=SECRET"), "cannot be written to a URL with a query"),
+        (("-f", "parquet", "--to", "out/sub"), "is in the output folder out"),
+        (("-f", "parquet", "--to", "set", "--level", "whole"), "--level does not apply"),
+        (("-f", "parquet", "--to", "set", "--val-fraction", "2"), "--val-fraction must be"),
         (("-f", "parquet", "--to", "set", "--shard-size", "-1"), "is not a size"),
         (
             ("-f", "webdataset", "--to", "set", "--link-images"),
@@ -336,7 +343,112 @@ def test_mistakes(here: Path, command: Command, words: tuple[str, ...], expected
     ran = command("convert", "out", *words)
     assert ran.code == 2
     assert expected in " ".join(ran.err.split())
+    assert "SECRET" not in ran.err
     assert not Path("set").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["not JSON", "[]", '{"tool": "other"}', '{"tool": "tipsseg", "format": "parquet", "shards": 1}']
+)
+def test_a_damaged_list_stops_the_command(here: Path, command: Command, text: str) -> None:
+    Path("set").mkdir()
+    Path("set/tipsseg.json").write_text(text)
+    ran = convert(command, "parquet", "set")
+    assert (ran.code, "set/tipsseg.json: not a list of shards" in ran.err) == (1, True)
+
+
+def test_a_list_of_other_files_removes_none(here: Path, command: Command) -> None:
+    convert(command, "parquet", "set")
+    Path("set/notes.txt").write_text("mine")
+    record = json.loads(Path("set/tipsseg.json").read_text())
+    (shard,) = record["shards"].values()
+    record["shards"]["notes.txt"] = shard
+    Path("set/tipsseg.json").write_text(json.dumps(record))
+    ran = convert(command, "parquet", "set")
+    assert (ran.code, "a shard has another name" in ran.err) == (1, True)
+    assert Path("set/notes.txt").read_text() == "mine"
+
+
+class Overtaken(Parquet):
+    """Another command writes into the same place while this one does."""
+
+    def write(self, path: Path, samples: Iterator[Any], classes: Any) -> None:  # type: ignore[override]
+        super().write(path, samples, classes)
+        record = json.loads(Path("set/tipsseg.json").read_text())
+        Path("set/tipsseg.json").write_text(json.dumps({**record, "writer": "other"}))
+
+
+def test_two_commands_into_one_place(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "DATASETS", {"parquet": Overtaken()})
+    ran = convert(command, "parquet", "set")
+    assert (ran.code, "another command writes there too" in ran.err) == (1, True)
+    assert shards(here / "set") == {}
+
+
+def test_images_of_two_runs_with_one_key_are_refused(here: Path, command: Command) -> None:
+    for number, name in enumerate(("x.png", "x.jpg")):
+        Path(f"in{number}").mkdir()
+        Image.open(SCENES / "desert.png").save(f"in{number}/{name}")
+        assert command("label", f"in{number}", *OPTIONS, "-f", "png", "-o", f"run{number}").code == 0
+    ran = convert(command, "webdataset", "set", outputs=("run0", "run1"))
+    assert (ran.code, "x.png" in ran.err) == (1, True)
+
+
+def test_a_whole_shard_outlives_images_that_are_gone(here: Path, command: Command) -> None:
+    shutil.copytree(Path("imgs").resolve(), "own")
+    convert(command, "parquet", "set", "--images", "own")
+    before = shards(here / "set")
+    correct(Path("out/masks/desert.png"))
+    Path("own/sea.gif").unlink()
+    ran = convert(command, "parquet", "set", "--images", "own")
+    assert (ran.code, "Kept set/data/train-00000.parquet" in ran.err) == (1, True)
+    shutil.rmtree("own")
+    Path("own").mkdir()
+    assert convert(command, "parquet", "set", "--images", "own").code == 1
+    assert shards(here / "set") == before
+
+
+def test_links_follow_the_images(here: Path, command: Command) -> None:
+    shutil.copytree(Path("imgs").resolve(), "own")
+    for folder in ("imgs", "own"):
+        assert convert(command, "parquet", "set", "--link-images", "--images", folder).code == 0
+        rows = read_rows(here / "set/data/train-00000.parquet")
+        assert {row["image"]["path"] for row in rows} == {
+            str(here / folder / path.relative_to("own")) for path in Path("own").rglob("*.*")
+        }
+
+
+def test_places_with_odd_names(here: Path, command: Command) -> None:
+    for place in ("run:1", "bad\udcff/x", f"file://{here}/url"):
+        assert convert(command, "parquet", place).code == 0
+        assert convert(command, "webdataset", f"{place}-tars").code == 0
+    assert [path.name for path in (here / "url/data").iterdir()] == ["train-00000.parquet"]
+
+
+def test_images_of_a_data_set_are_not_labelled_again(here: Path, command: Command) -> None:
+    shutil.copytree(Path("imgs").resolve(), "own")
+    assert convert(command, "webdataset", "own/set").code == 0
+    ran = command("label", "own", *OPTIONS[:-1], "-f", "png", "-o", "again")
+    assert "12 images labelled" in ran.err
+    assert "Skipped output folders: own/set/data" in ran.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"to": ""},
+        {"to": None},
+        {"val_fraction": -3},
+        {"jobs": -1},
+        {"output": []},
+        {"format": ["parquet"]},
+        {"shard_size": "x"},
+    ],
+    ids=str,
+)
+def test_wrong_arguments_of_the_library(here: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        tipsseg.write_dataset(**{"output": "out", "to": "set", **arguments})
 
 
 def test_classes_that_overlap_are_refused(here: Path, command: Command) -> None:

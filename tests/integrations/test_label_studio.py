@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ import tipsseg
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats.corrections import ClassNames, Objects
 from tipsseg.formats.given import paint_objects
+from tipsseg.formats.interface import parse_interface
 from tipsseg.formats.label_studio import encode_brush, read_task
-from tipsseg.integrations.label_studio import Backend, LabelStudio, parse_interface, serve
+from tipsseg.integrations.label_studio import Backend, LabelStudio, serve
+from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions
 from tipsseg.types import LabelClass
 
@@ -76,6 +80,7 @@ def serving(folder: Path, **more: Any) -> Iterator[Server]:
         finally:
             server.shutdown()
             thread.join()
+            backend.close()
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def test_predictions_are_the_labels(server: Server, kind: str, least: float) -> 
     expected = tipsseg.label(SCENES / "street/turned.jpg", PHRASES, model="tiny", device="cpu")
     (prediction,) = server.predict(kind, TURNED)
     assert (painted(prediction, expected.shape) == expected.labels).mean() >= least
-    assert prediction["model_version"] == f"tiny tipsseg {tipsseg.__version__}"
+    assert prediction["model_version"].startswith(f"tiny tipsseg {tipsseg.__version__} ")
     assert 0 < prediction["score"] <= 1
     for result in prediction["result"]:
         assert (result["from_name"], result["to_name"]) == ("own", "photo")
@@ -127,18 +132,29 @@ def test_each_label_has_the_form_of_its_tag(server: Server) -> None:
     assert len({each["id"] for each in prediction["result"]}) == len(prediction["result"])
 
 
+def test_a_label_keeps_its_spelling(server: Server) -> None:
+    labels = ("Green_Tree", "panda / leg", " sky ")
+    predictions = server.predict("BrushLabels", CAR, TURNED, DESERT, labels=labels)
+    found = {name for each in predictions for result in each["result"] for name in result["value"]["brushlabels"]}
+    assert found == {*labels}
+
+
 def test_the_protocol(server: Server) -> None:
     assert server("/health")["status"] == "UP"
     asked = {"project": "7.1", "schema": config(), "hostname": "http://127.0.0.1:1", "access_token": "t"}
-    assert server("/setup", asked) == {"model_version": f"tiny tipsseg {tipsseg.__version__}"}
+    assert server("/setup", asked) == {"model_version": server.predict("BrushLabels", DESERT)[0]["model_version"]}
+    assert server("/setup", asked) != server("/setup", {**asked, "schema": config(labels=("tree",))})
     assert server("/webhook", {"action": "ANNOTATION_CREATED"}) == {}
     assert server("/nothing", {})[0] == 404
     assert server("/predict", b"{")[0] == 400
+    assert server("/train", [])[0] == 400
+    assert server("/setup", {**asked, "schema": config(labels=("Tree", "tree"))})[0] == 400
     assert server("/predict", {"tasks": [], "label_config": config(), "project": "../7"})[0] == 400
     code, answer = server("/setup", {"project": 7, "schema": "<View><Text name='t' value='$text'/></View>"})
     assert (code, "no labels for an image" in answer["error"]) == (400, True)
-    with pytest.raises(UsageError, match="cannot listen"):
-        serve(server.backend, port=int(server.url.rpartition(":")[2]))
+    for port in (int(server.url.rpartition(":")[2]), 70000):
+        with pytest.raises(UsageError, match="cannot listen"):
+            serve(server.backend, port=port)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +163,7 @@ def test_the_protocol(server: Server) -> None:
         ("/data/local-files/?d=none.png", "no such file"),
         ("/data/local-files/?d=../secret.png", "outside of the folder"),
         ("/etc/passwd", "neither a URL nor a file"),
+        ("http://[::1/x.png", "not an address"),
         ("secret.png", "neither a URL nor a file"),
         (None, "no image"),
     ],
@@ -223,9 +240,9 @@ def share(prediction: dict[str, Any]) -> float:
 def test_training_teaches_a_word(tmp_path: Path, submitted: list[dict[str, Any]]) -> None:
     with serving(tmp_path) as server:
         (before,) = server.predict("BrushLabels", MASCOT, labels=("mascot",))
-        body = {"annotations": submitted, "label_config": config(labels=("mascot",)), "project": "7.1"}
+        body = {"annotations": submitted, "label_config": config(labels=("mascot",)), "project": "7.1700000000"}
         assert server("/train", body) == {}
-        wait_for((tmp_path / "fits/7.fit").is_file)
+        wait_for((tmp_path / "fits/7.1700000000.fit").is_file)
         (after,) = server.predict("BrushLabels", MASCOT, labels=("mascot",))
     assert before["model_version"] != after["model_version"]
     assert share(before) < 0.2
@@ -233,7 +250,7 @@ def test_training_teaches_a_word(tmp_path: Path, submitted: list[dict[str, Any]]
     with serving(tmp_path) as server:
         assert server.predict("BrushLabels", MASCOT, labels=("mascot",)) == [after]
         assert server.predict("BrushLabels", MASCOT)[0]["result"]
-        assert "labels have changed since the fit" in server.notes[0]
+        assert "its labels have changed" in server.notes[0]
 
 
 def test_training_needs_two_tasks(server: Server, submitted: list[dict[str, Any]]) -> None:
@@ -246,6 +263,30 @@ def test_training_needs_two_tasks(server: Server, submitted: list[dict[str, Any]
     assert "mouse" in server.notes[-1]
 
 
+def test_results_of_other_tags_are_not_learnt(server: Server, submitted: list[dict[str, Any]]) -> None:
+    interface = parse_interface(config(labels=("mascot",)))
+    other = json.loads(json.dumps(submitted[:2]).replace('"to_name": "photo"', '"to_name": "other"'))
+    point = {"type": "keypointlabels", "from_name": "own", "to_name": "photo", "value": {"keypointlabels": ["mascot"]}}
+    for task in other[1:]:
+        task["annotations"][0]["result"] = [point]
+    with pytest.raises(InputError, match="0 tasks"):
+        server.backend.train("7", interface, other)
+    assert ["no pixels of a label" in note for note in server.notes] == [True, True]
+
+
+def test_a_fit_of_another_view_is_not_used(tmp_path: Path, submitted: list[dict[str, Any]]) -> None:
+    interface = parse_interface(config(labels=("mascot",)))
+    with serving(tmp_path) as server:
+        server.backend.train("7.1", interface, submitted)
+    with serving(tmp_path, options=LabelOptions(short_side=336)) as server:
+        assert "fit" not in server.backend.version("7.1", interface)
+        assert "short side" in server.notes[0]
+    (tmp_path / "fits/7.1.fit").write_bytes(b"damaged")
+    with serving(tmp_path) as server:
+        assert server.backend.predict("7.1", interface, [DESERT]) != [[]]
+        assert "The fit of project 7.1" in server.notes[0]
+
+
 @pytest.fixture
 def studio(submitted: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     """A server that answers like Label Studio, and the requests that it got."""
@@ -254,8 +295,14 @@ def studio(submitted: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(f"{self.headers['Authorization']} {self.path}")
-            if self.headers["Authorization"] not in ("Token old", "Bearer short"):
+            if self.path.startswith("/elsewhere"):
+                self.answer((SCENES / "desert.png").read_bytes())
+            elif self.headers["Authorization"] not in ("Token old", "Bearer short"):
                 self.send_error(401)
+            elif "moved" in self.path:
+                self.send_response(302)
+                self.send_header("Location", f"http://{self.headers['Host']}/elsewhere?d=desert.png")
+                self.end_headers()
             elif self.path.startswith("/api/projects/7/export"):
                 self.answer(json.dumps(submitted).encode())
             else:
@@ -290,11 +337,37 @@ def test_annotations_and_images_come_from_label_studio(
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", token)
     with serving(tmp_path) as server:
         server.backend._images = None
-        project = {"id": 7, "label_config": config(labels=("mascot",))}
+        project = {"id": 7, "created_at": "1970-01-01T00:00:09.5Z", "label_config": config(labels=("mascot",))}
         assert server("/webhook", {"action": "START_TRAINING", "project": project}) == {}
-        wait_for((tmp_path / "fits/7.fit").is_file)
+        wait_for((tmp_path / "fits/7.9.fit").is_file)
+        paths = ("/data/x/my photo.png?d=desert.png", f"{url}/data/local-files/?d=desert.png", "/data/moved")
+        found = server.predict("BrushLabels", *({"id": 1, "data": {"image": path}} for path in paths))
+        assert server.notes[1:] == []
+        assert found[0] == found[1] == found[2] != []
+    assert [line for line in asked if "elsewhere" in line] == ["None /elsewhere?d=desert.png"]
     assert asked[0].startswith(f"{sent} /api/projects/7/export")
     assert asked[1] == f"{sent} /data/local-files/?d=meadow/panda-and-tree.jpg"
+
+
+def test_each_project_has_its_server(tmp_path: Path, studio: tuple[str, list[str]]) -> None:
+    upload = {"id": 1, "data": {"image": "/data/upload/?d=desert.png"}}
+    with serving(tmp_path) as server:
+        asked = {"schema": config(), "hostname": studio[0], "access_token": "old"}
+        server("/setup", {**asked, "project": "7.1700000000"})
+        server("/setup", {**asked, "project": "7.9", "hostname": "http://127.0.0.1:9"})
+        assert server.predict("BrushLabels", upload)[0]["result"]
+        assert server("/predict", {"tasks": [upload], "label_config": config(), "project": "7.9"}) == {"results": [[]]}
+        assert "127.0.0.1:9 does not answer" in server.notes[-1]
+
+
+def test_a_slow_image_holds_nobody_up(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and never answers
+        slow = {"id": 1, "data": {"image": f"http://127.0.0.1:{silent.getsockname()[1]}/a.png"}}
+        waiting = threading.Thread(target=server.predict, args=("BrushLabels", slow), daemon=True)
+        waiting.start()
+        assert server.predict("BrushLabels", DESERT)[0]["result"]
+        assert waiting.is_alive()
+    waiting.join(timeout=60)
 
 
 def test_a_wrong_token_is_explained(studio: tuple[str, list[str]]) -> None:
@@ -330,16 +403,40 @@ def files_of(folder: Path) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def post_quietly(url: str, body: bytes) -> None:
+    with suppress(OSError, HTTPException), urllib.request.urlopen(url, body, timeout=60) as answer:
+        answer.read()
+
+
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tipsseg", "serve", "-m", "tiny", "--device", "cpu", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "tipsseg",
+        "serve",
+        "-m",
+        "tiny",
+        "--device",
+        "cpu",
+        "--port",
+        "0",
+        "--images",
+        str(SCENES),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stderr is not None
     with process.stderr as lines:
         line = next(line for line in lines if "http://" in line)
         with urllib.request.urlopen(line.split()[-1] + "/health", timeout=30) as answer:
             assert json.load(answer)["status"] == "UP"
+        ids = {"tasks": [{"id": 1, "data": {"image": f"/data/local-files/?d={name}"}} for name in ["desert.png"] * 300]}
+        body = json.dumps({**ids, "label_config": config(), "project": 1}).encode()
+        busy = threading.Thread(target=post_quietly, args=(line.split()[-1] + "/predict", body), daemon=True)
+        busy.start()
+        time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
+        busy.join(timeout=30)
         assert "Traceback" not in lines.read()
 
 

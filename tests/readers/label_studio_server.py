@@ -194,7 +194,7 @@ def main() -> None:
             )
             wait_for(lambda: answers(url), 300, f"no server:\n{(top / 'studio.txt').read_text()[-3000:]}")
             try:
-                go_around(api, served[0])
+                go_around(api, served[0], log)
             finally:
                 print(log.read_text().strip())
 
@@ -207,7 +207,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def go_around(api: Api, backend: str) -> None:
+def go_around(api: Api, backend: str, log: Path) -> None:
     project = api("POST", "/api/projects", {"title": "scenes", "label_config": CONFIG})["id"]
     storage = {"project": project, "path": str(EXAMPLES / "scenes"), "use_blob_urls": True}
     api("POST", "/api/storages/localfiles", storage)
@@ -234,13 +234,7 @@ def go_around(api: Api, backend: str) -> None:
     began = time.monotonic()
     api("POST", f"/api/ml/{connected['id']}/train", {})
 
-    def changed() -> bool:
-        body = json.dumps({"project": f"{project}.1", "schema": CONFIG}).encode()
-        request = urllib.request.Request(f"{backend}/setup", body)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return bool(json.load(answer)["model_version"] != version)
-
-    wait_for(changed, 60, "no fit")
+    wait_for(lambda: "fitted to" in log.read_text(), 60, "no fit")
     print(f"Fitted to {len(SUBMITTED)} submitted tasks in {time.monotonic() - began:.1f} s")
     version, _ = retrieve(api, project, tasks)
     print(f"mean IoU {mean_iou(api, tasks, version):.1f}")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+import re
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Unpack
 
 from tipsseg._version import __version__
-from tipsseg.address import address_text
+from tipsseg.address import address_text, as_address, is_url
 from tipsseg.commands.destination import Destination, open_destination
 from tipsseg.commands.folders import Paths, as_paths, progress_for
 from tipsseg.commands.inputs import check_image_root
@@ -26,32 +28,29 @@ from tipsseg.commands.merge import refuse_missing
 from tipsseg.commands.notes import readable_size
 from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
-from tipsseg.formats.base import output_name
+from tipsseg.formats.base import encode_text, output_name
 from tipsseg.formats.coco import annotation_record, encode_masks
-from tipsseg.formats.dataset import DATASETS, Dataset, Sample, card
+from tipsseg.formats.dataset import CARD, DATASETS, INDEX, Dataset, Sample, card
 from tipsseg.formats.png import encode_mask, encode_picture
 from tipsseg.formats.yolo import is_for_validation
-from tipsseg.images.access import absence, exists, matches
+from tipsseg.images.access import absence, absolute, container_of, exists, matches
 from tipsseg.images.decoding import open_header, open_pixels
 from tipsseg.images.upright import orientation_of
-from tipsseg.options import default_jobs
+from tipsseg.options import FileOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import DatasetKeywords, with_keywords
-from tipsseg.options.run import DatasetOptions
+from tipsseg.options.run import ComputeOptions, DatasetOptions
 from tipsseg.regions.objects import find_wholes
 from tipsseg.run.labels import scored_objects
+from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
 from tipsseg.run.results import Deriver
 from tipsseg.run.state import key_of
 from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import is_inside
 from tipsseg.util.json import json_bytes, parse, read_value, take
-from tipsseg.util.text import pluralize
+from tipsseg.util.text import pluralize, quote
 from tipsseg.util.threads import map_in_order
-
-#: The list of the shards, and the card.
-INDEX, CARD = "tipsseg.json", "README.md"
 
 TRAIN, VALIDATION = "train", "validation"
 
@@ -103,10 +102,11 @@ class WrittenDataset:
 
 @dataclass(slots=True)
 class _Index:
-    """The content of tipsseg.json; `card` is the digest of the card."""
+    """The content of tipsseg.json; `card` is the digest of the card, and `writer` the command that writes shards now."""
 
     format: str
     card: str = ""
+    writer: str = ""
     shards: dict[str, Shard] = field(default_factory=dict)
 
 
@@ -148,13 +148,12 @@ def write_dataset(
         InputError: The folders have no finished run, or runs of different settings.
         OutputError: The data set cannot be written.
     """
-    options = take_options(DatasetOptions, keywords)
+    options, files = take_options(DatasetOptions, keywords), FileOptions(val_fraction=val_fraction)
+    compute = take_options(ComputeOptions, {"jobs": jobs})
     listed = None if only is None else as_paths(only)
-    root = None if images is None else as_paths(images)[0]
+    root = None if images is None else as_address(images)
     with progress_for(verbose) as progress:
-        return export(
-            as_paths(output), to, format, root, listed, val_fraction, jobs or default_jobs(), options, progress
-        )
+        return export(as_paths(output), to, format, root, listed, files, compute, options, progress)
 
 
 def export(
@@ -163,28 +162,32 @@ def export(
     name: str,
     images: Path | None,
     only: Iterable[Path] | None,
-    val_fraction: float | None,
-    jobs: int,
+    files: FileOptions,
+    compute: ComputeOptions,
     options: DatasetOptions,
     progress: Progress,
 ) -> WrittenDataset:
-    """Write a data set; see `write_dataset`."""
+    """Write a data set; see `write_dataset`. Of `files`, it takes `val_fraction`, and of `compute`, `jobs` and `max_pixels`."""
     form = _check(name, options)
     check_image_root(images)
     place = open_destination(to)
+    for output in outputs:
+        if not is_url(place.address) and place.address.resolve().is_relative_to(output.resolve()):
+            raise UsageError(f"argument `to`={to} is in the output folder {output}", "Choose a place outside of it.")
     with ExitStack() as stack:
-        runs = [run for output in outputs for run in stack.enter_context(open_runs(output))]
+        opened = [stack.enter_context(open_runs(output, max_pixels=compute.max_pixels)) for output in outputs]
+        runs = [run for some in opened for run in some]
         _refuse_runs(runs, name)
         names = _select(runs, only, images, progress)
-        source = _Source(runs, names, form, options, images, val_fraction)
-        return _Writer(source, place, jobs, progress).write()
+        source = _Source(runs, names, form, options, images, files.val_fraction)
+        return _Writer(source, place, compute.jobs, progress).write()
 
 
 def _check(name: str, options: DatasetOptions) -> Dataset:
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise UsageError(
-            f"{name} is a format of files in the output folder, not a data set",
-            f"Remove argument `to`, or use one of {', '.join(DATASETS)}.",
+            f"{quote(name)} is not a data set with images",
+            f"Use one of {', '.join(DATASETS)}; or remove argument `to`, to write other formats into the output folder.",
         )
     form = DATASETS[name]
     form.check()
@@ -195,6 +198,8 @@ def _check(name: str, options: DatasetOptions) -> Dataset:
 
 def _refuse_runs(runs: Sequence[Run], name: str) -> None:
     """Raise InputError if runs cannot be joined in a data set."""
+    if not runs:
+        raise UsageError("no output folder", "Pass an output folder of tipsseg label.")
     refuse_missing(runs)
     for run in runs:
         refuse_raster(run.info)
@@ -204,6 +209,9 @@ def _refuse_runs(runs: Sequence[Run], name: str) -> None:
                 f"{runs[0].output} and {run.output} were labelled with different settings: {text}",
                 "Write a data set of each.",
             )
+    if len(runs) > 1:  # images with one key would be one image to a loader
+        names = sorted(name for run in runs for name in {*run.state.names()})
+        refuse_shared(runs[0].output, runs[0].context.files.names, ("png",), dict.fromkeys(names))
 
 
 def _select(
@@ -271,8 +279,12 @@ class _Source:
         """Return what changes if an image must be written anew."""
         entry = image.entry
         version = image.digest() if image.edited else entry.version
-        path = entry.path if self.options.link_images else ""
+        path = self._link(image) if self.options.link_images else ""
         return json_bytes([entry.image, version, entry.corrected, asdict(entry.input), path])
+
+    def _link(self, image: RunImage) -> str:
+        """Return the path of an image as a data set stores it."""
+        return printable_path(absolute(image.path(self._images)))
 
     def size_of(self, image: RunImage) -> int:
         """Return the bytes of an image in a shard, estimated."""
@@ -298,12 +310,16 @@ class _Source:
             picture, suffix, encoded = None, ref.relative.suffix, False
             if not self.options.link_images:
                 picture, suffix, encoded = _picture(ref, size, run)
+            elif container_of(ref.path) is not None:
+                raise ImageError(
+                    ref.path, "inside another file, so no link leads to it", "Leave out argument `link_images`."
+                )
         except ImageError as error:
             return error
         return Sample(
             name=printable_path(ref.relative),
             key=printable_path(output_name(ref.relative, run.context.files.names)),
-            path=ref.address,
+            path=self._link(image) if self.options.link_images else "",
             picture=picture,
             suffix=suffix,
             mask=encode_mask(labels.labels, run.classes),
@@ -317,20 +333,17 @@ class _Source:
 
 def _picture(ref: ImageRef, size: tuple[int, int], run: Run) -> tuple[bytes, str, bool]:
     """Return the bytes of an image, their suffix, and True if they are a new PNG: of its upright pixels, as the model saw them."""
-    spec = run.info.spec
-    with open_header(ref.path, spec.max_pixels) as image:
+    stretch = run.info.spec.options.stretch
+    with open_header(ref.path, run.max_pixels) as image:
         picture = image.picture
         is_common = picture.format in _COMMON and picture.mode in _MODES and not (image.deep or image.pages)
-        if is_common and orientation_of(picture) == 1 and spec.options.stretch is None:
+        if is_common and orientation_of(picture) == 1 and stretch is None:
             image.source.seek(0)
             return image.source.read(), _COMMON[str(picture.format)], False
     from PIL import Image
 
-    return (
-        encode_picture(Image.fromarray(open_pixels(ref.path, size, spec.max_pixels, spec.options.stretch))),
-        ".png",
-        True,
-    )
+    pixels = open_pixels(ref.path, size, run.max_pixels, stretch)
+    return encode_picture(Image.fromarray(pixels)), ".png", True
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +376,10 @@ def _shard_name(split: str, number: int, form: Dataset) -> str:
     return f"data/{split}-{number:05d}{form.suffix}"
 
 
+class _FewerImagesError(Exception):
+    """A new version of a shard lacks images that fail now."""
+
+
 class _Writer:
     """Write the shards of a source that are missing or out of date."""
 
@@ -382,8 +399,10 @@ class _Writer:
                 )
         left = [name for name in index.shards if name not in plan]
         index.shards = {name: index.shards.get(name, Shard()) for name in [*plan, *left]}
+        index.writer = secrets.token_hex(8)
         _write_index(place, index)  # from here on these names are ours
-        place.clean_up("data")
+        for folder in ("", "data"):
+            place.clean_up(folder)
         total = sum(planned.count for planned in plan.values())
         progress.begin(
             f"Writing {pluralize(total, 'image')} as {source.form.name} into {address_text(place.address)}.", total
@@ -397,11 +416,13 @@ class _Writer:
         except KeyboardInterrupt as interrupt:
             interrupt.add_note("run the same command to resume; whole shards are kept")
             raise
+        self._refuse_other_writer(index)
         for name in left:
             place.remove(name)
             del index.shards[name]
         index.shards = {name: shard for name, shard in index.shards.items() if shard.images}
         self._write_card(index)
+        index.writer = ""
         _write_index(place, index)
         progress.end()
         stored = sum(shard.images for shard in index.shards.values())
@@ -427,20 +448,23 @@ class _Writer:
             for _ in images:
                 self._progress.advance()
             return
-        index.shards[name] = Shard()
-        if before.key:
-            _write_index(place, index)
         left_out = list[str]()
         samples = self._samples(images, planned, left_out)
         first = next(samples, None)
         if first is None:
-            place.remove(name)
+            return  # an earlier version of the shard is better than none
+        try:
+            with place.writing(name) as path:
+                self._source.form.write(path, chain([first], samples), self._source.classes)
+                if planned.count - len(left_out) < before.images:
+                    raise _FewerImagesError
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                size = path.stat().st_size
+                self._refuse_other_writer(index)
+        except _FewerImagesError:
+            self._progress.note(f"Kept {address_text(place.address / name)}, which has more of its images.")
             return
-        with place.writing(name) as path:
-            self._source.form.write(path, chain([first], samples), self._source.classes)
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = path.stat().st_size
         index.shards[name] = Shard(
             key=planned.key,
             images=planned.count - len(left_out),
@@ -451,6 +475,11 @@ class _Writer:
         _write_index(place, index)
         self._written += 1
         self._progress.results([place.address / name])
+
+    def _refuse_other_writer(self, index: _Index) -> None:
+        """Raise OutputError if another command has begun to write here."""
+        if _read_index(self._place, self._source.form).writer != index.writer:
+            raise OutputError(self._place.address, "another command writes there too", "Run them one after the other.")
 
     def _samples(self, images: Iterator[RunImage], planned: _Planned, left_out: list[str]) -> Iterator[Sample]:
         """Yield the samples of a shard, and note the images that fail. Raise InputError if another process changed the run."""
@@ -481,9 +510,9 @@ class _Writer:
         if found is not None and sha256(found).hexdigest() != index.card:
             self._progress.note(f"Kept {CARD}, which tipsseg did not write, or a person changed.")
             return
-        data = card(
-            source.form, place.address.name, source.splits, [*index.shards], source.facts, source.classes
-        ).encode()
+        title = place.address.name or place.address.resolve().name
+        splits = [split for split in source.splits if any(name.startswith(f"data/{split}-") for name in index.shards)]
+        data = encode_text(card(source.form, title, splits, source.facts, source.classes))
         if data != found:
             index.card = sha256(data).hexdigest()
             with place.writing(CARD) as path:
@@ -500,9 +529,10 @@ def _read_index(place: Destination, form: Dataset) -> _Index:
         if take(record, "tool", str) != "tipsseg":
             raise ValueError("not written by tipsseg")
         shards = {str(name): read_value(Shard, value, "shards") for name, value in take(record, "shards", dict).items()}
-        index = _Index(take(record, "format", str), take(record, "card", str), shards)
-        if not all(is_inside(name) for name in shards):
-            raise ValueError("a shard has a path outside of the data set")
+        index = _Index(take(record, "format", str), take(record, "card", str), take(record, "writer", str), shards)
+        shape = re.compile(rf"data/({TRAIN}|{VALIDATION})-[0-9]{{5,}}{re.escape(form.suffix)}")
+        if index.format == form.name and not all(map(shape.fullmatch, shards)):
+            raise ValueError("a shard has another name")
     except ValueError as error:
         raise OutputError(path, f"not a list of shards: {error}", "Choose another place.") from error
     if index.format != form.name:
@@ -516,6 +546,7 @@ def _write_index(place: Destination, index: _Index) -> None:
         "version": __version__,
         "format": index.format,
         "card": index.card,
+        "writer": index.writer,
         "shards": {name: asdict(shard) for name, shard in index.shards.items()},
     }
     with place.writing(INDEX) as path:

@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tipsseg.address import as_address, has_scheme, is_web, url_of
+from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of, without_query
 from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.images.remote import ask
 from tipsseg.util.files import (
+    TEMPORARY_PREFIX,
     atomic_path,
     file_size,
     is_left,
@@ -22,7 +23,9 @@ from tipsseg.util.files import (
     process_owner,
     read_regular,
     remove_file,
+    temporary_path,
 )
+from tipsseg.util.text import quote
 
 #: Bytes that are read at a time.
 _CHUNK = 1 << 22
@@ -69,10 +72,7 @@ class Destination:
 
     def clean_up(self, folder: str) -> None:
         """Remove the temporary files that killed processes left in a folder."""
-        for path in (self.address / folder).glob(".*"):
-            if is_left(path):
-                with suppress(OSError):
-                    path.unlink()
+        _remove_left(self.address / folder)
 
 
 class RemoteDestination(Destination):
@@ -86,12 +86,12 @@ class RemoteDestination(Destination):
         try:
             self._files, root = url_to_fs(url_of(address))
         except ImportError as error:
-            raise InputError(
-                f"{scheme}:// needs {error.name or 'another package'}", "Install it: pip install 'tipsseg[remote]'"
-            ) from error
-        except ValueError as error:
+            hint = "Install it: pip install 'tipsseg[remote]'" if scheme in ("s3", "gs") else f"{error}."
+            raise InputError(f"{scheme}:// needs {error.name or 'another package'}", hint) from error
+        except Exception as error:  # each file system of fsspec raises exceptions of its own
             raise UsageError(
-                f"{scheme}:// URLs are not supported", "Use a folder, or a URL that fsspec writes, such as s3://."
+                f"{address_text(address)} cannot be opened ({type(error).__name__})",
+                "Use a folder, or a URL that fsspec writes, such as s3://.",
             ) from error
         self._root = str(root).rstrip("/")
 
@@ -105,8 +105,8 @@ class RemoteDestination(Destination):
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="tipsseg-upload-") as folder:
-            path = Path(folder, Path(name).name)
+        path = temporary_path(Path(tempfile.gettempdir(), Path(name).name), process_owner())
+        try:
             try:
                 yield path
             except OSError as error:
@@ -119,6 +119,8 @@ class RemoteDestination(Destination):
                 raise OutputError(
                     self.address / name, "the upload differs from the file", "Run the same command again."
                 )
+        finally:
+            path.unlink(missing_ok=True)
 
     def _arrived(self, path: Path, name: str) -> bool:
         """Return True if a file arrived: by the MD5 that the service states, or else read back."""
@@ -145,7 +147,7 @@ class RemoteDestination(Destination):
         self._find(name, self._files.rm_file)
 
     def clean_up(self, folder: str) -> None:
-        """Do nothing: temporary files are on this machine."""
+        _remove_left(Path(tempfile.gettempdir()))
 
     def _find(self, name: str, service: Callable[[str], Any]) -> Any:
         """Call a service for a file; return None if there is none."""
@@ -165,11 +167,27 @@ class RemoteDestination(Destination):
             ) from error
 
 
+def _remove_left(folder: Path) -> None:
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if is_left(path):
+            with suppress(OSError):
+                path.unlink()
+
+
 def open_destination(address: str | Path) -> Destination:
     """Return the place at a path or URL. Raise UsageError or InputError if nothing can be written there."""
+    if not isinstance(address, str | Path) or not str(address) or "\0" in str(address):
+        raise UsageError(f"argument `to`={quote(address)} is not a path", "Pass a folder, or a URL such as s3://.")
     place = as_address(address)
-    if is_web(place):
+    if not has_scheme(place):
+        return Destination(place)
+    if place.parts[0] in ("file:", "local:"):
+        return Destination(Path("/", *place.parts[1:]))
+    if is_web(place) or without_query(str(place)) != str(place):
+        what = "a web server" if is_web(place) else "a URL with a query"
         raise UsageError(
-            f"argument `to`={place}: files cannot be written to a web server", "Use a folder, or a URL such as s3://."
+            f"argument `to`={place}: files cannot be written to {what}", "Use a folder, or a URL such as s3://."
         )
-    return RemoteDestination(place) if has_scheme(place) else Destination(place)
+    if len(place.parts) < 2:
+        raise UsageError(f"argument `to`={address}: the URL names no place", "For example: s3://bucket/set.")
+    return RemoteDestination(place)

@@ -14,6 +14,7 @@ from tipsseg.address import is_url
 from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
 from tipsseg.formats import image_folders
+from tipsseg.formats.dataset import DATA_FOLDER, INDEX
 from tipsseg.images.access import real_path
 from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
 from tipsseg.options.run import ImageOptions
@@ -309,7 +310,7 @@ def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exa
 
 
 class Ignored:
-    """The names that a search for images leaves out: output folders of runs, the pictures in them, and reports.
+    """The names that a search for images leaves out: output folders of runs, the pictures in them, data sets and reports.
 
     Attributes:
         outputs: The folders that were left out because they contain, or will contain, outputs of a run.
@@ -327,6 +328,8 @@ class Ignored:
         output, apart = (None if path is None else _identity(path) for path in (self._output, self._apart))
         is_ours = (output is not None and _identity(folder) == output) or is_output(folder)
         pictures = image_folders() if is_ours else frozenset[str]()
+        if _names_tool(folder / INDEX):
+            pictures |= {DATA_FOLDER}
         found = set(pictures)
         for name in subfolders:
             path = folder / name

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tipsseg.address import address_text, is_url
+from tipsseg.address import address_text
 from tipsseg.errors import ImageError, TipssegError
 from tipsseg.util.files import output_error
 from tipsseg.util.text import format_duration, pluralize, printable, printable_lines
@@ -196,7 +196,8 @@ def print_path(path: Path, *, null: bool = False) -> None:
 
     `null` ends the path with NUL, because a name may contain line ends.
     """
-    text = address_text(path) if is_url(path) else path
+    # A folder of this machine may be called s3: too.
+    text = path if os.path.lexists(path.parts[0] if path.parts else path) else address_text(path)
     _print(os.fsencode(text) + (b"\0" if null else b"\n"))
 
 

@@ -20,6 +20,9 @@ from tipsseg.errors import UsageError
 from tipsseg.types import LabelClass, ignore_id
 from tipsseg.util.json import json_bytes
 
+#: The list of the shards, the card, and the folder of the shards.
+INDEX, CARD, DATA_FOLDER = "tipsseg.json", "README.md", "data"
+
 #: Rows of Parquet that are written together, at most this many and about this many bytes: readers load as much at a time.
 _GROUP_ROWS, _GROUP_BYTES = 100, 64 << 20
 
@@ -107,7 +110,8 @@ class Parquet(Dataset):
         from pyarrow.parquet import ParquetWriter
 
         schema = _schema(classes)
-        with ParquetWriter(path, schema) as writer:
+        # pyarrow would take some paths for URLs.
+        with path.open("wb") as file, ParquetWriter(file, schema) as writer:
             for rows in _groups(samples):
                 writer.write_table(pa.Table.from_pylist(rows, schema))
 
@@ -187,12 +191,13 @@ class WebDataset(Dataset):
     name = "webdataset"
     suffix = ".tar"
     example = """\
-import io
+import glob, io
 import numpy as np, webdataset as wds
 from PIL import Image
 
+shards = sorted(glob.glob("{place}/data/train-*.tar"))
 read_mask = wds.handle_extension("mask.png", lambda data: np.array(Image.open(io.BytesIO(data))))
-data = wds.WebDataset("{place}/data/train-{{00000..{last}}}.tar", shardshuffle=False).decode(read_mask, "pil")
+data = wds.WebDataset(shards, shardshuffle=False).decode(read_mask, "pil")
 for image, mask, facts in data.to_tuple("jpg;png;webp", "mask.png", "json"): ..."""
 
     def write(self, path: Path, samples: Iterable[Sample], classes: Sequence[LabelClass]) -> None:
@@ -218,7 +223,6 @@ def card(
     form: Dataset,
     title: str,
     splits: Sequence[str],
-    shards: Sequence[str],
     facts: Mapping[str, object],
     classes: Sequence[LabelClass],
 ) -> str:
@@ -228,11 +232,9 @@ def card(
         form: The format.
         title: The name of the data set.
         splits: The names of its splits.
-        shards: The names of its shards.
         facts: The facts of the run, see `RunFacts.info`.
         classes: The classes.
     """
-    last = sum(name.startswith(f"data/{splits[0]}-") for name in shards) - 1
     files = "".join(f"  - split: {split}\n    path: data/{split}-*{form.suffix}\n" for split in splits)
     rows = "".join(
         f"| {entry.id} | {_cell(entry.name)} | {_cell(classes[entry.part_of - 1].name) if entry.part_of else ''} |\n"
@@ -243,7 +245,7 @@ def card(
         title=title,
         version=facts["version"],
         model=facts["model"],
-        example=form.example.format(place=title, last=f"{last:05d}"),
+        example=form.example.format(place=title),
         ignore=ignore_id(len(classes)),
         rows=rows,
         command=facts["command"],

@@ -7,114 +7,70 @@ boxes.
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import json
 import os
 import random
 import re
 import tempfile
 import threading
-import urllib.request
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.error import HTTPError
-from urllib.parse import parse_qs, urlsplit
-from xml.etree import ElementTree as ET
+from urllib.parse import parse_qs, quote, urlsplit
+from urllib.request import Request, urlopen
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tipsseg._version import __version__
 from tipsseg.address import as_address, is_url
 from tipsseg.commands.engine import load_for
 from tipsseg.errors import InputError, TipssegError, UsageError
-from tipsseg.formats.corrections import ClassNames
-from tipsseg.formats.given import paint_objects
-from tipsseg.formats.label_studio import encode_brush, polygon_results, prediction_score, read_task, result_head
-from tipsseg.formats.png import encode_picture
+from tipsseg.formats.interface import Interface, interface_results, parse_interface, read_annotation
+from tipsseg.formats.label_studio import prediction_score
 from tipsseg.images.remote import check_address
 from tipsseg.label_map import find_objects
 from tipsseg.labelling.features import Features, encode_prepared, find_features
 from tipsseg.labelling.labeller import Labeller
-from tipsseg.labelling.source import FeatureSource
+from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.fit import fit
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LabelOptions
 from tipsseg.options.run import ComputeOptions
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec
-from tipsseg.types import ImageRef, LabelClass
-from tipsseg.util.files import is_inside
-from tipsseg.util.json import parse, take
+from tipsseg.types import ImageRef
+from tipsseg.util.files import is_folder, is_inside
+from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.fitted import FittedVocabulary
-from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background
+from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background
+from tipsseg.weights.sources import file_hashes
 
 if TYPE_CHECKING:
-    from tipsseg.label_map import LabelMap
-    from tipsseg.regions.objects import LabelledObject
-
-#: The control tags whose results are pixels, and the results of each.
-_KINDS = {
-    "BrushLabels": "brushlabels",
-    "BitmaskLabels": "bitmasklabels",
-    "PolygonLabels": "polygonlabels",
-    "RectangleLabels": "rectanglelabels",
-}
+    pass
 
 #: Images without annotations that protect a fit, see `learn.fit`.
 _UNLABELLED = 32
 
+#: Annotated images that a fit takes, drawn at random from more: their features are in memory.
+_MOST = 256
+
+#: Labellers that are kept, one for each list of labels.
+_KEPT = 8
+
 #: The most bytes of a request, and the seconds to wait for Label Studio.
 _REQUEST_LIMIT, _TIMEOUT = 256 << 20, 60
 
+#: Characters that an address keeps; others, such as spaces, are escaped.
+_URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interface:
-    """The labelling interface of a project.
-
-    Attributes:
-        image: The key of the image in a task's data.
-        tag: The name of the image tag.
-        controls: The control tag of each label, as (kind of its results, name), by phrase.
-        written: The label as results name it, by phrase: its alias, if it has one.
-    """
-
-    image: str
-    tag: str
-    controls: Mapping[str, tuple[str, str]]
-    written: Mapping[str, str]
-
-
-def parse_interface(config: str) -> Interface:
-    """Parse a labelling interface. Raise UsageError if it has no image, or no labels for pixels or boxes."""
-    try:
-        root = ET.fromstring(config)
-    except ET.ParseError as error:
-        raise UsageError(f"the labelling interface is not XML: {error}") from error
-    images = {tag.get("name") or "": tag.get("value") or "" for tag in root.iter("Image")}
-    controls, written, target = dict[str, tuple[str, str]](), dict[str, str](), ""
-    for kind, results in _KINDS.items():
-        for control in root.iter(kind):
-            if control.get("toName") not in images or (target and control.get("toName") != target):
-                continue
-            target = control.get("toName") or ""
-            for label in control.iter("Label"):
-                phrase = (label.get("value") or "").strip()
-                if phrase and phrase not in controls:
-                    controls[phrase] = results, control.get("name") or ""
-                    written[phrase] = label.get("alias") or label.get("value") or ""
-    if not controls or not images[target].startswith("$"):
-        raise UsageError(
-            "the labelling interface has no labels for an image",
-            f'Add <Image name="image" value="$image"/> and one of {", ".join(_KINDS)} with labels.',
-        )
-    return Interface(image=images[target][1:], tag=target, controls=controls, written=written)
+_Item = TypeVar("_Item")
 
 
 class LabelStudio:
@@ -126,16 +82,19 @@ class LabelStudio:
     """
 
     def __init__(self, url: str, token: str) -> None:
-        self.url, self.token = url.rstrip("/"), token
+        self.url, self.token = url.rstrip("/"), token.strip()
 
     def get(self, path: str) -> bytes:
         """Return the answer to a GET request. Raise InputError if there is none."""
         try:
-            request = urllib.request.Request(self.url + path, headers={"Authorization": self._authorization()})
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+            request = Request(self.url + quote(path, safe=_URL_CHARACTERS))
+            request.add_unredirected_header(
+                "Authorization", self._authorization()
+            )  # not for a bucket that it redirects to
+            with urlopen(request, timeout=_TIMEOUT) as answer:
                 data: bytes = answer.read()
                 return data
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError, HTTPException) as error:
             if isinstance(error, HTTPError):
                 error.close()
             raise InputError(
@@ -147,17 +106,24 @@ class LabelStudio:
         if self.token.count(".") != 2:
             return f"Token {self.token}"
         body = json.dumps({"refresh": self.token}).encode()  # a personal token is exchanged for a short one
-        request = urllib.request.Request(f"{self.url}/api/token/refresh", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+        request = Request(f"{self.url}/api/token/refresh", body, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=_TIMEOUT) as answer:
             return f"Bearer {json.load(answer)['access']}"
+
+    def tasks(self, project: str) -> Any:
+        """Return all tasks of a project, with their annotations."""
+        number = project.partition(".")[0]
+        return parse(self.get(f"/api/projects/{number}/export?exportType=JSON&download_all_tasks=true"))
 
 
 class Backend:
     """Predict the labels of tasks, and fit the classes of a project to submitted annotations. Thread-safe.
 
-    backend = Backend(ComputeOptions(model="l14"), note=print)
-    backend.predict("1", interface, tasks)
-    serve(backend, port=9090)
+        backend = Backend(ComputeOptions(model="l14"), note=print)
+        backend.predict("1", interface, tasks)
+        serve(backend, port=9090)
+
+    A project is named by its id, or by id and time of creation, as in "1.1700000000".
     """
 
     def __init__(
@@ -183,16 +149,17 @@ class Backend:
             note: Gets a line of text about each request that fails, and about fits.
 
         Raises:
-            TipssegError: The model cannot be loaded.
+            TipssegError: An argument is invalid, or the model cannot be loaded.
         """
+        if images is not None and not is_folder(images):
+            raise UsageError(f"argument `images`={images} is not a folder", "Pass the document root of local files.")
         self._options, self._files, self._fits, self._images = options or LabelOptions(), files, fits, images
-        self.note = note
         self._background = parse_background(background)
-        spec = RunSpec(
-            **vars(compute), vocabulary=make_vocabulary(["image"]), options=self._options, formats=(), output=Path()
-        )
+        self._print, self._printing, self._lock = note, threading.Lock(), threading.Lock()
+        vocabulary = make_vocabulary(["image"], self._background)
+        spec = RunSpec(**vars(compute), vocabulary=vocabulary, options=self._options, formats=(), output=Path())
         loaded = load_for(plan_run(spec), note, quiet=False)
-        self._model = loaded.model
+        self._model, self._view = loaded.model, loaded.view
         self._name = str(loaded.info.model["id"])
         self._source: FeatureSource[Features] = FeatureSource(
             loaded.model.backbone,
@@ -202,105 +169,149 @@ class Backend:
             max_pixels=compute.max_pixels,
             pixels=self._options.refine != "none",
         )
-        self._lock = threading.RLock()
-        self._labeller = lru_cache(maxsize=8)(self._make_labeller)
+        self._labellers: OrderedDict[str, Labeller] = OrderedDict()
         self._training = set[str]()
-        self.server: LabelStudio | None = None
-        if url := os.environ.get("LABEL_STUDIO_URL"):
-            self.server = LabelStudio(url, os.environ.get("LABEL_STUDIO_API_KEY", ""))
+        self._folder = tempfile.TemporaryDirectory(prefix="tipsseg-serve-")
+        self._servers = dict[str, LabelStudio]()
+        url = os.environ.get("LABEL_STUDIO_URL")
+        self._server = LabelStudio(url, os.environ.get("LABEL_STUDIO_API_KEY", "")) if url else None
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        self._folder.cleanup()
+
+    def note(self, text: str, error: TipssegError | None = None) -> None:
+        """Print a line, with what an error says."""
+        if error is not None:
+            text += f": {error.message}" + (f" ({error.hint})" if error.hint else "")
+        with self._printing:
+            self._print(text)
+
+    def connect(self, project: str, url: str, token: str) -> None:
+        """Read the images and annotations of a project from this server, unless the environment names another one."""
+        self._servers[project] = LabelStudio(url, token)
+
+    def _server_of(self, project: str) -> LabelStudio | None:
+        return self._server or self._servers.get(project)
 
     # ---- labels ----
 
-    def version(self, project: str) -> str:
-        """Return the version of the model, which changes with a fit."""
-        fitted = self._fit_of(project)
-        return f"{self._name} tipsseg {__version__}" + (f" fit {fitted.vocabulary.fit[:8]}" if fitted else "")
+    def version(self, project: str, interface: Interface) -> str:
+        """Return the version of the model for a project. It changes with the labels, the options and the fit."""
+        return self._question(project, interface)[1]
 
-    def _fit_of(self, project: str) -> FittedVocabulary | None:
-        path = self._fits / f"{project}.fit"
-        return FittedVocabulary.load(path) if path.is_file() else None
+    def _question(self, project: str, interface: Interface) -> tuple[Vocabulary | FittedVocabulary, str]:
+        """Return the classes of a project, which is its fit if it has one for them, and the version of the model."""
+        vocabulary = make_vocabulary([label.phrase for label in interface.labels], self._background)
+        fitted = self._fit_of(project, vocabulary)
+        asked = [
+            [label.phrase for label in interface.labels],
+            self._options.record(),
+            str(self._files.min_area),
+            self._background,
+        ]
+        digest = hashlib.sha256(json_bytes(asked)).hexdigest()[:8]
+        version = f"{self._name} tipsseg {__version__} {digest}"
+        return (vocabulary, version) if fitted is None else (fitted, f"{version} fit {fitted.vocabulary.fit[:8]}")
 
-    def _make_labeller(self, project: str, phrases: tuple[str, ...], version: str) -> Labeller:
-        fitted, options = self._fit_of(project), self._options
-        vocabulary = make_vocabulary(phrases, self._background)
-        if fitted is not None:
-            if [entry.name for entry in fitted.vocabulary.classes] == [entry.name for entry in vocabulary.classes]:
-                options = replace(options, mode=fitted.mode, short_side=fitted.short_side)
-                return Labeller(self._model, fitted, options)
-            self.note(
-                f"Project {project}: its labels have changed since the fit, which is not used. Start training again."
-            )
-        return Labeller(self._model, vocabulary, options)
+    def _fit_of(self, project: str, vocabulary: Vocabulary) -> FittedVocabulary | None:
+        """Return the fit of a project; None if there is none, or none for these classes and this model."""
+        path = self._fit_path(project)
+        if not os.path.lexists(path):
+            return None
+        try:
+            fitted = FittedVocabulary.load(path)
+            fitted.check(file_hashes(self._model.backbone.folder), self._name, self._view.mode, self._view.base)
+        except TipssegError as error:
+            self.note(f"The fit of project {project} is not used", error)
+            return None
+        if [entry.name for entry in fitted.vocabulary.classes] == [entry.name for entry in vocabulary.classes]:
+            return fitted
+        self.note(f"The fit of project {project} is not used: its labels have changed since. Start training again.")
+        return None
+
+    def _fit_path(self, project: str) -> Path:
+        return self._fits / f"{project}.fit"
+
+    def _labeller(self, classes: Vocabulary | FittedVocabulary, version: str) -> Labeller:
+        if version not in self._labellers:
+            self._labellers[version] = Labeller(self._model, classes, self._options)
+            if len(self._labellers) > _KEPT:
+                self._labellers.popitem(last=False)
+        return self._labellers[version]
 
     def predict(self, project: str, interface: Interface, tasks: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Return a prediction for each task, in the form of Label Studio's predictions; [] for one whose image cannot be read."""
-        version = self.version(project)
-        labeller = self._labeller(project, tuple(interface.controls), version)
+        classes, version = self._question(project, interface)
         predictions = list[Any]()
         for task in tasks:
             try:
-                label_map = self._label(labeller, self._image_of(task, interface))
+                image = self._load(project, interface, task)
             except TipssegError as error:
-                self.note(f"Task {task.get('id')}: {error.message}")
+                self.note(f"Task {task.get('id')}", error)
                 predictions.append([])
                 continue
+            with self._lock:
+                labeller, scales = self._labeller(classes, version), self._encode(image)
+                label_map = labeller.assign(labeller.score(scales), image.picture.prepared.scales[-1].resized)
             objects = find_objects(label_map, self._files)
-            results = _results(objects, label_map, interface)
+            results = interface_results(objects, interface, label_map.classes, label_map.shape)
             predictions.append({"result": results, **prediction_score(objects), "model_version": version})
         return predictions
 
-    def _label(self, labeller: Labeller, image: str) -> LabelMap:
-        with self._lock:
-            scales, pixels = self._encode(image)
-            return labeller.assign(labeller.score(scales), pixels)
-
-    def _encode(self, image: str) -> tuple[list[Features], NDArray[np.uint8]]:
-        """Return the features of an image, from the store if it has them, and the image as the model sees it."""
-        with self._open(image) as ref:
-            loaded = self._source.load(ref)
-        missing = loaded.missing
+    def _encode(self, image: Loaded[Features]) -> list[Features]:
+        """Return the features of an image, from the store if it has them."""
+        missing = image.missing
         encoded = None if missing is None else encode_prepared(self._model.backbone, missing)
-        scales, pending = self._source.merge(loaded, encoded)
+        scales, pending = self._source.merge(image, encoded)
         self._source.save(pending)
-        return scales, loaded.picture.prepared.scales[-1].resized
+        return scales
 
     # ---- images ----
 
-    def _image_of(self, task: Mapping[str, Any], interface: Interface) -> str:
+    def _load(self, project: str, interface: Interface, task: Mapping[str, Any]) -> Loaded[Features]:
+        """Read the image of a task. Raise TipssegError if that fails."""
         data = task.get("data")
         image = data.get(interface.image) if isinstance(data, dict) else None
         if not isinstance(image, str) or not image:
             raise InputError(f"its data have no image `{interface.image}`")
-        return image
+        try:
+            with self._file(self._server_of(project), image) as path:
+                return self._source.load(ImageRef(path, PurePosixPath(path.name)))
+        except ValueError as error:
+            raise InputError(f"its image {image} is not an address: {error}") from error
 
     @contextmanager
-    def _open(self, image: str) -> Iterator[ImageRef]:
-        """Yield the file of an image: behind a URL, below the root of local files, or fetched from Label Studio."""
+    def _file(self, server: LabelStudio | None, image: str) -> Iterator[Path]:
+        """Yield the address of an image: below the root of local files, fetched from Label Studio, or behind another URL."""
+        if server is not None and image.startswith(f"{server.url}/"):
+            image = image.removeprefix(server.url)
         parts = urlsplit(image)
         local = (parse_qs(parts.query).get("d") or [""])[0] if parts.path.startswith("/data/local-files") else ""
-        if not parts.scheme and local and self._images is not None:
+        if local and self._images is not None:
             if not is_inside(local):
                 raise InputError(f"{local} is outside of the folder of local files")
-            yield ImageRef(self._images / local, PurePosixPath(local))
-        elif is_url(address := as_address(image)):
+            yield self._images / local
+        elif parts.scheme and is_url(address := as_address(image)):
             check_address(address)
-            yield ImageRef(address, PurePosixPath(PurePosixPath(parts.path).name))
-        elif image.startswith("/") and self.server is not None:
-            name = PurePosixPath(local or parts.path).name
-            with tempfile.TemporaryDirectory(prefix="tipsseg-serve-") as folder:
-                path = Path(folder, name)
-                path.write_bytes(self.server.get(image))
-                yield ImageRef(path, PurePosixPath(name))
+            yield address
+        elif image.startswith("/") and server is not None:
+            with tempfile.NamedTemporaryFile(
+                dir=self._folder.name, suffix=PurePosixPath(local or parts.path).suffix
+            ) as file:
+                file.write(server.get(image))
+                file.flush()
+                yield Path(file.name)
         else:
             raise InputError(f"its image {image} is neither a URL nor a file of Label Studio")
 
     # ---- learning ----
 
-    def train(self, project: str, interface: Interface, tasks: Sequence[Mapping[str, Any]] | None = None) -> None:
+    def train(self, project: str, interface: Interface, tasks: object = None) -> None:
         """Fit the labels of a project to its submitted annotations. Later predictions use the fit.
 
         Args:
-            project: The id of the project.
+            project: The project.
             interface: Its labelling interface.
             tasks: Its tasks with their annotations. None: from Label Studio.
 
@@ -308,76 +319,59 @@ class Backend:
             InputError: Fewer than two tasks have an annotation that can be read.
             TipssegError: The fit fails.
         """
-        if tasks is None:
-            if self.server is None:
-                raise InputError(
-                    "the address of Label Studio is unknown", "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY."
-                )
-            tasks = parse(self.server.get(f"/api/projects/{project}/export?exportType=JSON&download_all_tasks=true"))
-        assert tasks is not None
-        vocabulary = make_vocabulary(tuple(interface.controls), self._background)
-        classes = [replace(each, name=interface.written.get(each.name, each.name)) for each in vocabulary.classes]
-        features, masks, others = list[Features](), list[NDArray[Any]](), list[Mapping[str, Any]]()
-        for task in tasks:
+        server = self._server_of(project)
+        if tasks is None and server is None:
+            raise InputError("Label Studio's address is unknown", "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.")
+        try:
+            found = server.tasks(project) if tasks is None and server is not None else tasks
+            if not isinstance(found, list) or not all(isinstance(task, dict) for task in found):
+                raise ValueError("not a list of tasks")
+        except ValueError as error:
+            raise InputError(f"the tasks of the project cannot be read: {error}") from error
+        submitted, others = list[tuple[Mapping[str, Any], Mapping[str, Any]]](), list[Mapping[str, Any]]()
+        for task in found:
             own = [each for each in task.get("annotations") or () if not each.get("was_cancelled")]
-            if not own:
+            if own:
+                submitted.append((task, max(own, key=lambda each: str(each.get("updated_at")))))
+            else:
                 others.append(task)
-                continue
+        vocabulary = make_vocabulary([label.phrase for label in interface.labels], self._background)
+        features, masks = list[Features](), list[NDArray[Any]]()
+        for task, annotation in _draw(submitted, _MOST):
             try:
-                image, mask = self._read(
-                    task, max(own, key=lambda each: str(each.get("updated_at"))), interface, classes
-                )
+                image = self._features(project, interface, task)
+                masks.append(read_annotation(task, annotation, interface, vocabulary.classes, image.size))
+                features.append(image)
             except TipssegError as error:
-                self.note(f"Task {task.get('id')} is left out of the fit: {error.message}")
-                continue
-            features.append(image)
-            masks.append(mask)
+                self.note(f"Task {task.get('id')} is left out of the fit", error)
         if len(features) < 2:
             raise InputError(
-                f"{pluralize(len(features), 'task')} with an annotation, but a fit needs two", "Submit more tasks."
+                f"{pluralize(len(features), 'task')} with labels, but a fit needs two", "Submit more tasks."
             )
         unlabelled = list[Features]()
-        for task in random.Random(0).sample(others, min(len(others), _UNLABELLED)):
+        for task in _draw(others, _UNLABELLED):
             try:
-                with self._lock:
-                    unlabelled.append(self._encode(self._image_of(task, interface))[0][0])
+                unlabelled.append(self._features(project, interface, task))
             except TipssegError as error:
-                self.note(f"Task {task.get('id')}: {error.message}")
+                self.note(f"Task {task.get('id')}", error)
         options = LabelOptions(mode=self._options.mode, short_side=self._options.short_side)
         fitted = fit(self._model, features, masks, vocabulary, options, unlabelled=unlabelled)
-        fitted.save(self._fits / f"{project}.fit")
+        fitted.save(self._fit_path(project))
         self.note(f"Project {project}: fitted to {pluralize(len(features), 'task')}; the next predictions use the fit.")
 
-    def _read(
-        self,
-        task: Mapping[str, Any],
-        annotation: Mapping[str, Any],
-        interface: Interface,
-        classes: Sequence[LabelClass],
-    ) -> tuple[Features, NDArray[Any]]:
-        """Return the features of a task's image, and its annotation as a mask [H, W]."""
-        names = ClassNames(classes, add=False)
+    def _features(self, project: str, interface: Interface, task: Mapping[str, Any]) -> Features:
+        image = self._load(project, interface, task)
         with self._lock:
-            features = self._encode(self._image_of(task, interface))[0][0]
-        try:
-            source = read_task(
-                {**task, "annotations": [annotation]}, Path("Label Studio"), int(task.get("id") or 0), names
-            )
-            assert source is not None
-            objects = source.read(features.size)
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        names.raise_unknown()
-        return features, paint_objects(objects, features.size, classes)[0]
+            return self._encode(image)[0]
 
-    def start_training(self, project: str, interface: Interface, tasks: Sequence[Mapping[str, Any]] | None) -> None:
+    def start_training(self, project: str, interface: Interface, tasks: object = None) -> None:
         """Run `train` in a thread of its own, because Label Studio waits for seconds only."""
 
         def run() -> None:
             try:
                 self.train(project, interface, tasks)
             except TipssegError as error:
-                self.note(f"Project {project}: no fit: {error.message} {error.hint}".rstrip())
+                self.note(f"Project {project}: no fit", error)
             finally:
                 self._training.discard(project)
 
@@ -388,44 +382,9 @@ class Backend:
         threading.Thread(target=run, name=f"train-{project}", daemon=True).start()
 
 
-def _results(objects: Sequence[LabelledObject], label_map: LabelMap, interface: Interface) -> list[dict[str, object]]:
-    """Return the results of a prediction, as the control tag of each label asks."""
-    results, names = list[dict[str, object]](), {entry.id: entry.name for entry in label_map.classes}
-    classes = [replace(each, name=interface.written.get(each.name, each.name)) for each in label_map.classes]
-    for kind, control in dict.fromkeys(interface.controls.values()):
-        own = [each for each in objects if interface.controls.get(names[each.region.class_id]) == (kind, control)]
-        tags = control, interface.tag
-        if kind == "polygonlabels":
-            found = polygon_results(own, label_map.shape, classes, tags)
-        else:
-            found = [
-                {
-                    **result_head(str(number), kind, tags, label_map.shape, each.score),
-                    "value": {**_value(each, kind, label_map.shape), kind: [classes[each.region.class_id - 1].name]},
-                }
-                for number, each in enumerate(own, start=1)
-            ]
-        results += [
-            {key: f"{control}-{value}" if key in ("id", "from_id", "to_id") else value for key, value in each.items()}
-            for each in found
-        ]
-    return results
-
-
-def _value(found: LabelledObject, kind: str, size: tuple[int, int]) -> dict[str, object]:
-    """Return the pixels of an object: its box in percent, a run-length code, or a PNG."""
-    (y, x, h, w), (height, width) = found.region.box, size
-    if kind == "rectanglelabels":
-        box = {"x": x / width, "y": y / height, "width": w / width, "height": h / height}
-        return {**{key: round(100 * share, 5) for key, share in box.items()}, "rotation": 0}
-    mask = np.zeros(size, np.bool_)
-    mask[y : y + h, x : x + w] = found.region.mask
-    if kind == "brushlabels":
-        return {"format": "rle", "rle": encode_brush(mask)}
-    opaque = np.repeat(mask[..., None].view(np.uint8) * np.uint8(255), 4, axis=2)
-    return {
-        "imageDataURL": "data:image/png;base64," + base64.b64encode(encode_picture(Image.fromarray(opaque))).decode()
-    }
+def _draw(items: Sequence[_Item], most: int) -> list[_Item]:
+    """Draw some of many at random, with a fixed seed, and keep their order."""
+    return [items[index] for index in sorted(random.Random(0).sample(range(len(items)), min(len(items), most)))]
 
 
 # ---- HTTP ----
@@ -437,9 +396,10 @@ def serve(backend: Backend, host: str = "127.0.0.1", port: int = 9090) -> Thread
     handler = type("Handler", (_Handler,), {"backend": backend})
     try:
         return ThreadingHTTPServer((host, port), handler)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise UsageError(
-            f"cannot listen on {host}:{port}: {error.strerror}", "Choose another port with argument `port`."
+            f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}",
+            "Choose another port with argument `port`, or an IPv4 address of this machine with argument `host`.",
         ) from error
 
 
@@ -452,27 +412,25 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path = urlsplit(self.path).path
-        call = {"/setup": self._setup, "/predict": self._predict, "/train": self._train, "/webhook": self._webhook}.get(
-            path
-        )
+        calls = {"/setup": self._setup, "/predict": self._predict, "/train": self._train, "/webhook": self._webhook}
         try:
             size = int(self.headers.get("Content-Length") or 0)
             if not 0 <= size <= _REQUEST_LIMIT:
                 raise ValueError(f"a request of {size} bytes")
             request = parse(self.rfile.read(size))
-            self._answer(404 if call is None else 200, {} if call is None else call(request))
-        except (ValueError, TypeError) as error:
-            self._answer(400, {"error": str(error)})
-        except TipssegError as error:
-            self.backend.note(f"{path}: {error.message}")
-            self._answer(400, {"error": f"{error.message} {error.hint}".strip()})
+            if not isinstance(request, dict):
+                raise ValueError("the request is not an object")
+            self._answer(*((200, calls[path](request)) if path in calls else (404, {})))
+        except (ValueError, TipssegError) as error:
+            known = error if isinstance(error, TipssegError) else InputError(str(error))
+            self.backend.note(path, known)
+            self._answer(400, {"error": f"{known.message} {known.hint}".strip()})
 
     def _setup(self, request: dict[str, Any]) -> dict[str, object]:
-        parse_interface(take(request, "schema", str))
-        backend = self.backend
-        if backend.server is None and request.get("hostname") and request.get("access_token"):
-            backend.server = LabelStudio(str(request["hostname"]), str(request["access_token"]))
-        return {"model_version": backend.version(_project(request.get("project")))}
+        project, interface = _project(request.get("project")), parse_interface(take(request, "schema", str))
+        if request.get("hostname") and request.get("access_token"):
+            self.backend.connect(project, str(request["hostname"]), str(request["access_token"]))
+        return {"model_version": self.backend.version(project, interface)}
 
     def _predict(self, request: dict[str, Any]) -> dict[str, object]:
         tasks = [task for task in take(request, "tasks", list) if isinstance(task, dict)]
@@ -480,35 +438,38 @@ class _Handler(BaseHTTPRequestHandler):
         return {"results": self.backend.predict(_project(request.get("project")), interface, tasks)}
 
     def _train(self, request: dict[str, Any]) -> dict[str, object]:
-        tasks = request.get("annotations")
         interface = parse_interface(take(request, "label_config", str))
-        self.backend.start_training(
-            _project(request.get("project")), interface, tasks if isinstance(tasks, list) else None
-        )
+        self.backend.start_training(_project(request.get("project")), interface, request.get("annotations"))
         return {}
 
     def _webhook(self, request: dict[str, Any]) -> dict[str, object]:
         if request.get("action") == "START_TRAINING":
             project = take(request, "project", dict)
             interface = parse_interface(take(project, "label_config", str))
-            self.backend.start_training(_project(project.get("id")), interface, None)
+            self.backend.start_training(_project(project.get("id"), project.get("created_at")), interface)
         return {}
 
     def _answer(self, status: int, value: object) -> None:
         data = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
+        with suppress(ConnectionError):  # Label Studio stops waiting after some time
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         """Print nothing: the backend notes what fails."""
 
 
-def _project(project: object) -> str:
-    """Return the id of a project, which Label Studio writes as "12.1700000000" or 12. Raise ValueError for others."""
-    found = re.match(r"[0-9]{1,18}", str(project))
+def _project(project: object, created: object = None) -> str:
+    """Return the name of a project: its id and, if it is known, the time of its creation, which tells servers apart.
+
+    Label Studio writes both as "12.1700000000", or as two fields. Raise ValueError for others.
+    """
+    found = re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", str(project))
     if found is None:
         raise ValueError(f"no project {project!r}")
-    return found[0]
+    if created is None:
+        return found[0]
+    return f"{found[0]}.{int(datetime.fromisoformat(str(created)).timestamp())}"

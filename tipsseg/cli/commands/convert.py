@@ -77,6 +77,8 @@ def convert(
         raise UsageError("--shard-size and --link-images need --to", "Name the folder of the data set with --to.")
     if converting.to is not None and len(names) != 1:
         raise UsageError("--to needs one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
+    if converting.to is not None and "level" in files.given:
+        raise UsageError("--level does not apply to data sets, which list parts and wholes", "Remove it.")
     if context.args and converting.to is None:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
     results = prints_paths(folders.quiet, asked=folders.print_paths or folders.null)
@@ -88,10 +90,7 @@ def convert(
             from tipsseg.commands.dataset import export
 
             outputs = [output, *map(path_of("the folder"), context.args)]
-            fraction = files.val_fraction
-            written = export(
-                outputs, converting.to, names[0], folders.images, paths, fraction, compute.jobs, dataset, progress
-            )
+            written = export(outputs, converting.to, names[0], folders.images, paths, files, compute, dataset, progress)
             return len(written.failed)
         return convert_folder(
             output,

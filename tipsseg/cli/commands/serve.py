@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -64,6 +64,11 @@ def serve(
             images=serving.images,
             note=progress.note,
         )
-        with label_studio.serve(backend, serving.host, serving.port) as server, suppress(KeyboardInterrupt):
+        with label_studio.serve(backend, serving.host, serving.port) as server:
             progress.note(f"Serving {compute.model} on http://{serving.host}:{server.server_port}")
-            server.serve_forever()
+            try:
+                server.serve_forever()
+            except KeyboardInterrupt:
+                progress.note("Stopped.")
+                backend.close()
+                os._exit(0)  # while Python ends, a thread that runs torch would abort the process
