@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from resuming import correct
 from running import Command, Ran, run_command
+from sources import serving_bucket
 
 import tipsseg
 from tipsseg.commands import dataset
@@ -284,24 +285,8 @@ def test_a_bucket(here: Path, command: Command, bucket: str) -> None:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of an empty bucket of a server on this machine."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in (
-        ("ENDPOINT_URL", f"http://{host}:{port}"),
-        ("ACCESS_KEY_ID", "me"),
-        ("SECRET_ACCESS_KEY", "SECRET"),
-    ):
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    try:
-        boto3.client("s3").create_bucket(Bucket="bucket")
+    with serving_bucket(monkeypatch):
         yield "s3://bucket"
-    finally:
-        server.stop()
 
 
 def test_a_damaged_upload_is_found(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

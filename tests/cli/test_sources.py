@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from running import Command
-from sources import Site, forget_remote, serving, write_parquet, write_tar, write_video, write_zip
+from sources import Site, forget_remote, serving, serving_bucket, write_parquet, write_tar, write_video, write_zip
 
 from tipsseg.images.decoding import ImageInput, open_image, upright_size
 
@@ -288,18 +288,7 @@ def test_an_unreachable_image_costs_one_line_and_no_secret(site: Site, command: 
 def test_a_bucket(
     fresh: None, command: Command, tmp_path: Path, expected: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    variables = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}
-    for name, value in {**variables, "ENDPOINT_URL": f"http://{host}:{port}"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    try:
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="bucket")
+    with serving_bucket(monkeypatch) as client:
         for name, data in DATA.items():
             client.put_object(Bucket="bucket", Key=f"in/{name}", Body=data)
         client.put_object(Bucket="bucket", Key="shard.tar", Body=write_tar(tmp_path / "a.tar", DATA).read_bytes())
@@ -314,8 +303,6 @@ def test_a_bucket(
         assert [*masks(tmp_path / "tar").values()] == expected
         missing = command("label", "s3://bucket/none", "-o", tmp_path / "none", *OPTIONS)
         assert (missing.code, "s3://bucket/none: no such file at this URL" in missing.err) == (1, True)
-    finally:
-        server.stop()
 
 
 def test_an_interrupted_fetch_does_not_keep_the_process(site: Site, tmp_path: Path) -> None:

@@ -145,6 +145,31 @@ def serving(site: Site) -> Iterator[Site]:
             thread.join()
 
 
+@contextmanager
+def serving_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of an empty bucket, "bucket", on a server of this machine that s3:// leads to."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    variables = {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret", "DEFAULT_REGION": "us-east-1"}
+    for name, value in {**variables, "ENDPOINT_URL": f"http://{host}:{port}"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    S3FileSystem.clear_instance_cache()
+    remote._filesystem.cache_clear()
+    try:
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bucket")
+        yield client
+    finally:
+        server.stop()
+        S3FileSystem.clear_instance_cache()
+        remote._filesystem.cache_clear()
+
+
 def forget_remote(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process like a new one, which has fetched nothing; and let it not wait between attempts."""
     monkeypatch.setattr(remote, "PAUSE", 0)
