@@ -7,7 +7,6 @@ or labels have changed; so the same command goes on after an interruption. tipss
 from __future__ import annotations
 
 import hashlib
-import heapq
 import re
 import secrets
 import time
@@ -27,39 +26,20 @@ from tipsseg.commands.inputs import check_image_root
 from tipsseg.commands.merge import refuse_missing
 from tipsseg.commands.notes import readable_size
 from tipsseg.commands.progress import Progress
+from tipsseg.commands.samples import TRAIN, VALIDATION, Samples
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
-from tipsseg.formats.base import encode_text, output_name
-from tipsseg.formats.coco import annotation_record, encode_masks
+from tipsseg.formats.base import encode_text
 from tipsseg.formats.dataset import CARD, DATASETS, INDEX, Dataset, Sample, card
-from tipsseg.formats.png import encode_mask, encode_picture
-from tipsseg.formats.yolo import is_for_validation
-from tipsseg.images.access import absence, absolute, container_of, exists, matches
-from tipsseg.images.decoding import open_header, open_pixels
-from tipsseg.images.upright import orientation_of
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import DatasetKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, DatasetOptions
-from tipsseg.regions.objects import find_wholes
-from tipsseg.run.labels import scored_objects
 from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
-from tipsseg.run.results import Deriver
-from tipsseg.run.state import key_of
-from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.json import json_bytes, parse, read_value, take
 from tipsseg.util.text import pluralize, quote
 from tipsseg.util.threads import map_in_order
-
-TRAIN, VALIDATION = "train", "validation"
-
-#: Formats and modes of pictures that every loader reads as tipsseg does.
-_COMMON = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_MODES = frozenset({"L", "RGB", "RGBA", "P"})
-
-#: Bytes that a mask and the facts of an image may take, to plan shards.
-_LABEL_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +159,7 @@ def export(
         runs = [run for some in opened for run in some]
         _refuse_runs(runs, name)
         names = _select(runs, only, images, progress)
-        source = _Source(runs, names, form, options, images, files.val_fraction)
+        source = Samples(runs, names, form, options, images, files.val_fraction)
         return _Writer(source, place, compute.jobs, progress).write()
 
 
@@ -230,122 +210,6 @@ def _select(
     return names
 
 
-class _Source:
-    """The images of runs as samples.
-
-    Attributes:
-        form: The format.
-        fraction: The fraction of images for the validation split.
-    """
-
-    def __init__(
-        self,
-        runs: Sequence[Run],
-        names: set[str] | None,
-        form: Dataset,
-        options: DatasetOptions,
-        images: Path | None,
-        val_fraction: float | None,
-    ) -> None:
-        self.runs, self.names, self.form, self.options, self._images = runs, names, form, options, images
-        self.classes, self.facts = runs[0].classes, runs[0].context.info
-        self.fraction = runs[0].context.files.val_fraction if val_fraction is None else val_fraction
-        files = runs[0].context.files
-        classes = [[entry.name, entry.part_of] for entry in self.classes]
-        self.settings = json_bytes(
-            [form.name, classes, options.link_images, files.instances, str(files.min_area), files.names, __version__]
-        )
-        self._derivers = {id(run): Deriver(run.context) for run in runs}
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return (TRAIN, VALIDATION) if self.fraction else (TRAIN,)
-
-    def images(self, split: str) -> Iterator[RunImage]:
-        """Yield the images of a split, sorted by name. Raise InputError for an image in two runs."""
-        before = None
-        for image in heapq.merge(*(run.images() for run in self.runs), key=lambda image: key_of(image.entry.image)):
-            if before is not None and before.entry.image == image.entry.image:
-                raise InputError(
-                    f"{before.run.output} and {image.run.output} both have labels of {image.entry.image}",
-                    "Join the folders with tipsseg merge, which takes the corrected one.",
-                )
-            before = image
-            validates = is_for_validation(image.entry.image, self.fraction or 0.0)
-            if validates == (split == VALIDATION) and (self.names is None or image.entry.image in self.names):
-                yield image
-
-    def key_of(self, image: RunImage) -> bytes:
-        """Return what changes if an image must be written anew."""
-        entry = image.entry
-        version = image.digest() if image.edited else entry.version
-        path = self._link(image) if self.options.link_images else ""
-        return json_bytes([entry.image, version, entry.corrected, asdict(entry.input), path])
-
-    def _link(self, image: RunImage) -> str:
-        """Return the path of an image as a data set stores it."""
-        return printable_path(absolute(image.path(self._images)))
-
-    def size_of(self, image: RunImage) -> int:
-        """Return the bytes of an image in a shard, estimated."""
-        return _LABEL_BYTES + (0 if self.options.link_images else image.entry.input.size)
-
-    def sample(self, image: RunImage) -> Sample | ImageError:
-        """Read an image with its labels. Thread-safe."""
-        ref, run = image.ref(self._images), image.run
-        try:
-            if not matches(image.entry.input, ref.path):
-                reason = "changed since it was labelled" if exists(ref.path) else absence(ref.path)
-                raise ImageError(
-                    ref.path, reason, "Set the folder of the images with argument `images`, or label it again."
-                )
-            current = image.current()
-            entry, labels, size = current.entry, current.labels, current.entry.numbers.size
-            every = scored_objects(labels, run.classes, entry.facts.objects, None, None)
-            objects = self._derivers[id(run)].objects(entry, labels, every)
-            records = [annotation_record(*each) for each in zip(objects, encode_masks(objects, size), strict=True)]
-            for record, whole in zip(records, find_wholes(objects, run.classes), strict=True):
-                if whole is not None:
-                    record["part_of"] = whole
-            picture, suffix, encoded = None, ref.relative.suffix, False
-            if not self.options.link_images:
-                picture, suffix, encoded = _picture(ref, size, run)
-            elif container_of(ref.path) is not None:
-                raise ImageError(
-                    ref.path, "inside another file, so no link leads to it", "Leave out argument `link_images`."
-                )
-        except ImageError as error:
-            return error
-        return Sample(
-            name=printable_path(ref.relative),
-            key=printable_path(output_name(ref.relative, run.context.files.names)),
-            path=self._link(image) if self.options.link_images else "",
-            picture=picture,
-            suffix=suffix,
-            mask=encode_mask(labels.labels, run.classes),
-            size=size,
-            names=tuple(run.classes[each.id - 1].name for each in entry.numbers.classes),
-            objects=records,
-            corrected=entry.corrected,
-            encoded=encoded,
-        )
-
-
-def _picture(ref: ImageRef, size: tuple[int, int], run: Run) -> tuple[bytes, str, bool]:
-    """Return the bytes of an image, their suffix, and True if they are a new PNG: of its upright pixels, as the model saw them."""
-    stretch = run.info.spec.options.stretch
-    with open_header(ref.path, run.max_pixels) as image:
-        picture = image.picture
-        is_common = picture.format in _COMMON and picture.mode in _MODES and not (image.deep or image.pages)
-        if is_common and orientation_of(picture) == 1 and stretch is None:
-            image.source.seek(0)
-            return image.source.read(), _COMMON[str(picture.format)], False
-    from PIL import Image
-
-    pixels = open_pixels(ref.path, size, run.max_pixels, stretch)
-    return encode_picture(Image.fromarray(pixels)), ".png", True
-
-
 @dataclass(frozen=True, slots=True)
 class _Planned:
     """A shard to be: its split, the number of its images, and their key."""
@@ -355,7 +219,7 @@ class _Planned:
     key: str
 
 
-def plan_shards(source: _Source) -> dict[str, _Planned]:
+def plan_shards(source: Samples) -> dict[str, _Planned]:
     """Cut the images of each split into shards of about `shard_size` bytes."""
     plan = {}
     for split in source.splits:
@@ -365,7 +229,7 @@ def plan_shards(source: _Source) -> dict[str, _Planned]:
             if count and size + more > source.options.shard_size:
                 plan[_shard_name(split, number, source.form)] = _Planned(split, count, digest.hexdigest()[:32])
                 number, count, size, digest = number + 1, 0, 0, sha256(source.settings)
-            digest.update(source.key_of(image))
+            digest.update(source.version_of(image))
             count, size = count + 1, size + more
         if count:
             plan[_shard_name(split, number, source.form)] = _Planned(split, count, digest.hexdigest()[:32])
@@ -383,7 +247,7 @@ class _FewerImagesError(Exception):
 class _Writer:
     """Write the shards of a source that are missing or out of date."""
 
-    def __init__(self, source: _Source, place: Destination, jobs: int, progress: Progress) -> None:
+    def __init__(self, source: Samples, place: Destination, jobs: int, progress: Progress) -> None:
         self._source, self._place, self._jobs, self._progress = source, place, jobs, progress
         self._failed, self._encoded, self._written = list[ImageError](), 0, 0
 
@@ -489,7 +353,7 @@ class _Writer:
             return image, self._source.sample(image)
 
         for image, sample in map_in_order(self._jobs, read, images):
-            digest.update(self._source.key_of(image))
+            digest.update(self._source.version_of(image))
             if isinstance(sample, ImageError):
                 self._failed.append(sample)
                 left_out.append(image.entry.image)

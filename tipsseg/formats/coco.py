@@ -142,13 +142,21 @@ class CocoResults(Format):
 
 def _encode_rows(image: ImageLabels, run: RunFacts, segmentations: Iterable[object]) -> Rows:
     """Return the `images` entry, then the `annotations` entries. `run_file` adds the ids, which are unique in the file."""
+    annotations = annotation_records(image.objects, segmentations, run.classes)
+    return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
+
+
+def annotation_records(
+    objects: Sequence[LabelledObject], segmentations: Iterable[object], classes: Sequence[LabelClass]
+) -> list[Record]:
+    """Return the entries of the objects of an image, without ids: a part names its whole by its position, from 0."""
     from tipsseg.regions.objects import find_wholes
 
-    annotations = list(map(annotation_record, image.objects, segmentations))
-    for annotation, whole in zip(annotations, find_wholes(image.objects, run.classes), strict=True):
+    records = list(map(annotation_record, objects, segmentations))
+    for record, whole in zip(records, find_wholes(objects, classes), strict=True):
         if whole is not None:
-            annotation[_PART_OF] = whole
-    return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
+            record[_PART_OF] = whole
+    return records
 
 
 def annotation_record(labelled: LabelledObject, segmentation: object = None) -> Record:
