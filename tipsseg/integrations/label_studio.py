@@ -50,7 +50,6 @@ from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background
-from tipsseg.weights.sources import file_hashes
 
 if TYPE_CHECKING:
     pass
@@ -160,7 +159,7 @@ class Backend:
         spec = RunSpec(**vars(compute), vocabulary=vocabulary, options=self._options, formats=(), output=Path())
         loaded = load_for(plan_run(spec), note, quiet=False)
         self._model, self._view = loaded.model, loaded.view
-        self._name = str(loaded.info.model["id"])
+        self._name, self._hashes = str(loaded.info.model["id"]), take(loaded.info.model, "sha256", dict)
         self._source: FeatureSource[Features] = FeatureSource(
             loaded.model.backbone,
             loaded.view,
@@ -221,7 +220,7 @@ class Backend:
             return None
         try:
             fitted = FittedVocabulary.load(path)
-            fitted.check(file_hashes(self._model.backbone.folder), self._name, self._view.mode, self._view.base)
+            fitted.check(self._hashes, self._name, self._view.mode, self._view.base)
         except TipssegError as error:
             self.note(f"The fit of project {project} is not used", error)
             return None
