@@ -63,7 +63,7 @@ def test_datasets_loads_parquet(here: Path, command: Command) -> None:
     from datasets import load_dataset
 
     ran = convert(command, "parquet", "set", "--shard-size", "800kB")
-    assert (ran.code, "4 pictures are stored as PNG" in ran.err) == (0, True)
+    assert (ran.code, "Wrote 4 pictures as PNG" in ran.err) == (0, True)
     assert len(shards(here / "set")) > 1
     rows = load_dataset("set", split="train", cache_dir=here / "cache")
     assert len(rows) == 12
@@ -196,6 +196,46 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
     return rows
+
+
+def test_a_loader_sees_a_correction(here: Path, command: Command) -> None:
+    """`datasets` caches by the card, not by the content."""
+    from datasets import load_dataset
+
+    convert(command, "parquet", "set")
+    assert not any(load_dataset("set", split="train", cache_dir=here / "cache")["corrected"])
+    card = Path("set/README.md").read_text()
+    Path("set/README.md").write_text(card + "My licence.\n")
+    correct(Path("out/masks/desert.png"))
+    assert "Kept README.md" in convert(command, "parquet", "set").err
+    assert sum(load_dataset("set", split="train", cache_dir=here / "cache")["corrected"]) == 1
+    changed = Path("set/README.md").read_text().splitlines()
+    assert [line for line in changed if line not in card.splitlines()] == [changed[3], "My licence."]
+
+
+def test_a_set_grows_and_is_cut_anew(here: Path, command: Command) -> None:
+    words = ("-f", "png", "-o", "grown")
+    command("label", "imgs", *OPTIONS, *words, "--sample", "6")
+    for size in ("1MB", "300kB", "500kB"):
+        convert(command, "parquet", "set", "--shard-size", size, outputs=("grown",))
+        rows = [row["file_name"] for path in Path("set/data").iterdir() for row in read_rows(path)]
+        assert len(rows) == len({*rows}) == 6
+    command("label", "imgs", *OPTIONS, *words)
+    convert(command, "parquet", "set", "--shard-size", "500kB", outputs=("grown",))
+    convert(command, "parquet", "whole", "--shard-size", "500kB", outputs=("grown",))
+    assert shards(here / "set") == shards(here / "whole")
+    Path("list.txt").write_text("desert.png\n")
+    convert(command, "parquet", "set", "--only", "list.txt", outputs=("grown",))
+    assert [row["file_name"] for path in Path("set/data").iterdir() for row in read_rows(path)] == ["desert.png"]
+
+
+def test_a_set_of_other_classes_is_not_replaced(here: Path, command: Command) -> None:
+    convert(command, "parquet", "set")
+    before = shards(here / "set")
+    command("label", "imgs/desert.png", *OPTIONS[2:], "-c", "tree,sky", "-f", "png", "-o", "other")
+    ran = convert(command, "parquet", "set", outputs=("other",))
+    assert (ran.code, "a data set with the classes panda/leg, tree, panda" in ran.err) == (1, True)
+    assert shards(here / "set") == before
 
 
 def test_fewer_images_leave_no_shards_behind(here: Path, command: Command) -> None:
@@ -389,8 +429,18 @@ def test_a_whole_shard_outlives_images_that_are_gone(here: Path, command: Comman
     assert (ran.code, "Kept set/data/train-00000.parquet" in ran.err) == (1, True)
     shutil.rmtree("own")
     Path("own").mkdir()
-    assert convert(command, "parquet", "set", "--images", "own").code == 1
+    ran = convert(command, "parquet", "set", "--images", "own")
+    assert (ran.code, ran.err.count("Error")) == (1, 1)
     assert shards(here / "set") == before
+
+
+def test_an_empty_shard_is_not_kept(here: Path, command: Command) -> None:
+    shutil.copytree(Path("imgs").resolve(), "own")
+    convert(command, "parquet", "set", "--images", "own")
+    Path("set/data/train-00000.parquet").write_bytes(b"")
+    Path("own/sea.gif").unlink()
+    assert convert(command, "parquet", "set", "--images", "own").code == 1
+    assert len(read_rows(here / "set/data/train-00000.parquet")) == 11
 
 
 def test_links_follow_the_images(here: Path, command: Command) -> None:

@@ -29,7 +29,7 @@ from tipsseg.commands.progress import Progress
 from tipsseg.commands.samples import TRAIN, VALIDATION, Samples
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.formats.base import encode_text
-from tipsseg.formats.dataset import CARD, DATASETS, INDEX, Dataset, Sample, card
+from tipsseg.formats.dataset import CARD, DATASETS, INDEX, STATE, Dataset, Sample, card
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import DatasetKeywords, with_keywords
@@ -38,7 +38,7 @@ from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
 from tipsseg.util.json import json_bytes, parse, read_value, take
-from tipsseg.util.text import pluralize, quote
+from tipsseg.util.text import join_first, pluralize, quote
 from tipsseg.util.threads import map_in_order
 
 
@@ -48,6 +48,7 @@ class Shard:
 
     Attributes:
         key: A digest of its images, their labels and the options. It is "" until the shard is in place.
+        names: A digest of the names of its images, also of those that failed.
         images: The number of its images.
         size: Its size in bytes.
         sha256: Its digest.
@@ -55,6 +56,7 @@ class Shard:
     """
 
     key: str = ""
+    names: str = ""
     images: int = 0
     size: int = 0
     sha256: str = ""
@@ -82,11 +84,22 @@ class WrittenDataset:
 
 @dataclass(slots=True)
 class _Index:
-    """The content of tipsseg.json; `card` is the digest of the card, and `writer` the command that writes shards now."""
+    """The content of tipsseg.json.
+
+    Attributes:
+        format: The name of the format.
+        model: The id of the model.
+        card: The digest of the card.
+        writer: The command that writes shards now; "" once it has ended.
+        classes: The names of the classes, in the order of their ids.
+        shards: The shards by name.
+    """
 
     format: str
+    model: str = ""
     card: str = ""
     writer: str = ""
+    classes: tuple[str, ...] = ()
     shards: dict[str, Shard] = field(default_factory=dict)
 
 
@@ -212,32 +225,38 @@ def _select(
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A shard to be: its split, the number of its images, and their key."""
+    """A shard to be: its split, the number of its images, and their `key` and `names`, see `Shard`."""
 
     split: str
     count: int
     key: str
+    names: str
 
 
 def plan_shards(source: Samples) -> dict[str, _Planned]:
     """Cut the images of each split into shards of about `shard_size` bytes."""
-    plan = {}
+    plan = dict[str, _Planned]()
     for split in source.splits:
-        number, count, size, digest = 0, 0, 0, sha256(source.settings)
-        for image in source.images(split):
-            more = source.size_of(image)
-            if count and size + more > source.options.shard_size:
-                plan[_shard_name(split, number, source.form)] = _Planned(split, count, digest.hexdigest()[:32])
-                number, count, size, digest = number + 1, 0, 0, sha256(source.settings)
-            digest.update(source.version_of(image))
-            count, size = count + 1, size + more
-        if count:
-            plan[_shard_name(split, number, source.form)] = _Planned(split, count, digest.hexdigest()[:32])
+        images, size = list[tuple[str, bytes]](), 0
+        for image in chain(source.images(split), [None]):
+            more = 0 if image is None else source.size_of(image)
+            if images and (image is None or size + more > source.options.shard_size):
+                name = f"data/{split}-{sum(each.split == split for each in plan.values()):05d}{source.form.suffix}"
+                names, versions = zip(*images, strict=True)
+                key = digest_of([source.settings, *versions])
+                plan[name] = _Planned(split, len(images), key, digest_of([each.encode() for each in names]))
+                images, size = [], 0
+            if image is not None:
+                images.append((image.entry.image, source.version_of(image)))
+                size += more
     return plan
 
 
-def _shard_name(split: str, number: int, form: Dataset) -> str:
-    return f"data/{split}-{number:05d}{form.suffix}"
+def digest_of(parts: Iterable[bytes]) -> str:
+    digest = sha256()
+    for part in parts:
+        digest.update(part + b"\n")
+    return digest.hexdigest()[:32]
 
 
 class _FewerImagesError(Exception):
@@ -256,6 +275,8 @@ class _Writer:
         index, plan = _read_index(place, source.form), plan_shards(source)
         if not plan:
             raise InputError(f"{source.runs[0].output}: no labelled images", "Label images first.")
+        self._refuse_other_labels(index)
+        source.refuse_moved()
         for name in plan:
             if name not in index.shards and place.size(name) is not None:
                 raise OutputError(
@@ -263,7 +284,8 @@ class _Writer:
                 )
         left = [name for name in index.shards if name not in plan]
         index.shards = {name: index.shards.get(name, Shard()) for name in [*plan, *left]}
-        index.writer = secrets.token_hex(8)
+        index.writer, index.model = secrets.token_hex(8), str(source.facts["model"])
+        index.classes = tuple(entry.name for entry in source.classes)
         _write_index(place, index)  # from here on these names are ours
         for folder in ("", "data"):
             place.clean_up(folder)
@@ -293,13 +315,16 @@ class _Writer:
         size = sum(shard.size for shard in index.shards.values())
         if self._encoded:
             progress.note(
-                f"{pluralize(self._encoded, 'picture')} are stored as PNG, upright and with 8 bits: loaders would read the files "
-                "differently."
+                f"Wrote {pluralize(self._encoded, 'picture')} as PNG, because loaders would read the files in other ways: formats "
+                "other than JPEG, PNG and WebP, EXIF orientations, 16 bits."
             )
+        if len(source.splits) > 1 and not any(planned.split == VALIDATION for planned in plan.values()):
+            progress.note(f"No image is for validation: argument `val_fraction`={source.fraction:g} needs more images.")
         shards = pluralize(len(index.shards), "shard")
         progress.note(
             f"{pluralize(stored, 'image')} in {shards} ({readable_size(size)}), in {address_text(place.address)}; "
-            f"{self._written} of them written in {time.monotonic() - began:.1f} s."
+            f"{self._written} of them written in {time.monotonic() - began:.1f} s"
+            + (f"; {pluralize(len(self._failed), 'image')} failed." if self._failed else ".")
         )
         return WrittenDataset(
             place=place.address, shards=index.shards, images=stored, written=self._written, failed=tuple(self._failed)
@@ -315,22 +340,29 @@ class _Writer:
         left_out = list[str]()
         samples = self._samples(images, planned, left_out)
         first = next(samples, None)
-        if first is None:
-            return  # an earlier version of the shard is better than none
+        # Of the same images, an earlier version that has more of them is better.
+        known = before.images if before.names == planned.names and place.size(name) == before.size else 0
         try:
+            if first is None:
+                raise _FewerImagesError
             with place.writing(name) as path:
                 self._source.form.write(path, chain([first], samples), self._source.classes)
-                if planned.count - len(left_out) < before.images:
+                if planned.count - len(left_out) < known:
                     raise _FewerImagesError
                 with path.open("rb") as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 size = path.stat().st_size
                 self._refuse_other_writer(index)
         except _FewerImagesError:
-            self._progress.note(f"Kept {address_text(place.address / name)}, which has more of its images.")
+            if known:
+                self._progress.note(f"Kept {address_text(place.address / name)}, which has more of its images.")
+            else:
+                place.remove(name)
+                index.shards[name] = Shard()
             return
         index.shards[name] = Shard(
             key=planned.key,
+            names=planned.names,
             images=planned.count - len(left_out),
             size=size,
             sha256=digest,
@@ -340,6 +372,18 @@ class _Writer:
         self._written += 1
         self._progress.results([place.address / name])
 
+    def _refuse_other_labels(self, index: _Index) -> None:
+        """Raise OutputError if the place has a data set of another model, or of classes with other ids."""
+        names = tuple(entry.name for entry in self._source.classes)
+        if index.shards and (
+            index.classes != names[: len(index.classes)] or index.model != self._source.facts["model"]
+        ):
+            raise OutputError(
+                self._place.address,
+                f"it has a data set with the classes {join_first(index.classes, 5)} of the model {index.model}",
+                "Choose another place, or remove that data set.",
+            )
+
     def _refuse_other_writer(self, index: _Index) -> None:
         """Raise OutputError if another command has begun to write here."""
         if _read_index(self._place, self._source.form).writer != index.writer:
@@ -347,13 +391,13 @@ class _Writer:
 
     def _samples(self, images: Iterator[RunImage], planned: _Planned, left_out: list[str]) -> Iterator[Sample]:
         """Yield the samples of a shard, and note the images that fail. Raise InputError if another process changed the run."""
-        digest = sha256(self._source.settings)
+        versions = [self._source.settings]
 
         def read(image: RunImage) -> tuple[RunImage, Sample | ImageError]:
             return image, self._source.sample(image)
 
         for image, sample in map_in_order(self._jobs, read, images):
-            digest.update(self._source.version_of(image))
+            versions.append(self._source.version_of(image))
             if isinstance(sample, ImageError):
                 self._failed.append(sample)
                 left_out.append(image.entry.image)
@@ -362,25 +406,31 @@ class _Writer:
                 self._encoded += sample.encoded
                 yield sample
             self._progress.advance()
-        if digest.hexdigest()[:32] != planned.key:
+        if digest_of(versions) != planned.key:
             raise InputError(
                 f"{self._source.runs[0].output}: its labels changed meanwhile", "Run the same command again."
             )
 
     def _write_card(self, index: _Index) -> None:
-        """Write the card, unless a person wrote or changed it."""
+        """Write the card. If a person wrote or changed it, change nothing but the digest of the shards in it."""
         source, place = self._source, self._place
-        found = place.read(CARD)
-        if found is not None and sha256(found).hexdigest() != index.card:
-            self._progress.note(f"Kept {CARD}, which tipsseg did not write, or a person changed.")
-            return
         title = place.address.name or place.address.resolve().name
         splits = [split for split in source.splits if any(name.startswith(f"data/{split}-") for name in index.shards)]
-        data = encode_text(card(source.form, title, splits, source.facts, source.classes))
+        state = digest_of([shard.sha256.encode() for shard in index.shards.values()])[:8]
+        data = encode_text(card(source.form, title, splits, state, source.facts, source.classes))
+        found = place.read(CARD)
+        if found is not None and _digest_of_card(found) != index.card:
+            data = STATE.sub(rb"\g<1>" + state.encode(), found)
+            self._progress.note(f"Kept {CARD}, which tipsseg did not write, or a person changed.")
+        else:
+            index.card = _digest_of_card(data)
         if data != found:
-            index.card = sha256(data).hexdigest()
             with place.writing(CARD) as path:
                 path.write_bytes(data)
+
+
+def _digest_of_card(data: bytes) -> str:
+    return sha256(STATE.sub(rb"\g<1>", data)).hexdigest()
 
 
 def _read_index(place: Destination, form: Dataset) -> _Index:
@@ -393,7 +443,9 @@ def _read_index(place: Destination, form: Dataset) -> _Index:
         if take(record, "tool", str) != "tipsseg":
             raise ValueError("not written by tipsseg")
         shards = {str(name): read_value(Shard, value, "shards") for name, value in take(record, "shards", dict).items()}
-        index = _Index(take(record, "format", str), take(record, "card", str), take(record, "writer", str), shards)
+        classes = take(record, "classes", tuple[str, ...])
+        form_name, model, own, writer = (take(record, name, str) for name in ("format", "model", "card", "writer"))
+        index = _Index(form_name, model, own, writer, classes, shards)
         shape = re.compile(rf"data/({TRAIN}|{VALIDATION})-[0-9]{{5,}}{re.escape(form.suffix)}")
         if index.format == form.name and not all(map(shape.fullmatch, shards)):
             raise ValueError("a shard has another name")
@@ -409,6 +461,8 @@ def _write_index(place: Destination, index: _Index) -> None:
         "tool": "tipsseg",
         "version": __version__,
         "format": index.format,
+        "model": index.model,
+        "classes": list(index.classes),
         "card": index.card,
         "writer": index.writer,
         "shards": {name: asdict(shard) for name, shard in index.shards.items()},

@@ -5,9 +5,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from tipsseg._version import __version__
+from tipsseg.address import address_text
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import output_name
 from tipsseg.formats.coco import annotation_records, encode_masks
@@ -30,6 +32,9 @@ TRAIN, VALIDATION = "train", "validation"
 #: Formats and modes of pictures that every loader reads as tipsseg does.
 _COMMON = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 _MODES = frozenset({"L", "RGB", "RGBA", "P"})
+
+#: Images that are looked up, to tell whether all have moved.
+_LOOKED_UP = 100
 
 #: Bytes that a mask and the facts of an image may take, to plan shards.
 _LABEL_BYTES = 8192
@@ -79,6 +84,15 @@ class Samples:
             validates = is_for_validation(image.entry.image, self.fraction or 0.0)
             if validates == (split == VALIDATION) and (self.names is None or image.entry.image in self.names):
                 yield image
+
+    def refuse_moved(self) -> None:
+        """Raise InputError if none of the first images is there."""
+        first = [image.path(self._images) for image in islice(self.images(TRAIN), _LOOKED_UP)]
+        if first and not any(map(exists, first)):
+            raise InputError(
+                f"{address_text(first[0])}: {absence(first[0])}, nor any of the next images",
+                "Set the folder of the images with argument `images`.",
+            )
 
     def version_of(self, image: RunImage) -> bytes:
         """Return what changes if an image must be written anew."""

@@ -10,6 +10,7 @@ They are written from an output folder into another place, see `commands.dataset
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,9 +102,7 @@ class Parquet(Dataset):
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
-            raise UsageError(
-                "the format parquet needs pyarrow", "Install it: pip install 'tipsseg[parquet]'"
-            ) from error
+            raise UsageError("the format parquet needs pyarrow", "Install it: pip install pyarrow") from error
 
     def write(self, path: Path, samples: Iterable[Sample], classes: Sequence[LabelClass]) -> None:
         import pyarrow as pa
@@ -223,6 +222,7 @@ def card(
     form: Dataset,
     title: str,
     splits: Sequence[str],
+    state: str,
     facts: Mapping[str, object],
     classes: Sequence[LabelClass],
 ) -> str:
@@ -232,6 +232,7 @@ def card(
         form: The format.
         title: The name of the data set.
         splits: The names of its splits.
+        state: A digest of the shards: `datasets` caches a data set by its card, not by its content.
         facts: The facts of the run, see `RunFacts.info`.
         classes: The classes.
     """
@@ -242,6 +243,7 @@ def card(
     )
     return _CARD.format(
         files=files,
+        state=state,
         title=title,
         version=facts["version"],
         model=facts["model"],
@@ -252,11 +254,15 @@ def card(
     )
 
 
+#: The digest of the shards in a card.
+STATE = re.compile(rb"(?m)^(  description: shards )[0-9a-f]{8}(?=\r?$)")
+
 #: The card. Its head is for the Hugging Face hub and `load_dataset`.
 _CARD = """\
 ---
 configs:
 - config_name: default
+  description: shards {state}
   data_files:
 {files}task_categories:
 - image-segmentation

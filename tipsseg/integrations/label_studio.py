@@ -96,10 +96,13 @@ class LabelStudio:
         except (OSError, ValueError, KeyError, HTTPException) as error:
             if isinstance(error, HTTPError):
                 error.close()
-            raise InputError(
-                f"Label Studio at {self.url} does not answer {urlsplit(path).path}: {error}",
-                "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY to its address and an access token of Account & Settings.",
-            ) from error
+            hint = "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY to its address and an access token of Account & Settings."
+            if "/data/local-files" in path and getattr(error, "code", 0) in (403, 404):
+                hint = (
+                    "Set LOCAL_FILES_SERVING_ENABLED=true for Label Studio, and add its folder to the project as a storage for "
+                    "local files; or set argument `images`."
+                )
+            raise InputError(f"Label Studio at {self.url} does not give {path}: {error}", hint) from error
 
     def _authorization(self) -> str:
         if self.token.count(".") != 2:
@@ -141,7 +144,7 @@ class Backend:
         Args:
             compute: The model, its device, and the feature store.
             options: Labelling options. None: those of the published protocol.
-            files: Its `min_area` omits smaller objects.
+            files: Its `min_area` omits smaller objects, and its `simplify` makes simpler polygons.
             background: "auto", "none", or phrases separated by commas.
             fits: The folder for fits, one file a project.
             images: The document root of Label Studio's local files, to read them from the disk. None: over its API.
@@ -174,6 +177,11 @@ class Backend:
         self._servers = dict[str, LabelStudio]()
         url = os.environ.get("LABEL_STUDIO_URL")
         self._server = LabelStudio(url, os.environ.get("LABEL_STUDIO_API_KEY", "")) if url else None
+        if self._server is not None:
+            try:
+                self._server.get("/api/current-user/whoami")
+            except InputError as error:
+                self.note("Label Studio cannot be asked yet", error)
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -206,7 +214,7 @@ class Backend:
         asked = [
             [label.phrase for label in interface.labels],
             self._options.record(),
-            str(self._files.min_area),
+            [str(self._files.min_area), self._files.simplify],
             self._background,
         ]
         digest = hashlib.sha256(json_bytes(asked)).hexdigest()[:8]
@@ -434,7 +442,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _predict(self, request: dict[str, Any]) -> dict[str, object]:
         tasks = [task for task in take(request, "tasks", list) if isinstance(task, dict)]
         interface = parse_interface(take(request, "label_config", str))
-        return {"results": self.backend.predict(_project(request.get("project")), interface, tasks)}
+        project = _project(request.get("project"))
+        results = self.backend.predict(project, interface, tasks)
+        self.backend.note(f"Project {project}: predicted {sum(map(bool, results))} of {pluralize(len(tasks), 'task')}.")
+        return {"results": results}
 
     def _train(self, request: dict[str, Any]) -> dict[str, object]:
         interface = parse_interface(take(request, "label_config", str))

@@ -341,7 +341,8 @@ class FileOptions(OptionRecord):
         help="stem: the mask of a.jpg is a.png; full: the mask is a.jpg.png, in case a.png is an image too.")
     val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True, min=0, below=1,
         hint="Write 0.2 for a fifth of the images.",
-        help="Fraction of images for YOLO's validation split (deterministic).  [default: as already in the folder, or 0]")
+        help="Fraction of images for the validation split of YOLO or a data set (deterministic).  "
+        "[default: as already in the folder, or 0]")
     level: Level = option(None, group=FILES, rare=True,
         help="In panoptic and yolo formats, list the parts of wholes, or whole objects only.  "
         "[default: as already in the folder, or part]")

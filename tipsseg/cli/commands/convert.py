@@ -56,7 +56,14 @@ class Converting:
 @command(EPILOG, context_settings={"allow_extra_args": True})
 def convert(
     context: typer.Context,
-    output: opt.Folder,
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT...",
+            parser=path_of("the folder"),
+            help="The output folder of tipsseg label; with --to, several.",
+        ),
+    ],
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
     files: Annotated[FileOptions, Only("val_fraction", "level")],
     converting: Converting,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,7 @@ class Serving:
 def serve(
     compute: Annotated[ComputeOptions, Only("model", "device", "dtype", "batch_size", "features", "max_pixels")],
     labelling: Annotated[LabelOptions, Only("mode", "short_side", "min_confidence", "refine")],
-    files: Annotated[FileOptions, Only("min_area")],
+    files: Annotated[FileOptions, Only("min_area", "simplify")],
     serving: Serving,
 ) -> None:
     """Serve predictions to Label Studio, and learn from its annotations."""
@@ -65,7 +66,8 @@ def serve(
             note=progress.note,
         )
         with label_studio.serve(backend, serving.host, serving.port) as server:
-            progress.note(f"Serving {compute.model} on http://{serving.host}:{server.server_port}")
+            host = socket.gethostname() if serving.host == "0.0.0.0" else serving.host
+            progress.note(f"Serving {compute.model} on http://{host}:{server.server_port}")
             try:
                 server.serve_forever()
             except KeyboardInterrupt:
