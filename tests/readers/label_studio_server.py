@@ -190,7 +190,9 @@ def main() -> None:
             running(backend, {"LABEL_STUDIO_URL": url, "LABEL_STUDIO_API_KEY": TOKEN}, log),
         ):
             served = wait_for(
-                lambda: re.search(r"Serving \S+ on (http://\S+)", log.read_text()), 120, f"no back end:\n{log.read_text()}"
+                lambda: re.search(r"Serving \S+ on (http://\S+)", log.read_text()),
+                120,
+                f"no back end:\n{log.read_text()}",
             )
             wait_for(lambda: answers(url), 300, f"no server:\n{(top / 'studio.txt').read_text()[-3000:]}")
             try:

@@ -206,23 +206,23 @@ class GeoPackage(RasterFormat):
 
         # A fixed date, so that equal labels give equal bytes.
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"})
+        # The run notes it. For the whole process: `catch_warnings` would race with that of another thread.
+        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
         lines, written = _features(blocks), False
         while (chunk := [json.loads(line) for line in islice(lines, _CHUNK)]) or not written:
             rows = [feature["properties"] for feature in chunk]
             try:
-                with warnings.catch_warnings():
-                    warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # the run notes it
-                    pyogrio.raw.write(
-                        path,
-                        np.array([wkb(feature["geometry"]) for feature in chunk], object),
-                        [np.array([row[name] for row in rows], kind) for name, kind in _COLUMNS.items()],
-                        list(_COLUMNS),
-                        layer="labels",
-                        driver="GPKG",
-                        geometry_type="MultiPolygon",
-                        crs=grid.crs or None,
-                        append=written,
-                    )
+                pyogrio.raw.write(
+                    path,
+                    np.array([wkb(feature["geometry"]) for feature in chunk], object),
+                    [np.array([row[name] for row in rows], kind) for name, kind in _COLUMNS.items()],
+                    list(_COLUMNS),
+                    layer="labels",
+                    driver="GPKG",
+                    geometry_type="MultiPolygon",
+                    crs=grid.crs or None,
+                    append=written,
+                )
             except RuntimeError as error:  # all errors of pyogrio
                 raise OSError(f"GDAL cannot write it: {error}") from error
             written = True

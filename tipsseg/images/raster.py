@@ -178,8 +178,9 @@ def gdal() -> Iterator[None]:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
-    with warnings.catch_warnings(), rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    # For the whole process: `catch_warnings` would race with that of another thread.
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
         yield
 
 
