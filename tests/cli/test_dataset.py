@@ -225,7 +225,8 @@ def test_a_set_grows_and_is_cut_anew(here: Path, command: Command) -> None:
     convert(command, "parquet", "whole", "--shard-size", "500kB", outputs=("grown",))
     assert shards(here / "set") == shards(here / "whole")
     Path("list.txt").write_text("desert.png\n")
-    convert(command, "parquet", "set", "--only", "list.txt", outputs=("grown",))
+    ran = convert(command, "parquet", "set", "--only", "list.txt", outputs=("grown",))
+    assert "had 12 images before, and has 1 now" in ran.err
     assert [row["file_name"] for path in Path("set/data").iterdir() for row in read_rows(path)] == ["desert.png"]
 
 
@@ -257,6 +258,10 @@ def test_other_files_are_not_touched(here: Path, command: Command) -> None:
     assert (ran.code, "train-00000.parquet: it exists" in ran.err) == (1, True)
     assert shards(here / "set") == before
     shutil.move("elsewhere.json", "set/tipsseg.json")
+    shutil.copy("set/data/train-00000.parquet", "set/data/train-00007.parquet")
+    ran = convert(command, "parquet", "set")
+    assert (ran.code, "train-00007.parquet: it exists" in ran.err) == (1, True)
+    Path("set/data/train-00007.parquet").unlink()
     ran = convert(command, "webdataset", "set")
     assert (ran.code, "the format parquet" in ran.err) == (1, True)
 

@@ -262,6 +262,11 @@ def test_training_needs_two_tasks(server: Server, submitted: list[dict[str, Any]
     assert "mouse" in server.notes[-1]
 
 
+def test_a_part_needs_its_whole_to_learn(server: Server, submitted: list[dict[str, Any]]) -> None:
+    with pytest.raises(InputError, match="parts of panda, but not panda"):
+        server.backend.train("7", parse_interface(config(labels=("panda/leg", "tree"))), submitted)
+
+
 def test_results_of_other_tags_are_not_learnt(server: Server, submitted: list[dict[str, Any]]) -> None:
     interface = parse_interface(config(labels=("mascot",)))
     other = json.loads(json.dumps(submitted[:2]).replace('"to_name": "photo"', '"to_name": "other"'))

@@ -252,6 +252,11 @@ def plan_shards(source: Samples) -> dict[str, _Planned]:
     return plan
 
 
+def shard_name(form: Dataset) -> re.Pattern[str]:
+    """Return the pattern of the names of shards."""
+    return re.compile(rf"data/({TRAIN}|{VALIDATION})-[0-9]{{5,}}{re.escape(form.suffix)}")
+
+
 def digest_of(parts: Iterable[bytes]) -> str:
     digest = sha256()
     for part in parts:
@@ -277,18 +282,22 @@ class _Writer:
             raise InputError(f"{source.runs[0].output}: no labelled images", "Label images first.")
         self._refuse_other_labels(index)
         source.refuse_moved()
-        for name in plan:
-            if name not in index.shards and place.size(name) is not None:
-                raise OutputError(
-                    place.address / name, f"it exists, and {INDEX} does not list it", "Choose another place."
-                )
+        stray = [
+            each for each in place.names("data") if shard_name(source.form).fullmatch(each) and each not in index.shards
+        ]
+        if stray:
+            raise OutputError(
+                place.address / min(stray),
+                f"it exists, and {INDEX} does not list it, but loaders would read it",
+                "Remove it, or choose another place.",
+            )
+        before = sum(shard.images for shard in index.shards.values())
         left = [name for name in index.shards if name not in plan]
         index.shards = {name: index.shards.get(name, Shard()) for name in [*plan, *left]}
         index.writer, index.model = secrets.token_hex(8), str(source.facts["model"])
         index.classes = tuple(entry.name for entry in source.classes)
         _write_index(place, index)  # from here on these names are ours
-        for folder in ("", "data"):
-            place.clean_up(folder)
+        place.clean_up()
         total = sum(planned.count for planned in plan.values())
         progress.begin(
             f"Writing {pluralize(total, 'image')} as {source.form.name} into {address_text(place.address)}.", total
@@ -315,11 +324,13 @@ class _Writer:
         size = sum(shard.size for shard in index.shards.values())
         if self._encoded:
             progress.note(
-                f"Wrote {pluralize(self._encoded, 'picture')} as PNG, because loaders would read the files in other ways: formats "
-                "other than JPEG, PNG and WebP, EXIF orientations, 16 bits."
+                f"Wrote {pluralize(self._encoded, 'picture')} as PNG: not JPEG, PNG or WebP, or with an EXIF orientation or 16 "
+                "bits, which loaders treat in different ways."
             )
         if len(source.splits) > 1 and not any(planned.split == VALIDATION for planned in plan.values()):
             progress.note(f"No image is for validation: argument `val_fraction`={source.fraction:g} needs more images.")
+        if stored < before:
+            progress.note(f"The data set had {pluralize(before, 'image')} before, and has {stored} now.")
         shards = pluralize(len(index.shards), "shard")
         progress.note(
             f"{pluralize(stored, 'image')} in {shards} ({readable_size(size)}), in {address_text(place.address)}; "
@@ -446,8 +457,7 @@ def _read_index(place: Destination, form: Dataset) -> _Index:
         classes = take(record, "classes", tuple[str, ...])
         form_name, model, own, writer = (take(record, name, str) for name in ("format", "model", "card", "writer"))
         index = _Index(form_name, model, own, writer, classes, shards)
-        shape = re.compile(rf"data/({TRAIN}|{VALIDATION})-[0-9]{{5,}}{re.escape(form.suffix)}")
-        if index.format == form.name and not all(map(shape.fullmatch, shards)):
+        if index.format == form.name and not all(map(shard_name(form).fullmatch, shards)):
             raise ValueError("a shard has another name")
     except ValueError as error:
         raise OutputError(path, f"not a list of shards: {error}", "Choose another place.") from error

@@ -15,7 +15,6 @@ from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.images.remote import ask
 from tipsseg.util.files import (
     TEMPORARY_PREFIX,
-    atomic_path,
     file_size,
     is_left,
     output_error,
@@ -63,16 +62,33 @@ class Destination:
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Yield a temporary path to write. After the block the file is in place, whole; if the block raises, it is not."""
-        with atomic_path(self.address / name, process_owner()) as path:
+        # Beside the folder of shards and without a suffix: DuckDB would read what a killed process leaves there.
+        target, path = self.address / name, temporary_path(self.address / "x", process_owner())
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             yield path
+            path.replace(target)
+        except OSError as error:
+            raise output_error(target, error) from error
+        finally:
+            path.unlink(missing_ok=True)
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the files in a folder."""
+        try:
+            return [f"{folder}/{path.name}" for path in (self.address / folder).iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise output_error(self.address / folder, error) from error
 
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
         remove_file(self.address / name)
 
-    def clean_up(self, folder: str) -> None:
-        """Remove the temporary files that killed processes left in a folder."""
-        _remove_left(self.address / folder)
+    def clean_up(self) -> None:
+        """Remove the temporary files that killed processes left."""
+        _remove_left(self.address)
 
 
 class RemoteDestination(Destination):
@@ -146,7 +162,12 @@ class RemoteDestination(Destination):
     def remove(self, name: str) -> None:
         self._find(name, self._files.rm_file)
 
-    def clean_up(self, folder: str) -> None:
+    def names(self, folder: str) -> list[str]:
+        self._files.invalidate_cache()
+        found = self._find(folder, lambda target: self._files.ls(target, detail=False)) or []
+        return [f"{folder}/{str(name).rstrip('/').rpartition('/')[2]}" for name in found]
+
+    def clean_up(self) -> None:
         _remove_left(Path(tempfile.gettempdir()))
 
     def _find(self, name: str, service: Callable[[str], Any]) -> Any:

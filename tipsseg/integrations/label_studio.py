@@ -180,6 +180,7 @@ class Backend:
         if self._server is not None:
             try:
                 self._server.get("/api/current-user/whoami")
+                self.note(f"Label Studio at {self._server.url} accepts the token.")
             except InputError as error:
                 self.note("Label Studio cannot be asked yet", error)
 
@@ -343,6 +344,12 @@ class Backend:
             else:
                 others.append(task)
         vocabulary = make_vocabulary([label.phrase for label in interface.labels], self._background)
+        if implied := vocabulary.classes[len(interface.labels) :]:
+            whole = implied[0].name
+            raise InputError(
+                f"the labels have parts of {whole}, but not {whole}: its other pixels would count as background",
+                f"Add the label {whole} to the project, and mark it.",
+            )
         features, masks = list[Features](), list[NDArray[Any]]()
         for task, annotation in _draw(submitted, _MOST):
             try:
@@ -364,7 +371,10 @@ class Backend:
         options = LabelOptions(mode=self._options.mode, short_side=self._options.short_side)
         fitted = fit(self._model, features, masks, vocabulary, options, unlabelled=unlabelled)
         fitted.save(self._fit_path(project))
-        self.note(f"Project {project}: fitted to {pluralize(len(features), 'task')}; the next predictions use the fit.")
+        path = self._fit_path(project)
+        self.note(
+            f"Project {project}: fitted to {pluralize(len(features), 'task')}, in {path}. Retrieve predictions again."
+        )
 
     def _features(self, project: str, interface: Interface, task: Mapping[str, Any]) -> Features:
         image = self._load(project, interface, task)
