@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tipsseg.commands import dataset
 from tipsseg.errors import UsageError
 from tipsseg.formats.dataset import DATASETS, Dataset, Parquet
 from tipsseg.images.decoding import open_image
+from tipsseg.util.files import process_owner, temporary_path
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 OPTIONS = ("-c", "panda/leg,tree", "-m", "tiny", "--device", "cpu", "-q")
@@ -413,6 +416,62 @@ def test_two_commands_into_one_place(here: Path, command: Command, monkeypatch: 
     ran = convert(command, "parquet", "set")
     assert (ran.code, "another command writes there too" in ran.err) == (1, True)
     assert shards(here / "set") == {}
+
+
+class Correcting(Parquet):
+    """A person corrects a mask of a later shard while the first one is written."""
+
+    def write(self, path: Path, samples: Iterator[Any], classes: Any) -> None:  # type: ignore[override]
+        super().write(path, samples, classes)
+        if not Path("set/data").exists() or not any(Path("set/data").iterdir()):
+            correct(Path("out/masks/street/turned.png"))
+
+
+def test_labels_that_change_meanwhile_stop_the_command(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "DATASETS", {"parquet": Correcting()})
+        ran = convert(command, "parquet", "set", "--shard-size", "300kB")
+    assert (ran.code, "its labels changed meanwhile" in ran.err) == (1, True)
+    assert convert(command, "parquet", "set", "--shard-size", "300kB").code == 0
+    rows = [row for path in Path("set/data").iterdir() for row in read_rows(path)]
+    assert [row["file_name"] for row in rows if row["corrected"]] == ["street/turned.jpg"]
+
+
+def test_classes_can_be_added(here: Path, command: Command) -> None:
+    convert(command, "parquet", "set")
+    Path("more/masks").mkdir(parents=True)
+    labels = mask_of("desert.png")
+    labels[:40] = 4
+    Image.fromarray(labels).save("more/masks/desert.png")
+    names = [{"id": number, "name": name} for name, number in {**IDS, "sky": 4}.items()]
+    Path("more/classes.json").write_text(json.dumps({"classes": names}))
+    ran = command("correct", "out", "--from", "more", "--add-classes")
+    assert ran.code == 0, ran.err
+    assert convert(command, "parquet", "set").code == 0
+    assert "sky" in {name for row in read_rows(here / "set/data/train-00000.parquet") for name in row["names"]}
+
+
+def test_stretched_images_are_stored_as_the_model_saw_them(here: Path, command: Command) -> None:
+    words = ("imgs/desert.png", *OPTIONS, "-f", "png", "-o", "stretched", "--stretch", "20,60")
+    assert command("label", *words).code == 0
+    convert(command, "parquet", "set", outputs=("stretched",))
+    (row,) = read_rows(here / "set/data/train-00000.parquet")
+    stored = np.array(Image.open(io.BytesIO(row["image"]["bytes"])))
+    assert np.array_equal(stored, open_image(SCENES / "desert.png", stretch=(20, 60)))
+    assert not np.array_equal(stored, open_image(SCENES / "desert.png"))
+
+
+def test_the_same_command_leaves_the_same_files(here: Path, command: Command) -> None:
+    convert(command, "webdataset", "set")
+    before = {path: path.read_bytes() for path in Path("set").rglob("*.*")}
+    process = subprocess.Popen(["true"])
+    process.wait()
+    left = temporary_path(Path("set/x"), process_owner().replace(str(os.getpid()), str(process.pid)))
+    left.write_bytes(b"of a killed process")
+    convert(command, "webdataset", "set")
+    assert {path: path.read_bytes() for path in Path("set").rglob("*.*")} == before
 
 
 def test_images_of_two_runs_with_one_key_are_refused(here: Path, command: Command) -> None:

@@ -415,20 +415,8 @@ def post_quietly(url: str, body: bytes) -> None:
 
 
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "tipsseg",
-        "serve",
-        "-m",
-        "tiny",
-        "--device",
-        "cpu",
-        "--port",
-        "0",
-        "--images",
-        str(SCENES),
-    ]
+    words = ["-m", "tipsseg", "serve", "-m", "tiny", "--device", "cpu", "--port", "0", "--images"]
+    command = [sys.executable, *words, str(SCENES)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stderr is not None
     with process.stderr as lines:

@@ -152,38 +152,23 @@ def main() -> None:
     api = Api(url)
     with tempfile.TemporaryDirectory() as folder:
         top = Path(folder)
-        studio = [
-            str(options.server),
+        words = [
             "start",
             "--no-browser",
-            "--port",
-            str(options.port),
-            "--data-dir",
-            str(top / "data"),
-        ]
-        studio += [
             "--username",
             "a@example.com",
             "--password",
             "secret",
-            "--user-token",
-            TOKEN,
             "--enable-legacy-api-token",
         ]
-        words = [] if options.through_server else ["--images", str(EXAMPLES)]
+        studio = [str(options.server), *words, "--user-token", TOKEN, "--port", str(options.port)]
+        studio += ["--data-dir", str(top / "data")]
         backend = [
             sys.executable,
-            "-m",
-            "tipsseg",
-            "serve",
-            "-m",
-            "tiny",
-            "--port",
-            "0",
-            "--fits",
+            *["-m", "tipsseg", "serve", "-m", "tiny", "--port", "0", "--fits"],
             str(top / "fits"),
-            *words,
         ]
+        backend += [] if options.through_server else ["--images", str(EXAMPLES)]
         log = top / "serve.txt"
         with (
             running(studio, {**ENVIRONMENT, "LABEL_STUDIO_HOST": url}, top / "studio.txt"),

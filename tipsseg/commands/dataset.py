@@ -19,23 +19,22 @@ from pathlib import Path
 from typing import Unpack
 
 from tipsseg._version import __version__
-from tipsseg.address import address_text, as_address, is_url
+from tipsseg.address import address_text, as_address, has_scheme
 from tipsseg.commands.destination import Destination, open_destination
 from tipsseg.commands.folders import Paths, as_paths, progress_for
 from tipsseg.commands.inputs import check_image_root
-from tipsseg.commands.merge import refuse_missing
+from tipsseg.commands.merge import refuse_different, refuse_missing
 from tipsseg.commands.notes import readable_size
 from tipsseg.commands.progress import Progress
 from tipsseg.commands.samples import TRAIN, VALIDATION, Samples
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.formats.base import encode_text
-from tipsseg.formats.dataset import CARD, DATASETS, INDEX, STATE, Dataset, Sample, card
+from tipsseg.formats.dataset import CARD, DATA_FOLDER, DATASETS, INDEX, STATE, Dataset, Sample, card
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import DatasetKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, DatasetOptions
 from tipsseg.run.names import refuse_shared
-from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
 from tipsseg.util.json import json_bytes, parse, read_value, take
 from tipsseg.util.text import join_first, pluralize, quote
@@ -165,7 +164,7 @@ def export(
     check_image_root(images)
     place = open_destination(to)
     for output in outputs:
-        if not is_url(place.address) and place.address.resolve().is_relative_to(output.resolve()):
+        if not has_scheme(place.address) and place.address.resolve().is_relative_to(output.resolve()):
             raise UsageError(f"argument `to`={to} is in the output folder {output}", "Choose a place outside of it.")
     with ExitStack() as stack:
         opened = [stack.enter_context(open_runs(output, max_pixels=compute.max_pixels)) for output in outputs]
@@ -194,17 +193,12 @@ def _refuse_runs(runs: Sequence[Run], name: str) -> None:
     if not runs:
         raise UsageError("no output folder", "Pass an output folder of tipsseg label.")
     refuse_missing(runs)
-    for run in runs:
-        refuse_raster(run.info)
-        refuse_overlap(run.info, f"{name} has one class per pixel")
-        if text := differences_text(runs[0].info, run.info, " / "):
-            raise InputError(
-                f"{runs[0].output} and {run.output} were labelled with different settings: {text}",
-                "Write a data set of each.",
-            )
+    refuse_different([run.info for run in runs])
+    refuse_raster(runs[0].info)
+    refuse_overlap(runs[0].info, f"{name} has one class per pixel")
     if len(runs) > 1:  # images with one key would be one image to a loader
-        names = sorted(name for run in runs for name in {*run.state.names()})
-        refuse_shared(runs[0].output, runs[0].context.files.names, ("png",), dict.fromkeys(names))
+        names = {name for run in runs for name in run.state.names()}
+        refuse_shared(runs[0].output, runs[0].context.files.names, ("png",), sorted(names))
 
 
 def _select(
@@ -237,15 +231,15 @@ def plan_shards(source: Samples) -> dict[str, _Planned]:
     """Cut the images of each split into shards of about `shard_size` bytes."""
     plan = dict[str, _Planned]()
     for split in source.splits:
-        images, size = list[tuple[str, bytes]](), 0
+        images, size, number = list[tuple[str, bytes]](), 0, 0
         for image in chain(source.images(split), [None]):
             more = 0 if image is None else source.size_of(image)
             if images and (image is None or size + more > source.options.shard_size):
-                name = f"data/{split}-{sum(each.split == split for each in plan.values()):05d}{source.form.suffix}"
+                name = f"{DATA_FOLDER}/{split}-{number:05d}{source.form.suffix}"
                 names, versions = zip(*images, strict=True)
                 key = digest_of([source.settings, *versions])
                 plan[name] = _Planned(split, len(images), key, digest_of([each.encode() for each in names]))
-                images, size = [], 0
+                images, size, number = [], 0, number + 1
             if image is not None:
                 images.append((image.entry.image, source.version_of(image)))
                 size += more
@@ -254,7 +248,7 @@ def plan_shards(source: Samples) -> dict[str, _Planned]:
 
 def shard_name(form: Dataset) -> re.Pattern[str]:
     """Return the pattern of the names of shards."""
-    return re.compile(rf"data/({TRAIN}|{VALIDATION})-[0-9]{{5,}}{re.escape(form.suffix)}")
+    return re.compile(rf"{DATA_FOLDER}/({TRAIN}|{VALIDATION})-[0-9]{{5,}}{re.escape(form.suffix)}")
 
 
 def digest_of(parts: Iterable[bytes]) -> str:
@@ -283,7 +277,9 @@ class _Writer:
         self._refuse_other_labels(index)
         source.refuse_moved()
         stray = [
-            each for each in place.names("data") if shard_name(source.form).fullmatch(each) and each not in index.shards
+            each
+            for each in place.names(DATA_FOLDER)
+            if shard_name(source.form).fullmatch(each) and each not in index.shards
         ]
         if stray:
             raise OutputError(
@@ -426,7 +422,9 @@ class _Writer:
         """Write the card. If a person wrote or changed it, change nothing but the digest of the shards in it."""
         source, place = self._source, self._place
         title = place.address.name or place.address.resolve().name
-        splits = [split for split in source.splits if any(name.startswith(f"data/{split}-") for name in index.shards)]
+        splits = [
+            split for split in source.splits if any(name.startswith(f"{DATA_FOLDER}/{split}-") for name in index.shards)
+        ]
         state = digest_of([shard.sha256.encode() for shard in index.shards.values()])[:8]
         data = encode_text(card(source.form, title, splits, state, source.facts, source.classes))
         found = place.read(CARD)

@@ -34,7 +34,7 @@ _Scored = TypeVar("_Scored")
 _Value = TypeVar("_Value")
 
 #: The maximum number of images without a mask that a fit uses.
-_MOST_UNLABELLED = 32
+MOST_UNLABELLED = 32
 
 #: The maximum number of masks to read, which bounds memory and time.
 _MOST = 512
@@ -132,13 +132,13 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
             "Correct some masks. To import masks from other tools, see: "
             f"tipsseg correct {shell_word(str(output))} --help",
         )
-    return EditedMasks(folder=output, refs=tuple(refs), others=_draw_unlabelled(others), info=info)
+    return EditedMasks(folder=output, refs=tuple(refs), others=tuple(draw(others, MOST_UNLABELLED)), info=info)
 
 
-def _draw_unlabelled(refs: Sequence[ImageRef]) -> tuple[ImageRef, ...]:
-    """Draw a few images at random with a fixed seed, and keep their order."""
-    drawn = random.Random(0).sample(range(len(refs)), min(len(refs), _MOST_UNLABELLED))
-    return tuple(refs[index] for index in sorted(drawn))
+def draw(items: Sequence[_Value], most: int) -> list[_Value]:
+    """Draw at most so many of some items at random with a fixed seed, and keep their order."""
+    drawn = random.Random(0).sample(range(len(items)), min(len(items), most))
+    return [items[index] for index in sorted(drawn)]
 
 
 def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
@@ -152,7 +152,7 @@ def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixe
     return TruthMasks(
         folder=folder,
         refs=tuple(pair.ref for pair in truths.pairs),
-        others=_draw_unlabelled(truths.missing),
+        others=tuple(draw(truths.missing, MOST_UNLABELLED)),
         pairs={pair.ref.name: pair for pair in truths.pairs},
         without=len(truths.missing),
         max_pixels=max_pixels,

@@ -127,18 +127,23 @@ def refuse_missing(runs: Sequence[Run]) -> None:
             )
 
 
+def refuse_different(infos: Sequence[RunInfo]) -> None:
+    """Raise InputError if the questions of runs differ."""
+    for info in infos[1:]:
+        if text := differences_text(infos[0], info, " / "):
+            raise InputError(
+                f"{infos[0].spec.folder} and {info.spec.folder} were labelled with different settings: {text}",
+                "Only runs with the same model, classes and options can be joined: otherwise ids or files would conflict.",
+            )
+
+
 def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> RunInfo:
     """Return the joined run: the settings of the first one, and the sums of all. Raises InputError if their questions differ."""
     infos = [*([before] if before else []), *(run.info for run in runs)]
     if not infos:
         raise InputError(f"{target}: nothing to join", "Pass output folders of tipsseg label.")
     first = infos[0]
-    for info in infos[1:]:
-        if text := differences_text(first, info, " / "):
-            raise InputError(
-                f"{first.spec.folder} and {info.spec.folder} were labelled with different settings: {text}",
-                "Only runs with the same model, classes and options can be joined: otherwise ids or files would conflict.",
-            )
+    refuse_different(infos)
     names = ("labelled", "unchanged", "failed", "edited")
     return replace(
         first,

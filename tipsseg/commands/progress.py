@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tipsseg.address import address_text
+from tipsseg.address import address_text, has_scheme
 from tipsseg.errors import ImageError, TipssegError
 from tipsseg.util.files import output_error
 from tipsseg.util.text import format_duration, pluralize, printable, printable_lines
@@ -197,7 +197,7 @@ def print_path(path: Path, *, null: bool = False) -> None:
     `null` ends the path with NUL, because a name may contain line ends.
     """
     # A folder of this machine may be called s3: too.
-    text = path if os.path.lexists(path.parts[0] if path.parts else path) else address_text(path)
+    text = address_text(path) if has_scheme(path) and not os.path.lexists(path.parts[0]) else path
     _print(os.fsencode(text) + (b"\0" if null else b"\n"))
 
 

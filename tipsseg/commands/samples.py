@@ -8,6 +8,8 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
+from PIL import Image
+
 from tipsseg._version import __version__
 from tipsseg.address import address_text
 from tipsseg.errors import ImageError, InputError
@@ -156,7 +158,5 @@ def _picture(ref: ImageRef, size: tuple[int, int], run: Run) -> tuple[bytes, str
         if is_common and orientation_of(picture) == 1 and stretch is None:
             image.source.seek(0)
             return image.source.read(), _COMMON[str(picture.format)], False
-    from PIL import Image
-
     pixels = open_pixels(ref.path, size, run.max_pixels, stretch)
     return encode_picture(Image.fromarray(pixels)), ".png", True

@@ -35,7 +35,7 @@ class Sample:
     Attributes:
         name: The name of the image in its run.
         key: The name without the suffix.
-        path: The address of the image, as a user would type it.
+        path: The address of the image, if the sample has no picture.
         picture: The bytes of its file, or a PNG if loaders would not read that as tipsseg did; None if only its path is stored.
         suffix: The suffix of the picture, such as ".jpg".
         mask: The index mask as PNG.
@@ -208,9 +208,8 @@ for image, mask, facts in data.to_tuple("jpg;png;webp", "mask.png", "json"): ...
                 facts = json_bytes(sample.record())
                 parts = {sample.suffix: sample.picture, ".mask.png": sample.mask, ".json": facts}
                 for suffix, data in parts.items():
-                    member = tarfile.TarInfo(
-                        key + suffix
-                    )  # without time and owner: the same labels give the same bytes
+                    # Without time and owner: the same labels give the same bytes.
+                    member = tarfile.TarInfo(key + suffix)
                     member.size = len(data)
                     archive.addfile(member, io.BytesIO(data))
 

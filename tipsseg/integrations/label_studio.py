@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import re
 import tempfile
 import threading
@@ -21,7 +20,7 @@ from datetime import datetime
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, urlsplit
 from urllib.request import Request, urlopen
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from tipsseg._version import __version__
 from tipsseg.address import as_address, is_url
 from tipsseg.commands.engine import load_for
+from tipsseg.commands.masked import MOST_UNLABELLED, draw
 from tipsseg.errors import InputError, TipssegError, UsageError
 from tipsseg.formats.interface import Interface, interface_results, parse_interface, read_annotation
 from tipsseg.formats.label_studio import prediction_score
@@ -54,9 +54,6 @@ from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_bac
 if TYPE_CHECKING:
     pass
 
-#: Images without annotations that protect a fit, see `learn.fit`.
-_UNLABELLED = 32
-
 #: Annotated images that a fit takes, drawn at random from more: their features are in memory.
 _MOST = 256
 
@@ -68,8 +65,6 @@ _REQUEST_LIMIT, _TIMEOUT = 256 << 20, 60
 
 #: Characters that an address keeps; others, such as spaces, are escaped.
 _URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
-
-_Item = TypeVar("_Item")
 
 
 class LabelStudio:
@@ -87,9 +82,8 @@ class LabelStudio:
         """Return the answer to a GET request. Raise InputError if there is none."""
         try:
             request = Request(self.url + quote(path, safe=_URL_CHARACTERS))
-            request.add_unredirected_header(
-                "Authorization", self._authorization()
-            )  # not for a bucket that it redirects to
+            # Not for a bucket that it redirects to.
+            request.add_unredirected_header("Authorization", self._authorization())
             with urlopen(request, timeout=_TIMEOUT) as answer:
                 data: bytes = answer.read()
                 return data
@@ -351,7 +345,7 @@ class Backend:
                 f"Add the label {whole} to the project, and mark it.",
             )
         features, masks = list[Features](), list[NDArray[Any]]()
-        for task, annotation in _draw(submitted, _MOST):
+        for task, annotation in draw(submitted, _MOST):
             try:
                 image = self._features(project, interface, task)
                 masks.append(read_annotation(task, annotation, interface, vocabulary.classes, image.size))
@@ -363,15 +357,15 @@ class Backend:
                 f"{pluralize(len(features), 'task')} with labels, but a fit needs two", "Submit more tasks."
             )
         unlabelled = list[Features]()
-        for task in _draw(others, _UNLABELLED):
+        for task in draw(others, MOST_UNLABELLED):
             try:
                 unlabelled.append(self._features(project, interface, task))
             except TipssegError as error:
                 self.note(f"Task {task.get('id')}", error)
         options = LabelOptions(mode=self._options.mode, short_side=self._options.short_side)
         fitted = fit(self._model, features, masks, vocabulary, options, unlabelled=unlabelled)
-        fitted.save(self._fit_path(project))
         path = self._fit_path(project)
+        fitted.save(path)
         self.note(
             f"Project {project}: fitted to {pluralize(len(features), 'task')}, in {path}. Retrieve predictions again."
         )
@@ -397,11 +391,6 @@ class Backend:
             return
         self._training.add(project)
         threading.Thread(target=run, name=f"train-{project}", daemon=True).start()
-
-
-def _draw(items: Sequence[_Item], most: int) -> list[_Item]:
-    """Draw some of many at random, with a fixed seed, and keep their order."""
-    return [items[index] for index in sorted(random.Random(0).sample(range(len(items)), min(len(items), most)))]
 
 
 # ---- HTTP ----
