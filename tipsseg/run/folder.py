@@ -48,6 +48,9 @@ from tipsseg.util.text import shell_word
 #: The reason for not writing a file of another program.
 NOT_OURS = "tipsseg did not write this file"
 
+#: The hint for a mask that a person saved while `tipsseg correct` ran.
+EDITED_MEANWHILE = "It counts as corrected by you; the same command with argument `replace_edited` replaces it."
+
 
 class OutputFolder:
     """The output folder of one run, locked until it is closed.
@@ -207,7 +210,7 @@ class OutputFolder:
                     written.append(file.row)
                 elif file in labels:
                     what = f"{path} changed while the command ran, so it was kept"
-                    raise ImageError(ref.path, what, "Run the same command again.")
+                    raise ImageError(ref.path, what, "Run the same command again." if coming is None else EDITED_MEANWHILE)
                 else:
                     file.discard()
                     kept.add(file.row.place)
