@@ -319,17 +319,63 @@ def test_a_truncated_record_is_damage(run: Run, size: int) -> None:
     assert (run.code, run.labelled) == (0, [])
 
 
-def test_a_record_with_damaged_values_is_rebuilt(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("statement", "noticed"),
+    [
+        ("UPDATE image SET facts = x'00'", True),
+        ("UPDATE image SET formats = 'x'", True),
+        ("UPDATE file SET digest = x'00'", True),
+        ("UPDATE row SET data = x'00'", False),  # label reads no rows of images that stay
+        ("UPDATE failure SET line = '{}'", False),
+    ],
+)
+def test_a_record_with_damaged_values_is_rebuilt(run: Run, statement: str, noticed: bool) -> None:
+    Path("imgs/broken.png").write_bytes(b"not an image")
     run("-f", "png,coco")
     before = contents(Path("out"))
     with sqlite3.connect("out/.tipsseg/state.db") as other:
-        other.execute("UPDATE image SET facts = x'00'")
+        other.execute(statement)
     other.close()
-    assert "--restore" in run("-f", "coco,csv")
+    if noticed:
+        assert "--restore" in run("-f", "coco,csv")
+    assert "--restore" in run.command("check", "out").out
     assert run.command("check", "out", "--restore").code == 0
     run("-f", "png,coco")
     after = contents(Path("out"))
-    assert (run.code, run.labelled, {name: after[name] for name in before}) == (0, [], before)
+    assert (run.code, run.labelled, {name: after[name] for name in before}) == (1, [], before)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_record_with_random_damage_has_a_way_on(run: Run, seed: int) -> None:
+    """In its tables and in its schema: a command goes on or names the command that rebuilds, which then does."""
+    run("-f", "png,coco")
+    before, path, rng = contents(Path("out")), Path("out/.tipsseg/state.db"), np.random.default_rng(seed)
+    for top in (len(path.read_bytes()), 4096):
+        data = bytearray(path.read_bytes())
+        at = int(rng.choice(np.flatnonzero(np.frombuffer(data[: top - 40], np.uint8))))
+        data[at : at + 40] = rng.bytes(40)
+        path.write_bytes(data)
+        first = run("-f", "png,coco")
+        assert run.code == 0 or "tipsseg check out --restore" in first
+        if run.command("check", "out").code:
+            assert run.command("check", "out", "--restore").code == 0
+        run("-f", "png,coco")
+        after = contents(Path("out"))
+        assert (run.code, run.command("check", "out").out) == (0, "")
+        assert {name: after[name] for name in before} == before
+
+
+def test_masks_of_an_archive_are_rebuilt_without_a_manifest(run: Run) -> None:
+    shutil.make_archive("photos", "zip", "imgs")
+    ran = run.command("label", "photos.zip", "-c", "tree", "-m", run.model, "--device", "cpu", "-f", "png", "-o", "out")
+    assert ran.code == 0
+    for name in ("manifest.jsonl", ".tipsseg/state.db"):
+        Path("out", name).unlink()
+    assert run.command("check", "out", "--restore").code == 0
+    assert run.command("check", "out").out == ""
+    assert {record["image"] for record in map(json.loads, Path("out/manifest.jsonl").read_text().splitlines())} == {
+        "photos/a.png", "photos/sub/b c.jpg", "photos/sub/ü.bmp",
+    }  # fmt: skip
 
 
 def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:

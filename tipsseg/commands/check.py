@@ -144,6 +144,7 @@ def _problems(
 def _check_runs(runs: tuple[Run, ...]) -> Iterator[Problem]:
     """Yield the faults of runs as a whole."""
     for run in runs:
+        run.state.verify()
         if is_locked(run.output):
             yield Problem(run.output, "a run is in progress; check again when it has finished")
         elif run.info.ended is None or run.state.broken_off:
