@@ -217,9 +217,12 @@ def test_the_first_line_lists_the_classes(
 def test_retrying_takes_classes_and_options_of_the_run(command: Command, mlp_checkpoint: Path) -> None:
     Path("photos/b.png").write_bytes(b"")
     asked = ["-c", "tree,sky", "-m", mlp_checkpoint, "--mode", "whole", "-f", "png"]
-    for place, shard in (("out", []), ("parts", ["--shard", "1/1"])):
+    ways: dict[str, tuple[list[str], list[str]]] = {
+        "out": ([], []), "parts": (["--shard", "1/1"], []), "kept": ([], ["--features", "feats"]),
+    }  # fmt: skip
+    for place, (shard, more) in ways.items():
         Path("photos/b.png").write_bytes(b"")
-        assert command("label", "photos", *asked, "-o", place, *shard).code == 1
+        assert command("label", "photos", *asked, "-o", place, *shard, *more).code == 1
         Image.new("RGB", (50, 40), (90, 20, 30)).save("photos/b.png")
         # In whichever order the options come.
         ran = command("label", "--retry-failed", *shard, "-o", place)
