@@ -339,6 +339,50 @@ def test_an_edit_that_a_killed_merge_moved_survives_another_run_of_its_shard(
     assert (run.code, ("out" / MASK).read_bytes(), run.command("check", "out").out) == (0, mine, "")
 
 
+def test_a_merge_of_corrected_copies_goes_on_after_a_kill(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("-f", "png,coco")
+    shutil.copytree("out", "copy")
+    mine = correct("copy" / MASK)
+    plain, seen = State.add, list[str]()
+
+    def killed(state: State, entry: Entry, *rest: Any) -> None:
+        seen.append(entry.image)
+        if seen.count("a.png") == 2:  # the corrected mask is in place, and not recorded
+            raise KeyboardInterrupt
+        plain(state, entry, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "add", killed)
+        merge(run, "out", "copy", output="both")
+    assert (run.code, ("both" / MASK).read_bytes()) == (130, mine)
+    merge(run, "out", "copy", output="both")
+    assert (run.code, ("both" / MASK).read_bytes(), run.command("check", "both").out) == (0, mine, "")
+
+
+def test_a_mask_that_is_saved_in_a_shard_while_it_is_joined_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the last moment: its own mask has moved, and the folder is about to be removed."""
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    shard, plain = next(Path("out/shards").rglob("a.png")), Path.rename
+
+    def save_before(path: Path, target: Path) -> Path:
+        if path == Path("out/shards"):
+            shard.parent.mkdir(parents=True, exist_ok=True)
+            shard.write_bytes(b"mine")
+        return plain(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", save_before)
+        err = merge(run, "out", output="out")
+    kept = next(Path("out").rglob(f"*-of-2/{MASK}"))
+    assert (run.code, kept.read_bytes(), str(kept) in err) == (1, b"mine", True)
+    merge(run, "out", output="out")
+    assert (run.code, kept.exists()) == (1, True)
+    kept.unlink()
+    merge(run, "out", output="out")
+    assert (run.code, run.command("check", "out").out) == (0, "")
+
+
 def test_one_edit_in_a_shard_and_in_its_folder_is_joined(run: Run) -> None:
     run("-f", "png")
     run("-f", "png", "--shard", "1/1", output="parts")

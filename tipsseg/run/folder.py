@@ -210,7 +210,9 @@ class OutputFolder:
                     written.append(file.row)
                 elif file in labels:
                     what = f"{path} changed while the command ran, so it was kept"
-                    raise ImageError(ref.path, what, "Run the same command again." if coming is None else EDITED_MEANWHILE)
+                    raise ImageError(
+                        ref.path, what, "Run the same command again." if coming is None else EDITED_MEANWHILE
+                    )
                 else:
                     file.discard()
                     kept.add(file.row.place)
