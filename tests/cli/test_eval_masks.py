@@ -309,6 +309,7 @@ def test_names_are_those_of_the_run(command: Command, tmp_path: Path, folder: st
     assert command("eval", "--pred", folder, "--gt", "gt").out == TABLE
     with closing(sqlite3.connect("run/.tipsseg/state.db")) as state:
         state.execute("CREATE TABLE other (value)")
+    Path("run/run.json").write_text(Path("run/run.json").read_text().replace('"schema": 2', '"schema": 3'))
     ran = command("eval", "--pred", folder, "--gt", "gt")
     assert (ran.code, ran.out, "another version" in ran.err) == (1, "", True)
 

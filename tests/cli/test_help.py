@@ -98,7 +98,7 @@ GROUPS = {
     "Model": ("model device dtype features refine scales short-side", "batch-size mode stretch"),
     "Files": (
         "output format overwrite min-area",
-        "replace-edited instances png-mode simplify names val-fraction level",
+        "replace-edited instances png-mode simplify names val-fraction level hard-links",
     ),
     "Many images": ("limit sample every dry-run jsonl", "jobs max-pixels resume retry-failed null"),
     "Rasters": ("", "bands ground-resolution dissolve"),

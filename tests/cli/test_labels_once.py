@@ -8,12 +8,15 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from resuming import ALL, Run, contents, correct, tree
+
+from tipsseg.run.state import State
 
 MASK, LABELME = Path("out/masks/a.png"), Path("out/labelme/a.json")
 
@@ -390,14 +393,25 @@ def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:
     assert (run.code, run.labelled, run.command("check", "out").out) == (0, ["new.png"], "")
 
 
-@pytest.mark.parametrize("name", ["manifest.jsonl", "run.json"])
-def test_an_export_that_was_changed_is_named_and_written_anew(run: Run, name: str) -> None:
+@pytest.mark.parametrize("name", ["manifest.jsonl", "run.json", "errors.jsonl"])
+def test_an_export_that_was_changed_is_set_aside_and_written_again(run: Run, name: str) -> None:
     run("-f", "png")
     path = Path("out", name)
+    before = path.read_bytes() if path.exists() else None
     path.write_text('{"tool": "tipsseg"}')
     assert str(path) in run.command("check", "out").out
-    run("-f", "png")
+    err = run("-f", "png")
     assert (run.code, run.labelled, run.command("check", "out").out) == (0, [], "")
+    aside = Path("out", f"{name}.changed")
+    assert (aside.read_text(), f"{aside}" in err) == ('{"tool": "tipsseg"}', True)
+    assert path.exists() == (before is not None)
+    correct(MASK)  # a command that is interrupted leaves exports that grew
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "end", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("-f", "png,coco")
+    run("-f", "png,coco")
+    assert [each.name for each in Path("out").glob("*.changed*")] == [aside.name]
 
 
 # ---- edits while a command runs ----
@@ -488,19 +502,24 @@ def test_a_file_in_the_place_of_a_link_stays_and_is_named(run: Run) -> None:
     assert (run.code, str(place) in err, place.read_text()) == (1, True, "mine")
     place.unlink()
     run("-f", "png,hf")
-    assert (run.code, run.labelled, place.samefile("imgs/a.png")) == (0, [], True)
+    assert (run.code, run.labelled, place.samefile("imgs/a.png")) == (0, [], False)
 
 
-def test_pictures_beside_labels_follow_their_images(run: Run) -> None:
-    """They are hard links where the disk allows it: zips, Windows and editors take them as files."""
-    run("-f", "png,yolo")
-    place, image = Path("out/yolo/images/train/a.png"), Path("imgs/a.png")
-    assert (place.is_symlink(), place.samefile(image)) == (False, True)
+YOLO_PICTURE = Path("out/yolo/images/train/a.png")
+
+
+@pytest.mark.parametrize("options", [(), ("--hard-links",)], ids=["copies", "links"])
+def test_pictures_beside_labels_follow_their_images(run: Run, options: tuple[str, ...]) -> None:
+    linked = bool(options)
+    err = run("-f", "png,yolo", *options)
+    place, image = YOLO_PICTURE, Path("imgs/a.png")
+    assert (place.is_symlink(), place.samefile(image), "copies" in err) == (False, linked, not linked)
     new = Path("imgs/new.png")
     Image.fromarray(np.asarray(Image.open(image))[::-1]).save(new)
     new.replace(image)  # as editors save
-    run("-f", "png,yolo")
-    assert (run.code, run.labelled, place.samefile(image)) == (0, ["a.png"], True)
+    run("-f", "png,yolo")  # the folder remembers
+    assert (run.code, run.labelled, place.samefile(image)) == (0, ["a.png"], linked)
+    assert place.read_bytes() == image.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "link", refuse)
         run("-f", "png,hf")
@@ -508,6 +527,49 @@ def test_pictures_beside_labels_follow_their_images(run: Run) -> None:
     assert (run.code, copy.samefile(image), copy.read_bytes()) == (0, False, image.read_bytes())
     image.unlink()
     assert place.exists()
+
+
+def test_what_happens_to_an_exported_picture_reaches_no_original(run: Run) -> None:
+    run("-f", "png,yolo")
+    before = tree("imgs")
+    with YOLO_PICTURE.open("r+b") as file:  # a script that works in place
+        file.truncate(9)
+    err = run("-f", "png,yolo")
+    assert (run.code, str(YOLO_PICTURE) in err, YOLO_PICTURE.read_bytes()[9:], tree("imgs")) == (0, True, b"", before)
+    assert str(YOLO_PICTURE) in run.command("check", "out").err
+    YOLO_PICTURE.unlink()
+    run("-f", "png,yolo")
+    assert YOLO_PICTURE.read_bytes() == Path("imgs/a.png").read_bytes()
+
+
+def test_moved_images_are_not_copied_again(run: Run) -> None:
+    run("-f", "png,yolo")
+    status = YOLO_PICTURE.stat()
+    Path("imgs").rename("moved")
+    run.labelled.clear()
+    asked = ("-c", "panda leg,tree,sky", "-m", run.model, "--device", "cpu", "-o", "out")
+    assert run.command("label", "moved", *asked).code == 0
+    assert (run.labelled, YOLO_PICTURE.stat()) == ([], status)
+
+
+def test_links_and_copies_replace_each_other(run: Run) -> None:
+    """`convert` alone turns the links of a folder into copies."""
+    image = Path("imgs/a.png")
+    run("-f", "png,yolo", "--hard-links")
+    with closing(sqlite3.connect("out/.tipsseg/state.db", isolation_level=None)) as record:  # as folders were before
+        record.execute("UPDATE file SET shows = ? WHERE digest = 'link'", (f"{image.absolute()} 1",))
+        (text,) = record.execute("SELECT value FROM meta WHERE key = 'run'").fetchone()
+        text = text.replace('"hard_links": true, ', "").replace(', "hard_links": true', "")
+        record.execute("UPDATE meta SET value = ? WHERE key = 'run'", (text,))
+    assert run.command("convert", "out").code == 0
+    assert (YOLO_PICTURE.samefile(image), YOLO_PICTURE.read_bytes()) == (False, image.read_bytes())
+    assert run.command("convert", "out", "--hard-links").code == 0
+    assert YOLO_PICTURE.samefile(image)
+    assert run.command("convert", "out").code == 0
+    assert YOLO_PICTURE.samefile(image)
+    assert run.command("convert", "out", "--no-hard-links").code == 0
+    assert not YOLO_PICTURE.samefile(image)
+    assert run.command("check", "out").out == ""
 
 
 def refuse(*_: object, **__: object) -> None:

@@ -284,6 +284,14 @@ def test_shards_do_not_follow_a_link_out_of_the_folder(run: Run) -> None:
     assert (run.code, list(Path("elsewhere").iterdir())) == (1, [])
 
 
+def test_no_shard_is_written_through_a_link_out_of_the_folder(run: Run) -> None:
+    Path("elsewhere").mkdir()
+    Path("out").mkdir()
+    Path("out/shards").symlink_to("../elsewhere")
+    assert "a link leads out" in run("-f", "png", "--shard", "1/2")
+    assert (run.code, list(Path("elsewhere").iterdir())) == (1, [])
+
+
 def test_a_merge_may_be_repeated_and_a_part_too(run: Run) -> None:
     for part, place in (("1", "one"), ("2", "two")):
         run("-f", "png", "--shard", f"{part}/2", output=place)

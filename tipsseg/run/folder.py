@@ -36,7 +36,7 @@ from tipsseg.run.question import (
     with_classes_of,
 )
 from tipsseg.run.record import run_context, run_record, stored_run, write_run
-from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name, picture_of
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
@@ -199,11 +199,12 @@ class OutputFolder:
             self.state.expect(ref.name, [self.files.expected(each, rows.get(each.row.place)) for each in files], coming)
             written = [replace(note, shows="") if note.name in foreign else note for note in derived.notes]
             for name, place in derived.links.items():
-                link = self.files.link(ref, link_name(name), place, rows.get(self.files.place(place)))
-                if link is None:
+                row, hard_link = rows.get(self.files.place(place)), self.context.files.hard_links
+                picture = self.files.put_picture(ref, link_name(name), place, row, hard_link=hard_link)
+                if picture is None:
                     self._refuse(place, None)
                 else:
-                    written.append(replace(link, shows=picture_of(entry)))
+                    written.append(replace(picture, shows=self.deriver.picture_of(entry)))
             for file in files:
                 path = self.files.path(file.row.place)
                 if self.files.put(file):
@@ -418,9 +419,10 @@ def open_folder(info: RunInfo) -> Iterator[OutputFolder]:
 
     Raises:
         OtherRunError: The folder answers another question.
-        OutputError: Another process uses the folder, or corrected masks would change their meaning.
+        OutputError: Another process uses the folder, a link leads out of it, or corrected masks would change their meaning.
         RecordError: The record of the folder is missing or damaged.
     """
+    Files(info.spec.output).refuse_outside(info.spec.folder / STATE_FILE)
     with locked_state(info.spec.folder) as state:
         before, whole = stored_run(state), whole_run(info)
         over = info.spec.overwrite and state.meta("overwriting") != info.digest  # else a killed command goes on

@@ -38,7 +38,16 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows
 from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS, Entry, Failure, FileRow, read_failure
 from tipsseg.run.shards import output_folder
-from tipsseg.util.files import Fingerprint, atomic_path, open_appending, output_error, read_regular, remove_file, stamp
+from tipsseg.util.files import (
+    Fingerprint,
+    atomic_path,
+    open_appending,
+    output_error,
+    read_regular,
+    remove_file,
+    set_aside,
+    stamp,
+)
 from tipsseg.util.json import json_bytes, parse
 from tipsseg.util.text import one_line, shell_word, shorten
 
@@ -83,6 +92,7 @@ class State:
         path: The database.
         broken_off: True if a process ended before it wrote all exports.
         changed: True once this process has begun to change the record.
+        aside: The new paths of exports that another program changed: they are written again.
     """
 
     def __init__(self, folder: Path, name: str = STATE_FILE) -> None:
@@ -95,6 +105,7 @@ class State:
         """
         self.folder, self.path = folder, folder / name
         self.broken_off = self.changed = False
+        self.aside: list[Path] = []
         self._session = 0
         self._lock = threading.RLock()
         self._growing: dict[str, FileIO] = {}
@@ -191,13 +202,15 @@ class State:
                 return
             if self._copy is not None:
                 raise OutputError(self.path, "another program has it open", "Close it, and run the same command again.")
-            self.changed = True
+            self.changed, is_new = True, not self._is_file
             with self._errors():
-                if not self._is_file:
+                if is_new:
                     self._write_file()
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._set_journal("WAL")
                 self._db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
+            if not (is_new or self.broken_off):  # else they grew since they were recorded
+                self.aside += [set_aside(path) for path in self.altered_exports() if os.path.lexists(path)]
             self._session += 1
             with self.changing() as db:
                 db.executemany(_INSERT_META, [("at_work", 1), ("session", self._session)])
