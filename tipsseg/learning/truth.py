@@ -179,8 +179,8 @@ def layout_of(truth: TruthOptions, names: Sequence[str], folder: Path | None = N
 
     Raises UsageError if they do not match the layout, or are not those of `folder` if it is an output folder.
     """
-    known = names if folder is None else _output_classes(folder) or names
-    if [name.casefold() for name in known] != [name.casefold() for name in names]:
+    known = None if folder is None else _output_classes(folder)
+    if folder and known and [name.casefold() for name in known] != [name.casefold() for name in names]:
         raise UsageError(
             f"{folder} has other classes than the labels: {join_first(known, 6)}; not {join_first(names, 6)}",
             f"Label both with the same classes in the same order. To compare their ids alone, pass {mask_folder(folder)}.",
