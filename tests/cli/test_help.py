@@ -81,6 +81,8 @@ TYPES = re.compile(
 def test_help_shows_no_types(command: Command, name: list[str]) -> None:
     shown = command(*name, "-h").out
     assert shown == command(*name, "--help").out
+    whole = command(*name, "--help-all")
+    assert (whole.code, shown.splitlines()[0]) == (0, whole.out.splitlines()[0])
     usage = shown.partition("Examples:")[0]
     options = [line.strip().split("  ")[0] for line in usage.splitlines() if line.startswith("  -")]
     assert options

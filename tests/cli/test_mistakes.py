@@ -40,9 +40,13 @@ MISTAKES = {
         ["eval", "photos", "--gt", "gt", "-c", "car,", "tree"],
         "'tree' is not a file, and seems to belong to --classes", f"{QUOTES} 'car, tree'",
     ),
-    "a name of two words": (
+    "a name of two words, or two names": (
         ["label", "photos", "-c", "panda", "leg"], "'leg' is not a file, and seems to belong to --classes",
-        f"{QUOTES} 'panda leg'",
+        f"{QUOTES} 'panda leg'; or, if each word is a class: --classes panda,leg",
+    ),
+    "a list and a further word": (
+        ["label", "photos", "-c", "car,tree", "panda"], "'panda' is not a file, and seems to belong to --classes",
+        f"{QUOTES} 'car,tree panda'; or, if each word is a class: --classes car,tree,panda",
     ),
     "a file of names with an at": (
         ["label", "photos", "-c", "@photos/names.txt"],

@@ -30,6 +30,9 @@ def test_a_page(command: Command, out: Path) -> None:
     assert (ran.code, ran.out) == (0, f"{out}/report/index.html\n")
     assert facts(out / "report")["truth"] is None
     assert "#0072b2" in json.dumps(facts(out / "report")["classes"])
+    assert command("report", out).code == 0  # in the classes' own colours
+    own = [each["colour"] for each in json.loads((out / "classes.json").read_bytes())["classes"]]
+    assert [each["colour"] for each in facts(out / "report")["classes"]] == own  # type: ignore[attr-defined]
 
 
 def test_a_page_that_was_changed_is_set_aside(command: Command, out: Path) -> None:

@@ -58,7 +58,15 @@ _GRACE_SECONDS = 3
 _TyperUsageError: Any = typer.BadParameter.__mro__[1]
 
 
-class _Group(TyperGroup):
+class Group(TyperGroup):
+    """A group of commands; its help is whole, so --help-all is --help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _typer_errors_printable():
+            return super().parse_args(ctx, ["--help"] if args[:1] == ["--help-all"] else args)
+
+
+class _Main(Group):
     """Load the command that the user names. Print expected errors as `Error:` and `Hint:` lines, and set the exit code."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -69,12 +77,6 @@ class _Group(TyperGroup):
             module = import_module(f"tipsseg.cli.commands.{name}")
             self.commands[args[0]] = typer.main.get_command(getattr(module, name))
         return super().resolve_command(ctx, args)
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args[:1] == ["--help-all"]:  # commands have it; this help is whole
-            args = ["--help"]
-        with _typer_errors_printable():
-            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -116,7 +118,7 @@ def _typer_errors_printable() -> Iterator[None]:
 
 app = typer.Typer(
     name="tipsseg",
-    cls=_Group,
+    cls=_Main,
     help=_MAIN_HELP,
     epilog=_MAIN_EPILOG,
     no_args_is_help=True,

@@ -153,8 +153,9 @@ def _begun(
     """Make the engine of a run, and write the first records; `first` is the first image to label."""
     known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
     left = known[known.index(first) :] if first in known else known
+    again = folder.before is not None and not folder.starting_over
     with make_engine(folder, reporter.progress, left) as engine:
-        note_begin(begin(engine, images, folder), images, reporter.counts, reporter.progress)
+        note_begin(begin(engine, images, folder), images, reporter.counts, reporter.progress, again=again)
         yield engine
 
 

@@ -204,8 +204,11 @@ def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progre
         )
 
 
-def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:
-    """Note the start after the model is loaded; `counts` covers the images that needed no model."""
+def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress, *, again: bool = False) -> None:
+    """Note the start after the model is loaded.
+
+    `counts` covers the images that needed no model; `again` is True if an earlier run noted what is true of the whole folder.
+    """
     number = images.number
     what = "Images from a list" if number is None else pluralize(number, "image")
     before = f"; {counts.unchanged} already done" if counts.unchanged else ""
@@ -221,10 +224,13 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
             ids[entry.name in spec.added].append(f"{entry.name} (id {entry.id})")
         kept, added = (join_first(ids[new], 10) for new in (False, True))
         progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
-    if info.dropped:
+    if info.dropped and not again:
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
-        of_class = ", for that class" if spec.options.overlap else ""
-        progress.note(f"Removed background phrases that mean the same as a class to this model{of_class}: {pairs}.")
+        of_class = " beside that class" if spec.options.overlap else ""
+        progress.note(
+            f"Not using these phrases of the automatic background{of_class}, because to this model they mean the same as a class, "
+            f"and would win its pixels: {pairs}."
+        )
 
 
 def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Progress) -> None:

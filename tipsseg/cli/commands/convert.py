@@ -87,7 +87,7 @@ def convert(
             raise UsageError(f"--{name} does not apply to data sets, which {why}", "Remove it.")
     if context.args and converting.to is None:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
-    results = prints_paths(folders.quiet, asked=folders.print_paths or folders.null)
+    results = prints_paths(folders.quiet, asked=folders.print_paths, null=folders.null)
     with open_progress(folders.quiet, results=results, null=folders.null) as progress:
         if drop is not None:
             return drop_formats(output, split_names(drop), progress)
