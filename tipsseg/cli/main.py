@@ -78,18 +78,29 @@ class _Main(Group):
             self.commands[args[0]] = typer.main.get_command(getattr(module, name))
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _interruption_told():
+            return super().make_context(*arguments, **more)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _typer_errors_printable():
+            with _interruption_told(), _typer_errors_printable():
                 return super().invoke(ctx)
         except TipssegError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as interrupt:
-            number = interrupt.args[0] if interrupt.args else signal.SIGINT
-            what = "Interrupted" if number == signal.SIGINT else "Terminated"
-            _print_line(": ".join([what, *getattr(interrupt, "__notes__", ())]) + ".")
-            raise typer.Exit(128 + number) from None
+
+
+@contextmanager
+def _interruption_told() -> Iterator[None]:
+    """Print how far an interrupted command came, and set its exit code. Typer would print "Aborted"."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        what = "Interrupted" if number == signal.SIGINT else "Terminated"
+        _print_line(": ".join([what, *getattr(interrupt, "__notes__", ())]) + ".")
+        raise typer.Exit(128 + number) from None
 
 
 def _refuse_paths(ctx: Any, args: list[str]) -> None:
