@@ -269,6 +269,19 @@ def test_only_some_images_are_in_a_format(run: Run) -> None:
     assert [each["file_name"] for each in listed] == ["a.png"]
 
 
+def test_a_hidden_mask_that_was_edited_is_replaced_when_asked(run: Run) -> None:
+    run("-f", "coco")
+    hidden = Path("out/.tipsseg/masks/a.png.png")
+    correct(hidden)
+    run("-f", "png", "--overwrite", "--replace-edited")
+    assert (run.code, hidden.exists()) == (0, False)
+    run("-f", "png", output="fresh")
+    err = run("-f", "png")
+    assert (run.code, run.labelled, "did not write" in err) == (0, [], False)
+    assert MASK.read_bytes() == ("fresh" / MASK.relative_to("out")).read_bytes()
+    assert run.command("check", "out").out == ""
+
+
 # ---- one record ----
 
 
@@ -307,6 +320,18 @@ def test_masks_that_match_no_line_of_the_manifest_are_a_persons(run: Run) -> Non
     assert (run.code, run.labelled, MASK.read_bytes()) == (0, [], mine)
     assert {name for name in ALL if "corrected" in entry(name)} == {"a.png", "sub/ü.bmp"}
     assert run.command("check", "out").out == ""
+
+
+def test_files_of_other_tools_are_no_problems(run: Run) -> None:
+    """As ultralytics leaves one; only a mask that belongs to no image would be read."""
+    run("-f", "png,yolo")
+    cache, mask = Path("out/yolo/labels/train.cache"), Path("out/masks/strange.png")
+    cache.write_text("theirs")
+    ran = run.command("check", "out")
+    assert (ran.code, ran.out, str(cache) in ran.err) == (0, "", True)
+    mask.write_text("mine")
+    ran = run.command("check", "out")
+    assert (ran.code, str(mask) in ran.out, str(cache) in ran.out) == (1, True, False)
 
 
 @pytest.mark.parametrize("size", [0, 100, 4096, 9000])

@@ -164,18 +164,21 @@ class Files:
             written = stamp(temporary, LINK if is_link else None)
         return found.stamped(written)
 
-    def remove(self, row: FileRow) -> bool:
-        """Remove a file if it is as tipsseg wrote it. Return True if its place is then free. Raises OutputError."""
+    def remove(self, row: FileRow, *, edited: bool = False) -> bool:
+        """Remove a file if it is as tipsseg wrote it, or with `edited` as a person changed it. Raises OutputError.
+
+        Return True if its place is then free.
+        """
         if row.digest == ROWS:
             return True
         path = self.path(row.place)
         self.refuse_outside(path)
         look = self.look(row)
-        if look == "ours":
+        if is_free := look == "ours" or (edited and look == "edited"):
             remove_file(path)
             with suppress(OSError):
                 os.removedirs(path.parent)  # only empty folders
-        return look in ("gone", "ours")
+        return is_free or look == "gone"
 
     def refuse_outside(self, path: Path) -> None:
         """Raise OutputError if a link in a path leads out of the folder."""

@@ -144,13 +144,18 @@ class OutputFolder:
             ):
                 what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
                 raise ImageError(ref.path, what, "Label it again with argument `resume`=False.")
+        replace_edited, places = self.info.spec.replace_edited, {file.row.place for file in labels}
+        elsewhere = [row for row in label_rows(rows, self.context) if row.place not in places]  # hidden until now
+        edited = not replace_edited and any(self.files.look(row) == "edited" for row in elsewhere)
         for file in labels:
             row = rows.get(file.row.place)
-            if not self.files.may_put(file, row, replace_edited=self.info.spec.replace_edited and row is not None):
+            if not self.files.may_put(file, row, replace_edited=replace_edited and row is not None):
                 if row is None or before is None or row.digest is None:
                     raise self._in_the_way(ref, file)
-                discard([*labels, *labelled.derived.files])
-                return Unchanged(ref, before, "edited by hand")
+                edited = True
+        if edited and before is not None:
+            discard([*labels, *labelled.derived.files])
+            return Unchanged(ref, before, "edited by hand")
         self.put(ref, entry, labels, labelled.derived, rows)
         self.reasons[reason] += 1
         return replace(labelled, entry=entry, reason=reason)
@@ -220,7 +225,8 @@ class OutputFolder:
             places = {row.place for row in written} | kept
             replaced = {*derived.formats, *(each.row.name for each in labels)}
             left = [row for row in rows.values() if row.place not in places and format_name(row.name) in replaced]
-            self.state.add(entry, written, derived.rows, [row.place for row in left if self.files.remove(row)])
+            gone = [row.place for row in left if self.files.remove(row, edited=row.name in self.context.labels)]
+            self.state.add(entry, written, derived.rows, gone)
             return [self.files.path(each.row.place) for each in files if each.row.place not in kept]
 
     def _remove(self, rows: Iterable[FileRow]) -> list[str]:
