@@ -247,6 +247,7 @@ def test_several_formats_end_at_once(run: Run) -> None:
     assert (ran.code, "no longer has the format yolo and labelme and coco" in ran.err) == (0, True)
     assert not Path("out/annotations.json").exists()
     assert not list(Path("out").rglob("*.txt"))
+    assert run.command("convert", "out", "--drop", "yolo").code == 0  # as after an interruption at the end
     assert run.command("check", "out").out == ""
 
 
