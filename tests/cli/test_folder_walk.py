@@ -14,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,19 @@ OF_THE_LAST = ("started", "ended", "counts", "batch_size", "formats", "command",
 
 OVERWRITE, REPLACE = "--overwrite", "--replace-edited"
 
-#: None: undisturbed. Otherwise the command is killed after that many per cent of its changes of files.
-kills = st.one_of(st.none(), st.integers(0, 99))
+
+@dataclass(frozen=True)
+class Limit:
+    """A command is killed while it writes the database beyond this size in bytes."""
+
+    size: int
+
+
+#: None: undisturbed. A number: the command is killed after that many per cent of its changes of files.
+kills = st.one_of(
+    st.none(), st.integers(0, 99), st.builds(Limit, st.integers(10, 120).map(lambda number: 521 * number))
+)
+Kill = int | Limit | None
 
 
 class Server:
@@ -65,11 +77,13 @@ class Server:
             [sys.executable, str(KILLING), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def run(self, folder: Path, arguments: list[str], kill_before: int | None = None) -> tuple[Ran | None, int]:
+    def run(
+        self, folder: Path, arguments: list[str], kill_before: int | None = None, **more: object
+    ) -> tuple[Ran | None, int]:
         """What a command did, None where it was killed, and how many changes of files it has begun."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        asked = {"arguments": arguments, "cwd": str(folder), "kill_before": kill_before}
+        asked = {"arguments": arguments, "cwd": str(folder), "kill_before": kill_before, **more}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
@@ -258,7 +272,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     # ---- commands ----
 
-    def _run(self, arguments: list[str], kill: int | None) -> Ran:
+    def _run(self, arguments: list[str], kill: Kill) -> Ran:
         """Run a command; where it is to be killed, run it once undisturbed and once killed, and compare."""
         self.last = arguments
         if kill is None:
@@ -274,7 +288,10 @@ class FolderWalk(RuleBasedStateMachine):
             shutil.rmtree(self.out, ignore_errors=True)
             if before.exists():
                 shutil.copytree(before, self.out, symlinks=True)
-            self.server.run(self.top, arguments, 1 + kill * changes // 100)
+            if isinstance(kill, Limit):
+                self.server.run(self.top, arguments, limit=kill.size)
+            else:
+                self.server.run(self.top, arguments, 1 + kill * changes // 100)
             ran = self._whole(arguments)
             assert differences(contents(self.out), expected) == {}, ran
         return ran
@@ -290,7 +307,7 @@ class FolderWalk(RuleBasedStateMachine):
         return ["label", source, *model, *classes, *options, "-f", formats, "--min-area", least, "-o", output]
 
     def _label(
-        self, formats: str, least: str, flags: list[str], kill: int | None, output: str = "out", classes: str = ""
+        self, formats: str, least: str, flags: list[str], kill: Kill, output: str = "out", classes: str = ""
     ) -> Ran:
         asked = ["--vocab", classes] if classes else self.classes
         return self._run([*self._asked(formats, least, output, asked, KINDS[self.kind][0]), *flags], kill)
@@ -343,7 +360,7 @@ class FolderWalk(RuleBasedStateMachine):
         flags=st.sampled_from([[], [], [], ["--no-resume"], [OVERWRITE], [OVERWRITE], [REPLACE], [OVERWRITE, REPLACE]]),
         kill=kills,
     )
-    def label(self, number: int, least: str, flags: list[str], kill: int | None, classes: str = "") -> None:
+    def label(self, number: int, least: str, flags: list[str], kill: Kill, classes: str = "") -> None:
         offered = KINDS[self.kind][1]
         formats = offered[number % len(offered)]
         ran = self._label(formats, least, flags, kill, classes=classes)
@@ -383,7 +400,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     @precondition(lambda self: bool(entries(self.out)))
     @rule(number=st.integers(0, 7), drop=st.booleans(), kill=kills)
-    def convert(self, number: int, drop: bool, kill: int | None) -> None:
+    def convert(self, number: int, drop: bool, kill: Kill) -> None:
         offered = KINDS[self.kind][1]
         formats = offered[number % len(offered)].replace(",npz", "").split(",")
         if drop:
@@ -399,7 +416,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     @precondition(lambda self: self.kind != "overlap")
     @rule(name=st.sampled_from(NAMES), accept=st.booleans(), page=st.booleans(), kill=kills)
-    def correct(self, name: str, accept: bool, page: bool, kill: int | None) -> None:
+    def correct(self, name: str, accept: bool, page: bool, kill: Kill) -> None:
         name = self._named(name)
         mask = self._mask(name)
         if not mask.exists() or not any(entry["image"] == name for entry in entries(self.out)):
@@ -429,7 +446,7 @@ class FolderWalk(RuleBasedStateMachine):
         self._judge(ran)
 
     @rule(name=st.sampled_from(NAMES), kill=kills)
-    def undo(self, name: str, kill: int | None) -> None:
+    def undo(self, name: str, kill: Kill) -> None:
         name = self._named(name)
         if f"masks/{name}" in self.edits and "corrected" in str(
             [entry for entry in entries(self.out) if entry["image"] == name]
@@ -441,7 +458,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     @precondition(lambda self: self.kind == "plain" and bool(entries(self.out)))
     @rule(kill=kills)
-    def learn_and_start_over(self, kill: int | None) -> None:
+    def learn_and_start_over(self, kill: Kill) -> None:
         before = contents(self.out)
         (self.top / "learnt.fit").unlink(missing_ok=True)
         fitted = self._whole(["fit", "out", "--device", "cpu", "-q", "-o", "learnt.fit"])
@@ -451,25 +468,103 @@ class FolderWalk(RuleBasedStateMachine):
             self.label(1, "1", [OVERWRITE], kill)
 
     @precondition(lambda self: bool(entries(self.out)))
-    @rule()
-    def lose_the_record(self) -> None:
+    @rule(
+        damage=st.sampled_from(["lost", "cut", "overwritten"]),
+        share=st.floats(0, 1),
+        noise=st.binary(min_size=40, max_size=40),
+    )
+    def lose_the_record(self, damage: str, share: float, noise: bytes) -> None:
         """The record is rebuilt from the masks and the manifest."""
         if any(place.startswith("labelme") for place in self.edits):
             return
         before = contents(self.out)
         formats = entries(self.out)[0]["formats"]
-        (self.out / ".tipsseg/state.db").unlink()
+        record = self.out / ".tipsseg/state.db"
+        data, at = record.read_bytes(), int(share * (record.stat().st_size - 40))
+        if damage == "lost":
+            record.unlink()
+        else:
+            record.write_bytes(data[:at] if damage == "cut" else data[:at] + noise + data[at + 40 :])
         last = ["convert", "out", "-f", next(name for name in formats if name != "npz"), "-q"]  # type: ignore[attr-defined]
-        assert self._whole(last).code == 1
+        ran = self._whole(["check", "out", "-q"])
+        if damage == "overwritten" and "--restore" not in ran.out:
+            record.write_bytes(data)  # a page that nothing is in
+            return
+        if damage == "lost":
+            assert self._whole(last).code == 1
         ran = self._whole(["check", "out", "--restore", "-q"])
         assert ran.code in (0, 1), ran  # an input may be gone, or have changed
         assert differences(contents(self.out), before).keys() <= {"manifest.jsonl"}, ran  # without rows of lists
         self.last = last
         self._judge(self._whole(last))
 
+    @precondition(lambda self: self.kind != "overlap" and bool(entries(self.out)))
+    @rule(
+        name=st.sampled_from(NAMES),
+        share=st.integers(0, 99),
+        what=st.sampled_from(["label", "convert", "correct", "merge", "a data set"]),
+    )
+    def save_a_mask_while_a_command_runs(self, name: str, share: int, what: str) -> None:
+        """At any of its changes of files; the same command again keeps it too."""
+        name = self._named(name)
+        mask = self._mask(name)
+        if not mask.exists() or not any(entry["image"] == name for entry in entries(self.out)):
+            return
+        self.turn += 1
+        mine, given = read_mask(mask), read_mask(mask)
+        mine[:, : mine.shape[1] // 2] = self.turn % 4
+        given[: given.shape[0] // 2] = (self.turn + 1) % 4
+        save(self.top / "given" / name, given)
+        formats = KINDS[self.kind][1][1]
+        commands = {
+            "label": self._asked(formats, "1", "out", self.classes, (*KINDS[self.kind][0], OVERWRITE)),
+            "convert": ["convert", "out", "-f", formats, "-q"],
+            "correct": ["correct", "out", "--from", "given", "-q"],
+            "merge": ["merge", "out", "-o", "joined", "-q"],
+            "a data set": ["convert", "out", "-f", "webdataset", "--to", "set", "-q"],
+        }
+        self.last = commands[what]
+        undisturbed = self.top / "undisturbed"
+        shutil.copytree(self.out, undisturbed, symlinks=True)
+        _, changes = self.server.run(self.top, commands[what])
+        for place in (self.out, *(self.top / name for name in ("joined", "set"))):
+            shutil.rmtree(place, ignore_errors=True)
+        undisturbed.rename(self.out)
+        mask = self._mask(name)
+        Image.fromarray(mine).save(self.top / "mine.png")
+        data = (self.top / "mine.png").read_bytes()
+        saved = [str(mask), str(self.top / "mine.png")]
+        self.server.run(self.top, commands[what], 1 + share * changes // 100, saved=saved)
+        if (self.top / "mine.png").exists():  # the command had ended, or the mask was on its way to another place
+            (self.top / "mine.png").replace(self._mask(name))
+        self.edits[f"masks/{name}"] = data
+        ran = self._whole(commands[what])
+        assert self._mask(name).read_bytes() == data, f"a person's mask is lost: {self.last} {ran}"
+        self._judge(self._whole(commands["convert"]))
+        for place in ("given", "joined", "set"):
+            shutil.rmtree(self.top / place, ignore_errors=True)
+
+    @precondition(lambda self: self.kind == "plain" and bool(entries(self.out)))
+    @rule(name=st.sampled_from(NAMES), kill=kills)
+    def merge_with_a_corrected_copy(self, name: str, kill: Kill) -> None:
+        if f"masks/{name}" in self.edits or not self._mask(name).exists():
+            return
+        shutil.copytree(self.out, self.top / "copy", symlinks=True)
+        kept, self.out = self.out, self.top / "copy"
+        edits, self.edits = self.edits, {}
+        self.edit_a_mask(name)
+        self.out = self.top / "joined"
+        ran = self._run(["merge", "out", "copy", "-o", "joined", "-q"], kill)
+        assert ran.code == 0, ran
+        self.edits |= edits
+        self._judge(ran)
+        shutil.rmtree(self.top / "copy")
+        shutil.rmtree(self.out)
+        self.out, self.edits = kept, edits
+
     @precondition(lambda self: self.kind != "overlap")
     @rule(number=st.integers(0, 2), kill=kills)
-    def label_in_shards_and_merge(self, number: int, kill: int | None) -> None:
+    def label_in_shards_and_merge(self, number: int, kill: Kill) -> None:
         formats = KINDS[self.kind][1][number]
         kept, self.out = self.out, self.top / "parts"
         for shard in ("1/2", "2/2"):

@@ -19,6 +19,7 @@ import json
 import mmap
 import os
 import pkgutil
+import resource
 import shutil
 import signal
 import sqlite3
@@ -58,8 +59,14 @@ def start(
     kill_before: int | None = None,
     streams: tuple[int, int] | None = None,
     counter: mmap.mmap | None = None,
+    limit: int | None = None,
+    saved: tuple[str, str] | None = None,
 ) -> int:
-    """The number of a new process that runs `tipsseg` with these arguments; `streams` are its stdout and stderr."""
+    """The number of a new process that runs `tipsseg` with these arguments; `streams` are its stdout and stderr.
+
+    With `limit`, it is killed in the middle of writing a file beyond that size in bytes: the database, as others are small. With
+    `saved`, it is not killed, but the second file takes the place of the first, as if a person saved it at that time.
+    """
     child = os.fork()
     if child:
         return child
@@ -69,8 +76,11 @@ def start(
     try:
         from tipsseg.cli.main import main
 
+        if limit is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         if kill_before is not None:
-            kill_at_operation(kill_before, counter)
+            kill_at_operation(kill_before, counter, saved)
         sys.argv = ["tipsseg", *arguments]
         main()
     except SystemExit as end:
@@ -90,21 +100,28 @@ def _flush() -> None:
     sys.stderr.flush()
 
 
-def kill_at_operation(number: int, counter: mmap.mmap | None = None) -> None:
-    """Kill this process before it changes a file for that time, counted from 1; `counter` holds the count.
+def kill_at_operation(number: int, counter: mmap.mmap | None = None, saved: tuple[str, str] | None = None) -> None:
+    """Kill this process before it changes a file for that time, counted from 1, or see `start` for `saved`.
 
-    SQLite tells Python nothing of its files. Its statements count.
+    `counter` holds the count. SQLite tells Python nothing of its files. Its statements count.
     """
     here = os.fsencode(Path.cwd())
     changed = 0
 
-    def count() -> None:
-        nonlocal changed
+    def count(target: object = None) -> None:
+        nonlocal changed, number
         changed += 1
         if counter is not None:
             counter[:] = changed.to_bytes(8)
-        if changed == number:
+        if changed != number:
+            return
+        if saved is None:
             os.kill(os.getpid(), signal.SIGKILL)
+        elif isinstance(target, str | os.PathLike) and Path(target).absolute() == Path(saved[0]).absolute():
+            number += 1  # compared a moment ago: no program can tell what is saved between that and the renaming
+        elif Path(saved[0]).exists():
+            number = 0
+            os.replace(saved[1], saved[0])  # noqa: PTH105
 
     def hook(event: str, details: tuple[object, ...]) -> None:
         if event == "open":
@@ -115,7 +132,7 @@ def kill_at_operation(number: int, counter: mmap.mmap | None = None) -> None:
         if not changes or not isinstance(path, str | bytes | os.PathLike):
             return
         if os.fsencode(os.path.abspath(os.fsdecode(path))).startswith(here):  # noqa: PTH100
-            count()
+            count(details[1] if event == "os.rename" else None)
 
     class Connection(sqlite3.Connection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
@@ -153,8 +170,8 @@ def in_copies(source: Path, killed: list[str], *after: list[str]) -> int:
 def serve() -> None:
     """Run `tipsseg` as stdin asks, a line of JSON a run: {"arguments": [...], "cwd": "...", "kill_before": null or a number}.
 
-    Answer each line with {"code": exit code or null for a killed run, "out": stdout, "err": stderr, "changes": number of changes
-    of files}.
+    It may have a `limit` and files to be `saved` too, see `start`. Answer each line with {"code": exit code or null for a killed
+    run, "out": stdout, "err": stderr, "changes": number of changes of files}.
     """
     for line in sys.stdin:
         asked = json.loads(line)
@@ -162,10 +179,15 @@ def serve() -> None:
         counter = mmap.mmap(-1, 8)  # shared with the process that counts
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             streams = (out.fileno(), err.fileno())
-            child = start(asked["arguments"], asked["kill_before"] or 0, streams=streams, counter=counter)
+            more = {name: asked.get(name) for name in ("limit", "saved")}
+            child = start(asked["arguments"], asked["kill_before"] or 0, streams=streams, counter=counter, **more)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             texts = [stream.seek(0) or stream.read().decode() for stream in (out, err)]
-        answer = {"code": None if code == -signal.SIGKILL else code, "out": texts[0], "err": texts[1]}
+        answer = {
+            "code": None if code in (-signal.SIGKILL, -signal.SIGXFSZ) else code,
+            "out": texts[0],
+            "err": texts[1],
+        }
         print(json.dumps({**answer, "changes": int.from_bytes(counter[:])}), flush=True)
 
 
