@@ -375,10 +375,12 @@ def test_too_large_names_size_and_limit(tmp_path: Path, width: int, height: int)
     assert "500,000,000" in caught.reason
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["here", "apart"])
 @pytest.mark.parametrize("pillows", [None, 1, (H * W - 1) // 2, H * W - 1, 10 * H * W])
 def test_pillows_limit_gives_way_and_comes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pillows: int | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pillows: int | None, apart: bool
 ) -> None:
+    monkeypatch.setattr(images, "needs_own_process", lambda image: apart)
     path = saved(tmp_path, Image.fromarray(RGB), "a.png")
     (tmp_path / "broken.png").write_bytes(path.read_bytes()[:60])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
