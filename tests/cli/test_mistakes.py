@@ -243,6 +243,7 @@ NOTHING_DONE = {
         2,
         "the list on stdin is separated by newlines, not NUL",
     ),
+    "a list with an entry without an end": (["-"], b"a" * 1_000_000, 2, "the list has an entry of more than 65,536"),
     "a folder without images": (["coco"], None, 1, "no images in coco"),
     "no such file": (["b.png"], None, 1, "b.png: no such file or folder"),
     "scales that are one": (["photos", "--scales", "1,1.01"], None, 2, "--scales: 1 and 1.01 give short sides of"),
