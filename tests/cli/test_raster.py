@@ -173,7 +173,7 @@ def test_bands_and_stretch(command: Command, tmp_path: Path) -> None:
     ids=["float64", "big-endian BigTIFF"],
 )
 def test_what_pillow_lacks_is_labelled_as_the_hint_says(
-    command: Command, tmp_path: Path, dtype: str, options: dict[str, str]
+    command: Command, tmp_path: Path, dtype: str, options: dict[str, Any]
 ) -> None:
     path = write_raster(tmp_path / "scene.tif", drawn(60, 60)[..., :1].astype(dtype), **options)
     ran = command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "png")

@@ -73,7 +73,7 @@ def split_entries(blocks: Iterable[bytes], null: bool) -> Iterator[bytes]:
             raise UsageError("the list on stdin is separated by NUL", "Add -0.")
         *whole, rest = (rest + block).split(separator)
         if len(rest) > _LONGEST:
-            raise UsageError(f"the list has an entry of more than {_LONGEST:,} bytes, which is no path")
+            raise UsageError(f"the list has an entry of more than {_LONGEST:,} bytes, which is not a path")
         separated = separated or bool(whole)
         yield from whole
     if null and not separated and b"\n" in rest.rstrip():
