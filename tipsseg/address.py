@@ -21,12 +21,15 @@ _HOST = re.compile(r"(\[[^]]*\]|[^:\[\]]*)(:\d*)?")
 
 _NUMBERED_USER, _NUMBERED_QUERY = re.compile(r"^~(\d+)@"), re.compile(r"\?~(\d+)$")
 
-#: Secrets of URLs in any text: user and password, even with characters that must be escaped, and the query.
+#: Secrets of URLs in any text: user and password, even with characters that must be escaped, and the query. Each part has a
+#: limit, so that a hostile text takes no time in proportion to the square of its length.
 _USER = re.compile(
-    r"\b([a-z][a-z0-9+.-]+:[/\\]{1,2})([^\s/\\'\"?#]*|[^\s/:@]*:(?!\d*[/?#\s'\"])[^\s'\"]*)@", re.IGNORECASE
+    r"\b([a-z][a-z0-9+.-]{1,20}+:[/\\]{1,2})([^\s/\\'\"?#]{0,4000}|[^\s/:@]{0,4000}:(?!\d{0,9}[/?#\s'\"])[^\s'\"]{0,4000})@",
+    re.IGNORECASE,
 )
 _QUERY = re.compile(
-    r"\b(https?:[/\\]{1,2}[^\s?#'\"]*[?#]|[a-z][a-z0-9+.-]+:[/\\]{1,2}[^\s?'\"]*\?(?=[^\s'\")]*=))[^\s'\")]*",
+    r"\b(https?:[/\\]{1,2}[^\s?#'\"]{0,4000}[?#]|[a-z][a-z0-9+.-]{1,20}+:[/\\]{1,2}[^\s?'\"]{0,4000}\?(?=[^\s'\")]{0,4000}=))"
+    r"[^\s'\")]*",
     re.IGNORECASE,
 )
 

@@ -250,8 +250,15 @@ NOTHING_DONE = {
         2,
         "the list on stdin is separated by newlines, not NUL",
     ),
+    "a list with an entry without an end": (["-"], b"a" * 1_000_000, 2, "the list has an entry of more than 65,536"),
     "a folder without images": (["coco"], None, 1, "no images in coco"),
     "no such file": (["b.png"], None, 1, "b.png: no such file or folder"),
+    "a file that is no image": (
+        ["photos/names.txt"],
+        None,
+        1,
+        "photos/names.txt: not an image in a format that Pillow",
+    ),
     "scales that are one": (["photos", "--scales", "1,1.01"], None, 2, "--scales: 1 and 1.01 give short sides of"),
 }
 
@@ -267,17 +274,17 @@ def test_no_folder_is_left_where_there_was_nothing_to_do(command: Command, verb:
 
 
 @pytest.mark.parametrize("verb", [["label", "-c", "a", "-f", "png"], ["encode"]], ids=["label", "encode"])
-@pytest.mark.parametrize(("path", "listed"), [("classes.json", None), ("-", b"classes.json\n")], ids=["path", "list"])
+@pytest.mark.parametrize(("path", "listed"), [("b.png", None), ("-", b"b.png\n")], ids=["path", "list"])
 def test_where_all_images_failed_the_folder_says_why(
     command: Command, verb: list[str], path: str, listed: bytes | None
 ) -> None:
-    Path("classes.json").write_text("[]")
+    Path("b.png").write_text("[]")
     ran = command(*verb, path, "-m", "tiny", "--device", "cpu", "-o", "new/out", stdin=listed)
     assert ran.code == 1
-    assert "Error: classes.json: not an image in a format that Pillow reads" in ran.err
+    assert "Error: b.png: not an image in a format that Pillow reads" in ran.err
     (line,) = Path("new/out/errors.jsonl").read_text().splitlines()
-    assert json.loads(line)["image"] == "classes.json"
-    Image.new("RGB", (60, 60), (10, 200, 30)).save("classes.json", "PNG")
+    assert json.loads(line)["image"] == "b.png"
+    Image.new("RGB", (60, 60), (10, 200, 30)).save("b.png")
     again = command(*verb, path, "-m", "tiny", "--device", "cpu", "-o", "new/out", stdin=listed)
     assert again.code == 0, again.err
     assert not Path("new/out/errors.jsonl").exists()

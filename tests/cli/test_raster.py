@@ -167,6 +167,31 @@ def test_bands_and_stretch(command: Command, tmp_path: Path) -> None:
     assert (read(tmp_path / "re/masks/scene.tif") == read(out / "4,3,2/masks/scene.tif")).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "options"),
+    [("float64", {}), ("uint8", {"BIGTIFF": "YES", "ENDIANNESS": "BIG"})],
+    ids=["float64", "big-endian BigTIFF"],
+)
+def test_what_pillow_lacks_is_labelled_as_the_hint_says(
+    command: Command, tmp_path: Path, dtype: str, options: dict[str, Any]
+) -> None:
+    path = write_raster(tmp_path / "scene.tif", drawn(60, 60)[..., :1].astype(dtype), **options)
+    ran = command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "png")
+    assert ran.code == 1
+    assert all(flag in ran.err for flag in ("geotiff", "--bands", "--stretch")), ran.err
+    followed = ("-f", "geotiff", "--bands", "1", "--stretch", "2,98")
+    assert command("label", path, "-o", tmp_path / "raster", *OPTIONS, *followed).code == 0
+
+
+@pytest.mark.parametrize("system", ["EPSG:3035", "ESRI:102014", "+proj=laea +lat_0=47 +lon_0=11 +ellps=GRS80 +units=m"])
+def test_polygons_keep_any_coordinate_system(command: Command, tmp_path: Path, system: str) -> None:
+    path = write_raster(tmp_path / "scene.tif", drawn(60, 60), crs=system)
+    assert command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "geojson").code == 0
+    told = pyogrio.read_info(tmp_path / "out/polygons/scene.geojson")["crs"]
+    with rasterio.open(path) as source:
+        assert rasterio.CRS.from_user_input(told) == source.crs
+
+
 def test_pixels_without_data_are_ignored(command: Command, tmp_path: Path) -> None:
     pixels = drawn(600, 700)
     pixels[100:300, 200:600] = 0

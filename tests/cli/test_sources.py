@@ -181,6 +181,15 @@ def test_a_web_folder_beside_local_files(
     assert len(entries(tmp_path / "list")) == 2
 
 
+def test_an_image_of_a_web_folder_has_the_name_of_its_own_address(site: Site, command: Command, tmp_path: Path) -> None:
+    site.files = {"/in/b c.png": DATA["desert.png"], "/in/a.png": DATA["desert.png"]}
+    folder, out = f"{site.url}/in/", tmp_path / "out"
+    assert command("label", folder, "-o", out, *OPTIONS, "-f", "png").code == 0
+    assert [*entries(out)] == ["a.png", "b c.png"]
+    again = command("label", folder + "b%20c.png", "-o", out, *OPTIONS[:-1], "-f", "png")
+    assert "1 unchanged" in again.err, again.err
+
+
 def test_images_outside_the_folder_of_a_list_are_found_again(site: Site, command: Command, tmp_path: Path) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     (tmp_path / "c d.png").write_bytes(DATA["desert.png"])

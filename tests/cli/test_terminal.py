@@ -13,7 +13,8 @@ from running import Command, Ran
 from screen import run_in_terminal, seen
 
 from tipsseg.cli.main import print_error
-from tipsseg.errors import TipssegError
+from tipsseg.commands.progress import Progress
+from tipsseg.errors import ImageError, TipssegError
 
 HOSTILE = "a\x1b[2J\x9b31m\u202e\nError: forged"
 SPELLED = "a\\u001b[2J\\u009b31m\\u202e\\nError: forged"
@@ -125,6 +126,16 @@ def test_errors_and_hints_are_a_line_each(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == "Error: no file\\nError: forged\nHint: See \\u001b[2J\\nHint: forged.\n"
 
 
+def test_a_long_message_keeps_its_beginning_and_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ImageError(Path("a" * 200_000), "no such file")
+    print_error(error)
+    Progress(quiet=True).error(error)
+    for line in capsys.readouterr().err.splitlines():
+        assert len(line) < 6000
+        assert line.startswith("Error: aaa")
+        assert line.endswith("aaa: no such file")
+
+
 # ---- in a pseudo-terminal ----
 
 SCRIPT = """
@@ -166,6 +177,14 @@ def test_the_bar_shares_no_line() -> None:
         before = data[: data.index(line)].rsplit(b"\n", 1)[1]
         assert before.endswith(b"\r")
         assert not seen(before)
+
+
+def test_paths_do_not_steer_a_terminal(command: Command, folder: str, mlp_checkpoint: Path) -> None:
+    assert label(command, folder, mlp_checkpoint).code == 1
+    code, data = run_in_terminal([sys.executable, "-m", "tipsseg", "rank", f"{HOSTILE}/out"])
+    assert code == 0
+    assert harmless(data.decode().replace("\r\n", "\n")), data
+    assert len(data.splitlines()) == 2
 
 
 def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Path) -> None:

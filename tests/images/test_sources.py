@@ -369,6 +369,12 @@ def test_the_address_of_a_url_has_none_of_its_secrets(typed: str, told: str) -> 
     assert url_of(pickle.loads(pickle.dumps(refs[0])).path).startswith(url_of(address))
 
 
+def test_a_hostile_text_is_searched_for_secrets_in_linear_time() -> None:
+    """With time in proportion to the square, this would take minutes."""
+    name = "a." * 100_000 + "://x"
+    assert TipssegError(name).message == name
+
+
 def test_names_of_members(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     path = write_tar(tmp_path / "in/shard.0.tar", PICTURES)

@@ -12,6 +12,7 @@ import torch
 
 from tipsseg import Labeller, load, make_vocabulary
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.labelling import classifier
 from tipsseg.options import Dtype
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
@@ -66,6 +67,22 @@ def test_a_vocabulary_goes_through_the_model_once(
     assert again == 0
     assert torch.equal(vectors, expected)
     assert list(cache.iterdir())
+
+
+def test_long_vocabularies_are_encoded_in_parts(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that memory holds the texts of a part."""
+    vocabulary, sizes = make_vocabulary(CLASSES), list[int]()
+    whole = Labeller(load(model, device="cpu"), vocabulary).vectors
+    encode = Tipsv2Backbone.encode_text
+
+    def spy(encoder: Tipsv2Backbone, phrases: list[str], templates: list[str]) -> torch.Tensor:
+        sizes.append(len(phrases))
+        return encode(encoder, phrases, templates)
+
+    monkeypatch.setattr(Tipsv2Backbone, "encode_text", spy)
+    monkeypatch.setattr(classifier, "_AT_ONCE", 10)
+    torch.testing.assert_close(Labeller(load(model, device="cpu"), vocabulary).vectors, whole)
+    assert sizes == [10, 10, 8]
 
 
 def other_weights(model: Path) -> None:

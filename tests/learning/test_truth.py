@@ -262,7 +262,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     expected = {
         "missing.png": "no such file",
-        "cut.png": "truncated file (",
+        "cut.png": "truncated file",
         "text.png": "not an image in a format that Pillow reads",
         "empty.png": "empty file (0 bytes)",
         ".": "a folder, not an image file",

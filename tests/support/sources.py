@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ def serving(site: Site) -> Iterator[Site]:
             if path.endswith("/") and any(name.startswith(path) for name in site.files):
                 below = (name.removeprefix(path).partition("/") for name in site.files if name.startswith(path))
                 names = dict.fromkeys(first + slash for first, slash, _ in below)
-                data = "".join(f'<a href="{name}">{name}</a>' for name in names).encode()
+                data = "".join(f'<a href="{quote(name)}">{name}</a>' for name in names).encode()
                 kind = "text/html"
             elif data is None and any(name.startswith(f"{path}/") for name in site.files):
                 self.send_response(301)

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.util.text import printable, quote, shell_line
+from tipsseg.util.text import message_line, printable, quote, shell_line
 
 _MAIN_HELP = "Label every pixel of your images with your own phrases."
 
@@ -121,7 +121,7 @@ def _typer_errors_printable() -> Iterator[None]:
     except _TyperUsageError as error:
         # For a command without arguments, typer raises an error whose message is the help.
         if error.ctx is None or error.message != error.ctx.get_help():
-            error.message = printable(error.message)
+            error.message = message_line(error.message)
         if "Did you mean" in error.message and hasattr(error, "possibilities"):
             error.possibilities = None  # typer has added a suggestion; click 8.4 would add another
         raise
@@ -167,7 +167,7 @@ def print_error(error: TipssegError) -> None:
 def _print_line(text: str) -> None:
     from tipsseg.cli.wording import as_typed  # imports all options, which --help does not need
 
-    print(printable(as_typed(text)), file=sys.stderr)
+    print(message_line(as_typed(text)), file=sys.stderr)
 
 
 def _show_version(wanted: bool) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tipsseg.commands.progress import Progress
     from tipsseg.images.finding import Found
 
+#: Bytes after which an entry of a list must end.
+_LONGEST = 1 << 16
+
 #: Signatures of image files, each with its offset.
 _PICTURES = ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftyp"))
 
@@ -62,13 +65,15 @@ def entries(null: bool) -> Iterator[bytes]:
 
 
 def split_entries(blocks: Iterable[bytes], null: bool) -> Iterator[bytes]:
-    """Split the blocks of a list at NUL or at newlines. Raise UsageError if the list has the other separator."""
+    """Split the blocks of a list at NUL or at newlines. Raise UsageError for the other separator, or an endless entry."""
     separator = b"\0" if null else b"\n"
     rest, separated = b"", False
     for block in blocks:
         if not null and b"\0" in block:
             raise UsageError("the list on stdin is separated by NUL", "Add -0.")
         *whole, rest = (rest + block).split(separator)
+        if len(rest) > _LONGEST:
+            raise UsageError(f"the list has an entry of more than {_LONGEST:,} bytes, which is not a path")
         separated = separated or bool(whole)
         yield from whole
     if null and not separated and b"\n" in rest.rstrip():

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from tipsseg.address import is_url
+from tipsseg.address import is_url, suffix_of
 from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
 from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import DATA_FOLDER, INDEX
-from tipsseg.images.access import real_path
+from tipsseg.images.access import is_plain, real_path
+from tipsseg.images.decoders import image_extensions
+from tipsseg.images.decoding import open_header
 from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
 from tipsseg.options.run import ImageOptions
 from tipsseg.options.values import Every, Shard
@@ -182,6 +184,8 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
     found = choose_images(found, choice.limit, choice.sample)
+    if choice.entries is None:
+        _refuse_others(found, spec)
     note_inputs(progress, found, ignored)
     names = _names(spec)
     check_collisions(found.refs, names)
@@ -246,6 +250,21 @@ def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec, progress: Progre
             yield ref
     if known:
         progress.note(f"{spec.output} has {pluralize(known, 'image')} of part {shard} already.")
+
+
+def _refuse_others(found: Found, spec: RunSpec) -> None:
+    """Raise InputError if the user named only files such as notes.txt, so that no folder is created for them."""
+    extensions, error = image_extensions(), None
+    for ref in found.refs:
+        if spec.is_raster or suffix_of(ref.path) in extensions or not is_plain(ref.path):
+            return
+        try:
+            with open_header(ref.path, spec.max_pixels):
+                return
+        except ImageError as fault:
+            error = error or fault
+    if error is not None:
+        raise InputError(error.message, error.hint)
 
 
 def _in_run(found: Found, run: RunNames, output: Path) -> Found:

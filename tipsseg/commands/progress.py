@@ -1,7 +1,7 @@
 """Print results on stdout, and progress on stderr: a bar on a terminal, otherwise a line now and then.
 
-Paths of files, or lines of JSON, go to stdout as bytes, for programs; errors of images go to stderr. Only this module passes text
-for people through `printable`.
+Paths of files, or lines of JSON, go to stdout: to a program as bytes, to a terminal as `printable` text. Errors of images go to
+stderr. Lines for people pass through `message_line`, here and in `cli.main`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 from tipsseg.address import address_text, has_scheme
 from tipsseg.errors import ImageError, TipssegError
 from tipsseg.util.files import output_error
-from tipsseg.util.text import format_duration, pluralize, printable, printable_lines
+from tipsseg.util.text import format_duration, message_line, pluralize, printable, printable_lines
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -158,7 +158,7 @@ class Progress:
 
     def _stderr(self, line: str) -> None:
         with self._without_bar(True):
-            print(printable(self._wording(line)), file=sys.stderr, flush=True)
+            print(message_line(self._wording(line)), file=sys.stderr, flush=True)
 
     @contextmanager
     def _without_bar(self, seen: bool) -> Iterator[None]:
@@ -192,13 +192,13 @@ class Silence(Progress):
 
 
 def print_path(path: Path, *, null: bool = False) -> None:
-    """Print a path on stdout as bytes, because names may be invalid in the terminal's encoding. Raise OutputError if this fails.
+    """Print a path on stdout: as bytes, because names need not be UTF-8, or `printable` on a terminal, which they could steer.
 
-    `null` ends the path with NUL, because a name may contain line ends.
+    `null` ends the path with NUL, because a name may contain line ends. Raise OutputError if this fails.
     """
     # A folder of this machine may be called s3: too.
-    text = address_text(path) if has_scheme(path) and not os.path.lexists(path.parts[0]) else path
-    _print(os.fsencode(text) + (b"\0" if null else b"\n"))
+    text = address_text(path) if has_scheme(path) and not os.path.lexists(path.parts[0]) else str(path)
+    _print(os.fsencode(printable(text) if sys.stdout.isatty() else text) + (b"\0" if null else b"\n"))
 
 
 def print_text(text: str) -> None:

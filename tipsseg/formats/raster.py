@@ -180,10 +180,17 @@ class GeoJson(RasterFormat):
     needs = frozenset({"grid", "objects"})
 
     def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts) -> None:
-        """Write a FeatureCollection. It names its CRS, as GDAL does, because GeoJSON itself allows only WGS 84."""
+        """Write a FeatureCollection. It names its CRS, as GDAL does, because GeoJSON itself allows only WGS 84.
+
+        GDAL also reads WKT as a name, of a CRS without a code.
+        """
+        from rasterio.crs import CRS
+
         head: dict[str, object] = {"type": "FeatureCollection"}
-        if grid.epsg is not None:
-            head["crs"] = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{grid.epsg}"}}
+        if grid.crs:
+            code = CRS.from_wkt(grid.crs).to_authority()
+            name = grid.crs if code is None else f"urn:ogc:def:crs:{'::'.join(code)}"
+            head["crs"] = {"type": "name", "properties": {"name": name}}
         with path.open("w", encoding="utf-8") as file:
             file.write(json.dumps(head)[:-1] + ', "features": [\n')
             first = True

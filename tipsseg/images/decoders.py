@@ -227,8 +227,9 @@ def decode_apart(path: Path, file: Path, seconds: int, pixels: int) -> Image.Ima
         if done.returncode:
             raise _failure(path, done.returncode, done.stderr)
         result.seek(0)
-        image = Image.open(result, formats=("TIFF",))
-        image.load()
+        with PILLOW_LIMIT.at_least(pixels):
+            image = Image.open(result, formats=("TIFF",))
+            image.load()
         image.getexif()  # Pillow reads it lazily, and the file is about to close
     return image
 

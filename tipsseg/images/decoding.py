@@ -281,6 +281,8 @@ def _read_header(path: Path, source: FileIO | BytesIO, max_pixels: int) -> Itera
             _refuse_large(path, picture, max_pixels)
             with catch_pillow_errors(path, max_pixels):
                 pages = _has_pages(picture)
+                if picture.format == "TIFF":
+                    orientation_of(picture)  # Pillow turns it while loading it, by the orientation that is read first
             deep = picture.mode.startswith("I;16") or ";16" in str(getattr(picture, "tile", [])[:1])
             yield OpenImage(path, source, picture, max_pixels, deep, pages)
 
@@ -333,7 +335,7 @@ def catch_pillow_errors(path: Path, max_pixels: int) -> Iterator[None]:
     except Exception as error:
         # On broken data, decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, EOFError,
         # IndexError, KeyError, TypeError, zlib.error, ... No file may take down a run, so this catches all of them.
-        raise ImageError(path, _describe_fault(error), _DOWNLOAD_AGAIN) from error
+        raise ImageError(path, _describe_fault(error), f"{_DOWNLOAD_AGAIN} Or convert it to PNG.") from error
 
 
 class _TimedFile(BufferedReader):
@@ -356,6 +358,7 @@ class _TimedFile(BufferedReader):
 # ---- errors ----
 
 _DOWNLOAD_AGAIN = "Download the image again, or remove it."
+_BY_LIBTIFF = "decoder error -2"  # all that Pillow says of a failure of libtiff
 _LESS_MEMORY = "Use fewer jobs, or a smaller image."
 _DAMAGED = ("broken image file: its header is damaged or truncated", _DOWNLOAD_AGAIN)
 
@@ -366,8 +369,10 @@ _LOOKALIKES = (
     (re.compile(rb"(?s)\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM|....ftypavi[fs]"), *_DAMAGED),
     (
         re.compile(rb"II[*+]\0|MM\0[*+]"),
-        "a TIFF that Pillow cannot read: damaged, or with other bands than grey, RGB or RGBA",
-        "Label it as a raster, with the format geotiff and argument `bands`; or download it again.",
+        "a TIFF that Pillow cannot read: damaged, or of an unsupported kind, such as five bands, 64-bit floats or big-endian "
+        "BigTIFF",
+        "Label it as a raster, with the format geotiff, argument `bands` and argument `stretch`, or convert it to a PNG of 8 bits. "
+        "If other programs cannot open it either, download it again.",
     ),
     (
         re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ"),
@@ -422,10 +427,11 @@ def _describe_fault(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"cannot be read: {describe_error(error)}"
     if "truncated" in text.lower() or isinstance(error, EOFError):
-        return f"truncated file ({text or 'unexpected end of file'})"
+        return "truncated file"
     # The text of a KeyError is only the key, so add the type.
     detail = text if isinstance(error, (OSError, SyntaxError)) and text else f"{type(error).__name__}: {text}"
-    return f"broken image data ({detail})"
+    other = ", or a compression that Pillow cannot read" if text == _BY_LIBTIFF else ""
+    return f"broken image data{other} ({detail})"
 
 
 # ---- the process of `decode_apart` ----

@@ -203,7 +203,7 @@ class Walker:
             for name in list_folder(top):
                 hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
                 if not hidden and self._takes(name) and self.is_new(str(top / name)):
-                    yield from self._open(top / name, relative / name)
+                    yield from self._open(top / name, relative / plain_name(PurePosixPath(name), top))
         except OSError as error:
             yield refuse(top, relative, f"cannot list this folder: {describe_error(error)}")
 

@@ -108,12 +108,22 @@ def _grey(values: NDArray[np.uint8]) -> Image.Image:
 ORIENTATION = 0x0112
 
 
+#: Pillow's keys for XMP data. It also turns images by them, unlike browsers and other tools.
+_XMP = ("xmp", "XML:com.adobe.xmp")
+
+
 def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an image, 1 to 8; 1 (upright) if it is missing or damaged."""
+    xmp = dict[str, object]()
     try:
+        if image.format == "PNG" and "exif" not in image.info:
+            image.load()  # as `getexif` does: metadata may follow the pixels
+        xmp = {key: image.info.pop(key) for key in _XMP if key in image.info}
         value = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF data may raise any exception
         return 1
+    finally:
+        image.info.update(xmp)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

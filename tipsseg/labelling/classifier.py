@@ -133,6 +133,10 @@ def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifie
 _Text = tuple[str, tuple[str, ...]]
 
 
+#: Phrases encoded at a time: 10,000 with 9 templates take 0.1 GB of token ids.
+_AT_ONCE = 10_000
+
+
 def _text_of(phrase: Phrase) -> _Text:
     return phrase.text, phrase.templates
 
@@ -151,9 +155,11 @@ def _phrase_vectors(
     )
 
     def compute() -> Values:
+        groups = ([*group] for _, group in groupby(phrases, lambda phrase: phrase.templates))
         parts = [
-            backbone.encode_text([phrase.text for phrase in group], templates)
-            for templates, group in groupby(phrases, lambda phrase: phrase.templates)
+            backbone.encode_text([phrase.text for phrase in part], part[0].templates)
+            for group in groups
+            for part in (group[start : start + _AT_ONCE] for start in range(0, len(group), _AT_ONCE))
         ]
         return np.concatenate([part.cpu().numpy() for part in parts])
 

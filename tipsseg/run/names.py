@@ -92,7 +92,7 @@ class OutputNames:
     @property
     def hint(self) -> str:
         """Return the hint for two images that would share a file."""
-        keep = " Or keep the image suffixes in file names with argument `names`=full."
+        keep = " Or set argument `names`=full: the files of all images then keep the image suffix, as in a.jpg.png."
         full = "" if self._names == NAMES[1] else keep
         alike = "" if self.key is exact else _ALIKE
         return f"Rename one of the two images, or label them in two runs with separate output folders.{full}{alike}"

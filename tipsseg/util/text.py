@@ -25,8 +25,8 @@ from tipsseg.util.files import describe_error
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-#: The maximum length of a value in a message.
-_QUOTED = 80
+#: The maximum length of a value in a message, and of a message: longer than any path of a file.
+_QUOTED, _MESSAGE = 80, 5000
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -37,6 +37,14 @@ def printable(text: str) -> str:
     The escapes are those of JSON and TOML, so that a line of JSON or TOML keeps its value. URLs lose their secrets.
     """
     return _UNSAFE.sub(lambda match: _SHORT.get(match[0], f"\\u{ord(match[0]):04x}"), without_secrets(text))
+
+
+def message_line(text: str) -> str:
+    """Return a message as one `printable` line. One that is too long loses its middle: names come first, reasons last."""
+    if len(text) > _MESSAGE:
+        half = _MESSAGE // 2
+        text = f"{text[:half]} ... ({len(text) - 2 * half:,} more characters) ... {text[-half:]}"
+    return printable(text)
 
 
 def printable_lines(text: str) -> str:
