@@ -18,6 +18,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as foot
 import tipsseg
 
+_CONFIDENCE = "Pixels below it are ignored: 255, or 65535 with more than 254 classes"
+
 
 def download_model(model_name: str, model_path: str) -> None:
     """Write a placeholder for the model file, because tipsseg downloads and verifies the weights itself on loading."""
@@ -107,11 +109,13 @@ class Label(foo.Operator):  # type: ignore[misc]
         inputs.str("classes", label="Classes", description="For example: panda leg,tree", required=True)
         inputs.str("model", label="Model", default="l14", required=True)
         inputs.str("field", label="Field of the masks", default="tipsseg", required=True)
+        inputs.float("min_confidence", label="Minimum confidence", min=0, max=1, default=0.0, description=_CONFIDENCE)
         return foot.Property(inputs, view=foot.View(label="Label every pixel with phrases"))
 
     def execute(self, ctx: Any) -> None:
         field, dataset = ctx.params.get("field", "tipsseg"), ctx.dataset
-        model = load_model("tipsseg", "", ctx.params["classes"], model=ctx.params.get("model", "l14"))
+        options = {name: ctx.params[name] for name in ("model", "min_confidence") if ctx.params.get(name) is not None}
+        model = load_model("tipsseg", "", ctx.params["classes"], **options)
         ctx.view.apply_model(model, label_field=field)
         dataset.mask_targets = {**dataset.mask_targets, field: model.mask_targets}
         dataset.save()

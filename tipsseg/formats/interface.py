@@ -1,27 +1,28 @@
-"""The labelling interface of a Label Studio project: its labels, and results as its control tags ask for them."""
+"""The labelling interface of a Label Studio project: its labels, and its annotations as masks of them.
+
+Label Studio shows the `value` of a label to people; its results and exports name the `alias`, if the label has one. The alias is
+therefore the phrase and the name of the class: what people see can be in any language, and `correct` reads exports without the
+interface.
+"""
 
 from __future__ import annotations
 
-import base64
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree as ET
 
-import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats.corrections import ClassNames
 from tipsseg.formats.given import paint_objects
-from tipsseg.formats.label_studio import encode_brush, polygon_results, read_task, result_head
-from tipsseg.formats.png import encode_picture
+from tipsseg.formats.label_studio import Label, read_task
 from tipsseg.types import LabelClass
-
-if TYPE_CHECKING:
-    from tipsseg.regions.objects import LabelledObject
+from tipsseg.util.json import read_value, short, take
 
 #: The control tags whose results are pixels, and the results of each.
 _KINDS = {
@@ -33,29 +34,26 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Label:
-    """A label of a labelling interface.
-
-    Attributes:
-        phrase: What it is looked for by.
-        written: What results name it by: its alias, if it has one.
-        kind: The kind of its results, such as "brushlabels".
-        control: The name of its control tag.
-    """
-
-    phrase: str
-    written: str
-    kind: str
-    control: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Interface:
     """The labelling interface of a project: its labels, the key of the image in a task's data, and the name of the image tag."""
 
     labels: tuple[Label, ...]
     image: str
     tag: str
+
+    @property
+    def phrases(self) -> list[str]:
+        return [label.name for label in self.labels]
+
+    def implied_whole(self, classes: Sequence[LabelClass]) -> InputError | None:
+        """Return an error if the classes have a whole after the labels, because parts of it have labels and it has none."""
+        if len(classes) == len(self.labels):
+            return None
+        whole = classes[len(self.labels)].name
+        return InputError(
+            f"the labels have parts of {whole}, but not {whole}: its other pixels are not shown, and count as background in a fit",
+            f"Add the label {whole} to the project, and mark it.",
+        )
 
 
 def parse_interface(config: str) -> Interface:
@@ -72,21 +70,46 @@ def parse_interface(config: str) -> Interface:
                 continue
             target = control.get("toName") or ""
             for each in control.iter("Label"):
-                value = each.get("value") or ""
-                label = Label(
-                    phrase=value.strip(),
-                    written=each.get("alias") or value,
-                    kind=kind,
-                    control=control.get("name") or "",
-                )
-                if label.phrase:
-                    labels.setdefault(label.phrase, label)
+                name = each.get("alias") or each.get("value") or ""
+                if name.strip():
+                    labels.setdefault(name.strip(), Label(name=name, kind=kind, control=control.get("name") or ""))
     if not labels or not images[target].startswith("$"):
         raise UsageError(
             "the labelling interface has no labels for an image",
             f'Add <Image name="image" value="$image"/> and one of {", ".join(_KINDS)} with labels.',
         )
     return Interface(labels=tuple(labels.values()), image=images[target][1:], tag=target)
+
+
+def parse_project(project: object, created: object = None) -> str:
+    """Return the name of a project: its id and, if it is known, the time of its creation, which tells servers apart.
+
+    Label Studio writes both as "12.1700000000", or as two fields. Raise ValueError for others.
+    """
+    found = re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", str(project))
+    if found is None:
+        raise ValueError(f"no project {short(project)}")
+    if created is None:
+        return found[0]
+    return f"{found[0]}.{int(datetime.fromisoformat(str(created)).timestamp())}"
+
+
+def newest_annotations(
+    tasks: object,
+) -> tuple[list[tuple[Mapping[str, Any], Mapping[str, Any]]], list[Mapping[str, Any]]]:
+    """Return tasks with their newest annotation, without cancelled ones, and the other tasks.
+
+    Raise ValueError if `tasks` is not a list of objects with lists of objects.
+    """
+    submitted, others = list[tuple[Mapping[str, Any], Mapping[str, Any]]](), list[Mapping[str, Any]]()
+    for task in read_value(tuple[dict[str, Any], ...], tasks, "tasks"):
+        annotations = take(task, "annotations", tuple[dict[str, Any], ...] | None) or ()
+        own = [each for each in annotations if not each.get("was_cancelled")]
+        if own:
+            submitted.append((task, max(own, key=lambda each: str(each.get("updated_at")))))
+        else:
+            others.append(task)
+    return submitted, others
 
 
 def read_annotation(
@@ -108,14 +131,13 @@ def read_annotation(
     Raises:
         InputError, ImageError: A result is invalid, or all are of other tags.
     """
-    known = {(label.kind, label.control, interface.tag) for label in interface.labels}
-    results = [each for each in annotation.get("result") or () if isinstance(each, dict)]
-    own = [each for each in results if (each.get("type"), each.get("from_name"), each.get("to_name")) in known]
-    if results and not own:
-        raise InputError("its annotation has no pixels of a label")
-    classes = _written(classes, interface)
+    known = [(label.kind, label.control, interface.tag) for label in interface.labels]
     names = ClassNames(classes, add=False)
     try:
+        results = take(annotation, "result", tuple[dict[str, Any], ...] | None) or ()
+        own = [each for each in results if (each.get("type"), each.get("from_name"), each.get("to_name")) in known]
+        if results and not own:
+            raise ValueError("its annotation has no pixels of a label")
         source = read_task({**task, "annotations": [{"result": own}]}, Path("Label Studio"), 1, names)
         assert source is not None
         objects = source.read(size)
@@ -123,58 +145,3 @@ def read_annotation(
         raise InputError(str(error)) from error
     names.raise_unknown()
     return paint_objects(objects, size, classes)[0]
-
-
-def _written(classes: Sequence[LabelClass], interface: Interface) -> list[LabelClass]:
-    """Return classes under the names that results use. The labels come first; wholes that only parts imply follow."""
-    labels = {number: label.written for number, label in enumerate(interface.labels, start=1)}
-    return [replace(entry, name=labels.get(entry.id, entry.name)) for entry in classes]
-
-
-def interface_results(
-    objects: Sequence[LabelledObject], interface: Interface, classes: Sequence[LabelClass], size: tuple[int, int]
-) -> list[dict[str, object]]:
-    """Return the results of a prediction for an image of `size` (H, W), as the control tag of each label asks.
-
-    `classes` are the labels of the interface in their order, then others, which have no results.
-    """
-    results, classes = list[dict[str, object]](), _written(classes, interface)
-    for kind, control in dict.fromkeys((label.kind, label.control) for label in interface.labels):
-        ids = {
-            number
-            for number, label in enumerate(interface.labels, start=1)
-            if (label.kind, label.control) == (kind, control)
-        }
-        own = [each for each in objects if each.region.class_id in ids]
-        tags = control, interface.tag
-        if kind == "polygonlabels":
-            found = polygon_results(own, size, classes, tags)
-        else:
-            found = [
-                {
-                    **result_head(str(number), kind, tags, size, each.score),
-                    "value": {**_value(each, kind, size), kind: [classes[each.region.class_id - 1].name]},
-                }
-                for number, each in enumerate(own, start=1)
-            ]
-        results += [
-            {key: f"{control}-{value}" if key in ("id", "from_id", "to_id") else value for key, value in each.items()}
-            for each in found
-        ]
-    return results
-
-
-def _value(found: LabelledObject, kind: str, size: tuple[int, int]) -> dict[str, object]:
-    """Return the pixels of an object: its box in percent, a run-length code, or a PNG."""
-    (y, x, h, w), (height, width) = found.region.box, size
-    if kind == "rectanglelabels":
-        box = {"x": x / width, "y": y / height, "width": w / width, "height": h / height}
-        return {**{key: round(100 * share, 5) for key, share in box.items()}, "rotation": 0}
-    mask = np.zeros(size, np.bool_)
-    mask[y : y + h, x : x + w] = found.region.mask
-    if kind == "brushlabels":
-        return {"format": "rle", "rle": encode_brush(mask)}
-    opaque = np.repeat(mask[..., None].view(np.uint8) * np.uint8(255), 4, axis=2)
-    return {
-        "imageDataURL": "data:image/png;base64," + base64.b64encode(encode_picture(Image.fromarray(opaque))).decode()
-    }

@@ -5,8 +5,10 @@ Image URLs point to Label Studio's local files, relative to the parent of the im
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,6 +18,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tipsseg.address import is_url
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
@@ -31,6 +34,7 @@ from tipsseg.formats.corrections import (
     parse_floats,
     read_objects,
 )
+from tipsseg.formats.png import encode_picture
 from tipsseg.formats.source import Source
 from tipsseg.regions.shapes import (
     NoPixelsError,
@@ -78,7 +82,8 @@ class LabelStudio(Format):
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         version = f"{run.info.get('model', '')} tipsseg {run.info.get('version', '')}".strip()
-        results = polygon_results(image.objects, image.size, run.classes)
+        labels = [Label(name=each.name, kind="polygonlabels", control=_FROM) for each in run.classes]
+        results = object_results(image.objects, image.size, run.classes, labels, _TO)
         prediction = {"model_version": version, **prediction_score(image.objects), "result": results}
         data = {"image": local_files_url(image.ref), "file_name": image.ref.name}
         return (json_bytes({"data": data, "predictions": [prediction]}),)
@@ -132,49 +137,70 @@ def prediction_score(objects: Sequence[LabelledObject]) -> dict[str, float]:
     return {"score": round(sum(entry.region.area * entry.score for entry in objects) / pixels, 4)}
 
 
-def polygon_results(
-    objects: Sequence[LabelledObject], size: Size, classes: Sequence[LabelClass], tags: tuple[str, str] = (_FROM, _TO)
-) -> list[dict[str, object]]:
-    """Return the results of a prediction: one per polygon of an object, with corners in percent of the image size.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """A label of a labelling interface: its name in results, the kind of its results, and the name of its control tag."""
 
-    A relation leads from each polygon of a part to the first polygon of its whole.
+    name: str
+    kind: str
+    control: str
+
+
+def object_results(
+    objects: Sequence[LabelledObject],
+    size: Size,
+    classes: Sequence[LabelClass],
+    labels: Sequence[Label],
+    tag: str,
+) -> list[dict[str, object]]:
+    """Return the results of a prediction, then a relation from each result of a part to the first result of its whole.
 
     Args:
-        objects: The objects of an image.
+        objects: The objects of an image. A polygon is a result of its own; other kinds have one result per object.
         size: (height, width) of the image in pixels.
         classes: The classes by id.
-        tags: The names of the control tag and of the image tag in the labelling interface.
+        labels: The labels of the first classes. Objects of the others have no results.
+        tag: The name of the image tag in the labelling interface.
     """
     from tipsseg.regions.objects import find_wholes
 
-    height, width = size
-    polygons = [
-        {
-            **result_head(f"{number}-{part}", "polygonlabels", tags, size, entry.score),
-            "value": {
-                "points": [
-                    [round(100 * x / width, _DECIMALS), round(100 * y / height, _DECIMALS)] for y, x in ring.tolist()
-                ],
-                "closed": True,
-                "polygonlabels": [classes[entry.region.class_id - 1].name],
-            },
-        }
-        for number, entry in enumerate(objects, start=1)
-        for part, ring in enumerate(entry.outline.rings, start=1)
+    results, ids = list[dict[str, object]](), list[list[str]]()
+    for number, entry in enumerate(objects, start=1):
+        ids.append([])
+        for label in labels[entry.region.class_id - 1 : entry.region.class_id]:
+            for part, value in enumerate(_values(entry, label.kind, size), start=1):
+                ids[-1].append(f"{number}-{part}")
+                head = result_head(ids[-1][-1], label.kind, (label.control, tag), size, entry.score)
+                results.append({**head, "value": {**value, label.kind: [label.name]}})
+    return results + [
+        {"type": "relation", "from_id": part, "to_id": ids[whole][0], "direction": "right", "labels": ["part of"]}
+        for own, whole in zip(ids, find_wholes(objects, classes), strict=True)
+        if whole is not None and ids[whole]
+        for part in own
     ]
-    wholes = find_wholes(objects, classes)
-    return polygons + [
-        {
-            "type": "relation",
-            "from_id": f"{number}-{part}",
-            "to_id": f"{whole + 1}-1",
-            "direction": "right",
-            "labels": ["part of"],
-        }
-        for number, (entry, whole) in enumerate(zip(objects, wholes, strict=True), start=1)
-        if whole is not None
-        for part in range(1, len(entry.outline.rings) + 1)
-    ]
+
+
+def _values(found: LabelledObject, kind: str, size: Size) -> Iterator[dict[str, object]]:
+    """Yield the pixels of an object: its polygons and its box in percent of the image size, a run-length code, or a PNG."""
+    (y, x, h, w), (height, width) = found.region.box, size
+    if kind == "polygonlabels":
+        for ring in found.outline.rings:
+            corners = [
+                [round(100 * x / width, _DECIMALS), round(100 * y / height, _DECIMALS)] for y, x in ring.tolist()
+            ]
+            yield {"points": corners, "closed": True}
+        return
+    if kind == "rectanglelabels":
+        box = {"x": x / width, "y": y / height, "width": w / width, "height": h / height}
+        yield {**{key: round(100 * share, _DECIMALS) for key, share in box.items()}, "rotation": 0}
+        return
+    mask = np.zeros(size, np.bool_)
+    mask[y : y + h, x : x + w] = found.region.mask
+    if kind == "brushlabels":
+        yield {"format": "rle", "rle": encode_brush(mask)}
+        return
+    opaque = np.repeat(mask[..., None].view(np.uint8) * np.uint8(255), 4, axis=2)
+    yield {"imageDataURL": _DATA_URL + base64.b64encode(encode_picture(Image.fromarray(opaque))).decode()}
 
 
 def result_head(result_id: str, kind: str, tags: tuple[str, str], size: Size, score: float) -> dict[str, object]:

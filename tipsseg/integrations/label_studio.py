@@ -10,17 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, quote, urlsplit
 from urllib.request import Request, urlopen
@@ -31,9 +29,9 @@ from tipsseg._version import __version__
 from tipsseg.address import as_address, is_url
 from tipsseg.commands.engine import load_for
 from tipsseg.commands.masked import MOST_UNLABELLED, draw
-from tipsseg.errors import InputError, TipssegError, UsageError
-from tipsseg.formats.interface import Interface, interface_results, parse_interface, read_annotation
-from tipsseg.formats.label_studio import prediction_score
+from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
+from tipsseg.formats.interface import Interface, newest_annotations, parse_interface, parse_project, read_annotation
+from tipsseg.formats.label_studio import object_results, prediction_score
 from tipsseg.images.remote import check_address
 from tipsseg.label_map import find_objects
 from tipsseg.labelling.features import Features, encode_prepared, find_features
@@ -46,13 +44,10 @@ from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder, is_inside
-from tipsseg.util.json import json_bytes, parse, take
-from tipsseg.util.text import pluralize
+from tipsseg.util.json import json_bytes, parse, short, take
+from tipsseg.util.text import pluralize, printable, shorten
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background
-
-if TYPE_CHECKING:
-    pass
 
 #: Annotated images that a fit takes, drawn at random from more: their features are in memory.
 _MOST = 256
@@ -60,8 +55,14 @@ _MOST = 256
 #: Labellers that are kept, one for each list of labels.
 _KEPT = 8
 
-#: The most bytes of a request, and the seconds to wait for Label Studio.
-_REQUEST_LIMIT, _TIMEOUT = 256 << 20, 60
+#: The most bytes of a request.
+_REQUEST_LIMIT = 256 << 20
+
+#: Seconds to wait for Label Studio; while it connects, which it gives up after three.
+_TIMEOUT, _TIMEOUT_CONNECTING = 60, 1
+
+#: The most characters of the reason for an error in the first line of an answer.
+_REASON = 500
 
 #: Characters that an address keeps; others, such as spaces, are escaped.
 _URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
@@ -78,13 +79,17 @@ class LabelStudio:
     def __init__(self, url: str, token: str) -> None:
         self.url, self.token = url.rstrip("/"), token.strip()
 
-    def get(self, path: str) -> bytes:
-        """Return the answer to a GET request. Raise InputError if there is none."""
+    def check(self) -> None:
+        """Raise InputError unless the server accepts the token."""
+        self.get("/api/current-user/whoami", _TIMEOUT_CONNECTING)
+
+    def get(self, path: str, timeout: float = _TIMEOUT) -> bytes:
+        """Return the answer to a GET request. Raise InputError if there is none within `timeout` seconds."""
         try:
             request = Request(self.url + quote(path, safe=_URL_CHARACTERS))
             # Not for a bucket that it redirects to.
-            request.add_unredirected_header("Authorization", self._authorization())
-            with urlopen(request, timeout=_TIMEOUT) as answer:
+            request.add_unredirected_header("Authorization", self._authorization(timeout))
+            with urlopen(request, timeout=timeout) as answer:
                 data: bytes = answer.read()
                 return data
         except (OSError, ValueError, KeyError, HTTPException) as error:
@@ -96,14 +101,14 @@ class LabelStudio:
                     "Set LOCAL_FILES_SERVING_ENABLED=true for Label Studio, and add its folder to the project as a storage for "
                     "local files; or set argument `images`."
                 )
-            raise InputError(f"Label Studio at {self.url} does not give {path}: {error}", hint) from error
+            raise InputError(f"Label Studio at {self.url} does not give {shorten(path)}: {error}", hint) from error
 
-    def _authorization(self) -> str:
+    def _authorization(self, timeout: float) -> str:
         if self.token.count(".") != 2:
             return f"Token {self.token}"
         body = json.dumps({"refresh": self.token}).encode()  # a personal token is exchanged for a short one
         request = Request(f"{self.url}/api/token/refresh", body, {"Content-Type": "application/json"})
-        with urlopen(request, timeout=_TIMEOUT) as answer:
+        with urlopen(request, timeout=timeout) as answer:
             return f"Bearer {json.load(answer)['access']}"
 
     def tasks(self, project: str) -> Any:
@@ -173,7 +178,7 @@ class Backend:
         self._server = LabelStudio(url, os.environ.get("LABEL_STUDIO_API_KEY", "")) if url else None
         if self._server is not None:
             try:
-                self._server.get("/api/current-user/whoami")
+                self._server.check()
                 self.note(f"Label Studio at {self._server.url} accepts the token.")
             except InputError as error:
                 self.note("Label Studio cannot be asked yet", error)
@@ -189,14 +194,26 @@ class Backend:
         with self._printing:
             self._print(text)
 
-    def connect(self, project: str, url: str, token: str) -> None:
-        """Read the images and annotations of a project from this server, unless the environment names another one."""
-        self._servers[project] = LabelStudio(url, token)
+    def connect(self, project: str, interface: Interface, url: str = "", token: str = "") -> str:
+        """Read the images and annotations of a project from a server, unless the environment names another one.
+
+        Return the version of the model. Raise InputError if the server does not accept the token.
+        """
+        if url and token:
+            self._servers[project] = LabelStudio(url, token)
+        if server := self._server_of(project):
+            server.check()
+        if error := interface.implied_whole(self._vocabulary(interface).classes):
+            self.note(f"Project {project}", error)
+        return self.version(project, interface)
 
     def _server_of(self, project: str) -> LabelStudio | None:
         return self._server or self._servers.get(project)
 
     # ---- labels ----
+
+    def _vocabulary(self, interface: Interface, source: str = "") -> Vocabulary:
+        return make_vocabulary(interface.phrases, self._background, source=source)
 
     def version(self, project: str, interface: Interface) -> str:
         """Return the version of the model for a project. It changes with the labels, the options and the fit."""
@@ -204,10 +221,10 @@ class Backend:
 
     def _question(self, project: str, interface: Interface) -> tuple[Vocabulary | FittedVocabulary, str]:
         """Return the classes of a project, which is its fit if it has one for them, and the version of the model."""
-        vocabulary = make_vocabulary([label.phrase for label in interface.labels], self._background)
+        vocabulary = self._vocabulary(interface)
         fitted = self._fit_of(project, vocabulary)
         asked = [
-            [label.phrase for label in interface.labels],
+            interface.phrases,
             self._options.record(),
             [str(self._files.min_area), self._files.simplify],
             self._background,
@@ -250,14 +267,14 @@ class Backend:
             try:
                 image = self._load(project, interface, task)
             except TipssegError as error:
-                self.note(f"Task {task.get('id')}", error)
+                self.note(f"Task {short(task.get('id'))}", error)
                 predictions.append([])
                 continue
             with self._lock:
                 labeller, scales = self._labeller(classes, version), self._encode(image)
                 label_map = labeller.assign(labeller.score(scales), image.picture.prepared.scales[-1].resized)
             objects = find_objects(label_map, self._files)
-            results = interface_results(objects, interface, label_map.classes, label_map.shape)
+            results = object_results(objects, label_map.shape, label_map.classes, interface.labels, interface.tag)
             predictions.append({"result": results, **prediction_score(objects), "model_version": version})
         return predictions
 
@@ -280,8 +297,8 @@ class Backend:
         try:
             with self._file(self._server_of(project), image) as path:
                 return self._source.load(ImageRef(path, PurePosixPath(path.name)))
-        except ValueError as error:
-            raise InputError(f"its image {image} is not an address: {error}") from error
+        except (OSError, ValueError) as error:
+            raise InputError(f"its image {short(image)} is not an address: {shorten(str(error))}") from error
 
     @contextmanager
     def _file(self, server: LabelStudio | None, image: str) -> Iterator[Path]:
@@ -292,7 +309,7 @@ class Backend:
         local = (parse_qs(parts.query).get("d") or [""])[0] if parts.path.startswith("/data/local-files") else ""
         if local and self._images is not None:
             if not is_inside(local):
-                raise InputError(f"{local} is outside of the folder of local files")
+                raise InputError(f"{shorten(local)} is outside of the folder of local files")
             yield self._images / local
         elif parts.scheme and is_url(address := as_address(image)):
             check_address(address)
@@ -305,7 +322,7 @@ class Backend:
                 file.flush()
                 yield Path(file.name)
         else:
-            raise InputError(f"its image {image} is neither a URL nor a file of Label Studio")
+            raise InputError(f"its image {short(image)} is neither a URL nor a file of Label Studio")
 
     # ---- learning ----
 
@@ -324,26 +341,16 @@ class Backend:
         server = self._server_of(project)
         if tasks is None and server is None:
             raise InputError("Label Studio's address is unknown", "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY.")
+        vocabulary = self._vocabulary(interface, f"Label Studio project {project}")
+        if error := interface.implied_whole(vocabulary.classes):
+            raise error
+        self._check_target(project, vocabulary)
         try:
-            found = server.tasks(project) if tasks is None and server is not None else tasks
-            if not isinstance(found, list) or not all(isinstance(task, dict) for task in found):
-                raise ValueError("not a list of tasks")
+            submitted, others = newest_annotations(
+                server.tasks(project) if tasks is None and server is not None else tasks
+            )
         except ValueError as error:
             raise InputError(f"the tasks of the project cannot be read: {error}") from error
-        submitted, others = list[tuple[Mapping[str, Any], Mapping[str, Any]]](), list[Mapping[str, Any]]()
-        for task in found:
-            own = [each for each in task.get("annotations") or () if not each.get("was_cancelled")]
-            if own:
-                submitted.append((task, max(own, key=lambda each: str(each.get("updated_at")))))
-            else:
-                others.append(task)
-        vocabulary = make_vocabulary([label.phrase for label in interface.labels], self._background)
-        if implied := vocabulary.classes[len(interface.labels) :]:
-            whole = implied[0].name
-            raise InputError(
-                f"the labels have parts of {whole}, but not {whole}: its other pixels would count as background",
-                f"Add the label {whole} to the project, and mark it.",
-            )
         features, masks = list[Features](), list[NDArray[Any]]()
         for task, annotation in draw(submitted, _MOST):
             try:
@@ -351,7 +358,7 @@ class Backend:
                 masks.append(read_annotation(task, annotation, interface, vocabulary.classes, image.size))
                 features.append(image)
             except TipssegError as error:
-                self.note(f"Task {task.get('id')} is left out of the fit", error)
+                self.note(f"Task {short(task.get('id'))} is left out of the fit", error)
         if len(features) < 2:
             raise InputError(
                 f"{pluralize(len(features), 'task')} with labels, but a fit needs two", "Submit more tasks."
@@ -361,14 +368,25 @@ class Backend:
             try:
                 unlabelled.append(self._features(project, interface, task))
             except TipssegError as error:
-                self.note(f"Task {task.get('id')}", error)
+                self.note(f"Task {short(task.get('id'))}", error)
         options = LabelOptions(mode=self._options.mode, short_side=self._options.short_side)
         fitted = fit(self._model, features, masks, vocabulary, options, unlabelled=unlabelled)
-        path = self._fit_path(project)
+        path = self._check_target(project, vocabulary)
         fitted.save(path)
         self.note(
             f"Project {project}: fitted to {pluralize(len(features), 'task')}, in {path}. Retrieve predictions again."
         )
+
+    def _check_target(self, project: str, vocabulary: Vocabulary) -> Path:
+        """Return the path of a project's fit. Raise OutputError if there is a file that did not come from its training."""
+        path = self._fit_path(project)
+        if os.path.lexists(path):
+            with suppress(TipssegError):
+                if FittedVocabulary.load(path).vocabulary.source == vocabulary.source:
+                    return path
+            reason = f"no training of project {project} wrote this file, so it is not replaced"
+            raise OutputError(path, reason, "Move it, or serve with another folder for fits.")
+        return path
 
     def _features(self, project: str, interface: Interface, task: Mapping[str, Any]) -> Features:
         image = self._load(project, interface, task)
@@ -423,45 +441,50 @@ class _Handler(BaseHTTPRequestHandler):
             size = int(self.headers.get("Content-Length") or 0)
             if not 0 <= size <= _REQUEST_LIMIT:
                 raise ValueError(f"a request of {size} bytes")
-            request = parse(self.rfile.read(size))
+            data = self.rfile.read(size)
+            # A web page can send other types to any address, and its browser names the page.
+            if self.headers.get_content_type() != "application/json" or "Origin" in self.headers:
+                raise ValueError("only programs may ask, with JSON of the type application/json")
+            request = parse(data)
             if not isinstance(request, dict):
                 raise ValueError("the request is not an object")
             self._answer(*((200, calls[path](request)) if path in calls else (404, {})))
         except (ValueError, TipssegError) as error:
             known = error if isinstance(error, TipssegError) else InputError(str(error))
-            self.backend.note(path, known)
-            self._answer(400, {"error": f"{known.message} {known.hint}".strip()})
+            self.backend.note(shorten(path), known)
+            self._answer(400, {"error": ". ".join(filter(None, (known.message, known.hint)))})
 
     def _setup(self, request: dict[str, Any]) -> dict[str, object]:
-        project, interface = _project(request.get("project")), parse_interface(take(request, "schema", str))
-        if request.get("hostname") and request.get("access_token"):
-            self.backend.connect(project, str(request["hostname"]), str(request["access_token"]))
-        return {"model_version": self.backend.version(project, interface)}
+        project, interface = parse_project(request.get("project")), parse_interface(take(request, "schema", str))
+        server = [str(request.get(key) or "") for key in ("hostname", "access_token")]
+        return {"model_version": self.backend.connect(project, interface, *server)}
 
     def _predict(self, request: dict[str, Any]) -> dict[str, object]:
-        tasks = [task for task in take(request, "tasks", list) if isinstance(task, dict)]
+        tasks = take(request, "tasks", tuple[dict[str, Any], ...])
         interface = parse_interface(take(request, "label_config", str))
-        project = _project(request.get("project"))
+        project = parse_project(request.get("project"))
         results = self.backend.predict(project, interface, tasks)
         self.backend.note(f"Project {project}: predicted {sum(map(bool, results))} of {pluralize(len(tasks), 'task')}.")
         return {"results": results}
 
     def _train(self, request: dict[str, Any]) -> dict[str, object]:
         interface = parse_interface(take(request, "label_config", str))
-        self.backend.start_training(_project(request.get("project")), interface, request.get("annotations"))
+        self.backend.start_training(parse_project(request.get("project")), interface, request.get("annotations"))
         return {}
 
     def _webhook(self, request: dict[str, Any]) -> dict[str, object]:
         if request.get("action") == "START_TRAINING":
             project = take(request, "project", dict)
             interface = parse_interface(take(project, "label_config", str))
-            self.backend.start_training(_project(project.get("id"), project.get("created_at")), interface)
+            self.backend.start_training(parse_project(project.get("id"), project.get("created_at")), interface)
         return {}
 
-    def _answer(self, status: int, value: object) -> None:
+    def _answer(self, status: int, value: Mapping[str, object]) -> None:
         data = json.dumps(value).encode()
+        # Label Studio shows people the reason in the first line, not the body.
+        reason = printable(str(value.get("error", "")))[:_REASON].encode("ascii", "replace").decode()
         with suppress(ConnectionError):  # Label Studio stops waiting after some time
-            self.send_response(status)
+            self.send_response(status, reason or None)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
@@ -469,16 +492,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
         """Print nothing: the backend notes what fails."""
-
-
-def _project(project: object, created: object = None) -> str:
-    """Return the name of a project: its id and, if it is known, the time of its creation, which tells servers apart.
-
-    Label Studio writes both as "12.1700000000", or as two fields. Raise ValueError for others.
-    """
-    found = re.fullmatch(r"[0-9]{1,18}(\.[0-9]{1,18})?", str(project))
-    if found is None:
-        raise ValueError(f"no project {project!r}")
-    if created is None:
-        return found[0]
-    return f"{found[0]}.{int(datetime.fromisoformat(str(created)).timestamp())}"
