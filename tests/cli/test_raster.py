@@ -393,9 +393,12 @@ def test_a_mask_changed_by_hand_is_a_label(command: Command, tmp_path: Path) -> 
         assert (read(out / f"masks/{mask}.tif") == labels).all()
         checked = command("check", out)
         assert (checked.code, "nothing wrong" in checked.err) == (0, True), checked.err
-    entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
-    assert [entry["corrected"]["undone"] for entry in entries] == [False, False]
-    assert [each["pixels"] for each in entries[1]["classes"]] == [number for number in counts.values() if number]
+        entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+        (entry,) = (entry for entry in entries if entry["image"] == f"{mask}.tif")
+        assert entry["corrected"]["undone"] is False
+        assert {each["id"]: each["pixels"] for each in entry["classes"]} == {
+            number: count for number, count in counts.items() if count
+        }
     assert "Left out 2 corrected images" in command("rank", out).err
 
 
@@ -436,6 +439,16 @@ def test_a_mask_that_is_no_label_is_named(
     assert command(*again).code == 0
     assert polygons.read_bytes() == before
     assert "nothing wrong" in command("check", out).err
+
+
+def test_a_rebuilt_record_knows_the_coordinates(command: Command, tmp_path: Path) -> None:
+    path, out = write_raster(tmp_path / "scene.tif", drawn(100, 120)), tmp_path / "out"
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 0
+    (out / ".tipsseg/state.db").unlink()
+    command("check", out, "--restore")
+    edit(out / "masks/scene.tif", crs=None)
+    ran = command("label", path, "-o", out, *OPTIONS)
+    assert (ran.code, "coordinates" in ran.err) == (1, True), ran.err
 
 
 def test_coordinates_that_a_tool_rounded_are_the_same(command: Command, tmp_path: Path) -> None:
@@ -502,7 +515,7 @@ def test_an_image_with_coordinates_keeps_them_by_default(command: Command, tmp_p
     ids=str,
 )
 def test_coordinates_are_seen_whatever_the_bands(
-    command: Command, tmp_path: Path, bands: int, scale: int, profile: dict[str, str]
+    command: Command, tmp_path: Path, bands: int, scale: int, profile: dict[str, Any]
 ) -> None:
     pixels = drawn(100, 120)
     many = np.concatenate([pixels] * 4, 2)[..., :bands].astype(profile["dtype"]) * scale
