@@ -23,6 +23,7 @@ import tipsseg
 from tipsseg.commands.rasters import BlockFiles, BlockLabeller
 from tipsseg.formats import raster as blocks
 from tipsseg.formats.raster import GeoTiff, RasterBlock
+from tipsseg.images import decoders
 from tipsseg.images.raster import Raster, has_coordinates
 from tipsseg.labelling.view import window_starts
 
@@ -567,11 +568,17 @@ def test_white_may_be_zero(command: Command, tmp_path: Path) -> None:
         assert (read(out / "raster2/masks" / path.name) != whole(stretched).labels).mean() < 0.002
 
 
-def test_signed_bytes_are_not_read_as_unsigned(command: Command, tmp_path: Path) -> None:
-    grey = drawn(100, 120)[..., :1]
-    path = write_raster(tmp_path / "scene.tif", (grey.astype(np.int16) - 128).astype(np.int8))
-    plain = command("label", path, "-o", tmp_path / "plain", *OPTIONS, "-f", "png")
-    assert (plain.code, "signed" in plain.err) == (1, True), plain.err
+@pytest.mark.parametrize("apart", [False, True])
+def test_signed_bytes_are_not_read_as_unsigned(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, apart: bool
+) -> None:
+    """Another process, which decodes large pictures, does not tell how values are stored."""
+    if apart:
+        monkeypatch.setattr(decoders, "_FEW", 0)
+    values = (drawn(100, 120)[..., :1].astype(np.int16) - 128).astype(np.int8)
+    path = write_raster(tmp_path / "scene.tif", values, compress="deflate")
+    ran = command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "png")
+    assert (ran.code, "signed" in ran.err) == (1, True), ran.err
 
 
 def test_coordinates_of_a_picture_that_its_metadata_turn_are_left_out(command: Command, tmp_path: Path) -> None:
