@@ -458,6 +458,9 @@ def test_coordinates_that_a_tool_rounded_are_the_same(command: Command, tmp_path
     edit(out / "masks/scene.tif", transform=rasterio.Affine(0.50000001, 0, 500_000.0001, 0, -0.5, 5_000_000))
     ran = command("label", path, "-o", out, *OPTIONS)
     assert ran.code == 0, ran.err
+    edit(out / "masks/scene.tif", crs=None)
+    ran = command("label", path, "-o", out, *OPTIONS)
+    assert (ran.code, "coordinates" in ran.err) == (1, True), "a corrected mask has coordinates too"
 
 
 def properties(path: Path) -> list[dict[str, Any]]:
