@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import rasterio.control
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, TiffImagePlugin, TiffTags
 from rasters import drawn, write_raster
 from running import Command
 
@@ -23,7 +23,8 @@ import tipsseg
 from tipsseg.commands.rasters import BlockFiles, BlockLabeller
 from tipsseg.formats import raster as blocks
 from tipsseg.formats.raster import GeoTiff, RasterBlock
-from tipsseg.images.raster import Raster
+from tipsseg.images import decoders
+from tipsseg.images.raster import Raster, has_coordinates
 from tipsseg.labelling.view import window_starts
 
 CLASSES = ("car", "tree", "road")
@@ -305,6 +306,7 @@ def unfit(folder: Path) -> dict[str, tuple[list[str], str]]:
     pixels = drawn(64, 64)
     write_raster(folder / "bands.tif", pixels[..., :2])
     write_raster(folder / "floats.tif", pixels.astype(np.float32))
+    write_raster(folder / "complex.tif", pixels.astype(np.complex64))
     write_raster(folder / "nowhere.tif", pixels, crs=None)
     write_raster(folder / "degrees.tif", pixels, crs="EPSG:4326")
     write_raster(folder / "tiny.tif", pixels[:5, :5])
@@ -319,6 +321,7 @@ def unfit(folder: Path) -> dict[str, tuple[list[str], str]]:
     return {
         "bands.tif": (["--bands", "3,2,1"], "no band 3: it has 2"),
         "floats.tif": ([], "float32 have no 8-bit equivalent"),
+        "complex.tif": (["--stretch", "2,98"], "complex64 have no 8-bit equivalent"),
         "nowhere.tif": (["--ground-resolution", "1"], "it has no coordinate system"),
         "degrees.tif": (["--ground-resolution", "1"], "its coordinate system is not projected"),
         "nan.tif": ([], "its coordinates are not finite"),
@@ -339,11 +342,125 @@ def test_unfit_rasters_are_refused(command: Command, tmp_path: Path) -> None:
 def test_other_commands_refuse_rasters(command: Command, tmp_path: Path) -> None:
     path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
     assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 0
-    for arguments in (["convert", out, "-f", "png"], ["report", out], ["convert", out, "-f", "geojson,coco"]):
+    edit(out / "masks/scene.tif")
+    (tmp_path / "truth").mkdir()
+    Image.new("L", (64, 64)).save(tmp_path / "truth/scene.png")
+    for arguments in (
+        ["convert", out, "-f", "png"],
+        ["convert", out, "-f", "geojson,coco"],
+        ["report", out],
+        ["correct", out, "--from", out / "masks"],
+        ["eval", "--pred", out, "--gt", tmp_path / "truth"],
+        ["fit", out, "-o", tmp_path / "its.fit"],
+    ):
         ran = command(*arguments)
-        assert (ran.code != 0, "raster" in ran.err) == (True, True), ran.err
+        assert (ran.code != 0, "raster" in ran.err) == (True, True), (arguments, ran.err)
     mixed = command("label", path, "-o", out, *OPTIONS, "-f", "png")
-    assert (mixed.code, "other settings: raster" in mixed.err) == (1, True), mixed.err
+    assert (mixed.code, "other settings: raster yes -> no" in mixed.err) == (1, True), mixed.err
+    assert command("label", path, "-o", tmp_path / "plain", *OPTIONS, "-f", "png").code == 0
+    mixed = command("label", path, "-o", tmp_path / "plain", *OPTIONS, "-f", "geotiff")
+    assert (mixed.code, "other settings: raster no -> yes" in mixed.err) == (1, True), mixed.err
+
+
+def edit(path: Path, label: int = 2, **profile: Any) -> NDArray[Any]:
+    """Save a mask as a GIS does, with a label in its last columns. Return it."""
+    with rasterio.open(path) as mask:
+        before, labels = mask.profile, mask.read(1)
+    labels[:, -40:] = label
+    after = {**before, "driver": "GTiff", **profile}
+    labels = labels[: after["height"]].astype(after["dtype"])
+    with rasterio.open(path, "w", **after) as mask:
+        for band in range(after["count"]):
+            mask.write(labels, band + 1)
+    return labels
+
+
+def test_a_mask_changed_by_hand_is_a_label(command: Command, tmp_path: Path) -> None:
+    write_raster(tmp_path / "in/a.tif", drawn(300, 700))
+    write_raster(tmp_path / "in/b.tif", drawn(100, 120))
+    out = tmp_path / "out"
+    again = ["label", tmp_path / "in", "-o", out, *OPTIONS, "-f", "geotiff,geojson,gpkg"]
+    assert command(*again).code == 0
+    for mask, arguments in (("a", ["convert", out, "-f", "geojson"]), ("b", again)):
+        labels = edit(out / f"masks/{mask}.tif")
+        (out / f"polygons/{mask}.geojson").unlink()
+        ran = command(*arguments)
+        assert ran.code == 0, ran.err
+        counts = {number: int((labels == number).sum()) for number in (1, 2, 3)}
+        of_gpkg = pyogrio.raw.read(out / f"polygons/{mask}.gpkg")[3]
+        found = [(each["class_id"], each["pixels"]) for each in properties(out / f"polygons/{mask}.geojson")]
+        for objects in (found, list(zip(of_gpkg[1], of_gpkg[4], strict=True))):
+            assert {number: sum(area for own, area in objects if own == number) for number in counts} == counts
+        assert (read(out / f"masks/{mask}.tif") == labels).all()
+        checked = command("check", out)
+        assert (checked.code, "nothing wrong" in checked.err) == (0, True), checked.err
+        entries = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
+        (entry,) = (entry for entry in entries if entry["image"] == f"{mask}.tif")
+        assert entry["corrected"]["undone"] is False
+        assert {each["id"]: each["pixels"] for each in entry["classes"]} == {
+            number: count for number, count in counts.items() if count
+        }
+    assert "Left out 2 corrected images" in command("rank", out).err
+
+
+@pytest.mark.parametrize(
+    ("profile", "fault"),
+    [
+        ({"label": 9}, "unknown ids: 9"),
+        ({"count": 3}, "3 bands"),
+        ({"dtype": "uint16"}, "1 band of uint16"),
+        ({"height": 299}, "299 x 700"),
+        ({"crs": None}, "coordinates"),
+        ({"transform": rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_000_000.01)}, "coordinates"),
+        ({}, "cannot be read"),
+    ],
+    ids=str,
+)
+def test_a_mask_that_is_no_label_is_named(
+    command: Command, tmp_path: Path, profile: dict[str, Any], fault: str
+) -> None:
+    path, out = write_raster(tmp_path / "scene.tif", drawn(300, 700)), tmp_path / "out"
+    again = ["label", path, "-o", out, *OPTIONS, "-f", "geotiff,geojson"]
+    assert command(*again).code == 0
+    mask, polygons = out / "masks/scene.tif", out / "polygons/scene.geojson"
+    before = polygons.read_bytes()
+    edit(mask, **profile)
+    if not profile:
+        mask.write_bytes(mask.read_bytes()[:100])
+    kept = mask.read_bytes()
+    polygons.unlink()
+    for arguments in (["convert", out, "-f", "geojson"], again):
+        ran = command(*arguments)
+        assert (ran.code, str(polygons) in ran.out, fault in ran.err, "--undo" in ran.err) == (1, False, True, True), (
+            ran.err
+        )
+    assert fault in command("check", out).out
+    assert mask.read_bytes() == kept
+    assert command("correct", out, "--undo", "scene.tif").code == 0
+    assert command(*again).code == 0
+    assert polygons.read_bytes() == before
+    assert "nothing wrong" in command("check", out).err
+
+
+def test_a_rebuilt_record_knows_the_coordinates(command: Command, tmp_path: Path) -> None:
+    path, out = write_raster(tmp_path / "scene.tif", drawn(100, 120)), tmp_path / "out"
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 0
+    (out / ".tipsseg/state.db").unlink()
+    command("check", out, "--restore")
+    edit(out / "masks/scene.tif", crs=None)
+    ran = command("label", path, "-o", out, *OPTIONS)
+    assert (ran.code, "coordinates" in ran.err) == (1, True), ran.err
+
+
+def test_coordinates_that_a_tool_rounded_are_the_same(command: Command, tmp_path: Path) -> None:
+    path, out = write_raster(tmp_path / "scene.tif", drawn(100, 120)), tmp_path / "out"
+    assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 0
+    edit(out / "masks/scene.tif", transform=rasterio.Affine(0.50000001, 0, 500_000.0001, 0, -0.5, 5_000_000))
+    ran = command("label", path, "-o", out, *OPTIONS)
+    assert ran.code == 0, ran.err
+    edit(out / "masks/scene.tif", crs=None)
+    ran = command("label", path, "-o", out, *OPTIONS)
+    assert (ran.code, "coordinates" in ran.err) == (1, True), "a corrected mask has coordinates too"
 
 
 def properties(path: Path) -> list[dict[str, Any]]:
@@ -389,6 +506,100 @@ def test_an_image_with_coordinates_keeps_them_by_default(command: Command, tmp_p
     Image.fromarray(drawn(300, 400)).save(tmp_path / "in/plain.jpg")
     mixed = command("label", tmp_path / "in", "-o", tmp_path / "mixed", *loud)
     assert (mixed.code, "png, coco, overlay do not store" in mixed.err) == (0, True), mixed.err
+
+
+@pytest.mark.parametrize(
+    ("bands", "scale", "profile"),
+    [
+        (3, 257, {"dtype": "uint16"}),
+        (4, 257, {"dtype": "uint16", "BIGTIFF": "YES", "ENDIANNESS": "BIG"}),
+        (12, 1, {"dtype": "uint8", "ENDIANNESS": "BIG"}),
+        (2, 1, {"dtype": "uint8", "BIGTIFF": "YES"}),
+    ],
+    ids=str,
+)
+def test_coordinates_are_seen_whatever_the_bands(
+    command: Command, tmp_path: Path, bands: int, scale: int, profile: dict[str, Any]
+) -> None:
+    pixels = drawn(100, 120)
+    many = np.concatenate([pixels] * 4, 2)[..., :bands].astype(profile["dtype"]) * scale
+    path = write_raster(tmp_path / "scene.tif", many, **profile)
+    ran = command("label", path, "-o", tmp_path / "out", *OPTIONS[:-1])
+    assert (ran.code, "scene.tif has coordinates" in ran.err) == (0, True), ran.err
+    seen = pixels if bands > 2 else pixels[..., :1].repeat(3, 2)
+    assert (read(tmp_path / "out/masks/scene.tif") == whole(seen).labels).all()
+
+
+def test_a_raster_of_floats_is_asked_for_a_stretch(command: Command, tmp_path: Path) -> None:
+    path = write_raster(tmp_path / "scene.tif", drawn(100, 120).astype(np.float32))
+    ran = command("label", path, "-o", tmp_path / "out", *OPTIONS)
+    assert (ran.code, "--stretch" in ran.err, "damaged" in ran.err) == (1, True, False), ran.err
+    assert command("label", path, "-o", tmp_path / "stretched", *OPTIONS, "--stretch", "2,98").code == 0
+    assert (tmp_path / "stretched/masks/scene.tif").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"II*\0",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"MM\0+\0\x08\0\0" + b"\xff" * 8,
+        b"II+\0\x08\0\0\0\x10" + b"\0" * 7 + b"\xff" * 9,
+    ],
+)
+def test_cut_headers_have_no_coordinates(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tif").write_bytes(content)
+    assert not has_coordinates(tmp_path / "a.tif")
+
+
+def test_white_may_be_zero(command: Command, tmp_path: Path) -> None:
+    """Pillow inverts 8 bits alone, so deeper pictures are refused where it reads them."""
+    grey = drawn(100, 120)[..., :1]
+    for dtype, highest in ((np.uint8, 255), (np.uint16, 65535)):
+        values = grey.astype(dtype) * (highest // 255)
+        path = write_raster(tmp_path / f"{highest}.tif", highest - values, photometric="miniswhite")
+        out = tmp_path / "out" / str(highest)
+        for more in ([], ["--stretch", "0,100"]):
+            arguments = [path, "-o", out / f"raster{len(more)}", *OPTIONS, "-f", "geotiff", *more]
+            assert command("label", *arguments).code == 0
+        plain = command("label", path, "-o", out / "plain", *OPTIONS, "-f", "png")
+        assert (plain.code, "0 is white" in plain.err) == ((0, False) if highest == 255 else (1, True)), plain.err
+        assert (read(out / "raster0/masks" / path.name) == whole(grey.repeat(3, 2)).labels).all()
+        low, high = int(grey.min()), int(grey.max())
+        stretched = np.rint((grey.astype(float) - low) * 255 / (high - low)).astype(np.uint8).repeat(3, 2)
+        assert (read(out / "raster2/masks" / path.name) != whole(stretched).labels).mean() < 0.002
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_signed_bytes_are_not_read_as_unsigned(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, apart: bool
+) -> None:
+    """Another process, which decodes large pictures, does not tell how values are stored."""
+    if apart:
+        monkeypatch.setattr(decoders, "_FEW", 0)
+    values = (drawn(100, 120)[..., :1].astype(np.int16) - 128).astype(np.int8)
+    path = write_raster(tmp_path / "scene.tif", values, compress="deflate")
+    ran = command("label", path, "-o", tmp_path / "out", *OPTIONS, "-f", "png")
+    assert (ran.code, "signed" in ran.err) == (1, True), ran.err
+
+
+def test_coordinates_of_a_picture_that_its_metadata_turn_are_left_out(command: Command, tmp_path: Path) -> None:
+    tags = {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 500_000.0, 5_000_000.0, 0.0)}
+    kinds = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, values in tags.items():
+        kinds.tagtype[tag] = TiffTags.DOUBLE
+        kinds[tag] = values
+    kinds[274] = 6
+    Image.fromarray(drawn(128, 128)).save(tmp_path / "scene.tif", tiffinfo=kinds)
+    with rasterio.open(tmp_path / "scene.tif") as raster:
+        assert raster.transform.c == 500_000
+    out = tmp_path / "out"
+    assert command("label", tmp_path / "scene.tif", "-o", out, *OPTIONS, "-f", "png").code == 0
+    ran = command("convert", out, "-f", "geotiff")
+    assert (ran.code, "scene.tif has no coordinates" in ran.err) == (0, True), ran.err
+    with rasterio.open(out / "masks/scene.tif") as mask:
+        assert mask.transform.is_identity
 
 
 def test_labels_of_whole_images_become_masks_and_polygons_with_coordinates(command: Command, tmp_path: Path) -> None:

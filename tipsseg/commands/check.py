@@ -169,10 +169,7 @@ def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Rep
     """Check one image. Thread-safe."""
     report = _Report()
     try:
-        if image.run.info.spec.is_raster:
-            _ = image.mask
-        else:
-            image.current()
+        image.current()
         if image.corrected:
             report.edited.append(image.mask)
         _check_files(image, deriver, report)

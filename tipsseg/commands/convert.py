@@ -162,7 +162,8 @@ def _settle(
         for entry, rows in folder.state.images():
             if names is None or entry.image in names:
                 own = (row for row in rows.values() if row.is_file and format_name(row.name) in formats)
-                progress.results(sorted({folder.files.path(row.place) for row in own} - folder.refused.keys()))
+                paths = {path for row in own if (path := folder.files.path(row.place)).exists()}
+                progress.results(sorted(paths - folder.refused.keys()))
     run_files = [folder.path / file for name in formats for file in FORMATS[name].files]
     progress.results(dict.fromkeys((*(path for path in run_files if path.exists()), *settled.run_files)))
     note_settled(folder, settled, progress, asked=formats)

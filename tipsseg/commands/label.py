@@ -20,7 +20,7 @@ from tipsseg.errors import UsageError
 from tipsseg.formats import RASTER_FORMATS
 from tipsseg.formats.given import join_classes
 from tipsseg.images.access import is_plain
-from tipsseg.images.decoding import has_coordinates
+from tipsseg.images.raster import has_coordinates
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelFolderKeywords, with_keywords

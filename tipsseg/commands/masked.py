@@ -23,7 +23,7 @@ from tipsseg.images.access import exists, matches
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
 from tipsseg.regions.components import count_labels
-from tipsseg.run.read import open_run, refuse_overlap
+from tipsseg.run.read import open_run, refuse_overlap, refuse_raster
 from tipsseg.run.spec import RunInfo
 from tipsseg.types import Failed, ImageRef, LabelArray
 from tipsseg.util.text import pluralize, shell_word
@@ -122,6 +122,7 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
     check_image_root(images)
     refs, others = list[ImageRef](), list[ImageRef]()
     with open_run(output, max_pixels=max_pixels) as run:
+        refuse_raster(run.info)
         refuse_overlap(run.info, "learning needs corrected index masks")
         for image in run.images():
             (refs if image.corrected else others).append(image.ref(images))

@@ -167,9 +167,10 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
         progress.note(f"{settled.in_pixels[0]} has no coordinates{more}: places are in pixels, with y downwards.")
     if settled.stale:
         names = join_first([str(path) for path in settled.stale], _MAX_NAMES)
-        hint = "" if folder.info.spec.is_raster else "; remove them to write them anew"
         shows = "shows" if len(settled.stale) == 1 else "show"
-        progress.note(f"{pluralize(len(settled.stale), 'file')} still {shows} older labels: {names}{hint}.")
+        progress.note(
+            f"{pluralize(len(settled.stale), 'file')} still {shows} older labels: {names}; remove them to write them again."
+        )
     if lacking := settled.without_picture:
         images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
         progress.note(

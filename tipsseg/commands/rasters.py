@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import shutil
 import time
 import zipfile
@@ -51,7 +52,7 @@ from tipsseg.run.labels import RunContext
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, stage_files
 from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import STATE_FOLDER
-from tipsseg.run.summary import share_record
+from tipsseg.run.summary import share_record, summary_record
 from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, RasterGrid, WindowPlan, ignore_id, label_dtype
 from tipsseg.util.files import Fingerprint, atomic_write, describe_error
 from tipsseg.util.text import pluralize
@@ -188,7 +189,7 @@ class RasterTask:
         entry = make_entry(
             ref,
             fingerprint,
-            Facts(blocks.summary(grid.size)),
+            Facts({**blocks.summary(grid.size), "transform": grid.transform, "epsg": grid.epsg}),
             [str(labels.row.digest)],
             self._context.formats,
             seconds=round(time.monotonic() - began, 3),
@@ -361,26 +362,16 @@ class BlockFiles:
 
     def summary(self, size: tuple[int, int]) -> dict[str, object]:
         """Return the summary of the labels, as `label_summary` does."""
-        counts, sums = np.zeros(len(self._names) + 1, np.int64), np.zeros(len(self._names) + 1)
+        classes, pixels = self._classes, math.prod(size)
+        counts, sums = np.zeros(ignore_id(len(classes)) + 1, np.int64), np.zeros(len(classes) + 1)
         for place in self.places:
             with np.load(self._path(place)) as stored:
-                counts += stored["counts"]
+                counts[: len(sums)] += stored["counts"]
                 sums += stored["sums"]
-        height, width = size
-        pixels = height * width
-        ignored = int(pixels - counts.sum())
-        counts, sums = add_to_wholes(counts, self._classes), add_to_wholes(sums, self._classes)
-        return {
-            "height": height,
-            "width": width,
-            "classes": [
-                {"id": number, "name": name, **share_record(counts[number], sums[number], pixels)}
-                for number, name in self._names.items()
-                if counts[number]
-            ],
-            "background": share_record(counts[0], sums[0], pixels),
-            "ignored": ignored,
-        }
+        counts[-1] = pixels - counts.sum()
+        counts, sums = add_to_wholes(counts, classes), add_to_wholes(sums, classes)
+        shares = [share_record(number, total, pixels) for number, total in zip(counts, sums, strict=False)]
+        return summary_record(size, classes, counts, shares)
 
     def dissolved(self, grid: RasterGrid, least: int) -> RasterBlock:
         """Return the whole raster as one block, with polygons of at least `least` pixels that are joined across blocks.

@@ -13,6 +13,7 @@ from tipsseg.errors import ImageError, OtherSchemaError, OutputError, RecordErro
 from tipsseg.images.access import below, exists, identify
 from tipsseg.images.decoders import image_extensions
 from tipsseg.images.decoding import upright_size
+from tipsseg.regions.components import count_labels
 from tipsseg.run.entry import (
     ERRORS_FILE,
     LINK,
@@ -150,7 +151,8 @@ def _read_line(line: bytes) -> tuple[Entry, list[FileRow]]:
     image, rows = take(record, "image", str), take(record, "written", tuple[FileRow, ...])
     if not all(is_inside(place) for place in (image, *(row.place for row in rows))):
         raise ValueError("a name leads out of the folder")
-    summary = {key: record.get(key) for key in ("height", "width", "classes", "background", "ignored")}
+    keys = ("height", "width", "classes", "background", "ignored", "present", "transform", "epsg")
+    summary = {key: record[key] for key in keys if key in record}
     entry = make_entry(
         ImageRef(actual_path(Path(), take(record, "path", str)), PurePosixPath(image)),
         Fingerprint(take(record, "size", int), take(record, "mtime_ns", int), take(record, "sha256", str | None)),
@@ -191,7 +193,7 @@ def _adopt(
     before = {"height": height, "width": width, "classes": [], "background": {"confidence": None}}
     certain = dict.fromkeys(range(1, len(context.classes) + 1), CERTAIN)
     facts = Facts(
-        corrected_summary(labels.labels, context.classes, before),
+        corrected_summary(count_labels(labels.labels), context.classes, before),
         object_scores(scored_objects(labels, context.classes, (), certain, None)),
     )
     entry = make_entry(ref, fingerprint, facts, [str(written.sha256)], context.formats)

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.formats.base import Format, ImageLabels, Need, RunFacts
-from tipsseg.types import RasterGrid, ignore_id
+from tipsseg.types import RasterGrid, ignore_id, label_dtype
 from tipsseg.util.files import temporary_path
+from tipsseg.util.text import pluralize, size_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +41,9 @@ IN_PIXELS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 #: The columns of a GeoPackage, with their types. A score or an area of None becomes NaN.
 _COLUMNS = {"class": "O", "class_id": "int32", "score": "float64", "area": "float64", "pixels": "int64"}
+
+#: Places that differ by at most this share of a pixel are the same: programs round coordinates.
+_MOVED = 0.01
 
 #: Polygons written at a time.
 _CHUNK = 10_000
@@ -308,6 +312,44 @@ def mask_grid(path: Path, number_of_classes: int) -> RasterGrid:
             epsg=crs.to_epsg() if crs else None,
             ignore=ignore_id(number_of_classes),
         )
+
+
+def count_mask(
+    path: Path, number_of_classes: int, size: tuple[int, int], transform: Sequence[float] | None, epsg: int | None
+) -> NDArray[np.int64]:
+    """Count the pixels of each id in a GeoTIFF mask that another program wrote: 256 counts, or 65536 for uint16.
+
+    Args:
+        path: The mask.
+        number_of_classes: The number of classes.
+        size: (height, width) of the raster's labels in pixels.
+        transform: Their transform, see `RasterGrid`; None if it is unknown.
+        epsg: The code of their coordinate system.
+
+    Raises:
+        ImageError: The mask cannot be read, or has other bands, or another grid.
+    """
+    import numpy as np
+    from rasterio.windows import Window
+
+    from tipsseg.regions.components import count_labels
+
+    dtype = np.dtype(label_dtype(number_of_classes)).name
+    grid = mask_grid(path, number_of_classes)
+    with _open_mask(path) as mask:
+        if mask.dtypes != (dtype,):
+            raise ImageError(path, f"{pluralize(mask.count, 'band')} of {mask.dtypes[0]}, expected 1 band of {dtype}")
+        if grid.size != size:
+            raise ImageError(path, f"{size_text(grid.size)}, but the raster is labelled at {size[0]} x {size[1]}")
+        if transform is not None:
+            a, _, _, d, _, _ = transform
+            moved = np.abs(np.subtract(grid.transform, transform)).reshape(2, 3) @ (size[1], size[0], 1)
+            if grid.epsg != epsg or not (moved <= _MOVED * math.hypot(a, d)).all():  # also for NaN
+                raise ImageError(path, "its coordinates are not those of its raster")
+        counts = np.zeros(ignore_id(number_of_classes) + 1, np.int64)
+        for place in block_places(size):
+            counts += count_labels(mask.read(1, window=Window(place.left, place.top, place.width, place.height)))
+        return counts
 
 
 def mask_blocks(path: Path, run: RunFacts, *, dissolve: bool) -> Iterator[RasterBlock]:

@@ -37,7 +37,7 @@ from tipsseg.images.decoders import (
     silence_decoders,
 )
 from tipsseg.images.remote import check_address
-from tipsseg.images.upright import ORIENTATION, Stretch, orientation_of, thumbnail_rgb, upright_image
+from tipsseg.images.upright import ORIENTATION, Stretch, orientation_of, refuse_misread, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
 from tipsseg.util.files import describe_error
@@ -53,12 +53,6 @@ _SUBFILE_TYPE, _OF_ANOTHER_PAGE = 254, 0b101
 
 #: The formats of files that hold several pictures; others, such as MPO, hold copies of one.
 _SEVERAL = frozenset({"TIFF", "GIF", "PNG", "WEBP"})
-
-#: TIFF's tags of a scale and tie points, or of an affine transform (OGC 19-008r4).
-_GEOTIFF = (33922, 34264)
-
-#: The mark of a GeoTIFF in a JPEG 2000 file (GeoJP2 1.0.3), in its first bytes.
-_GEOJP2, _HEADER = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), 1 << 16
 
 #: The address of an image (a path, a URL, or a member of an archive such as "shard.tar/a.jpg"), a file open in binary mode, a
 #: Pillow image of any mode, or pixels uint8 [H, W, 3] or [3, H, W] RGB, [H, W, 4] or [4, H, W] RGBA, or [H, W] grey.
@@ -98,8 +92,8 @@ def open_pixels(
 
 def decode_upright(path: Path, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> Image.Image:
     """Decode an image file to an upright RGB picture, following the rules of `open_image`. Raise ImageError if that fails."""
-    with open_header(path, max_pixels) as image, as_image_error(path):
-        return upright_image(image.decode(), stretch)
+    with open_header(path, max_pixels) as image:
+        return image.upright(stretch)
 
 
 def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -144,8 +138,8 @@ def _decode_file(file: BinaryIO, max_pixels: int, stretch: Stretch | None) -> Im
     data = None if isinstance(file, TextIOBase) else file.read()
     if not isinstance(data, bytes | bytearray):
         raise InputError(f"{path}: the file is open as text", "Open it in binary mode: open(path, 'rb').")
-    with _read_header(path, BytesIO(data), max_pixels) as image, as_image_error(path):
-        return upright_image(image.decode(), stretch)
+    with _read_header(path, BytesIO(data), max_pixels) as image:
+        return image.upright(stretch)
 
 
 @contextmanager
@@ -174,16 +168,6 @@ def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         tags = getattr(image.picture, "tag_v2", ())
         turned = width != height and orientation_of(image.picture) in {5, 6, 7, 8} and ORIENTATION not in tags
         return (width, height) if turned else (height, width)
-
-
-def has_coordinates(path: Path) -> bool:
-    """Return True for a GeoTIFF, or a JPEG 2000 file with coordinates; False also for a file that cannot be read."""
-    with suppress(ImageError), open_header(path) as image:
-        if image.picture.format == "JPEG2000":
-            image.source.seek(0)
-            return _GEOJP2 in image.source.read(_HEADER)
-        return not {*getattr(image.picture, "tag_v2", ())}.isdisjoint(_GEOTIFF)
-    return False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,6 +203,12 @@ class OpenImage:
         foreign = self.deep or self.picture.format == "GIF" or self.picture.mode == "CMYK"
         found: dict[Remark, bool] = {"dark": dark, "pages": self.pages, "labelme": foreign}
         return tuple(remark for remark, holds in found.items() if holds)
+
+    def upright(self, stretch: Stretch | None) -> Image.Image:
+        """Decode the pixels to an upright RGB picture, see `upright_image`. Raise ImageError as `decode` does."""
+        with as_image_error(self.path):
+            refuse_misread(self.picture)  # another process returns no tags
+            return upright_image(self.decode(), stretch)
 
     def decode(self) -> Image.Image:
         """Decode the pixels. Raise ImageError if that fails or takes more than DECODE_SECONDS.

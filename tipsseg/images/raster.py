@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
+from tipsseg.images.access import open_source
 from tipsseg.images.upright import stretch_limits, to_bytes
 
 #: GDAL drivers that read a file by itself. Others, such as VRT, may open other files or the network.
@@ -29,6 +32,15 @@ _DARK = 8192
 
 #: Limits of the scale.
 _SMALLEST, _LARGEST = 1 / 1024, 8
+
+#: TIFF's tags of a scale and tie points, or of an affine transform (OGC 19-008r4).
+_GEOTIFF = frozenset({33922, 34264})
+
+#: Tags read, of which a TIFF has at most as many; a BigTIFF may declare any number.
+_MOST_TAGS = 65535
+
+#: The mark of coordinates in a JPEG 2000 file (GeoJP2 1.0.3), in its first bytes.
+_GEOJP2, _HEADER = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), 1 << 16
 
 #: Bytes that GDAL caches; its default is a share of the machine's memory.
 _CACHE_BYTES = 64 << 20
@@ -61,7 +73,7 @@ class Raster:
         a, b, _, d, e, _ = self.transform
         self.resolution = float(np.hypot(b, e)), float(np.hypot(a, d))
         self.unit = (dataset.crs.linear_units if dataset.crs.is_projected else "degree") if dataset.crs else ""
-        self._limits: list[tuple[float, float]] | None = None
+        self._limits = [(0.0, 255.0)] * len(self._bands)  # the values that become black and white
         self.warnings: list[str] = []
         if not self.crs and dataset.transform.is_identity:
             self.warnings.append("it has no coordinate system, so polygons are in pixels, with y downwards.")
@@ -75,31 +87,37 @@ class Raster:
 
         Raise ImageError if the dtype needs percentiles.
         """
-        dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
         if self._palette is not None:
             if percentiles is not None:
                 raise ImageError(
                     self._path, "the colours of a palette cannot be stretched", "Leave out argument `stretch`."
                 )
             return
-        if percentiles is None:
-            if dtypes <= {"uint8"}:
-                return
-            if dtypes <= {"uint16"}:
-                self._limits = [(0.0, 65535.0)] * len(self._bands)
-                if 0 < (highest := int(self._sample().compressed().max(initial=0))) < _DARK:
-                    self.warnings.append(
-                        f"its values reach {highest:,} of 65,535, so the model sees a dark image; set argument `stretch`=2,98."
-                    )
-                return
+        dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
+        highest = 255.0 if dtypes <= {"uint8"} else 65535.0 if dtypes <= {"uint16"} else None
+        is_complex = any(each.startswith("complex") for each in dtypes)
+        if is_complex or (percentiles is None and highest is None):
             raise ImageError(
                 self._path,
                 f"values of type {', '.join(sorted(dtypes))} have no 8-bit equivalent",
-                "Set argument `stretch` to percentiles that become black and white, for example 2,98.",
+                "Save their magnitudes as floats."
+                if is_complex
+                else "Set argument `stretch` to percentiles that become black and white, for example 2,98.",
             )
-        self._limits = []
-        for band in self._sample():
-            self._limits.append(stretch_limits(band.compressed(), percentiles))
+        if percentiles is not None:
+            self._limits = [stretch_limits(band.compressed(), percentiles) for band in self._sample()]
+        elif highest is not None:
+            self._limits = [(0.0, highest)] * len(self._bands)
+        if "MINISWHITE" in self._dataset.tags(ns="IMAGE_STRUCTURE"):
+            self._limits = [(high, low) for low, high in self._limits]
+        elif (
+            percentiles is None
+            and highest == 65535
+            and 0 < (reached := int(self._sample().compressed().max(initial=0))) < _DARK
+        ):
+            self.warnings.append(
+                f"its values reach {reached:,} of 65,535, so the model sees a dark image; set argument `stretch`=2,98."
+            )
 
     def _sample(self) -> Any:
         """Return the bands at a small size, masked where there are no data, [bands, h, w]. Raise ImageError as `read` does."""
@@ -122,7 +140,8 @@ class Raster:
             values = np.nan_to_num(values, copy=False)
         pixels = np.empty((height, width, len(self._bands)), np.uint8)
         for index, band in enumerate(values):
-            pixels[..., index] = band if self._limits is None else to_bytes(band, *self._limits[index])
+            is_plain = band.dtype == np.uint8 and self._limits[index] == (0, 255)
+            pixels[..., index] = band if is_plain else to_bytes(band, *self._limits[index])
         return np.repeat(pixels, 3, axis=2) if len(self._bands) == 1 else pixels
 
     def is_hole(self, top: int, left: int, height: int, width: int) -> bool:
@@ -217,6 +236,26 @@ def open_raster(
         with dataset:
             _check(path, dataset, bands, max_pixels)
             yield Raster(path, dataset, bands, _scale(path, dataset, scale, ground_resolution))
+
+
+def has_coordinates(path: Path) -> bool:
+    """Return True for a TIFF of any bands, or a JPEG 2000 file, with coordinates; False also for a file that cannot be read."""
+    with suppress(OSError, ValueError, OverflowError, struct.error), open_source(path) as file:
+        head = file.read(_HEADER)
+        return _GEOJP2 in head if head[4:8] == b"jP  " else not _GEOTIFF.isdisjoint(_tiff_tags(file, head))
+    return False
+
+
+def _tiff_tags(file: FileIO | BytesIO, head: bytes) -> list[int]:
+    """Return the tags of the first picture in a TIFF or BigTIFF; none for another file. Raise struct.error if it is cut off."""
+    order = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}.get(head[:4])
+    if order is None:
+        return []
+    start, number, entry = ("8xQ", "Q", "H18x") if b"+" in head[:4] else ("4xI", "H", "H10x")
+    file.seek(struct.unpack_from(order + start, head)[0])
+    (count,) = struct.unpack(order + number, file.read(struct.calcsize(order + number)))
+    entries = file.read(min(count, _MOST_TAGS) * struct.calcsize(order + entry))
+    return [tag for (tag,) in struct.iter_unpack(order + entry, entries)]
 
 
 def _palette_of(dataset: Any) -> NDArray[np.uint8] | None:

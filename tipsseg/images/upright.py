@@ -14,6 +14,10 @@ from tipsseg.errors import InputError
 THUMBNAIL_SIDE = 4096
 
 
+#: TIFF's tags and values of pixels that Pillow misreads.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+
 #: Percentiles of the values of a band that become black and white.
 Stretch = tuple[float, float]
 
@@ -26,6 +30,7 @@ def upright_image(image: Image.Image, stretch: Stretch | None = None) -> Image.I
     Return the same object if it is RGB and upright. Raise InputError for an image without pixels, and for pixel values that have
     no 8-bit equivalent.
     """
+    refuse_misread(image)
     image.load()
     if 0 in image.size:
         raise InputError("the image has no pixels")
@@ -39,6 +44,17 @@ def upright_image(image: Image.Image, stretch: Stretch | None = None) -> Image.I
         colours.getexif()[ORIENTATION] = orientation
         ImageOps.exif_transpose(colours, in_place=True)
     return colours
+
+
+def refuse_misread(image: Image.Image) -> None:
+    """Raise InputError for a TIFF whose values Pillow reads without their sign, or with black and white exchanged."""
+    tags = getattr(image, "tag_v2", {})
+    is_signed = _SIGNED in tags.get(_SAMPLE_FORMAT, ()) and 8 in tags.get(_BITS, ())
+    if is_signed or (tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode not in ("1", "L")):
+        what = "signed values of 8 bits" if is_signed else "values of more than 8 bits of which 0 is white"
+        raise InputError(
+            f"a TIFF with {what}, which Pillow misreads", "Save it with unsigned values, where 0 is black."
+        )
 
 
 def _stretched(image: Image.Image, stretch: Stretch) -> Image.Image:

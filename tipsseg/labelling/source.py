@@ -26,7 +26,7 @@ from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.images.access import identify, stamp_source
 from tipsseg.images.containers import Stamp
 from tipsseg.images.decoding import as_image_error, open_header
-from tipsseg.images.upright import thumbnail_rgb, upright_image
+from tipsseg.images.upright import thumbnail_rgb
 from tipsseg.labelling.features import Batched, Batches, non_finite_error, round_features
 from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef, Remark
@@ -213,7 +213,7 @@ class FeatureSource(Generic[Stored]):
             prepared = replace(first, finer=tuple(finer))
         if prepared is None or self._thumbnails:
             with open_header(ref.path, self._max_pixels) as image, self.alone(image.size), as_image_error(ref.path):
-                upright = upright_image(image.decode(), self.view.stretch)
+                upright = image.upright(self.view.stretch)
                 thumbnail = thumbnail_rgb(upright) if self._thumbnails else NO_PIXELS
                 if prepared is None:
                     prepared, remarks = self.view.prepare(upright), image.remarks(upright)

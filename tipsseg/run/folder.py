@@ -122,7 +122,7 @@ class OutputFolder:
         ref, entry, labels = unchanged.ref, unchanged.entry, tuple[FileRow, ...]()
         if entry.path != input_path(ref):
             entry = replace(entry, path=input_path(ref))
-        rows = self.state.files(ref.name) if unchanged.edited and not self.info.spec.is_raster else {}
+        rows = self.state.files(ref.name) if unchanged.edited else {}
         if is_edited(entry, label_rows(rows, self.context), self.files):
             current = read_current(self.context, entry, rows, edited=True)
             entry, labels = current.entry, current.rows

@@ -24,6 +24,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, Need, RunFacts
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import encode_mask, read_mask
+from tipsseg.formats.raster import count_mask
 from tipsseg.regions.components import components, count_labels, encode_regions
 from tipsseg.regions.objects import LabelledObject, Layer, follow_correction, make_layers, object_regions, paint_layers
 from tipsseg.regions.shapes import shape_from_rle
@@ -35,7 +36,7 @@ from tipsseg.util.files import actual_path, describe_error, read_regular, stamp
 from tipsseg.util.json import json_bytes, parse
 from tipsseg.util.text import join_first
 
-#: The names of label files. Those of rasters are written by a run alone.
+#: The names of label files.
 PNG, INSTANCES, LAYERS, GEOTIFF = "png", "instances", "layers", "geotiff"
 
 _BACK = (
@@ -123,15 +124,30 @@ def read_labels(paths: Mapping[str, Path], size: tuple[int, int], context: RunCo
         labels = read_mask(path, size, classes, context.files.png_mode)
     except ImageError as error:
         raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, _BACK) from error
-    known = {BACKGROUND, *range(1, classes + 1), ignore_id(classes)}
-    if unknown := [str(each) for each in np.flatnonzero(count_labels(labels)).tolist() if each not in known]:
-        raise ImageError(path, f"changed by hand: unknown ids: {join_first(unknown, 1)}", _BACK)
+    _refuse_unknown_ids(path, count_labels(labels), classes)
     if INSTANCES not in paths:
         return Labels(labels=labels)
     instances = read_instances(paths[INSTANCES], size)
     return Labels(
         labels=labels, instances=follow_correction(instances, labels, context.classes) if by_hand else instances
     )
+
+
+def _refuse_unknown_ids(path: Path, counts: NDArray[np.int64], classes: int) -> None:
+    known = {BACKGROUND, *range(1, classes + 1), ignore_id(classes)}
+    if unknown := [str(each) for each in np.flatnonzero(counts).tolist() if each not in known]:
+        raise ImageError(path, f"changed by hand: unknown ids: {join_first(unknown, 1)}", _BACK)
+
+
+def _count_raster(path: Path, entry: Entry, classes: int) -> NDArray[np.int64]:
+    """Count the pixels of each id in a raster's mask that a person changed. Raise ImageError as `read_labels` does."""
+    numbers = entry.numbers
+    try:
+        counts = count_mask(path, classes, numbers.size, numbers.transform, numbers.epsg)
+    except ImageError as error:
+        raise ImageError(path, f"changed by hand: {error.reason}", _BACK) from error
+    _refuse_unknown_ids(path, counts, classes)
+    return counts
 
 
 def _read_layers(path: Path, size: tuple[int, int]) -> list[Layer]:
@@ -197,13 +213,19 @@ class Current:
 
     Attributes:
         entry: The record that fits them: that of a correction if a person changed the mask in place.
-        labels: The labels.
         rows: The records of the label files.
+        found: The labels; None for a raster, whose labels may be larger than memory.
     """
 
     entry: Entry
-    labels: Labels
     rows: tuple[FileRow, ...]
+    found: Labels | None
+
+    @property
+    def labels(self) -> Labels:
+        """The labels of an image that is no raster; commands that need them refuse rasters."""
+        assert self.found is not None
+        return self.found
 
 
 def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow], *, edited: bool) -> Current:
@@ -220,16 +242,20 @@ def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow],
         )
     by_hand = edited or entry.correction_text is not None
     now = tuple(stamped(row, context.output) if edited else row for row in own)
-    labels = read_labels(paths, entry.numbers.size, context, by_hand=by_hand)
+    labels = None if GEOTIFF in paths else read_labels(paths, entry.numbers.size, context, by_hand=by_hand)
     if not edited:
-        return Current(entry, labels, now)
+        return Current(entry, now, labels)
+    if labels is None:
+        counts, objects = _count_raster(paths[GEOTIFF], entry, len(context.classes)), list[LabelledObject]()
+    else:
+        counts = count_labels(labels.labels)
+        objects = scored_objects(labels, context.classes, entry.facts.objects, None, None)
     if any(stamped(row, context.output) != row for row in now):
         raise ImageError(paths[own[0].name], "changed while it was read", "Run the same command again.")
-    objects = scored_objects(labels, context.classes, entry.facts.objects, None, None)
-    facts = Facts(corrected_summary(labels.labels, context.classes, entry.summary), object_scores(objects))
+    facts = Facts(corrected_summary(counts, context.classes, entry.summary), object_scores(objects))
     arrived = any(row.pending is not None and row.pending == new.digest for row, new in zip(own, now, strict=True))
     correction = Correction(**json.loads(entry.coming if arrived and entry.coming else "{}"))  # else a person's edit
-    return Current(entry.with_labels([str(row.digest) for row in now], facts, correction), labels, now)
+    return Current(entry.with_labels([str(row.digest) for row in now], facts, correction), now, labels)
 
 
 def stamped(row: FileRow, output: Path) -> FileRow:

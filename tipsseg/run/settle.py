@@ -146,9 +146,7 @@ def _items(folder: OutputFolder, refer: Callable[[Entry], ImageRef], settled: Se
             continue  # a killed merge moved it
         due, edited = folder.deriver.due(ref, entry, rows), is_edited(entry, labels, folder.files)
         settled.edited += due.edited
-        if edited and folder.info.spec.is_raster:  # no command reads it as a correction
-            settled.stale += [folder.files.path(row.place) for row in rows.values() if row not in labels]
-        elif due.write or edited:
+        if due.write or edited:
             yield _Item(ref, entry, rows, due, edited)
         else:
             settled.stale += due.stale
@@ -158,12 +156,13 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
     """Read the labels of an image, and write its files under temporary names. Thread-safe."""
     ref, deriver, context, spec = item.ref, folder.deriver, folder.context, folder.info.spec
     try:
-        if spec.is_raster:
-            dissolve = spec.raster.dissolve
-            return replace(item, derived=deriver.make_from_raster(ref, item.entry, item.due.write, dissolve=dissolve))
         current = read_current(context, item.entry, item.rows, edited=item.edited)
-        entry, labels = current.entry, current.labels
+        entry, rows = current.entry, current.rows if item.edited else ()
         formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
+        if spec.is_raster:
+            derived = deriver.make_from_raster(ref, entry, formats, dissolve=spec.raster.dissolve)
+            return replace(item, entry=entry, labels=rows, derived=derived)
+        labels = current.labels
         needing = [name for name in formats if FORMATS[name].shows_picture]
         lacking = () if not needing or matches(entry.input, ref.path) else tuple(needing)
         if failing := [name for name in lacking if name in asked]:
@@ -191,7 +190,6 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
         derived = deriver.make(image, entry, formats)
     except ImageError as error:
         return error
-    rows = current.rows if item.edited else ()
     in_pixels = grid is not None and grid.transform == IN_PIXELS
     return replace(item, entry=entry, labels=rows, derived=derived, lacking=lacking, in_pixels=in_pixels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,11 +51,11 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
         pixels, sums = _layer_totals(label_map)
     ids = range(BACKGROUND, len(label_map.classes) + 1)
     shares = [share_record(pixels[each], sums[each], label_map.labels.size) for each in ids]
-    summary = _summary(label_map.shape, label_map.classes, pixels, shares)
+    summary = summary_record(label_map.shape, label_map.classes, pixels, shares)
     return summary if label_map.present is None else {**summary, "present": sorted(label_map.present)}
 
 
-def _summary(
+def summary_record(
     size: tuple[int, ...], classes: Sequence[LabelClass], pixels: NDArray[np.int64], shares: Sequence[dict[str, object]]
 ) -> dict[str, object]:
     """Return a summary; `pixels` are by label id, and `shares` are the records of the background and the classes."""
@@ -79,21 +80,20 @@ def _layer_totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.fl
 
 
 def corrected_summary(
-    labels: LabelArray, classes: tuple[LabelClass, ...], before: Mapping[str, Any]
+    counts: NDArray[np.int64], classes: tuple[LabelClass, ...], before: Mapping[str, Any]
 ) -> dict[str, object]:
-    """Summarise corrected labels [H, W], as `label_summary` does for a run's labels.
+    """Summarise corrected labels, as `label_summary` does for a run's labels; `counts` is from `count_labels`.
 
     Classes keep their mean confidence from `before`; a class that was not in it gets CERTAIN.
     """
-    pixels = count_pixels(labels, classes, None)
+    size, pixels = (before["height"], before["width"]), add_to_wholes(counts, classes)
     known = (before["background"], *before["classes"])
     means = {each.get("id", BACKGROUND): each["confidence"] for each in known if each["confidence"] is not None}
     shares = []
     for label_id, number in enumerate(pixels[: len(classes) + 1].tolist()):
         confidence = means.get(label_id, CERTAIN) if number else None
-        shares.append({"pixels": number, "share": round(number / labels.size, 6), "confidence": confidence})
-    summary = _summary(labels.shape, classes, pixels, shares)
-    return {**summary, "present": before["present"]} if "present" in before else summary
+        shares.append({"pixels": number, "share": round(number / math.prod(size), 6), "confidence": confidence})
+    return {**before, **summary_record(size, classes, pixels, shares)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +115,16 @@ class ImageNumbers:
         background: Pixels of id 0.
         ignored: Pixels below the minimum confidence.
         classes: The classes in the image.
+        transform: Of a raster, see `RasterGrid`; None for other images.
+        epsg: See `RasterGrid`.
     """
 
     size: tuple[int, int]
     background: int
     ignored: int
     classes: tuple[ClassNumbers, ...]
+    transform: tuple[float, float, float, float, float, float] | None
+    epsg: int | None
 
 
 def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
@@ -130,6 +134,8 @@ def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
         take(take(summary, "background", dict), "pixels", int),
         take(summary, "ignored", int),
         take(summary, "classes", tuple[ClassNumbers, ...]),
+        take(summary, "transform", tuple[float, float, float, float, float, float] | None),
+        take(summary, "epsg", int | None),
     )
 
 

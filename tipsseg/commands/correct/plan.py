@@ -17,7 +17,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.formats.png import encode_mask
 from tipsseg.options.run import CorrectOptions
-from tipsseg.regions.components import Region
+from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.objects import (
     LabelledObject,
     ancestors,
@@ -312,7 +312,7 @@ class Planner:
             dict.fromkeys(range(1, len(known) + 1), CERTAIN),
             None,
         )
-        facts = Facts(corrected_summary(labels, known, current.entry.summary), object_scores(objects))
+        facts = Facts(corrected_summary(count_labels(labels), known, current.entry.summary), object_scores(objects))
         digests = [str(file.row.digest), *(str(row.digest) for row in current.rows if row.name != PNG)]
         return file, current.entry.with_labels(digests, facts, correction)
 
