@@ -527,7 +527,7 @@ class FolderWalk(RuleBasedStateMachine):
         undisturbed = self.top / "undisturbed"
         shutil.copytree(self.out, undisturbed, symlinks=True)
         _, changes = self.server.run(self.top, commands[what])
-        for place in (self.out, *(self.top / name for name in ("joined", "set"))):
+        for place in (self.out, self.top / "joined", self.top / "set"):
             shutil.rmtree(place, ignore_errors=True)
         undisturbed.rename(self.out)
         mask = self._mask(name)
@@ -541,8 +541,8 @@ class FolderWalk(RuleBasedStateMachine):
         ran = self._whole(commands[what])
         assert self._mask(name).read_bytes() == data, f"a person's mask is lost: {self.last} {ran}"
         self._judge(self._whole(commands["convert"]))
-        for place in ("given", "joined", "set"):
-            shutil.rmtree(self.top / place, ignore_errors=True)
+        for other in ("given", "joined", "set"):
+            shutil.rmtree(self.top / other, ignore_errors=True)
 
     @precondition(lambda self: self.kind == "plain" and bool(entries(self.out)))
     @rule(name=st.sampled_from(NAMES), kill=kills)

@@ -32,7 +32,7 @@ from tipsseg.images.decoding import upright_size
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS
 from tipsseg.run.files import digest_of
-from tipsseg.run.labels import INSTANCES, PNG
+from tipsseg.run.labels import GEOTIFF, INSTANCES, PNG
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.results import Deriver
@@ -233,16 +233,16 @@ def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
         elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
             whole.edited.append(path)
     tops = {form.folder.split("/")[0] for form in FORMATS.values() if form.folder}
-    read = {run.output / str(FORMATS[name].folder) for name in (PNG, INSTANCES)}  # by other commands too
+    masks = {(run.output / str(FORMATS[name].folder), FORMATS[name].suffix) for name in (PNG, INSTANCES, GEOTIFF)}
     paths = (path for top in sorted(tops) for path in _walk(run.output / top))
     for place in run.state.unknown(map(run.files.place, paths)):
         path = run.files.path(place)
         if path.name.startswith(TEMPORARY_PREFIX):
             yield Problem(path, "left by a killed process; remove it")
         elif not path.name.startswith("."):
-            if read.isdisjoint(path.parents):
+            if masks.isdisjoint((parent, path.suffix) for parent in path.parents):
                 whole.others.append(path)
-            else:
+            else:  # other commands may take it for a mask
                 yield Problem(path, "it belongs to no image in the record")
 
 
