@@ -8,8 +8,6 @@ from pathlib import Path
 
 from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
-from tipsseg.options.fields import options_of
-from tipsseg.options.run import RegionOptions
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import is_folder
@@ -26,10 +24,7 @@ class RepeatedRun:
 
     @property
     def options(self) -> Mapping[str, object]:
-        spec = self.info.spec
-        shard = None if spec.shard is None else str(spec.shard)
-        names = ("model", "formats", "device", "dtype", "batch_size", "onto", *options_of(RegionOptions))
-        return {**{name: getattr(spec, name) for name in names}, "shard": shard, **spec.option_record()}
+        return {name: value for name, (value, _, about) in self.info.spec.settings() if about.repeated}
 
     def notes(self, info: RunInfo) -> list[str]:
         """Return reasons why the new run may write different labels despite the same options."""

@@ -19,6 +19,7 @@ from tipsseg.formats.pictures import Overlay
 from tipsseg.formats.yolo import TRAIN, VAL
 from tipsseg.labelling.view import LONGEST_ASPECT
 from tipsseg.options import FileOptions
+from tipsseg.options.fields import options_of
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.folder import NOT_OURS, OutputFolder
 from tipsseg.run.results import Labelled, Unchanged
@@ -121,8 +122,8 @@ def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> Non
         progress.note(
             f"Image names are relative to {address_text(images.root)}; in the earlier run they were relative to {root}."
         )
-    names = ("instances", "min_area", "simplify", "val_fraction", "level", "hard_links")
     old, new = before.spec.files, folder.info.spec.files
+    names = (name for name, (_, about) in options_of(FileOptions).items() if about.held == "nothing")
     changed = [name for name in names if getattr(old, name) != getattr(new, name)]
     if changed and not folder.starting_over:
         texts = ", ".join(f"{name.replace('_', '-')} {getattr(old, name)} -> {getattr(new, name)}" for name in changed)

@@ -225,6 +225,11 @@ def parse_numbers(name: str, value: object, kind: type[int] | type[float]) -> tu
         ) from error
 
 
+#: Options that change labels, and those of files, which can be changed at any time.
+_LABELS: dict[str, Any] = {"role": "labels", "held": "value", "repeated": True, "recorded": "options"}
+_FILES: dict[str, Any] = {"role": "files", "repeated": True, "recorded": "options"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelOptions(OptionRecord):
     """Options for labelling an image, except the model and the vocabulary.
@@ -237,19 +242,19 @@ class LabelOptions(OptionRecord):
     """
 
     # fmt: off
-    mode: Mode = option("slide", group=MODEL, rare=True,
+    mode: Mode = option("slide", **_LABELS, group=MODEL, rare=True,
         help="slide: overlapping windows of the model's size; whole: the whole image at once.")
-    short_side: int | None = option(None, metavar="PIXELS", group=MODEL, min=1,
+    short_side: int | None = option(None, **_LABELS, metavar="PIXELS", group=MODEL, min=1,
         help="Resize the shorter side to this many pixels.  [default: the model's own size]")
-    min_confidence: float = option(0.0, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
+    min_confidence: float = option(0.0, **_LABELS, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
         help="Write pixels below this confidence as 255 (ignored).")
-    refine: Refinement = option("none", group=MODEL, help="Refine edges using the image's colours.")
-    overlap: bool = option(False, group=WHAT,
+    refine: Refinement = option("none", **_LABELS, group=MODEL, help="Refine edges using the image's colours.")
+    overlap: bool = option(False, **_LABELS, group=WHAT,
         help="Label each class as if it were the only one, so that classes may overlap, such as a panda and its leg. Index masks "
         "cannot store that; coco and others can.")
-    scales: tuple[float, ...] = option(ONE_SCALE, metavar="FACTORS", group=MODEL, check=check_scales,
+    scales: tuple[float, ...] = option(ONE_SCALE, **_LABELS, metavar="FACTORS", group=MODEL, check=check_scales,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
-    stretch: tuple[float, float] | None = option(None, metavar="LOW,HIGH", group=MODEL, rare=True, check=check_stretch,
+    stretch: tuple[float, float] | None = option(None, **_LABELS, metavar="LOW,HIGH", group=MODEL, rare=True, check=check_stretch,
         help="Stretch the contrast, such as of dark 16-bit images: percentiles of each band that become black and white (2,98).")
     # fmt: on
 
@@ -327,27 +332,27 @@ class FileOptions(OptionRecord):
     """
 
     # fmt: off
-    instances: Instances = option(None, group=FILES, rare=True,
+    instances: Instances = option(None, **_FILES, group=FILES, rare=True,
         help="One object per connected component, or per class.  [default: as already in the folder, or component]")
-    min_area: MinArea = option(None, metavar="AREA", group=FILES, check=parse_min_area,
+    min_area: MinArea = option(None, **_FILES, metavar="AREA", group=FILES, check=parse_min_area,
         help='Omit smaller objects from formats that list objects: pixels, or a percentage of the image such as "0.1%".  '
         "[default: as already in the folder, or 1]")
-    png_mode: PngMode = option("L", group=FILES, rare=True,
+    png_mode: PngMode = option("L", **_FILES, group=FILES, rare=True, held="value",
         help="Write masks as grey values (L), or with a palette (P) for tools that need one.")
-    simplify: float | None = option(None, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
+    simplify: float | None = option(None, **_FILES, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
         hint="Write a distance in pixels; 1 or 2 are usual.",
         help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
         "[default: as already in the folder, or follow the pixels]")
-    names: Names = option("stem", group=FILES, rare=True,
+    names: Names = option("stem", **_FILES, group=FILES, rare=True, held="value",
         help="stem: the mask of a.jpg is a.png; full: the mask is a.jpg.png, in case a.png is an image too.")
-    val_fraction: float | None = option(None, metavar="0..1", group=FILES, rare=True, min=0, below=1,
+    val_fraction: float | None = option(None, **_FILES, metavar="0..1", group=FILES, rare=True, min=0, below=1,
         hint="Write 0.2 for a fifth of the images.",
         help="Fraction of images for the validation split of YOLO or a data set (deterministic).  "
         "[default: as already in the folder, or 0]")
-    level: Level = option(None, group=FILES, rare=True,
+    level: Level = option(None, **_FILES, group=FILES, rare=True,
         help="In panoptic and yolo formats, list the parts of wholes, or whole objects only.  "
         "[default: as already in the folder, or part]")
-    hard_links: bool = option(None, negatable=True, group=FILES, rare=True,
+    hard_links: bool = option(None, **_FILES, negatable=True, group=FILES, rare=True,
         help="In yolo, labelme and hf, link to the images instead of copying them: less space, but changing a linked file changes "
         "the image.  [default: as already in the folder, or copy]")
     given: frozenset[str] = field(init=False, compare=False)
@@ -358,6 +363,7 @@ class FileOptions(OptionRecord):
         for name in _KEPT.keys() - self.given:
             object.__setattr__(self, name, _KEPT[name])
         check_options(self)
+        object.__setattr__(self, "val_fraction", self.val_fraction or None)  # none at all is the same
 
     __repr__ = short_repr
 
@@ -366,8 +372,8 @@ class FileOptions(OptionRecord):
         return replace(self, **{name: getattr(before, name) for name in _KEPT.keys() - self.given})
 
     def record(self) -> dict[str, object]:
-        """Return the options as run.json stores them; a `val_fraction` of 0 is none."""
-        return {**record_of(self), "val_fraction": self.val_fraction or None}
+        """Return the options as run.json stores them."""
+        return record_of(self)
 
 
 DEFAULT_FILE_OPTIONS = FileOptions()

@@ -25,6 +25,17 @@ OTHER = "Other options"
 
 GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, RASTERS, MACHINES, OTHER)
 
+#: What an option changes: the labels, the label files, how the machine works, which images are labelled, how masks and other
+#: sources are read, what this one command does, or what is printed.
+Role = Literal["labels", "files", "machine", "images", "sources", "action", "printing"]
+
+#: What the question of a folder holds of an option: its value; what stands for it, such as the hashes of a model (see
+#: `spec.question_facts`); only that it was given; or nothing, so that it can be changed at any time.
+Held = Literal["value", "identity", "given", "nothing"]
+
+#: See `Option.recorded`.
+COMMAND = "command"
+
 #: Names of the lists for shell completion.
 Completion = Literal["formats", "models", "presets", "corrections"]
 
@@ -47,6 +58,11 @@ class Option:
         check: A function that converts and checks a value, in place of its type and limits. It raises UsageError.
         hint: Advice for values beyond the limits.
         commands_give: The fixed value that commands pass if they do not offer the option. None if they offer it.
+        role: What the option changes.
+        held: What the question of a folder holds of it.
+        repeated: True if `--from` repeats it.
+        recorded: Where run.json has it: the object, and its key there if that is not its name, such as "regions.source"; COMMAND if
+            only the recorded command line has it; "" if run.json does not have it.
     """
 
     help: str
@@ -64,10 +80,19 @@ class Option:
     check: Callable[[Any], object] | None = None
     hint: str = ""
     commands_give: object = None
+    role: Role = "printing"
+    held: Held = "nothing"
+    repeated: bool = False
+    recorded: str = ""
 
     def long(self, name: str) -> str:
         """Return the long flag of the field `name`."""
         return f"--{self.flag or name.replace('_', '-')}"
+
+    def place(self, name: str) -> tuple[str, str]:
+        """Return the object of run.json that has the field `name`, and its key there; ("", key) for one of run.json itself."""
+        group, _, key = self.recorded.partition(".")
+        return ("", name) if self.recorded == name else (group, key or name)
 
     def flags(self, name: str) -> tuple[str, ...]:
         """Return all flags of the field `name`."""
@@ -104,10 +129,11 @@ def text_of(value: object) -> str:
 
 def record_of(options: Any) -> dict[str, object]:
     """Return a record's options as JSON values."""
-    return {name: _json_value(getattr(options, name)) for name in options_of(type(options))}
+    return {name: json_value(getattr(options, name)) for name in options_of(type(options))}
 
 
-def _json_value(value: object) -> object:
+def json_value(value: object) -> object:
+    """Return an option's value as run.json stores it."""
     if isinstance(value, tuple):
         return list(value)
     return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -25,7 +25,7 @@ from tipsseg.options import (
     parse_numbers,
     split_names,
 )
-from tipsseg.options.fields import FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, option, text_of
+from tipsseg.options.fields import COMMAND, FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, option, text_of
 from tipsseg.options.values import ByteSize, Every, Shard, parse_every, parse_shard, parse_size
 from tipsseg.util.text import quote
 
@@ -70,21 +70,29 @@ class ComputeOptions(OptionRecord):
 
     # fmt: off
     model: str = option("l14", metavar="ID|DIR", short="m", group=MODEL, choices="models", check=_model_id,
+        role="labels", held="identity", repeated=True, recorded=COMMAND,
         help="Model id (l14, b14, so400m14, g14, tiny), or a folder in the Hugging Face layout.")
     device: str = option("auto", metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"), check=device_name,
+        role="machine", repeated=True, recorded="asked",
         help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
     dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, check=dtype_name,
+        role="labels", held="identity", repeated=True, recorded="asked",
         help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX instructions, else float32. int8 is for CPUs "
         "without AMX: fast, and labels differ slightly.")
     batch_size: int = option(8, metavar="N", group=MODEL, rare=True, min=1,
+        role="machine", repeated=True, recorded="asked",
         help="Windows per batch on a GPU; a CPU processes one at a time.")
     features: Path | None = option(None, metavar="DIR", group=MODEL,
+        role="labels", held="identity", recorded="features.folder",
         help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")
     jobs: int = option(None, metavar="N", group=IMAGES, rare=True, min=1,
+        role="machine",
         help="Threads for decoding, labelling and writing files.  [default: one per core, up to 32]")
     max_pixels: int = option(MAX_PIXELS, metavar="N", group=IMAGES, rare=True, min=1,
+        role="machine", recorded=COMMAND,
         help="Reject images with more pixels, to protect against decompression bombs.")
     use_cache: bool = option(False, commands_give=True,
+        role="machine",
         help="Cache text vectors and file hashes in the user cache folder.")
     # fmt: on
 
@@ -105,18 +113,24 @@ class OutputOptions(OptionRecord):
     """
 
     # fmt: off
-    output: Path = option(Path("labels"), metavar="DIR", short="o", group=FILES, help="Output folder.")
+    output: Path = option(Path("labels"), metavar="DIR", short="o", group=FILES, role="files", recorded=COMMAND,
+        help="Output folder.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
+        role="files", held="identity", repeated=True, recorded="formats",
         check=_format_names,
         help=f"One or more, separated by commas: {{formats}}.  [default: as already in the folder, or "
         f"{','.join(DEFAULT_FORMATS)}; with argument `overlap`, {','.join(OVERLAP_FORMATS)}]")
     resume: bool = option(True, negatable=True, group=IMAGES, rare=True,
+        role="action",
         help="Skip images that are already labelled; argument `resume`=False labels them again with the same classes.")
     overwrite: bool = option(False, group=FILES,
+        role="action",
         help="Start over: remove the files of earlier runs from the output folder, except edited files such as corrected masks.")
     replace_edited: bool = option(False, group=FILES, rare=True,
+        role="action",
         help="Also relabel images whose files were edited by hand, overwriting the edits.")
     shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, check=parse_shard,
+        role="images", recorded="shard",
         help="Label only part I of N parts, for several processes or machines; see tipsseg merge. auto reads the part from Slurm, "
         "SkyPilot, torchrun or Open MPI.")
     # fmt: on
@@ -141,13 +155,16 @@ class RegionOptions(OptionRecord):
 
     # fmt: off
     regions: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
+        role="labels", held="given", repeated=True, recorded="regions.source",
         help="Give each region one class: masks of SAM or another tool, as PNG, NPZ, JSON or COCO files.")
     regions_only: bool = option(False, group=WHAT, rare=True,
+        role="labels", held="identity", repeated=True, recorded="regions.only",
         help="Make pixels outside all regions background.  [default: label them as without regions]")
     present: Path | None = option(None, metavar="folders|FILE", group=WHAT,
+        role="labels", held="given", repeated=True, recorded="present.source",
         help="Let only the classes in each image compete: its nearest folder named like a class, or a CSV or JSONL file with image "
         "and names or caption.")
-    strict: bool = option(False, group=WHAT, rare=True,
+    strict: bool = option(False, group=WHAT, rare=True, role="images", repeated=True, recorded="present.strict",
         help="Fail images without names in argument `present`.  [default: let all classes compete in them]")
     # fmt: on
 
@@ -158,6 +175,7 @@ class OntoOptions(OptionRecord):
 
     # fmt: off
     onto: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
+        role="labels", held="identity", repeated=True, recorded="onto.source",
         help="Keep the labels in this folder, zip or file, and add the classes on pixels without a label; any format that tipsseg "
         "correct reads.")
     # fmt: on
@@ -169,11 +187,14 @@ class RasterOptions(OptionRecord):
 
     # fmt: off
     bands: tuple[int, ...] | None = option(None, metavar="N,N,N", group=RASTERS, rare=True, check=_band_numbers,
+        role="labels", held="value", repeated=True, recorded="options",
         help="Red, green and blue band, or one grey band, counted from 1.  [default: the first three, or the first]")
     ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True, above=0, max=1e9,
+        role="labels", held="value", repeated=True, recorded="options",
         hint="For example: 0.5.",
         help="Pixel size of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
     dissolve: bool = option(False, group=RASTERS, rare=True,
+        role="files", held="value", repeated=True, recorded="options",
         help="Join polygons across blocks of 2,048 pixels, with the labels of the whole raster in memory.")
     # fmt: on
 
@@ -201,12 +222,16 @@ class ImageOptions(OptionRecord):
 
     # fmt: off
     limit: int | None = option(None, metavar="N", group=IMAGES, min=1,
+        role="images", recorded=COMMAND,
         help="Process only the first N images; argument `sample` picks N at random.")
     sample: int | None = option(None, metavar="N", group=IMAGES, min=1,
+        role="images", recorded=COMMAND,
         help="Process a random subset of N images (fixed seed); argument `limit` takes the first N.")
     every: Every | None = option(None, metavar="N|SECONDS", group=IMAGES, check=parse_every,
+        role="images", recorded=COMMAND,
         help="Interval of the frames to take from videos: 10 for every tenth frame, 1s for one per second.")
     retry_failed: bool = option(False, group=IMAGES, rare=True,
+        role="action",
         help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
         "options of the earlier run.")
     # fmt: on
@@ -223,6 +248,7 @@ class EngineOptions(OptionRecord):
 
     # fmt: off
     ray: str | None = option(None, metavar="auto|ADDRESS", group=MACHINES, rare=True, check=_ray_address,
+        role="machine",
         help="Label on a Ray cluster, which auto finds, or starts on this machine (pip install 'tipsseg[ray]').")
     # fmt: on
 
@@ -237,12 +263,16 @@ class TruthOptions:
 
     # fmt: off
     layout: str | None = option(None, metavar="NAME", group=TRUTH, choices=LAYOUT_NAMES,
+        role="sources",
         help=f"Read the masks in a benchmark's layout (file names, ids and classes): {', '.join(LAYOUT_NAMES)}.")
     ignore_index: int | None = option(None, metavar="ID", group=TRUTH,
+        role="sources",
         help="Truth id to ignore.  [default: 255, or 65535 with more than 254 classes]")
     reduce_zero_label: bool = option(False, group=TRUTH, rare=True,
+        role="sources",
         help="Ignore truth id 0, instead of scoring it as background.")
     zero_based: bool = option(False, group=TRUTH, rare=True,
+        role="sources",
         help="Treat truth id 0 as the first class, not as background.")
     # fmt: on
 

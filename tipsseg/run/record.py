@@ -18,15 +18,14 @@ from typing import Any
 from tipsseg._version import __version__
 from tipsseg.errors import OtherSchemaError, OutputError, RecordError, UsageError
 from tipsseg.formats import FORMATS
-from tipsseg.options import FeatureDtype, FileOptions, LabelOptions
-from tipsseg.options.fields import options_of, read_options
-from tipsseg.options.run import RasterOptions
+from tipsseg.options import FeatureDtype
+from tipsseg.options.fields import COMMAND, json_value, options_of
 from tipsseg.run import spec as specs
 from tipsseg.run.entry import FileRow
 from tipsseg.run.files import MOVE
 from tipsseg.run.labels import RunContext
 from tipsseg.run.shards import output_folder
-from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
+from tipsseg.run.spec import RECORDS, Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
 from tipsseg.run.state import SCHEMA, STATE_FILE, State
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name, atomic_write, describe_error, is_inside, read_regular
@@ -36,8 +35,8 @@ from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_class
 
 RUN_FILE = "run.json"
 
-#: Options that run.json records although labels do not depend on them.
-_WISHES = ("device", "dtype", "batch_size")
+#: Objects of run.json that are there only if a place was given.
+_GIVEN = ("features", "regions", "onto", "present")
 
 #: Packages whose versions may affect labels or files.
 _PACKAGES = ("torch", "numpy", "pillow", "opencv-python", "pycocotools", "sentencepiece", "safetensors")
@@ -97,16 +96,9 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "model": dict(info.model),
         "device": info.device,
         "dtype": info.dtype,
-        "asked": {name: getattr(spec, name) for name in _WISHES},
-        "options": spec.option_record(),
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
-        "formats": list(spec.formats),
+        **_settings_record(spec),
         **({"added": list(info.added)} if info.added else {}),
-        **_place("features", "folder", spec.features, dtype=spec.labelled_in),
-        **_place("regions", "source", spec.regions, only=spec.regions_only),
-        **_place("onto", "source", spec.onto, added=list(spec.added)),
-        **_place("present", "source", spec.present, strict=spec.strict),
-        "shard": None if spec.shard is None else str(spec.shard),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
         "started": info.started and info.started.isoformat(timespec="seconds"),
@@ -117,8 +109,36 @@ def run_record(info: RunInfo) -> dict[str, object]:
     }
 
 
-def _place(name: str, key: str, path: Path | None, **more: object) -> dict[str, object]:
-    return {} if path is None else {name: {key: printable_path(path), **more}}
+def _settings_record(spec: RunSpec) -> dict[str, Any]:
+    """Return the options of a run as run.json has them: `asked`, `options`, `formats`, `features`, `regions`, ..., and `shard`."""
+    found: dict[str, Any] = {}
+    for name, (value, _, about) in spec.settings():
+        if about.recorded not in ("", COMMAND):
+            group, key = about.place(name)
+            own = found.setdefault(group, {}) if group else found
+            own[key] = printable_path(value) if isinstance(value, Path) else json_value(value)
+    for name in _GIVEN:
+        if getattr(spec, name) is None:
+            del found[name]
+    if spec.features is not None:
+        found["features"]["dtype"] = spec.labelled_in
+    if spec.onto is not None:
+        found["onto"]["added"] = list(spec.added)
+    return found
+
+
+def _read_settings(record: type, run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a record of options in the content of a run.json, by name. Raises ValueError if it is damaged."""
+    found = {}
+    for name, (_, about) in options_of(record).items():
+        if about.recorded in ("", COMMAND):
+            continue
+        group, key = about.place(name)
+        own = (take(run, group, dict | None) or {}) if group else run
+        if key in own:
+            is_path = group in _GIVEN and isinstance(own[key], str)
+            found[name] = Path(actual_name(own[key])) if is_path else own[key]
+    return found
 
 
 @cache
@@ -210,7 +230,7 @@ def command_with_output(recorded: object, output: str) -> str:
 def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     """Parse the JSON value of a run.json. Raises ValueError or UsageError for content that tipsseg would not write."""
     options = take(record, "options", dict)
-    known = {name for kind in (LabelOptions, FileOptions, RasterOptions) for name in options_of(kind)}
+    known = {name for kind in RECORDS for name, (_, about) in options_of(kind).items() if about.recorded == "options"}
     if unknown := set(options) - known:
         raise ValueError(f"unknown option {short(min(unknown))}")  # its effect on labels is unknown
     formats = take(record, "formats", tuple[str, ...])
@@ -222,27 +242,17 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     background = "auto" if kept.auto else kept.background or "none"
     asked = make_vocabulary(classes, background, kept.templates, kept.source)
     asked = replace(asked, fit=kept.fit)
-    model, wishes = take(record, "model", _Model), take(record, "asked", dict)
-    shard, ended = take(record, "shard", str | None), take(record, "ended", datetime | None)
-    more: dict[str, Any] = {"shard": shard, **{name: wishes.get(name) for name in _WISHES}}
-    if (features := take(record, "features", dict | None)) is not None:
-        more |= {"features": _path(features, "folder"), "feature_dtype": take(features, "dtype", FeatureDtype)}
-    if (regions := take(record, "regions", dict | None)) is not None:
-        more |= {"regions": _path(regions, "source"), "regions_only": take(regions, "only", bool)}
-    if (onto := take(record, "onto", dict | None)) is not None:
-        more |= {"onto": _path(onto, "source"), "added": take(onto, "added", tuple[str, ...])}
-    if (present := take(record, "present", dict | None)) is not None:
-        more |= {"present": _path(present, "source"), "strict": take(present, "strict", bool)}
-    spec = RunSpec(
-        model=model.id,
-        vocabulary=asked,
-        options=read_options(LabelOptions, options),
-        files=read_options(FileOptions, options),
-        raster=read_options(RasterOptions, options),
-        formats=formats,
-        output=folder if shard is None else folder.parent.parent,
-        **more,
-    )
+    model, ended = take(record, "model", _Model), take(record, "ended", datetime | None)
+    more: dict[str, Any] = {}
+    for kind, place in RECORDS.items():
+        values = _read_settings(kind, record)
+        more |= {place: kind(**values)} if place else values
+    if "features" in more:
+        more["feature_dtype"] = take(take(record, "features", dict), "dtype", FeatureDtype)
+    if "onto" in more:
+        more["added"] = take(take(record, "onto", dict), "added", tuple[str, ...])
+    output = folder if more.get("shard") is None else folder.parent.parent
+    spec = RunSpec(**more | {"model": model.id, "vocabulary": asked, "formats": formats, "output": output})
     return RunInfo(
         spec,
         asdict(model),
@@ -258,7 +268,3 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
         added=take(record, "added", tuple[str, ...] | None) or (),
         noted=maker,
     )
-
-
-def _path(record: Mapping[str, object], key: str) -> Path:
-    return Path(actual_name(take(record, key, str)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tipsseg import types
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
@@ -25,10 +25,11 @@ from tipsseg.options import (
     FileOptions,
     LabelOptions,
 )
-from tipsseg.options.fields import options_of, record_of, text_of
+from tipsseg.options.fields import Option, json_value, options_of, record_of, text_of
 from tipsseg.options.run import (
     DEFAULT_RASTER_OPTIONS,
     ComputeOptions,
+    ImageOptions,
     OntoOptions,
     OutputOptions,
     RasterOptions,
@@ -52,15 +53,24 @@ from tipsseg.weights.sources import find_model
 if TYPE_CHECKING:
     from tipsseg.formats.given import Given
 
-#: Options that `RunSpec.command` omits or writes elsewhere.
-_UNRECORDED = frozenset({"model", "features", "jobs", "use_cache", "resume", "overwrite", "replace_edited"})
+#: The records of options that make up the settings of a run, each with the field of RunSpec that holds it; "" for RunSpec itself.
+RECORDS: Mapping[type, str] = {
+    LabelOptions: "options",
+    RegionOptions: "",
+    OntoOptions: "",
+    ComputeOptions: "",
+    FileOptions: "files",
+    RasterOptions: "raster",
+    ImageOptions: "",
+    OutputOptions: "",
+}
 
 #: See `types.LABELS_VERSION`.
 LABELS_VERSION = types.LABELS_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
+class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOptions):
     """Settings of a run, except its images.
 
     Attributes:
@@ -236,28 +246,22 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
         if self.raster.dissolve and not any("objects" in form.needs for form in forms):
             raise UsageError("argument `dissolve` needs polygons", "Add the format geojson or gpkg.")
 
-    def option_record(self) -> dict[str, object]:
-        return {**self.options.record(), **self.files.record(), **record_of(self.raster)}
+    def settings(self, *records: type) -> Iterator[tuple[str, Setting]]:
+        """Yield the options of these records of options, by default of all, by name."""
+        for record, place in RECORDS.items():
+            if not records or record in records:
+                holder = getattr(self, place) if place else self
+                for name, (item, about) in options_of(record).items():
+                    yield name, Setting(getattr(holder, name), item.default, about)
 
     def command(self) -> str:
         """Return the command line of the run, with paths and formats."""
         vocabulary = self.vocabulary_path or self.vocabulary.source
         words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question(self.model, vocabulary)]
-        if self.features is not None:
-            words += ["--features", str(self.features)]
-        files = replace(self.files, val_fraction=self.files.val_fraction or None)
-        records = (
-            (RegionOptions, self),
-            (OntoOptions, self),
-            (ComputeOptions, self),
-            (FileOptions, files),
-            (RasterOptions, self.raster),
-            (OutputOptions, self),
-        )
-        for record, values in records:
-            for name, (each, about) in options_of(record).items():
-                if name not in _UNRECORDED and (value := getattr(values, name)) != each.default:
-                    words += _option_words(about.long(name), value)
+        known = {"model", *options_of(LabelOptions)}
+        for name, (value, default, about) in self.settings():
+            if about.recorded and value != default and name not in known:
+                words += _option_words(about.long(name), value)
         return shell_line(words)
 
     def question(self, model: str) -> str:
@@ -288,11 +292,18 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions):
             in_file = phrases in (("auto",), ("none",)) or any("," in phrase for phrase in phrases)
             text = "FILE" if in_file else ",".join(phrases) or "none"
             words += ["--background", "auto" if vocabulary.auto else text]
-        words += ["--mode", self.options.mode]
-        for name, (each, about) in options_of(LabelOptions).items():
-            if name != "mode" and (value := getattr(self.options, name)) != each.default:
+        for name, (value, default, about) in self.settings(LabelOptions):
+            if name == "mode" or value != default:
                 words += _option_words(about.long(name), value)
         return words
+
+
+class Setting(NamedTuple):
+    """The value of an option in a run, its default and its declaration."""
+
+    value: Any
+    default: object
+    about: Option
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +399,11 @@ class Maker:
 def question_facts(info: RunInfo) -> dict[str, object]:
     """Return all that changes labels: the question that a folder answers, by the names that messages use."""
     spec = info.spec
-    options = {**spec.options.record(), "names": spec.files.names, "png_mode": spec.files.png_mode}
+    held = {
+        name.replace("_", "-"): json_value(value)
+        for name, (value, _, about) in spec.settings(LabelOptions, FileOptions)
+        if about.held == "value"
+    }
     vocabulary: dict[str, Any] = vocabulary_record(spec.vocabulary, spec.vocabulary)
     del vocabulary["source"]
     if spec.vocabulary.auto:  # the model's phrases, which may be others
@@ -402,7 +417,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         "model": model_identity(info.model),
         "classes": classes,
         **vocabulary,
-        **{name.replace("_", "-"): value for name, value in options.items()},
+        **held,
         "dtype": info.dtype,
         # Features stored in float32 give the same labels as no store.
         "features": spec.labelled_in,
