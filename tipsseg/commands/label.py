@@ -169,6 +169,7 @@ def _begin_labelling(
     spec = label_spec(
         vocabulary,
         *records,
+        choice,
         fitted=fitted,
         output=take_options(OutputOptions, keywords),
         onto=take_options(OntoOptions, keywords),

@@ -257,7 +257,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
     def command(self) -> str:
         """Return the command line of the run, with paths and formats."""
         vocabulary = self.vocabulary_path or self.vocabulary.source
-        words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question(self.model, vocabulary)]
+        words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question(self.model, vocabulary, self.added)]
         known = {"model", *options_of(LabelOptions)}
         for name, (value, default, about) in self.settings():
             if about.recorded and value != default and name not in known:
@@ -277,14 +277,14 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             words += ["--present", "FILE"]
         return shell_line(words)
 
-    def _question(self, model: str, source: str) -> list[str]:
+    def _question(self, model: str, source: str, only: Sequence[str] = ()) -> list[str]:
         vocabulary = self.vocabulary
         words = ["--model", model]
         if vocabulary.source or vocabulary.fit or vocabulary.templates != PROTOCOL_TEMPLATES:
             words += ["--vocab", source or ("FIT" if vocabulary.fit else "FILE")]
         else:
             for entry in vocabulary.classes:
-                words += ["-c", entry.name]
+                words += ["-c", entry.name] if not only or entry.name in only else []
         # The vocabulary's record has the phrases that "auto" was resolved to.
         if not vocabulary.fit:
             phrases = vocabulary.background

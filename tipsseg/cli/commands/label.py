@@ -130,6 +130,7 @@ def label(
         vocabulary,
         compute,
         regions,
+        images,
         output=output,
         onto=onto,
         options=options,

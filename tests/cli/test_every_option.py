@@ -1,0 +1,182 @@
+"""Each option of `label`, from its declaration: what the folder records of it, what repeats it, and what leaving it out means."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rasters import drawn, write_raster
+from running import Command, Ran
+
+from tipsseg.options.fields import COMMAND, options_of
+from tipsseg.options.run import RasterOptions
+from tipsseg.run.read import open_runs
+from tipsseg.run.spec import RECORDS
+
+#: What stands on the command line for each option that the record of a run has; a new option needs a value here.
+VALUES: dict[str, list[str]] = {
+    "mode": ["whole"],
+    "short_side": ["112"],
+    "min_confidence": ["0.6"],
+    "refine": ["pamr"],
+    "overlap": ["-f", "coco"],
+    "scales": ["1,1.5"],
+    "stretch": ["5,95"],
+    "regions": ["regions"],
+    "regions_only": ["--regions", "regions"],
+    "present": ["folders"],
+    "strict": ["--present", "folders"],
+    "onto": ["old/masks"],
+    "model": ["MODEL2"],
+    "device": ["cpu:0"],
+    "dtype": ["bfloat16"],
+    "batch_size": ["3"],
+    "features": ["feats"],
+    "max_pixels": ["1000000"],
+    "instances": ["class"],
+    "min_area": ["40"],
+    "png_mode": ["P"],
+    "simplify": ["1.5"],
+    "names": ["full"],
+    "val_fraction": ["0.5", "-f", "png,yolo"],
+    "level": ["whole"],
+    "hard_links": ["-f", "png,yolo"],
+    "bands": ["1", "-f", "geotiff"],
+    "ground_resolution": ["2", "-f", "geotiff"],
+    "dissolve": ["-f", "geotiff,geojson"],
+    "limit": ["3"],
+    "sample": ["2"],
+    "every": ["2"],
+    "output": ["elsewhere"],
+    "formats": ["png,csv"],
+    "shard": ["1/1"],
+}
+
+OPTIONS = {
+    name: (item, about) for record in RECORDS for name, (item, about) in options_of(record).items() if about.recorded
+}
+
+#: Options that a folder with labels refuses to lose. Read once by hand: of the others, the folder keeps its value.
+REFUSED = {
+    "mode", "short_side", "min_confidence", "refine", "overlap", "scales", "stretch", "regions", "regions_only", "present", "onto",
+    "model", "features", "png_mode", "names", "bands", "ground_resolution", "dissolve",
+}  # fmt: skip
+
+RASTER = {*options_of(RasterOptions)}
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, tiny_checkpoint: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("tree/a", "tree/b", "sky/c"):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).resize((80, 64))
+        path = Path("imgs", f"{name}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse.save(path)
+        mask = Path("regions", f"{name}.png")
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.indices((64, 80)).sum(0) // 40 + 1).astype(np.uint8)).save(mask)
+    shutil.copytree(tiny_checkpoint, "tiny2")
+    config = json.loads(Path("tiny2/config.json").read_text())
+    Path("tiny2/config.json").write_text(json.dumps(config, indent=3))  # other bytes, so another model
+
+
+def asked(name: str, output: str) -> list[object]:
+    item, about = OPTIONS[name]
+    value = ["tiny2" if word == "MODEL2" else word for word in VALUES[name]]
+    switch = item.type in (bool, "bool")
+    words = [about.long(name), *value]
+    model = [] if name == "model" else ["-m", "tiny"]
+    device = [] if name == "device" else ["--device", "cpu"]
+    classes = ["-c", "sky"] if name == "onto" else ["-c", "tree,sky"]
+    place = [] if name == "output" else ["-o", output]
+    assert switch == (not value or value[0].startswith("-"))
+    return ["label", "imgs", *classes, *model, *device, *place, *words]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The labels, shown or hidden, in a folder or in its shards."""
+    tops = ("masks", ".tipsseg/masks", ".tipsseg/layers")
+    found = [path for top in tops for path in folder.rglob(f"{top}/**/*") if path.is_file()]
+    return {path.name: path.read_bytes() for path in found}
+
+
+def digest(folder: Path) -> str:
+    with open_runs(folder, ended=False) as runs:
+        return runs[0].info.digest
+
+
+def paste(command: Command, line: str) -> Ran:
+    words = shlex.split(line)
+    assert words[0] == "tipsseg"
+    return command(*words[1:])
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_is_recorded_repeated_and_kept(command: Command, name: str) -> None:
+    assert name in VALUES, "a new option needs a value"
+    if name == "onto":
+        assert (
+            command("label", "imgs", "-c", "tree", "-m", "tiny", "--device", "cpu", "-f", "png", "-o", "old").code == 0
+        )
+    if name in RASTER:
+        shutil.rmtree("imgs")
+        Path("imgs").mkdir()
+        write_raster(Path("imgs/scene.tif"), drawn(64, 80))
+    about, output = OPTIONS[name][1], Path("elsewhere" if name == "output" else "out")
+    ran = command(*asked(name, "out"))
+    assert ran.code == 0, ran.err
+    folder = next(output.rglob("run.json")).parent
+    record = json.loads((folder / "run.json").read_bytes())
+    line = record["command"]
+
+    if about.recorded != COMMAND:
+        group, key = about.place(name)
+        assert (record[group] if group else record)[key] not in (None, False, "auto", 8)
+    if name in ("limit", "sample", "every", "output", "model", "max_pixels"):
+        assert about.long(name) in line
+
+    # The recorded command gives the same labels.
+    first, question = files(output), digest(output)
+    shutil.move(output, "first")
+    assert paste(command, line).code == 0
+    assert (files(output), digest(output)) == (first, question)
+
+    # So does --from, unless it leaves the option out.
+    if about.repeated:
+        again = command(
+            "label", "imgs", "--from", folder, "-o", "again", *(["--device", "cpu"] if name != "device" else [])
+        )
+        assert again.code == 0, again.err
+        assert (files(Path("again")), digest(Path("again"))) == (first, question)
+
+    # Retrying goes on with all that the folder had.
+    if name != "shard":
+        retried = command("label", "--retry-failed", "-o", output)
+        assert (retried.code, files(output)) == (0, first), retried.err
+
+    # Without the option, the same folder goes on, or refuses as the declaration says.
+    words = asked(name, "out")
+    at = words.index(about.long(name))
+    del words[at : at + (1 if OPTIONS[name][0].type in (bool, "bool") else 2)]
+    words += ["-m", "tiny"] if name == "model" else []
+    if name in ("shard", "output"):
+        return
+    forgot = command(*words)
+    assert (forgot.code == 1) == (name in REFUSED), forgot.err
+    assert (about.held != "nothing") >= (name in REFUSED)
+    if name in REFUSED:
+        commands = [text.strip() for text in forgot.err.splitlines() if text.startswith("  tipsseg ")]
+        assert commands
+        for text in commands:
+            shutil.copytree(output, "kept", symlinks=True)
+            pasted = paste(command, text)
+            assert pasted.code == 0, (text, pasted.err)
+            shutil.rmtree(output)
+            Path("kept").rename(output)
