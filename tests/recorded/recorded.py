@@ -32,7 +32,7 @@ DIGESTS = Path(__file__).with_name("digests.txt")
 #: Files with a clock, versions or paths in them. Hidden folders hold tipsseg's own records.
 _NOT_LABELS = {"run.json", "manifest.jsonl"}
 
-#: The instructions of ATen, oneDNN and MKL, and the threads. MKL's AVX2 differs between vendors.
+#: The instructions of ATen, oneDNN and MKL, and the threads. MKL can be limited to AVX2 on Intel's processors alone.
 _ENVIRONMENT = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
