@@ -74,8 +74,8 @@ class ComputeOptions(OptionRecord):
     device: str = option("auto", metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"), check=device_name,
         help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
     dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, check=dtype_name,
-        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX instructions, else float32. int8 is for CPUs "
-        "without AMX: fast, and labels differ slightly.")
+        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX or AVX512_BF16 instructions, else float32. "
+        "int8 is for CPUs without them: fast, and labels differ slightly.")
     batch_size: int = option(8, metavar="N", group=MODEL, rare=True, min=1,
         help="Windows per batch on a GPU; a CPU processes one at a time.")
     features: Path | None = option(None, metavar="DIR", group=MODEL,
