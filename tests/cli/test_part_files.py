@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -203,6 +204,27 @@ def test_shuffled_files_that_nobody_edited_change_nothing(command: Command, form
             path.write_text("".join(line + "\n" for line in shuffled(path.read_text().split("\n")[:-1])))
         source = "out/yolo"
     assert np.array_equal(corrected(command, source), before[0])
+    assert np.array_equal(mask("two-pandas"), before[1])
+
+
+@pytest.mark.parametrize("redrawn", [False, True], ids=["exactly", "redrawn"])
+def test_yolo_that_lists_wholes_with_their_parts_changes_nothing(command: Command, redrawn: bool) -> None:
+    """As tools write it of COCO: through the centres of pixels, or as the polygons are."""
+    before = mask(), mask("two-pandas")
+    data = coco("out/annotations.json" if redrawn else "out/annotations-polygon.json")
+    for image in data["images"]:
+        size = np.array([image["width"], image["height"]])
+        lines = []
+        for each in (each for each in data["annotations"] if each["image_id"] == image["id"]):
+            rings = [np.reshape(ring, (-1, 2)) for ring in each["segmentation"]] if not redrawn else [
+                ring[:, 0] for ring in cv2.findContours(
+                    coco_mask.decode(each["segmentation"]), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+                )[0] if len(ring) > 2
+            ]  # fmt: skip
+            lines += [[each["category_id"] - 1, *(ring / size).ravel().tolist()] for ring in rings]
+        name = Path(image["file_name"]).stem
+        Path(f"out/yolo/labels/train/{name}.txt").write_text("".join(" ".join(map(str, each)) + "\n" for each in lines))
+    assert np.array_equal(corrected(command, "out/yolo"), before[0])
     assert np.array_equal(mask("two-pandas"), before[1])
 
 
