@@ -859,6 +859,22 @@ def test_an_export_without_any_object_empties_nothing_unasked(tmp_path: Path) ->
     assert take(tmp_path, source, emptied=True).masks == ()
 
 
+def test_images_without_objects_that_datumaro_leaves_out_are_emptied_only_if_asked(tmp_path: Path) -> None:
+    """It lists the image, without an entry in `annotations` and without a picture."""
+    export = build(tmp_path, "panoptic", "png")
+
+    def change(value: Any) -> None:
+        image = scene_of(value)
+        value["annotations"] = [each for each in value["annotations"] if each["image_id"] != image]
+
+    edit(export / "panoptic.json", change).rename(export / "panoptic/panoptic.json")
+    (export / "panoptic/scene.png").unlink()
+    with pytest.raises(InputError, match=r"1 image without objects: scene\.png"):
+        take(tmp_path, export / "panoptic")
+    assert take(tmp_path, export / "panoptic", emptied=False).masks == ()
+    assert [mask.image for mask in take(tmp_path, export / "panoptic", emptied=True).masks] == ["scene.png"]
+
+
 def test_images_of_coco_without_objects_are_emptied_only_if_asked(tmp_path: Path) -> None:
     """Label Studio lists images too that nobody submitted, and states no size of some."""
 
