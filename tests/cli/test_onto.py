@@ -63,7 +63,7 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> No
     assert command(*label, "-o", "old", "-f", ",".join(SOURCES)).code == 0
     tasks = json.loads(Path("old/label-studio.json").read_text())
     for task in tasks:  # a person submits the predictions
-        task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
+        task["annotations"] = [{"result": task.pop("predictions")[0]["result"][::-1]}]  # panda first
     Path("exported").mkdir()
     Path("exported/label-studio.json").write_text(json.dumps(tasks))
     shutil.copy("old/label-studio.xml", "exported")  # names the classes, in their order
