@@ -315,20 +315,24 @@ def _is_hole(drawn: NDArray[np.bool_], mask: NDArray[np.bool_]) -> bool:
     return bool(numbers.any()) and find_edits(holes == numbers.argmax() + 1, drawn) is None
 
 
-def _moved_by_tools(before: Iterable[Shape], shapes: Sequence[Shape]) -> dict[int, Shape]:
+def _moved_by_tools(before: Sequence[Shape], shapes: Sequence[Shape]) -> dict[int, Shape]:
     """Return the old objects that came back in a box that is off by a pixel, by index in `shapes`. FiftyOne rounds boxes down."""
+    identical = {(old.class_id, old.box, old.mask.tobytes()) for old in before}
     by_class: dict[int, list[Shape]] = {}
     for old in before:
         by_class.setdefault(old.class_id, []).append(old)
     boxes = {class_id: np.array([old.box for old in olds], np.int64) for class_id, olds in by_class.items()}
     moved = {}
     for new, shape in enumerate(shapes):
-        if shape.mask.size and not shape.box_only and shape.class_id in by_class:
+        if (
+            shape.mask.size
+            and shape.class_id in by_class
+            and (shape.class_id, shape.box, shape.mask.tobytes()) not in identical
+        ):
             near = np.flatnonzero((abs(boxes[shape.class_id] - shape.box) <= 2).all(axis=1))
-            olds = [by_class[shape.class_id][index] for index in near.tolist()]
-            for old in olds if not any(map(shape.same_pixels, olds)) else ():
-                if _is_moved(old, shape):
-                    moved[new] = old
+            olds = (by_class[shape.class_id][index] for index in near.tolist())
+            if (found := next((old for old in olds if _is_moved(old, shape)), None)) is not None:
+                moved[new] = found
     return moved
 
 
@@ -337,7 +341,7 @@ def _is_moved(old: Shape, new: Shape) -> bool:
 
     If it is resized, the shapes must also differ where both boxes overlap, because a box that is one pixel smaller may be an edit.
     """
-    if not old.mask.size:
+    if not old.mask.size or new.box_only:
         return False
     if np.array_equal(old.mask, new.mask):
         return old.box_distance(new) == 1
