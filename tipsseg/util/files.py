@@ -173,13 +173,18 @@ def is_left(path: Path) -> bool:
     return machine == _MACHINE and process.isdecimal() and not is_alive(int(process))
 
 
-def remove_left(folder: Path) -> None:
-    """Remove what ended processes of this machine left in a folder under temporary names."""
+def list_left(folder: Path) -> list[Path]:
+    """Return the temporary files in a folder whose process on this machine has ended."""
     with suppress(OSError):
-        for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-            if is_left(path):
-                with suppress(OSError):
-                    _remove(path)
+        return [path for path in folder.glob(f"{TEMPORARY_PREFIX}*") if is_left(path)]
+    return []
+
+
+def remove_left(folder: Path) -> None:
+    """Remove the temporary files in a folder whose process on this machine has ended."""
+    for path in list_left(folder):
+        with suppress(OSError):
+            _remove(path)
 
 
 #: A large folder takes long to list: once in a process is enough.
