@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command. The first Ctrl-C or SIGTERM raises KeyboardInterrupt, the second one ends the process."""
-    gc.set_threshold(
-        20_000
-    )  # imports make many objects that stay: with Python's 700, looking at them is a tenth of the start
-    _set_environment()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # background jobs and nohup ignore signals
-            signal.signal(number, _stop)
-    from tipsseg.cli.main import main as run
+    try:
+        # Imports make many objects that stay: with Python's 700, looking at them is a tenth of the start.
+        gc.set_threshold(20_000)
+        _set_environment()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:  # background jobs and nohup ignore signals
+                signal.signal(number, _stop)
+        from tipsseg.cli.main import main as run
 
-    run()
+        run()
+    except KeyboardInterrupt as interrupt:  # outside of a command, which words it
+        _end(interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 
 def _set_environment() -> None:
@@ -41,10 +43,14 @@ def _stop(number: int, frame: "FrameType | None") -> None:
     signal.signal(number, signal.SIG_DFL)
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):  # libraries in C++ abort on an error there
-            os.write(2, b"Interrupted.\n" if number == signal.SIGINT else b"Terminated.\n")
-            os._exit(128 + number)
+            _end(number)
         frame = frame.f_back
     raise KeyboardInterrupt(number)
+
+
+def _end(number: int) -> None:
+    os.write(2, b"Interrupted.\n" if number == signal.SIGINT else b"Terminated.\n")
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

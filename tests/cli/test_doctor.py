@@ -74,7 +74,7 @@ def test_an_unknown_device(command: Command) -> None:
     [
         ("torch>=99", "does not fit; tipsseg needs >=99", "pip install 'torch>=99'"),
         ("torsh>=1", "torsh: is not installed", "pip install 'torsh>=1'"),
-        ("import-linter>=1", "cannot be imported: No module named 'import_linter'", 'python -c "import import_linter"'),
+        ("pytest-xdist>=1", "cannot be imported: No module named 'pytest_xdist'", 'python -c "import pytest_xdist"'),
     ],
 )
 def test_a_package_that_does_not_work(

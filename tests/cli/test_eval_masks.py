@@ -309,8 +309,24 @@ def test_names_are_those_of_the_run(command: Command, tmp_path: Path, folder: st
     assert command("eval", "--pred", folder, "--gt", "gt").out == TABLE
     with closing(sqlite3.connect("run/.tipsseg/state.db")) as state:
         state.execute("CREATE TABLE other (value)")
+    Path("run/run.json").write_text(Path("run/run.json").read_text().replace('"schema": 2', '"schema": 3'))
     ran = command("eval", "--pred", folder, "--gt", "gt")
     assert (ran.code, ran.out, "another version" in ran.err) == (1, "", True)
+
+
+@pytest.mark.parametrize("formats", [("png", "yolo"), ("yolo",)])
+def test_an_output_folder_as_ground_truth_means_its_masks(
+    command: Command, tmp_path: Path, formats: tuple[str, ...]
+) -> None:
+    """Not its pictures, which the folder of yolo has under the same names. Without png, the masks are hidden."""
+    labels = {"a.png": np.array(TRUTH, np.uint8)}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "run", tmp_path / "imgs", labels, ("panda", "tree"), formats)
+    save("pred/a.png", PRED)
+    assert command("eval", "--pred", "pred", "--gt", "run", "-c", "panda,tree").out == TABLE
+    for arguments in (["--pred", "run"], ["--pred", "pred", "-c", "tree,panda"]):
+        ran = command("eval", *arguments, "--gt", "run")
+        assert (ran.code, ran.out) == (2, "")  # against itself, and ids of other classes
 
 
 def test_truths_inside_a_listed_folder_are_no_images(command: Command, mlp_checkpoint: Path) -> None:

@@ -81,6 +81,8 @@ TYPES = re.compile(
 def test_help_shows_no_types(command: Command, name: list[str]) -> None:
     shown = command(*name, "-h").out
     assert shown == command(*name, "--help").out
+    whole = command(*name, "--help-all")
+    assert (whole.code, shown.splitlines()[0]) == (0, whole.out.splitlines()[0])
     usage = shown.partition("Examples:")[0]
     options = [line.strip().split("  ")[0] for line in usage.splitlines() if line.startswith("  -")]
     assert options
@@ -98,7 +100,7 @@ GROUPS = {
     "Model": ("model device dtype features refine scales short-side", "batch-size mode stretch"),
     "Files": (
         "output format overwrite min-area",
-        "replace-edited instances png-mode simplify names val-fraction level",
+        "replace-edited instances png-mode simplify names val-fraction level hard-links",
     ),
     "Many images": ("limit sample every dry-run jsonl", "jobs max-pixels resume retry-failed null"),
     "Rasters": ("", "bands ground-resolution dissolve"),

@@ -71,6 +71,12 @@ def hidden(top: Path) -> None:
     correct(top / "out/.tipsseg/masks/desert.png.png")
 
 
+def copied(top: Path) -> None:
+    """Two annotators have a copy each; commands have seen the correction of one of them."""
+    shutil.copytree(top / "out", top / "copy")
+    correct(top / "copy/masks/sea.png")
+
+
 def changed(top: Path) -> None:
     Image.new("RGB", (90, 96), (200, 30, 30)).save(top / "imgs/desert.png")
 
@@ -136,6 +142,7 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
         [LABEL, changed, *(f"{LABEL} --shard {part}/2" for part in (1, 2)), edited_part], "merge out -o out", [],
     ),
     "a corrected run joined in a new folder": ([f"label imgs {_PLAIN} -f png,coco,yolo -o out", edited], "merge out -o all", []),
+    "two corrected copies": ([LABEL, copied, edited, LABEL], "merge out copy -o all", []),
     "runs joined in a new folder": (
         [f"label imgs {_PLAIN} {MANY} -o {place} --shard {part}/2" for part, place in ((1, "one"), (2, "two"))],
         "merge one two -o out", [],

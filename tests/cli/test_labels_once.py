@@ -8,12 +8,15 @@ import os
 import shutil
 import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from resuming import ALL, Run, contents, correct, tree
+
+from tipsseg.run.state import State
 
 MASK, LABELME = Path("out/masks/a.png"), Path("out/labelme/a.json")
 
@@ -244,6 +247,7 @@ def test_several_formats_end_at_once(run: Run) -> None:
     assert (ran.code, "no longer has the format yolo and labelme and coco" in ran.err) == (0, True)
     assert not Path("out/annotations.json").exists()
     assert not list(Path("out").rglob("*.txt"))
+    assert run.command("convert", "out", "--drop", "yolo").code == 0  # as after an interruption at the end
     assert run.command("check", "out").out == ""
 
 
@@ -264,6 +268,19 @@ def test_only_some_images_are_in_a_format(run: Run) -> None:
     run("-f", "png")
     listed = json.loads(Path("out/annotations.json").read_bytes())["images"]
     assert [each["file_name"] for each in listed] == ["a.png"]
+
+
+def test_a_hidden_mask_that_was_edited_is_replaced_when_asked(run: Run) -> None:
+    run("-f", "coco")
+    hidden = Path("out/.tipsseg/masks/a.png.png")
+    correct(hidden)
+    run("-f", "png", "--overwrite", "--replace-edited")
+    assert (run.code, hidden.exists()) == (0, False)
+    run("-f", "png", output="fresh")
+    err = run("-f", "png")
+    assert (run.code, run.labelled, "did not write" in err) == (0, [], False)
+    assert MASK.read_bytes() == ("fresh" / MASK.relative_to("out")).read_bytes()
+    assert run.command("check", "out").out == ""
 
 
 # ---- one record ----
@@ -306,6 +323,18 @@ def test_masks_that_match_no_line_of_the_manifest_are_a_persons(run: Run) -> Non
     assert run.command("check", "out").out == ""
 
 
+def test_files_of_other_tools_are_no_problems(run: Run) -> None:
+    """As ultralytics leaves one; only a mask that belongs to no image would be read."""
+    run("-f", "png,yolo")
+    cache, mask = Path("out/yolo/labels/train.cache"), Path("out/masks/strange.png")
+    cache.write_text("theirs")
+    ran = run.command("check", "out")
+    assert (ran.code, ran.out, str(cache) in ran.err) == (0, "", True)
+    mask.write_text("mine")
+    ran = run.command("check", "out")
+    assert (ran.code, str(mask) in ran.out, str(cache) in ran.out) == (1, True, False)
+
+
 @pytest.mark.parametrize("size", [0, 100, 4096, 9000])
 def test_a_truncated_record_is_damage(run: Run, size: int) -> None:
     run("-f", "png")
@@ -319,17 +348,63 @@ def test_a_truncated_record_is_damage(run: Run, size: int) -> None:
     assert (run.code, run.labelled) == (0, [])
 
 
-def test_a_record_with_damaged_values_is_rebuilt(run: Run) -> None:
+@pytest.mark.parametrize(
+    ("statement", "noticed"),
+    [
+        ("UPDATE image SET facts = x'00'", True),
+        ("UPDATE image SET formats = 'x'", True),
+        ("UPDATE file SET digest = x'00'", True),
+        ("UPDATE row SET data = x'00'", False),  # label reads no rows of images that stay
+        ("UPDATE failure SET line = '{}'", False),
+    ],
+)
+def test_a_record_with_damaged_values_is_rebuilt(run: Run, statement: str, noticed: bool) -> None:
+    Path("imgs/broken.png").write_bytes(b"not an image")
     run("-f", "png,coco")
     before = contents(Path("out"))
     with sqlite3.connect("out/.tipsseg/state.db") as other:
-        other.execute("UPDATE image SET facts = x'00'")
+        other.execute(statement)
     other.close()
-    assert "--restore" in run("-f", "coco,csv")
+    if noticed:
+        assert "--restore" in run("-f", "coco,csv")
+    assert "--restore" in run.command("check", "out").out
     assert run.command("check", "out", "--restore").code == 0
     run("-f", "png,coco")
     after = contents(Path("out"))
-    assert (run.code, run.labelled, {name: after[name] for name in before}) == (0, [], before)
+    assert (run.code, run.labelled, {name: after[name] for name in before}) == (1, [], before)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_record_with_random_damage_has_a_way_on(run: Run, seed: int) -> None:
+    """In its tables and in its schema: a command goes on or names the command that rebuilds, which then does."""
+    run("-f", "png,coco")
+    before, path, rng = contents(Path("out")), Path("out/.tipsseg/state.db"), np.random.default_rng(seed)
+    for top in (len(path.read_bytes()), 4096):
+        data = bytearray(path.read_bytes())
+        at = int(rng.choice(np.flatnonzero(np.frombuffer(data[: top - 40], np.uint8))))
+        data[at : at + 40] = rng.bytes(40)
+        path.write_bytes(data)
+        first = run("-f", "png,coco")
+        assert run.code == 0 or "tipsseg check out --restore" in first
+        if run.command("check", "out").code:
+            assert run.command("check", "out", "--restore").code == 0
+        run("-f", "png,coco")
+        after = contents(Path("out"))
+        assert (run.code, run.command("check", "out").out) == (0, "")
+        assert {name: after[name] for name in before} == before
+
+
+def test_masks_of_an_archive_are_rebuilt_without_a_manifest(run: Run) -> None:
+    shutil.make_archive("photos", "zip", "imgs")
+    ran = run.command("label", "photos.zip", "-c", "tree", "-m", run.model, "--device", "cpu", "-f", "png", "-o", "out")
+    assert ran.code == 0
+    for name in ("manifest.jsonl", ".tipsseg/state.db"):
+        Path("out", name).unlink()
+    assert run.command("check", "out", "--restore").code == 0
+    assert run.command("check", "out").out == ""
+    assert {record["image"] for record in map(json.loads, Path("out/manifest.jsonl").read_text().splitlines())} == {
+        "photos/a.png", "photos/sub/b c.jpg", "photos/sub/ü.bmp",
+    }  # fmt: skip
 
 
 def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:
@@ -344,14 +419,25 @@ def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:
     assert (run.code, run.labelled, run.command("check", "out").out) == (0, ["new.png"], "")
 
 
-@pytest.mark.parametrize("name", ["manifest.jsonl", "run.json"])
-def test_an_export_that_was_changed_is_named_and_written_anew(run: Run, name: str) -> None:
+@pytest.mark.parametrize("name", ["manifest.jsonl", "run.json", "errors.jsonl"])
+def test_an_export_that_was_changed_is_set_aside_and_written_again(run: Run, name: str) -> None:
     run("-f", "png")
     path = Path("out", name)
+    before = path.read_bytes() if path.exists() else None
     path.write_text('{"tool": "tipsseg"}')
     assert str(path) in run.command("check", "out").out
-    run("-f", "png")
+    err = run("-f", "png")
     assert (run.code, run.labelled, run.command("check", "out").out) == (0, [], "")
+    aside = Path("out", f"{name}.changed")
+    assert (aside.read_text(), f"{aside}" in err) == ('{"tool": "tipsseg"}', True)
+    assert path.exists() == (before is not None)
+    correct(MASK)  # a command that is interrupted leaves exports that grew
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "end", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("-f", "png,coco")
+    run("-f", "png,coco")
+    assert [each.name for each in Path("out").glob("*.changed*")] == [aside.name]
 
 
 # ---- edits while a command runs ----
@@ -442,19 +528,24 @@ def test_a_file_in_the_place_of_a_link_stays_and_is_named(run: Run) -> None:
     assert (run.code, str(place) in err, place.read_text()) == (1, True, "mine")
     place.unlink()
     run("-f", "png,hf")
-    assert (run.code, run.labelled, place.samefile("imgs/a.png")) == (0, [], True)
+    assert (run.code, run.labelled, place.samefile("imgs/a.png")) == (0, [], False)
 
 
-def test_pictures_beside_labels_follow_their_images(run: Run) -> None:
-    """They are hard links where the disk allows it: zips, Windows and editors take them as files."""
-    run("-f", "png,yolo")
-    place, image = Path("out/yolo/images/train/a.png"), Path("imgs/a.png")
-    assert (place.is_symlink(), place.samefile(image)) == (False, True)
+YOLO_PICTURE = Path("out/yolo/images/train/a.png")
+
+
+@pytest.mark.parametrize("options", [(), ("--hard-links",)], ids=["copies", "links"])
+def test_pictures_beside_labels_follow_their_images(run: Run, options: tuple[str, ...]) -> None:
+    linked = bool(options)
+    err = run("-f", "png,yolo", *options)
+    place, image = YOLO_PICTURE, Path("imgs/a.png")
+    assert (place.is_symlink(), place.samefile(image), "copies" in err) == (False, linked, not linked)
     new = Path("imgs/new.png")
     Image.fromarray(np.asarray(Image.open(image))[::-1]).save(new)
     new.replace(image)  # as editors save
-    run("-f", "png,yolo")
-    assert (run.code, run.labelled, place.samefile(image)) == (0, ["a.png"], True)
+    run("-f", "png,yolo")  # the folder remembers
+    assert (run.code, run.labelled, place.samefile(image)) == (0, ["a.png"], linked)
+    assert place.read_bytes() == image.read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "link", refuse)
         run("-f", "png,hf")
@@ -462,6 +553,49 @@ def test_pictures_beside_labels_follow_their_images(run: Run) -> None:
     assert (run.code, copy.samefile(image), copy.read_bytes()) == (0, False, image.read_bytes())
     image.unlink()
     assert place.exists()
+
+
+def test_what_happens_to_an_exported_picture_reaches_no_original(run: Run) -> None:
+    run("-f", "png,yolo")
+    before = tree("imgs")
+    with YOLO_PICTURE.open("r+b") as file:  # a script that works in place
+        file.truncate(9)
+    err = run("-f", "png,yolo")
+    assert (run.code, str(YOLO_PICTURE) in err, YOLO_PICTURE.read_bytes()[9:], tree("imgs")) == (0, True, b"", before)
+    assert str(YOLO_PICTURE) in run.command("check", "out").err
+    YOLO_PICTURE.unlink()
+    run("-f", "png,yolo")
+    assert YOLO_PICTURE.read_bytes() == Path("imgs/a.png").read_bytes()
+
+
+def test_moved_images_are_not_copied_again(run: Run) -> None:
+    run("-f", "png,yolo")
+    status = YOLO_PICTURE.stat()
+    Path("imgs").rename("moved")
+    run.labelled.clear()
+    asked = ("-c", "panda leg,tree,sky", "-m", run.model, "--device", "cpu", "-o", "out")
+    assert run.command("label", "moved", *asked).code == 0
+    assert (run.labelled, YOLO_PICTURE.stat()) == ([], status)
+
+
+def test_links_and_copies_replace_each_other(run: Run) -> None:
+    """`convert` alone turns the links of a folder into copies."""
+    image = Path("imgs/a.png")
+    run("-f", "png,yolo", "--hard-links")
+    with closing(sqlite3.connect("out/.tipsseg/state.db", isolation_level=None)) as record:  # as folders were before
+        record.execute("UPDATE file SET shows = ? WHERE digest = 'link'", (f"{image.absolute()} 1",))
+        (text,) = record.execute("SELECT value FROM meta WHERE key = 'run'").fetchone()
+        text = text.replace('"hard_links": true, ', "").replace(', "hard_links": true', "")
+        record.execute("UPDATE meta SET value = ? WHERE key = 'run'", (text,))
+    assert run.command("convert", "out").code == 0
+    assert (YOLO_PICTURE.samefile(image), YOLO_PICTURE.read_bytes()) == (False, image.read_bytes())
+    assert run.command("convert", "out", "--hard-links").code == 0
+    assert YOLO_PICTURE.samefile(image)
+    assert run.command("convert", "out").code == 0
+    assert YOLO_PICTURE.samefile(image)
+    assert run.command("convert", "out", "--no-hard-links").code == 0
+    assert not YOLO_PICTURE.samefile(image)
+    assert run.command("check", "out").out == ""
 
 
 def refuse(*_: object, **__: object) -> None:

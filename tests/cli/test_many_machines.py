@@ -284,6 +284,14 @@ def test_shards_do_not_follow_a_link_out_of_the_folder(run: Run) -> None:
     assert (run.code, list(Path("elsewhere").iterdir())) == (1, [])
 
 
+def test_no_shard_is_written_through_a_link_out_of_the_folder(run: Run) -> None:
+    Path("elsewhere").mkdir()
+    Path("out").mkdir()
+    Path("out/shards").symlink_to("../elsewhere")
+    assert "a link leads out" in run("-f", "png", "--shard", "1/2")
+    assert (run.code, list(Path("elsewhere").iterdir())) == (1, [])
+
+
 def test_a_merge_may_be_repeated_and_a_part_too(run: Run) -> None:
     for part, place in (("1", "one"), ("2", "two")):
         run("-f", "png", "--shard", f"{part}/2", output=place)
@@ -337,6 +345,50 @@ def test_an_edit_that_a_killed_merge_moved_survives_another_run_of_its_shard(
         assert (run.code, run.labelled) == (0, [])
     merge(run, "out", output="out")
     assert (run.code, ("out" / MASK).read_bytes(), run.command("check", "out").out) == (0, mine, "")
+
+
+def test_a_merge_of_corrected_copies_goes_on_after_a_kill(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("-f", "png,coco")
+    shutil.copytree("out", "copy")
+    mine = correct("copy" / MASK)
+    plain, seen = State.add, list[str]()
+
+    def killed(state: State, entry: Entry, *rest: Any) -> None:
+        seen.append(entry.image)
+        if seen.count("a.png") == 2:  # the corrected mask is in place, and not recorded
+            raise KeyboardInterrupt
+        plain(state, entry, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "add", killed)
+        merge(run, "out", "copy", output="both")
+    assert (run.code, ("both" / MASK).read_bytes()) == (130, mine)
+    merge(run, "out", "copy", output="both")
+    assert (run.code, ("both" / MASK).read_bytes(), run.command("check", "both").out) == (0, mine, "")
+
+
+def test_a_mask_that_is_saved_in_a_shard_while_it_is_joined_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the last moment: its own mask has moved, and the folder is about to be removed."""
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    shard, plain = next(Path("out/shards").rglob("a.png")), Path.rename
+
+    def save_before(path: Path, target: Path) -> Path:
+        if path == Path("out/shards"):
+            shard.parent.mkdir(parents=True, exist_ok=True)
+            shard.write_bytes(b"mine")
+        return plain(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", save_before)
+        err = merge(run, "out", output="out")
+    kept = next(Path("out").rglob(f"*-of-2/{MASK}"))
+    assert (run.code, kept.read_bytes(), str(kept) in err) == (1, b"mine", True)
+    merge(run, "out", output="out")
+    assert (run.code, kept.exists()) == (1, True)
+    kept.unlink()
+    merge(run, "out", output="out")
+    assert (run.code, run.command("check", "out").out) == (0, "")
 
 
 def test_one_edit_in_a_shard_and_in_its_folder_is_joined(run: Run) -> None:

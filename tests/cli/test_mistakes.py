@@ -40,9 +40,13 @@ MISTAKES = {
         ["eval", "photos", "--gt", "gt", "-c", "car,", "tree"],
         "'tree' is not a file, and seems to belong to --classes", f"{QUOTES} 'car, tree'",
     ),
-    "a name of two words": (
+    "a name of two words, or two names": (
         ["label", "photos", "-c", "panda", "leg"], "'leg' is not a file, and seems to belong to --classes",
-        f"{QUOTES} 'panda leg'",
+        f"{QUOTES} 'panda leg'; or, if each word is a class: --classes panda,leg",
+    ),
+    "a list and a further word": (
+        ["label", "photos", "-c", "car,tree", "panda"], "'panda' is not a file, and seems to belong to --classes",
+        f"{QUOTES} 'car,tree panda'; or, if each word is a class: --classes car,tree,panda",
     ),
     "a file of names with an at": (
         ["label", "photos", "-c", "@photos/names.txt"],
@@ -217,9 +221,12 @@ def test_the_first_line_lists_the_classes(
 def test_retrying_takes_classes_and_options_of_the_run(command: Command, mlp_checkpoint: Path) -> None:
     Path("photos/b.png").write_bytes(b"")
     asked = ["-c", "tree,sky", "-m", mlp_checkpoint, "--mode", "whole", "-f", "png"]
-    for place, shard in (("out", []), ("parts", ["--shard", "1/1"])):
+    ways: dict[str, tuple[list[str], list[str]]] = {
+        "out": ([], []), "parts": (["--shard", "1/1"], []), "kept": ([], ["--features", "feats"]),
+    }  # fmt: skip
+    for place, (shard, more) in ways.items():
         Path("photos/b.png").write_bytes(b"")
-        assert command("label", "photos", *asked, "-o", place, *shard).code == 1
+        assert command("label", "photos", *asked, "-o", place, *shard, *more).code == 1
         Image.new("RGB", (50, 40), (90, 20, 30)).save("photos/b.png")
         # In whichever order the options come.
         ran = command("label", "--retry-failed", *shard, "-o", place)

@@ -91,6 +91,24 @@ def test_strict_fails_images_without_names(command: Command) -> None:
     assert "2 images labelled, 1 failed" in ran.err
 
 
+@pytest.mark.parametrize("present", ["folders", "a.csv"])
+def test_a_repeated_run_has_the_same_names(command: Command, present: str) -> None:
+    Path("a.csv").write_text(FILES["a.csv"])
+    Path("imgs/broken.png").write_bytes(b"not an image")
+    ran = label(command, present, "--strict")
+    again = command("label", "imgs", "--from", "labels/run.json", "-o", "again")
+    assert (ran.code, again.code) == (1, 1)
+    for path in Path("labels/masks").rglob("*.png"):
+        assert path.read_bytes() == Path("again", path.relative_to("labels")).read_bytes()
+    assert [json.loads(Path(place, "run.json").read_bytes())["present"] for place in ("labels", "again")] == [
+        {"source": present, "strict": True}
+    ] * 2
+    Image.open(SCENE).resize((320, 240)).save("imgs/broken.png")
+    ran = command("label", "--retry-failed", "-o", "labels")
+    assert "settings" not in ran.err
+    assert ("broken.png: its names are unknown" in ran.err, "labelled again" in ran.err) == (True, False)
+
+
 def test_changed_names_label_only_these_images_again(command: Command) -> None:
     Path("a.csv").write_text(FILES["a.csv"])
     assert label(command, "a.csv").code == 0

@@ -30,6 +30,28 @@ def test_a_page(command: Command, out: Path) -> None:
     assert (ran.code, ran.out) == (0, f"{out}/report/index.html\n")
     assert facts(out / "report")["truth"] is None
     assert "#0072b2" in json.dumps(facts(out / "report")["classes"])
+    assert command("report", out).code == 0  # in the classes' own colours
+    own = [each["colour"] for each in json.loads((out / "classes.json").read_bytes())["classes"]]
+    assert [each["colour"] for each in facts(out / "report")["classes"]] == own  # type: ignore[attr-defined]
+
+
+def test_a_page_that_was_changed_is_set_aside(command: Command, out: Path) -> None:
+    for _ in range(2):
+        assert command("report", out).code == 0
+    index = out / "report/index.html"
+    before = index.read_bytes()
+    assert not list(index.parent.glob("*.changed"))
+    index.write_text("mine")
+    ran = command("report", out)
+    assert (ran.code, index.read_bytes(), "index.html.changed" in ran.err) == (0, before, True)
+    assert (out / "report/index.html.changed").read_text() == "mine"
+
+
+def test_no_page_is_written_through_a_link_out_of_the_folder(command: Command, out: Path) -> None:
+    (out.parent / "elsewhere").mkdir()
+    (out / "report").symlink_to("../elsewhere")
+    ran = command("report", out)
+    assert (ran.code, "a link leads out" in ran.err, list((out.parent / "elsewhere").iterdir())) == (1, True, [])
 
 
 def test_scores_on_the_page(command: Command, out: Path) -> None:

@@ -104,6 +104,33 @@ def test_a_signal_ends_a_command_that_loads_or_works(tmp_path: Path, case: str, 
     assert re.fullmatch(f"(1 (class|image) .*\n)*{STOPS[case][2]}[.:].*\n", ran.stderr)
 
 
+#: Runs the command, and sends it SIGTERM at a call of a function, counted since its handler stands.
+AT_A_CALL = """
+import os, signal, sys
+from tipsseg.__main__ import main
+
+left = int(sys.argv.pop(1))
+
+def watch(frame, event, what):
+    global left
+    if event == "call" and signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        left -= 1
+        if left == 0:
+            sys.setprofile(None)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.setprofile(watch)
+main()
+"""
+
+
+@pytest.mark.parametrize("call", [1, 2, 7, 30, 20_000, 60_000, 120_000, 200_000])
+def test_a_signal_at_any_call_ends_with_a_line(tmp_path: Path, call: int) -> None:
+    command = [sys.executable, "-c", AT_A_CALL, str(call), "label", "none", "-c", "tree", "-m", "tiny"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) in [(143, "Terminated.\n"), (143, "1 class: tree.\nTerminated.\n")]
+
+
 @pytest.mark.parametrize("case", STOPS)
 def test_a_second_signal_ends_at_once(tmp_path: Path, case: str) -> None:
     ran = signalled(tmp_path, case, "open classes.txt", "twice")

@@ -110,6 +110,14 @@ full.toml: ok, 2 classes, 3 phrases, 1 negative, background 1 phrase, 1 template
             '[[classes]]\nname = "cat"\nsynonyms = ["tom", "tabby"]\n',
             "negative.toml: ok, 1 class, 3 phrases, 1 negative, background none, 9 templates\n    1  cat  (tom, tabby)\n",
         ),
+        (
+            "slip.toml",
+            'classes = ["panda", {name = "leg", part_of = "pnada"}, {name = "head", part_of = "panda"}, '
+            '{name = "trunk", synonyms = ["bole"], part_of = "tree"}]',
+            "slip.toml: ok, 6 classes, 7 phrases, background auto, 9 templates\n    1  panda\n    2  leg  part of pnada\n"
+            "    3  head  part of panda\n    4  trunk  (bole)  part of tree\n"
+            "    5  pnada  a whole that is not listed  Did you mean 'panda'?\n    6  tree  a whole that is not listed\n",
+        ),
     ],
 )
 def test_check_says_what_is_in_a_file(command: Command, name: str, content: str, out: str) -> None:

@@ -6,8 +6,8 @@ import itertools
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tipsseg.commands.progress import Silence
 from tipsseg.errors import InputError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.options.run import CorrectOptions
+from tipsseg.run.entry import FileRow
 from tipsseg.run.state import State
 from tipsseg.types import LabelArray
 
@@ -862,6 +863,30 @@ def test_an_edit_that_is_saved_during_the_command_is_kept(tmp_path: Path) -> Non
     assert np.array_equal(labels_of(tmp_path), MINE)
     assert not (labels_of(tmp_path, "a") == 1).any()
     assert problems(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["while the command runs", "after it is killed"])
+def test_a_mask_that_is_saved_before_the_new_one_arrives_is_the_persons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """The new mask is recorded as on its way, but what is in its place is neither the old nor the new one."""
+    source, plain = in_masks(build(tmp_path, "png", "coco")), State.expect
+
+    def save_mine(state: State, image: str, files: Iterable[FileRow], coming: str | None = None) -> None:
+        plain(state, image, files, coming)
+        if coming is not None:
+            save(tmp_path / "out/masks/scene.png", MINE)
+            if killed:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(State, "expect", save_mine)
+        assert take(tmp_path, source).failed == 1
+    with pytest.raises(InputError, match="1 of 4 corrections cannot be imported"):
+        take(tmp_path, source)
+    assert np.array_equal(labels_of(tmp_path), MINE)
+    take(tmp_path, source, replace_edited=True)
+    assert np.array_equal(labels_of(tmp_path), WANTED)
 
 
 @pytest.mark.parametrize(

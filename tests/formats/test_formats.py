@@ -190,6 +190,12 @@ def test_one_object_a_class(tmp_path: Path) -> None:
     assert len((out / "yolo/labels/train/sub/a.txt").read_text().splitlines()) == 4
 
 
+def test_an_object_of_the_minimum_area_is_listed(tmp_path: Path) -> None:
+    write(tmp_path / "out", one(SMALL), FileOptions(min_area=MinArea(2)))
+    objects = json.loads((tmp_path / "out/annotations.json").read_bytes())["annotations"]
+    assert sorted(each["area"] for each in objects) == [2, 3]
+
+
 def test_objects_below_the_minimum_area_are_in_no_list(tmp_path: Path) -> None:
     labels, out = blocks(6, (64, 80), 3), tmp_path / "out"
     labels[0, 0], labels[0, 1] = 0, 3

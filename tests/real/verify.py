@@ -2,9 +2,9 @@
 
     pip install '.[test]' && python tests/real/verify.py --models b14,l14 --device cuda --ade20k ADEChallengeData2016
 
-Downloads the models by weights.lock, compares both towers with transformers' TIPSv2 and with the numbers that transformers
-publishes, labels pictures, measures the encoder, and scores labels by the published protocol if a data set is at hand. A step that
-fails is a row of the table, and makes the exit code 1.
+Downloads the models at the revisions in weights.lock, compares both towers with transformers' TIPSv2 and with the numbers that
+transformers publishes, labels pictures, measures the encoder, and scores labels by the published protocol if there is a data set. A
+step that fails is a row of the table, and makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def steps(model: str, options: argparse.Namespace) -> Iterator[Callable[[], list
         size = sum(path.stat().st_size for path in folder.iterdir())
         return [
             Row(
-                f"{model}: download, verified by weights.lock",
+                f"{model}: download, verified by hash",
                 f"{size / 1e9:.2f} GB in {time.monotonic() - began:.0f} s",
             )
         ]

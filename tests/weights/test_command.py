@@ -370,3 +370,10 @@ def test_progress_is_on_stderr(installation: Installation, options: list[str]) -
     assert ran.stdout == f"{installation.snapshot}\n"
     assert (MODEL in ran.stderr) is (not options)
     assert not options or ran.stderr == ""
+
+
+def test_the_library_shows_a_download(installation: Installation) -> None:
+    load = "import tipsseg\ntry: tipsseg.load('l14', device='cpu')\nexcept tipsseg.errors.CheckpointError: pass"
+    errors = installation.start("-c", load, TQDM_POSITION="-1").communicate(timeout=300)[1]
+    assert MODEL in errors
+    assert "Traceback" not in errors

@@ -47,6 +47,8 @@ class Command(TyperCommand):
         Of several --vocab, click would use the last.
         """
         names = {param.name for param in self.params}
+        if "help_all" not in names:  # its help is whole
+            args = ["--help" if word == "--help-all" else word for word in args]
         try:
             _, _, given = self.make_parser(ctx).parse_args(list(args))
             if sum(param.name == "vocab" for param in given) > 1:

@@ -58,7 +58,15 @@ _GRACE_SECONDS = 3
 _TyperUsageError: Any = typer.BadParameter.__mro__[1]
 
 
-class _Group(TyperGroup):
+class Group(TyperGroup):
+    """A group of commands; its help is whole, so --help-all is --help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _typer_errors_printable():
+            return super().parse_args(ctx, ["--help"] if args[:1] == ["--help-all"] else args)
+
+
+class _Main(Group):
     """Load the command that the user names. Print expected errors as `Error:` and `Hint:` lines, and set the exit code."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -70,24 +78,29 @@ class _Group(TyperGroup):
             self.commands[args[0]] = typer.main.get_command(getattr(module, name))
         return super().resolve_command(ctx, args)
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args[:1] == ["--help-all"]:  # commands have it; this help is whole
-            args = ["--help"]
-        with _typer_errors_printable():
-            return super().parse_args(ctx, args)
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _interruption_told():
+            return super().make_context(*arguments, **more)
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _typer_errors_printable():
+            with _interruption_told(), _typer_errors_printable():
                 return super().invoke(ctx)
         except TipssegError as error:
             print_error(error)
             raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as interrupt:
-            number = interrupt.args[0] if interrupt.args else signal.SIGINT
-            what = "Interrupted" if number == signal.SIGINT else "Terminated"
-            _print_line(": ".join([what, *getattr(interrupt, "__notes__", ())]) + ".")
-            raise typer.Exit(128 + number) from None
+
+
+@contextmanager
+def _interruption_told() -> Iterator[None]:
+    """Print how far an interrupted command came, and set its exit code. Typer would print "Aborted"."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        what = "Interrupted" if number == signal.SIGINT else "Terminated"
+        _print_line(": ".join([what, *getattr(interrupt, "__notes__", ())]) + ".")
+        raise typer.Exit(128 + number) from None
 
 
 def _refuse_paths(ctx: Any, args: list[str]) -> None:
@@ -116,7 +129,7 @@ def _typer_errors_printable() -> Iterator[None]:
 
 app = typer.Typer(
     name="tipsseg",
-    cls=_Group,
+    cls=_Main,
     help=_MAIN_HELP,
     epilog=_MAIN_EPILOG,
     no_args_is_help=True,

@@ -56,7 +56,7 @@ class Printing:
     @property
     def paths(self) -> bool:
         """Return True if paths of written files go to stdout."""
-        return not self.jsonl and prints_paths(self.quiet, asked=self.print_paths or self.null)
+        return not self.jsonl and prints_paths(self.quiet, asked=self.print_paths, null=self.null)
 
     def check(self, paths: Sequence[str], what: str) -> None:
         """Raise UsageError if two options print different things to stdout; `what` names the content of --jsonl records."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
+from tipsseg.options.fields import options_of
+from tipsseg.options.run import RegionOptions
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import is_folder
@@ -26,11 +28,8 @@ class RepeatedRun:
     def options(self) -> Mapping[str, object]:
         spec = self.info.spec
         shard = None if spec.shard is None else str(spec.shard)
-        run_options = {
-            name: getattr(spec, name)
-            for name in ("model", "formats", "device", "dtype", "batch_size", "regions", "regions_only", "onto")
-        }
-        return {**run_options, "shard": shard, **spec.option_record()}
+        names = ("model", "formats", "device", "dtype", "batch_size", "onto", *options_of(RegionOptions))
+        return {**{name: getattr(spec, name) for name in names}, "shard": shard, **spec.option_record()}
 
     def notes(self, info: RunInfo) -> list[str]:
         """Return reasons why the new run may write different labels despite the same options."""

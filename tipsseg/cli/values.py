@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -143,10 +144,12 @@ def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, form
         if flag not in ("-c", "--classes") or not rest:
             continue
         words = " ".join([sys.argv[number], *rest]).replace(" ,", ",").rstrip(", ")
+        apart = re.sub(r"(?<!,) ", ",", words)  # each word a class
         if "," in words or not any("." in word or os.sep in word for word in rest):
+            one = "" if apart == words else f"; or, if each word is a class: --classes {shell_word(apart)}"
             raise UsageError(
                 f"{quote(rest[0])} is not a file, and seems to belong to --classes",
-                f"Quote the list: --classes {shell_word(words)}",
+                f"Quote the list: --classes {shell_word(words)}{one}",
             )
 
 

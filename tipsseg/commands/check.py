@@ -32,13 +32,14 @@ from tipsseg.images.decoding import upright_size
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS
 from tipsseg.run.files import digest_of
+from tipsseg.run.labels import INSTANCES, PNG
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.results import Deriver
 from tipsseg.run.shards import SHARDS_FOLDER, missing_shards
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
-from tipsseg.util.text import Problem, pluralize, size_text, unreadable_problem
+from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
 from tipsseg.util.threads import map_in_order
 
 
@@ -54,6 +55,7 @@ class _Report:
         edited: Files that a person changed.
         stale: Files that show older labels.
         taken: Such files that a person changed.
+        others: Files in the folders of formats that tipsseg did not write.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -63,6 +65,7 @@ class _Report:
     edited: list[Path] = field(default_factory=list)
     stale: list[Path] = field(default_factory=list)
     taken: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
 
 
 def check_labels(
@@ -97,13 +100,14 @@ def check_labels(
             f"{number} changed by hand, which is fine: changed masks are labels. tipsseg correct imports other changed files, "
             "if it reads their format."
         )
-    for paths, hint in (
-        (whole.stale, "run the original command again, or tipsseg convert"),
-        (whole.taken, "remove them, and run the original command again, or tipsseg convert"),
-    ):
+    update = f"tipsseg convert {shell_word(str(folder))}"
+    for paths, hint in ((whole.stale, f"run {update}"), (whole.taken, f"remove them, and run {update}")):
         if paths:
             names = ", ".join(sorted({path.relative_to(folder).parts[0] for path in paths}))
             progress.note(f"{pluralize(len(paths), 'file')} with older labels, in {names}: {hint}.")
+    if whole.others:
+        names = join_first([str(path) for path in whole.others], 3)
+        progress.note(f"{pluralize(len(whole.others), 'file')} that tipsseg did not write, which is fine: {names}.")
     looked = f"{pluralize(whole.images, 'image')}, {pluralize(whole.files, 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
 
@@ -144,6 +148,7 @@ def _problems(
 def _check_runs(runs: tuple[Run, ...]) -> Iterator[Problem]:
     """Yield the faults of runs as a whole."""
     for run in runs:
+        run.state.verify()
         if is_locked(run.output):
             yield Problem(run.output, "a run is in progress; check again when it has finished")
         elif run.info.ended is None or run.state.broken_off:
@@ -220,7 +225,7 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
 
 
 def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
-    """Check the files for the whole run, and name files in folders of formats that belong to no image, and temporary files."""
+    """Check the files for the whole run, and name files in folders of formats that belong to no image."""
     due = {*run.state.formats(), *run.context.formats, "classes"}  # a format that ended may have left files
     for row in run.state.files().values():
         path, look = run.files.path(row.place), run.files.look(row)
@@ -231,13 +236,15 @@ def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
         elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
             whole.edited.append(path)
     tops = {form.folder.split("/")[0] for form in FORMATS.values() if form.folder}
+    read = {run.output / str(FORMATS[name].folder) for name in (PNG, INSTANCES)}  # by other commands too
     paths = (path for top in sorted(tops) for path in _walk(run.output / top))
     for place in run.state.unknown(map(run.files.place, paths)):
         path = run.files.path(place)
-        if path.name.startswith(TEMPORARY_PREFIX):
-            yield Problem(path, "left by a killed process; remove it")
-        elif not path.name.startswith("."):
-            yield Problem(path, "it belongs to no image in the record")
+        if not path.name.startswith("."):  # with the temporary files of killed commands, which the next ones remove
+            if read.isdisjoint(path.parents):
+                whole.others.append(path)
+            else:
+                yield Problem(path, "it belongs to no image in the record")
 
 
 def _walk(top: Path) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -50,11 +50,11 @@ def convert_folder(
 
     Args:
         output: The output folder.
-        formats: The names of the formats.
+        formats: The names of the formats; none only updates the folder.
         images: The folder of the images, if they have moved.
         jobs: The number of threads.
         progress: Prints progress, results and notes.
-        options: Their `val_fraction` and `level`, if given, replace those of the folder.
+        options: Their `val_fraction`, `level` and `hard_links`, if given, replace those of the folder.
         only: The paths of the images to convert. None converts all images.
         max_pixels: Images with more pixels are rejected.
 
@@ -68,7 +68,7 @@ def convert_folder(
     """
     check_image_root(images)
     refuse_shards(output)
-    _check(formats, options)
+    _check(formats)
 
     def with_formats(state: State) -> RunInfo:
         info = require_run(state)
@@ -81,10 +81,12 @@ def convert_folder(
         check_formats(formats, spec.vocabulary.classes)
         if spec.options.overlap:
             check_overlaps(formats)
-        files = replace(
-            files, **{name: getattr(options, name) for name in ("val_fraction", "level") if name in options.given}
-        )
-        covered = spec.formats if only is not None else tuple(dict.fromkeys((*spec.formats, *formats)))
+        every = tuple(dict.fromkeys((*spec.formats, *formats)))
+        given = options.given & _USERS.keys()
+        for name in given:
+            _refuse_unused(name, every)
+        files = replace(files, **{name: getattr(options, name) for name in given})
+        covered = spec.formats if only is not None else every
         return replace(info, spec=replace(spec, formats=covered, files=files, max_pixels=max_pixels))
 
     with change_folder(with_formats, output) as folder:
@@ -101,8 +103,23 @@ def convert_folder(
         return _settle(folder, formats, images, jobs, progress, names) + len(unknown)
 
 
-def _check(formats: Sequence[str], options: FileOptions) -> None:
-    """Raise UsageError for formats that labels alone do not give, or for an option that none of the formats uses."""
+#: The formats that use the file options which `convert` can change.
+_USERS: Mapping[str, list[str]] = {
+    "val_fraction": [name for name, form in FORMATS.items() if form.splits],
+    "level": [name for name, form in FORMATS.items() if form.divides],
+    "hard_links": [name for name, form in FORMATS.items() if form.link_folder is not None],
+}
+
+
+def _refuse_unused(option: str, formats: Sequence[str]) -> None:
+    """Raise UsageError if none of the formats uses a file option."""
+    if set(_USERS[option]).isdisjoint(formats):
+        names = " or ".join(_USERS[option])
+        raise UsageError(f"argument `{option}` needs the format {names}", f"Remove it, or add {names} to the formats.")
+
+
+def _check(formats: Sequence[str]) -> None:
+    """Raise UsageError for formats that labels alone do not give."""
     check_rasterio(formats)
     for name in formats:
         check_format(name)
@@ -110,16 +127,6 @@ def _check(formats: Sequence[str], options: FileOptions) -> None:
             raise UsageError(
                 f"only the model can write {name}, which stores its scores",
                 "Run the original command again with argument `formats` and this format.",
-            )
-    users = {
-        "val_fraction": [name for name, form in FORMATS.items() if form.splits],
-        "level": [name for name, form in FORMATS.items() if form.divides],
-    }
-    for option, able in users.items():
-        if option in options.given and not set(able) & set(formats):
-            names = " or ".join(able)
-            raise UsageError(
-                f"argument `{option}` needs the format {names}", f"Remove it, or add {names} to the formats."
             )
 
 
@@ -134,8 +141,10 @@ def _settle(
     """Write the files of a folder in these formats, and those that are out of date. Return the number of failed images."""
     began = time.monotonic()
     number, context = len(folder.state) if names is None else len(names), folder.context
-    progress.begin(f"Converting {pluralize(number, 'image')} of {folder.path} into {', '.join(formats)}.", None)
-    note_formats(formats, context.files, context.classes, progress)
+    into = f" into {', '.join(formats)}" if formats else ""
+    progress.begin(f"Converting {pluralize(number, 'image')} of {folder.path}{into}.", None)
+    sizes = (entry.input.size for entry in folder.state.entries() if names is None or entry.image in names)
+    note_formats(formats, context.files, context.classes, sizes, progress)
     settled, done = Settled(), 0
     try:
         for found in settle_images(folder, settled, jobs, asked=formats, refer=partial(refer_to, images)):
@@ -198,10 +207,7 @@ def drop_formats(output: Path, names: Sequence[str], progress: Progress) -> int:
         return replace(info, spec=replace(info.spec, formats=formats))
 
     with change_folder(without, output) as folder:
-        for name in names:
-            if name not in folder.state.formats() and not folder.state.broken_off:  # else go on
-                raise InputError(f"{output} has no files in the format {name}", "Name a format of this folder.")
-        for name in names:
+        for name in names:  # also one that is not there: an earlier command may have been interrupted at its end
             folder.drop(name)
         folder.finish_changes()
         for path, reason in folder.refused.items():

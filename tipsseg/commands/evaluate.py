@@ -34,6 +34,7 @@ from tipsseg.learning.truth import (
     find_truths,
     in_other_order,
     layout_of,
+    mask_folder,
     pair_truths,
     preset_of,
     read_predicted,
@@ -269,7 +270,7 @@ def evaluate_masks(
         classes = read_vocabulary(truth.layout).classes
     with _open_run(predicted, truths, max_pixels) as run:
         classes = _classes_of(predicted, run, classes)
-        layout = layout_of(truth, [entry.name for entry in classes])
+        layout = layout_of(truth, [entry.name for entry in classes], truths)
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
         pairs = find_truths(refs, truths, layout)
         if not pairs.pairs:
@@ -325,7 +326,7 @@ def _open_run(folder: Path, truths: Path, max_pixels: int) -> Iterator[Run | Non
     above = folder.absolute().parent
     output = above if folder.absolute().name == _MASKS and has_run(above) else folder
     is_run = has_run(output)
-    if os.path.realpath(output / _MASKS if is_run else folder) == os.path.realpath(truths):
+    if os.path.realpath(mask_folder(output) if is_run else folder) == os.path.realpath(mask_folder(truths)):
         raise UsageError(
             "argument `predicted` and argument `truths` are the same folder",
             "Set argument `truths` to the folder of the truth masks.",
@@ -436,7 +437,7 @@ def evaluate(
     """
     truth = take_options(TruthOptions, keywords)
     vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
-    layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
+    layout = layout_of(truth, [entry.name for entry in vocabulary.classes], Path(truths))
     spec = RunSpec.of(
         take_options(ComputeOptions, keywords),
         take_options(RegionOptions, keywords),

@@ -156,7 +156,7 @@ def fit_truths(
     truth = take_options(TruthOptions, keywords)
     vocabulary, _ = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
     spec = spec_of_truths(vocabulary, take_options(LabelOptions, keywords), take_options(ComputeOptions, keywords))
-    layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
+    layout = layout_of(truth, [entry.name for entry in vocabulary.classes], Path(truths))
     spec.check()
     with progress_for(verbose) as progress:
         found = found_images(as_paths(images), None, Ignored(None, Path(truths)))

@@ -35,6 +35,7 @@ from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.shards import shards_in
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.types import Failed, ImageRef
+from tipsseg.util.files import file_size
 from tipsseg.util.text import shell_word
 
 
@@ -129,7 +130,9 @@ def _results(
             yield item
             continue
         with _begun(folder, images, make_engine, reporter, item) as engine:
-            note_formats(folder.context.formats, folder.context.files, folder.context.classes, reporter.progress)
+            context, known = folder.context, (each for each in images.known if isinstance(each, ImageRef))
+            sizes = (file_size(each.path) or 0 for each in known)
+            note_formats(context.formats, context.files, context.classes, sizes, reporter.progress)
             reporter.began = time.monotonic()
             with closing(engine.results(chain([item], items))) as results:
                 yield from results
@@ -150,8 +153,9 @@ def _begun(
     """Make the engine of a run, and write the first records; `first` is the first image to label."""
     known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
     left = known[known.index(first) :] if first in known else known
+    again = folder.before is not None and not folder.starting_over
     with make_engine(folder, reporter.progress, left) as engine:
-        note_begin(begin(engine, images, folder), images, reporter.counts, reporter.progress)
+        note_begin(begin(engine, images, folder), images, reporter.counts, reporter.progress, again=again)
         yield engine
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
     with locked_state(target) as state, open_folders(_run_folders(folders, target)) as runs:
         before = stored_run(state)
         if not runs and before is not None:
+            remove_shards(target)
             progress.note(f"{target} holds no shards: there is nothing to join.")
             return 0
         names = {name for run in runs for name in run.state.names()}
@@ -188,7 +190,8 @@ def refuse_doubles(folder: OutputFolder, runs: Sequence[Run]) -> None:
 
 def _differ(image: RunImage, other: Run, *, newer: bool) -> bool:
     theirs = other.image(image.entry.image)
-    if image.corrected != theirs.corrected or (newer and not image.corrected):
+    arriving = any(row.pending for row in theirs.label_files)  # a killed merge goes on with it
+    if image.corrected != theirs.corrected or (not image.corrected and (newer or arriving)):
         return False
     digests = image.digest(), theirs.digest()
     return "" not in digests and digests[0] != digests[1]
@@ -288,22 +291,44 @@ _RECORDS = {"question.json", "run.json", "manifest.jsonl", "errors.jsonl", "clas
 
 
 def remove_shards(folder: Path) -> None:
-    """Remove the shards of a folder, whose files were moved. Raises OutputError if other files are left."""
-    place, doomed = folder / SHARDS_FOLDER, folder / STATE_FOLDER / f"{TEMPORARY_PREFIX}shards"
-    for path in sorted(place.rglob("*")):
-        is_record = path.name in _RECORDS or path.name.startswith(("state.db", TEMPORARY_PREFIX))
-        if path.is_file() and not path.is_symlink() and not is_record:
+    """Remove the records of a folder's shards, whose files were moved. Raises OutputError if other files are left."""
+    place, joined = folder / SHARDS_FOLDER, folder / STATE_FOLDER / "joined"
+    try:
+        _remove_records(joined)  # of a killed command
+        if path := next(_other_files(place), None):
             raise OutputError(
                 path,
                 "it could not be joined: tipsseg did not write it, or another file is in its place in the folder",
                 "Move one of the two away, and run the same command again.",
             )
-    try:
         if place.is_symlink():
             place.unlink()
         elif place.is_dir():
-            shutil.rmtree(doomed, ignore_errors=True)  # of a killed command
-            place.rename(doomed)  # partly removed shards would count as missing
-            shutil.rmtree(doomed, ignore_errors=True)
+            place.rename(joined)  # partly removed shards would count as missing
+            _remove_records(joined)
     except OSError as error:
         raise output_error(place, error) from error
+
+
+def _remove_records(joined: Path) -> None:
+    """Remove joined shards. Raises OutputError if a file was saved there since their files were moved: it stays."""
+    others = set(_other_files(joined))
+    for path in sorted(joined.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            with suppress(OSError):  # it has others
+                path.rmdir()
+        elif path not in others:
+            path.unlink()
+    if others:
+        hint = f"Take it in with tipsseg correct {shell_word(str(joined.parents[1]))} --from FILE, and remove it."
+        raise OutputError(min(others), "saved in a shard while it was joined, so it was kept", hint)
+    if joined.is_dir():
+        joined.rmdir()
+
+
+def _other_files(top: Path) -> Iterator[Path]:
+    """Yield the files among shards that are no records of theirs, sorted."""
+    for path in sorted(top.rglob("*")):
+        is_record = path.name in _RECORDS or path.name.startswith(("state.db", TEMPORARY_PREFIX))
+        if path.is_file() and not path.is_symlink() and not is_record:
+            yield path

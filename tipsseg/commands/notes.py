@@ -8,7 +8,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.address import address_text
 from tipsseg.commands.inputs import Images
@@ -121,7 +121,7 @@ def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> Non
         progress.note(
             f"Image names are relative to {address_text(images.root)}; in the earlier run they were relative to {root}."
         )
-    names = ("instances", "min_area", "simplify", "val_fraction", "level")
+    names = ("instances", "min_area", "simplify", "val_fraction", "level", "hard_links")
     old, new = before.spec.files, folder.info.spec.files
     changed = [name for name in names if getattr(old, name) != getattr(new, name)]
     if changed and not folder.starting_over:
@@ -139,6 +139,8 @@ def note_reasons(reasons: Mapping[str, int], progress: Progress, verb: str = "la
 def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, asked: Sequence[str] = ()) -> None:
     """Note what became of the derived files of a folder."""
     word = shell_word(str(folder.path))
+    for path in folder.state.aside:
+        progress.note(f"{path.stem} was changed since tipsseg wrote it, so it is {path} now.")
     if settled.adopted:
         progress.note(f"Kept {pluralize(settled.adopted, 'mask')} changed by hand.")
     kept = {*folder.refused, *settled.edited}
@@ -155,7 +157,11 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     lists = [path for path in folder.unwritten if folder.refused[path] != NOT_OURS]
     _note_by_hand(folder, "Did not write", lists, progress)
     others = [path for path in dict.fromkeys((*settled.edited, *folder.refused)) if path not in folder.unwritten]
-    _note_by_hand(folder, "Kept", others, progress)
+    pictures = [path for path in others if _is_picture(path.relative_to(folder.path))]
+    if pictures:
+        number = pluralize(len(pictures), "changed copy of an image", "changed copies of images")
+        progress.note(f"Kept {number}: {join_first([str(path) for path in pictures], _MAX_NAMES)}.")
+    _note_by_hand(folder, "Kept", [path for path in others if path not in pictures], progress)
     if settled.in_pixels:
         more = f", like {pluralize(len(settled.in_pixels) - 1, 'more image')}" if len(settled.in_pixels) > 1 else ""
         progress.note(f"{settled.in_pixels[0]} has no coordinates{more}: places are in pixels, with y downwards.")
@@ -171,6 +177,12 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
             f"tipsseg convert {word} --format {names} --images FOLDER"
         )
     note_polygon_quality(progress, settled.quality)
+
+
+def _is_picture(place: PurePath) -> bool:
+    """Return True for a copy of an image in the folder of a format."""
+    forms = [form for form in FORMATS.values() if form.link_folder and place.is_relative_to(form.link_folder)]
+    return any(not (place.is_relative_to(str(form.folder)) and place.suffix == form.suffix) for form in forms)
 
 
 def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progress: Progress) -> None:
@@ -192,8 +204,11 @@ def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progre
         )
 
 
-def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress) -> None:
-    """Note the start after the model is loaded; `counts` covers the images that needed no model."""
+def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress, *, again: bool = False) -> None:
+    """Note the start after the model is loaded.
+
+    `counts` covers the images that needed no model; `again` is True if an earlier run noted what is true of the whole folder.
+    """
     number = images.number
     what = "Images from a list" if number is None else pluralize(number, "image")
     before = f"; {counts.unchanged} already done" if counts.unchanged else ""
@@ -209,10 +224,13 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
             ids[entry.name in spec.added].append(f"{entry.name} (id {entry.id})")
         kept, added = (join_first(ids[new], 10) for new in (False, True))
         progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
-    if info.dropped:
+    if info.dropped and not again:
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
-        of_class = ", for that class" if spec.options.overlap else ""
-        progress.note(f"Removed background phrases that mean the same as a class to this model{of_class}: {pairs}.")
+        of_class = " beside that class" if spec.options.overlap else ""
+        progress.note(
+            f"Not using these phrases of the automatic background{of_class}, because to this model they mean the same as a class, "
+            f"and would win its pixels: {pairs}."
+        )
 
 
 def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Progress) -> None:
@@ -266,9 +284,22 @@ def readable_size(size: float) -> str:
 
 
 def note_formats(
-    formats: Sequence[str], options: FileOptions, classes: Iterable[LabelClass], progress: Progress
+    formats: Sequence[str],
+    options: FileOptions,
+    classes: Iterable[LabelClass],
+    sizes: Iterable[int],
+    progress: Progress,
 ) -> None:
-    """Note formats that split objects of several parts, and names that no font can draw."""
+    """Note formats that split objects of several parts, the space of copies, and names that no font can draw.
+
+    `sizes` are the sizes of the images in bytes, if they are known.
+    """
+    copying = [] if options.hard_links else [name for name in formats if FORMATS[name].link_folder is not None]
+    if copying and (size := len(copying) * sum(sizes)):
+        progress.note(
+            f"The images in {' and '.join(copying)} are copies, {readable_size(size)} in all. Argument `hard_links` links to the "
+            "images instead; changing a linked file then changes the image."
+        )
     single = [name for name in formats if not FORMATS[name].multi_part_objects]
     if single and options.instances == "class":
         progress.note(

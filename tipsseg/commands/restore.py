@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from tipsseg.commands.progress import Progress
-from tipsseg.errors import ImageError, OutputError, RecordError
-from tipsseg.images.access import identify
+from tipsseg.errors import ImageError, OtherSchemaError, OutputError, RecordError
+from tipsseg.images.access import below, exists, identify
 from tipsseg.images.decoders import image_extensions
 from tipsseg.images.decoding import upright_size
 from tipsseg.run.entry import (
@@ -83,10 +83,9 @@ def _is_sound(folder: Path) -> bool:
     """Return True if a folder has a record. Raises OutputError if it cannot be opened, though it may be sound."""
     try:
         with closing(State(folder)) as state:
-            for entry, _ in state.images():
-                _ = entry.facts, entry.correction
+            state.verify()
             return stored_run(state) is not None
-    except RecordError:
+    except (RecordError, OtherSchemaError):  # of another version is what run.json says
         return False
 
 
@@ -178,14 +177,14 @@ def _adopt(
     top = next(parent for parent in path.parents if parent.name == "masks")
     stem = path.relative_to(top).with_suffix("")
     is_full = context.files.names == "full" or top.parent.name == STATE_FOLDER
-    names = [stem] if is_full else [stem.with_name(stem.name + each) for each in image_extensions()]
-    picture = next((root / name for name in names if (root / name).is_file()), None)
-    if picture is None:
+    suffixes = [""] if is_full else ["", *image_extensions()]  # a frame of a video has none
+    names = [PurePosixPath(stem.with_name(stem.name + suffix)) for suffix in suffixes]
+    ref = next((ref for name in names if exists((ref := ImageRef(below(root, str(name)), name)).path)), None)
+    if ref is None:
         return None
-    ref = ImageRef(picture, PurePosixPath(picture.relative_to(root)))
     try:
-        labels = read_labels({"png": path}, upright_size(picture, info.spec.max_pixels), context, by_hand=True)
-        written, fingerprint = stamp(path), identify(picture)[0]
+        labels = read_labels({"png": path}, upright_size(ref.path, info.spec.max_pixels), context, by_hand=True)
+        written, fingerprint = stamp(path), identify(ref.path)[0]
     except (ImageError, OSError, OutputError):
         return None
     height, width = labels.labels.shape

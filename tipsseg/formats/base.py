@@ -129,7 +129,7 @@ class Format:
         description: A one-line description for the table of formats.
         folder: The folder for per-image files, relative to the output folder. None if the format writes none.
         suffix: The suffix of the per-image files.
-        link_folder: The folder for links to the images, relative to the output folder. None if the format makes no links.
+        link_folder: The folder for copies of the images, or links to them, relative to the output folder. None if there are none.
         files: The names of the run files.
         needs: The attributes of `ImageLabels` that the format reads beside `labels`.
         overlaps: True if the format can store classes that overlap.

@@ -1,4 +1,4 @@
-"""Hugging Face `datasets` in the ImageFolder layout: links in hf/images, index masks in hf/masks, and metadata.jsonl."""
+"""Hugging Face `datasets` in the ImageFolder layout: images in hf/images, index masks in hf/masks, and metadata.jsonl."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _METADATA = "metadata.jsonl"
 
 class HuggingFace(Format):
     name = "hf"
-    description = "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, links to the images"
+    description = "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, copies of the images"
     folder = f"{_FOLDER}/masks"
     suffix = ".png"
     link_folder = f"{_FOLDER}/images"

@@ -1,4 +1,4 @@
-"""LabelMe: one JSON file with polygons and one link per image.
+"""LabelMe: one JSON file with polygons and one copy of the image per image.
 
 The polygons of one object share a `group_id`, and so do a whole and its parts.
 """
@@ -40,7 +40,7 @@ _VERSION = "5.5.0"
 
 class LabelMe(Format):
     name = "labelme"
-    description = "LabelMe: labelme/<image>.json, with links to the images"
+    description = "LabelMe: labelme/<image>.json, with copies of the images"
     folder = "labelme"
     suffix = ".json"
     link_folder = "labelme"

@@ -1,4 +1,4 @@
-"""YOLO: a text file per image, a link to the image, and data.yaml; polygons, upright boxes, or oriented boxes.
+"""YOLO: a text file per image, a copy of the image, and data.yaml; polygons, upright boxes, or oriented boxes.
 
     yolo/images/train/<image>, yolo/labels/train/<image>.txt    and yolo/images/val, yolo/labels/val with a `val_fraction`
 
@@ -93,7 +93,7 @@ class Yolo(YoloLayout):
     name = "yolo"
     description = (
         "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
-        "links to the images in yolo/images/train/; val beside train"
+        "copies of the images in yolo/images/train/; val beside train"
     )
     folder = f"{name}/{LABELS}"
     link_folder = f"{name}/{IMAGES}"
@@ -176,7 +176,7 @@ class YoloBoxes(YoloLayout):
     """Boxes with x and y of the centre, width and height, all as fractions of the image size."""
 
     name = "yolo-boxes"
-    description = "YOLO detection, an upright box per object: yolo-boxes/data.yaml, labels and links as for yolo"
+    description = "YOLO detection, an upright box per object: yolo-boxes/data.yaml, labels and images as in yolo"
     folder = f"{name}/{LABELS}"
     link_folder = f"{name}/{IMAGES}"
     files = (f"{name}/data.yaml",)
@@ -195,7 +195,7 @@ class YoloObb(Yolo):
     """Boxes with x and y of their four corners. A box covers the pixels of its object to their outer edges."""
 
     name = "yolo-obb"
-    description = "YOLO oriented boxes, the smallest rectangle around each object: yolo-obb/data.yaml, labels and links as for yolo"
+    description = "YOLO oriented boxes, the smallest rectangle around each object: yolo-obb/data.yaml, labels and images as in yolo"
     folder = f"{name}/{LABELS}"
     link_folder = f"{name}/{IMAGES}"
     files = (f"{name}/data.yaml",)

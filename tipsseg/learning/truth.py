@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -16,13 +17,15 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, LabelIdError, UsageError, VocabularyError
 from tipsseg.formats import refuse_parts
+from tipsseg.formats.classes_file import CLASSES_FILE, ordered_names
 from tipsseg.formats.png import read_ids
 from tipsseg.images.decoding import as_image_error, decode_stored
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.run import TruthOptions
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id, label_dtype
-from tipsseg.util.files import describe_error, is_file, is_folder
+from tipsseg.util.files import describe_error, is_file, is_folder, read_regular
+from tipsseg.util.json import parse
 from tipsseg.util.text import did_you_mean, join_first, pluralize
 from tipsseg.vocabulary.files import read_vocabulary
 
@@ -171,8 +174,17 @@ def get_layout(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def layout_of(truth: TruthOptions, names: Sequence[str]) -> Layout:
-    """Return the layout for classes of these names. Raises UsageError if they do not match the layout."""
+def layout_of(truth: TruthOptions, names: Sequence[str], folder: Path | None = None) -> Layout:
+    """Return the layout for classes of these names.
+
+    Raises UsageError if they do not match the layout, or are not those of `folder` if it is an output folder.
+    """
+    known = None if folder is None else _output_classes(folder)
+    if folder and known and [name.casefold() for name in known] != [name.casefold() for name in names]:
+        raise UsageError(
+            f"{folder} has other classes than the labels: {join_first(known, 6)}; not {join_first(names, 6)}",
+            f"Label both with the same classes in the same order. To compare their ids alone, pass {mask_folder(folder)}.",
+        )
     if truth.layout is None:
         ids = plain_ids(len(names), truth.ignore_index, truth.reduce_zero_label, truth.zero_based)
         return Layout(name="plain", kinds=(TruthKind("", ids),))
@@ -408,7 +420,28 @@ def _count_truths(files: _Files, layout: Layout) -> int:
     return len({(name.parent, name.name.removesuffix(end)) for name, end in ends.items() if end is not None})
 
 
+def mask_folder(folder: Path) -> Path:
+    """Return the folder of the masks in an output folder of tipsseg; any other folder as it is."""
+    if not _is_output(folder):
+        return folder
+    return next((path for path in (folder / "masks", folder / ".tipsseg/masks") if is_folder(path)), folder / "masks")
+
+
+def _is_output(folder: Path) -> bool:
+    return is_file(folder / "run.json")
+
+
+def _output_classes(folder: Path) -> Sequence[str]:
+    """Return the class names of an output folder by id; none for another folder, or without a sound classes.json."""
+    if not _is_output(folder):
+        return ()
+    with suppress(OSError, ValueError, TypeError):
+        return ordered_names(parse(read_regular(folder / CLASSES_FILE)))
+    return ()
+
+
 def _truth_files(folder: Path) -> _Files:
+    folder = mask_folder(folder)
     refuse_parts(folder)
     files: dict[PurePosixPath, Path] = {}
     for relative in sorted(_walk(folder), key=_rank):

@@ -308,6 +308,7 @@ _KEPT: Mapping[str, Any] = {
     "simplify": None,
     "val_fraction": None,
     "level": "part",
+    "hard_links": False,
 }
 
 
@@ -346,6 +347,9 @@ class FileOptions(OptionRecord):
     level: Level = option(None, group=FILES, rare=True,
         help="In panoptic and yolo formats, list the parts of wholes, or whole objects only.  "
         "[default: as already in the folder, or part]")
+    hard_links: bool = option(None, negatable=True, group=FILES, rare=True,
+        help="In yolo, labelme and hf, link to the images instead of copying them: less space, but changing a linked file changes "
+        "the image.  [default: as already in the folder, or copy]")
     given: frozenset[str] = field(init=False, compare=False)
     # fmt: on
 

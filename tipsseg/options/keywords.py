@@ -42,6 +42,7 @@ class FileKeywords(TypedDict, total=False):
     names: Names
     val_fraction: float | None
     level: Level | None
+    hard_links: bool | None
 
 
 class DeviceKeywords(TypedDict, total=False):

@@ -141,7 +141,7 @@ class Entry:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (zlib.error, ValueError, TypeError) as error:
+        except (zlib.error, ValueError, TypeError, AttributeError) as error:
             hint = "Rebuild the record of its folder with tipsseg check OUT --restore."
             raise RecordError(Path(self.image), f"its record is damaged ({error})", hint) from error
 
@@ -152,7 +152,8 @@ class Entry:
     @property
     def numbers(self) -> ImageNumbers:
         """Return the parsed summary."""
-        return read_summary(self.summary)
+        with self._reading():
+            return read_summary(self.facts.summary)
 
     @property
     def correction(self) -> Correction | None:

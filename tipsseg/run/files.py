@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from tipsseg.util.files import (
     actual_path,
     atomic_path,
     content_digest,
+    copy_file,
     leads_to,
     make_link,
     output_error,
@@ -141,40 +141,44 @@ class Files:
             raise output_error(path, error) from error
         return True
 
-    def link(self, ref: ImageRef, name: str, place: Path, row: FileRow | None) -> FileRow | None:
-        """Make a hard link to an image, or a copy if that is not possible; None if another file is in the way.
+    def put_picture(
+        self, ref: ImageRef, name: str, place: Path, row: FileRow | None, *, hard_link: bool
+    ) -> FileRow | None:
+        """Put a copy of an image in place, or a hard link if that is possible; None if another file is in the way.
 
         Raises OutputError if the system refuses, or a link leads out of the folder.
         """
         self.refuse_outside(place)
         found = FileRow(place=self.place(place), name=name, digest=LINK)
-        if leads_to(place, ref.path) and not place.is_symlink():
-            return found.stamped(stamp(place, LINK))
-        if self.look(row, found.place) not in ("gone", "ours"):
+        if not leads_to(place, ref.path) and self.look(row, found.place) not in ("gone", "ours"):
             own = None
             with suppress(OSError, ValueError):  # reported when it is copied
                 own = identify(ref.path, any_size=True)[1]
             if place.is_symlink() or digest_of(place) != own:
                 return None
         with atomic_path(place) as temporary:
-            if not (is_plain(ref.path) and make_link(ref.path, temporary)):
-                with open_source(ref.path) as source, temporary.open("wb") as copy:
-                    shutil.copyfileobj(source, copy)
-            written = stamp(temporary, LINK)
+            is_link = hard_link and is_plain(ref.path) and make_link(ref.path, temporary)
+            if not is_link:
+                with open_source(ref.path) as source, temporary.open("wb", buffering=0) as copy:
+                    copy_file(source, copy)
+            written = stamp(temporary, LINK if is_link else None)
         return found.stamped(written)
 
-    def remove(self, row: FileRow) -> bool:
-        """Remove a file if it is as tipsseg wrote it. Return True if its place is then free. Raises OutputError."""
+    def remove(self, row: FileRow, *, edited: bool = False) -> bool:
+        """Remove a file if it is as tipsseg wrote it, or with `edited` as a person changed it. Raises OutputError.
+
+        Return True if its place is then free.
+        """
         if row.digest == ROWS:
             return True
         path = self.path(row.place)
         self.refuse_outside(path)
         look = self.look(row)
-        if look == "ours":
+        if is_free := look == "ours" or (edited and look == "edited"):
             remove_file(path)
             with suppress(OSError):
                 os.removedirs(path.parent)  # only empty folders
-        return look in ("gone", "ours")
+        return is_free or look == "gone"
 
     def refuse_outside(self, path: Path) -> None:
         """Raise OutputError if a link in a path leads out of the folder."""

@@ -36,7 +36,7 @@ from tipsseg.run.question import (
     with_classes_of,
 )
 from tipsseg.run.record import run_context, run_record, stored_run, write_run
-from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name, picture_of
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
@@ -47,6 +47,9 @@ from tipsseg.util.text import shell_word
 
 #: The reason for not writing a file of another program.
 NOT_OURS = "tipsseg did not write this file"
+
+#: The hint for a mask that a person saved while `tipsseg correct` ran.
+EDITED_MEANWHILE = "It counts as corrected by you; the same command with argument `replace_edited` replaces it."
 
 
 class OutputFolder:
@@ -141,13 +144,18 @@ class OutputFolder:
             ):
                 what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
                 raise ImageError(ref.path, what, "Label it again with argument `resume`=False.")
+        replace_edited, places = self.info.spec.replace_edited, {file.row.place for file in labels}
+        elsewhere = [row for row in label_rows(rows, self.context) if row.place not in places]  # hidden until now
+        edited = not replace_edited and any(self.files.look(row) == "edited" for row in elsewhere)
         for file in labels:
             row = rows.get(file.row.place)
-            if not self.files.may_put(file, row, replace_edited=self.info.spec.replace_edited and row is not None):
+            if not self.files.may_put(file, row, replace_edited=replace_edited and row is not None):
                 if row is None or before is None or row.digest is None:
                     raise self._in_the_way(ref, file)
-                discard([*labels, *labelled.derived.files])
-                return Unchanged(ref, before, "edited by hand")
+                edited = True
+        if edited and before is not None:
+            discard([*labels, *labelled.derived.files])
+            return Unchanged(ref, before, "edited by hand")
         self.put(ref, entry, labels, labelled.derived, rows)
         self.reasons[reason] += 1
         return replace(labelled, entry=entry, reason=reason)
@@ -196,25 +204,29 @@ class OutputFolder:
             self.state.expect(ref.name, [self.files.expected(each, rows.get(each.row.place)) for each in files], coming)
             written = [replace(note, shows="") if note.name in foreign else note for note in derived.notes]
             for name, place in derived.links.items():
-                link = self.files.link(ref, link_name(name), place, rows.get(self.files.place(place)))
-                if link is None:
+                row, hard_link = rows.get(self.files.place(place)), self.context.files.hard_links
+                picture = self.files.put_picture(ref, link_name(name), place, row, hard_link=hard_link)
+                if picture is None:
                     self._refuse(place, None)
                 else:
-                    written.append(replace(link, shows=picture_of(entry)))
+                    written.append(replace(picture, shows=self.deriver.picture_of(entry)))
             for file in files:
                 path = self.files.path(file.row.place)
                 if self.files.put(file):
                     written.append(file.row)
                 elif file in labels:
                     what = f"{path} changed while the command ran, so it was kept"
-                    raise ImageError(ref.path, what, "Run the same command again.")
+                    raise ImageError(
+                        ref.path, what, "Run the same command again." if coming is None else EDITED_MEANWHILE
+                    )
                 else:
                     file.discard()
                     kept.add(file.row.place)
             places = {row.place for row in written} | kept
             replaced = {*derived.formats, *(each.row.name for each in labels)}
             left = [row for row in rows.values() if row.place not in places and format_name(row.name) in replaced]
-            self.state.add(entry, written, derived.rows, [row.place for row in left if self.files.remove(row)])
+            gone = [row.place for row in left if self.files.remove(row, edited=row.name in self.context.labels)]
+            self.state.add(entry, written, derived.rows, gone)
             return [self.files.path(each.row.place) for each in files if each.row.place not in kept]
 
     def _remove(self, rows: Iterable[FileRow]) -> list[str]:
@@ -413,9 +425,10 @@ def open_folder(info: RunInfo) -> Iterator[OutputFolder]:
 
     Raises:
         OtherRunError: The folder answers another question.
-        OutputError: Another process uses the folder, or corrected masks would change their meaning.
+        OutputError: Another process uses the folder, a link leads out of it, or corrected masks would change their meaning.
         RecordError: The record of the folder is missing or damaged.
     """
+    Files(info.spec.output).refuse_outside(info.spec.folder / STATE_FILE)
     with locked_state(info.spec.folder) as state:
         before, whole = stored_run(state), whole_run(info)
         over = info.spec.overwrite and state.meta("overwriting") != info.digest  # else a killed command goes on

@@ -227,7 +227,8 @@ def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow],
         raise ImageError(paths[own[0].name], "changed while it was read", "Run the same command again.")
     objects = scored_objects(labels, context.classes, entry.facts.objects, None, None)
     facts = Facts(corrected_summary(labels.labels, context.classes, entry.summary), object_scores(objects))
-    correction = Correction(**json.loads(entry.coming or "{}"))
+    arrived = any(row.pending is not None and row.pending == new.digest for row, new in zip(own, now, strict=True))
+    correction = Correction(**json.loads(entry.coming if arrived and entry.coming else "{}"))  # else a person's edit
     return Current(entry.with_labels([str(row.digest) for row in now], facts, correction), labels, now)
 
 

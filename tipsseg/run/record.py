@@ -27,7 +27,7 @@ from tipsseg.run.files import MOVE
 from tipsseg.run.labels import RunContext
 from tipsseg.run.shards import output_folder
 from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
-from tipsseg.run.state import STATE_FILE, State
+from tipsseg.run.state import SCHEMA, STATE_FILE, State
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name, atomic_write, describe_error, is_inside, read_regular
 from tipsseg.util.json import json_bytes, parse, read_value, short, take
@@ -35,9 +35,6 @@ from tipsseg.util.text import shell_line
 from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_class
 
 RUN_FILE = "run.json"
-
-#: The version of all records in an output folder. Others are not read.
-SCHEMA = 2
 
 #: Options that run.json records although labels do not depend on them.
 _WISHES = ("device", "dtype", "batch_size")

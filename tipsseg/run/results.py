@@ -23,7 +23,7 @@ from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import LabelledObject, has_parts, object_regions
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
+from tipsseg.run.entry import LINK, ROWS, Entry, Facts, FileRow, make_entry, object_scores
 from tipsseg.run.files import Content, Files, StagedFile, one_image
 from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, encode_labels
 from tipsseg.run.summary import CERTAIN, label_summary
@@ -97,33 +97,38 @@ class Deriver:
         for name in entry.formats:
             if not self.derives(name):
                 continue
-            shown = self.shows(name, entry)
-            own = [row for row in rows.values() if format_name(row.name) == name and row.name != link_name(name)]
+            shown = {name: self.shows(name, entry), link_name(name): self.picture_of(entry)}
+            own = [row for row in rows.values() if format_name(row.name) == name]
             looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}
-            current = {row.place for row in own if row.shows == shown}
-            by_hand = {place for place, look in looks.items() if look in ("edited", "taken", "foreign")}
-            edited += [self.files.path(place) for place, look in looks.items() if look in ("edited", "foreign")]
+            current = {row.place for row in own if row.shows == shown.get(row.name, shown[name])}
+            current -= {row.place for row in own if row.digest == LINK and looks[row.place] != "ours"}
+            by_hand = {
+                row.place
+                for row in own
+                if row.digest != LINK and looks.get(row.place) in ("edited", "taken", "foreign")
+            }
+            edited += [self.files.path(place) for place in sorted(by_hand) if looks[place] != "taken"]
             stale += [self.files.path(place) for place in by_hand - current if looks[place] == "taken"]
             fresh = self._places(name, ref) | {row.place for row in own} <= current | by_hand
-            if not fresh or "gone" in looks.values() or not self._is_linked(name, ref, entry, rows):
+            if not fresh or "gone" in looks.values():
                 write.append(name)
         return Due(write=tuple(write), edited=tuple(edited), stale=tuple(stale))
 
     def _places(self, name: str, ref: ImageRef) -> set[str]:
-        """Return the places that an image in a format has records of, apart from the link."""
+        """Return the places that an image in a format has records of."""
         form = FORMATS[name]
         places = {form.files[0]} if form.has_rows else set()
+        if (picture := form.link_path(ref.relative, self.context.files)) is not None:
+            places.add(self.files.place(self.context.output / picture))
         if isinstance(form, PartsFormat):
             return places | {str(form.folder)}
         path = file_path(name, ref.relative, self.context.files)
         return places if path is None else places | {self.files.place(self.context.output / path)}
 
-    def _is_linked(self, name: str, ref: ImageRef, entry: Entry, rows: Mapping[str, FileRow]) -> bool:
-        place = FORMATS[name].link_path(ref.relative, self.context.files)
-        if place is None:
-            return True
-        row = rows.get(self.files.place(self.context.output / place))
-        return row is not None and row.shows == picture_of(entry) and self.files.look(row) == "ours"
+    def picture_of(self, entry: Entry) -> str:
+        """Return what a copy of the image, or a link to it, shows: the content of the image, wherever it is."""
+        kind = "link" if self.context.files.hard_links else "copy"
+        return f"{kind} {(entry.input.sha256 or str(entry.input.mtime_ns))[:32]}"
 
     def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
         """Return the objects that files list, of `every` object."""
@@ -206,13 +211,8 @@ def stage_files(
     return tuple(staged)
 
 
-def picture_of(entry: Entry) -> str:
-    """Return what changes if a link must be made anew: the address of the image, and its time of modification."""
-    return f"{entry.path} {entry.input.mtime_ns}"
-
-
 def link_name(name: str) -> str:
-    """Return the key of a format's link to the image. No folder of a class has a colon in its name."""
+    """Return the key of a format's copy of the image, or link to it. No folder of a class has a colon in its name."""
     return f"{name}/:link"
 
 

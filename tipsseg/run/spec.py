@@ -438,7 +438,9 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
 
 
 def _option_words(flag: str, value: object) -> list[str]:
-    return [flag] if value is True else [flag, text_of(value)]
+    if isinstance(value, bool):
+        return [flag] if value else []
+    return [flag, text_of(value)]
 
 
 def check_hint(output: Path) -> str:

@@ -25,7 +25,7 @@ import tempfile
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, fields
 from io import FileIO
@@ -34,12 +34,22 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import OtherSchemaError, OutputError, RecordError
+from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows
 from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS, Entry, Failure, FileRow, read_failure
 from tipsseg.run.shards import output_folder
-from tipsseg.util.files import Fingerprint, atomic_path, open_appending, output_error, remove_file, stamp
-from tipsseg.util.json import json_bytes
-from tipsseg.util.text import shell_word
+from tipsseg.util.files import (
+    Fingerprint,
+    atomic_path,
+    open_appending,
+    output_error,
+    read_regular,
+    remove_file,
+    set_aside,
+    stamp,
+)
+from tipsseg.util.json import json_bytes, parse
+from tipsseg.util.text import one_line, shell_word, shorten
 
 #: The hidden folder of the database, and of labels that no format shows.
 STATE_FOLDER = ".tipsseg"
@@ -54,6 +64,13 @@ _SCHEMA = [
     "CREATE TABLE row (name TEXT, image BLOB, data BLOB, PRIMARY KEY (name, image)) WITHOUT ROWID",
     "CREATE TABLE failure (key BLOB PRIMARY KEY, session INTEGER, line BLOB) WITHOUT ROWID",
 ]
+
+#: The version of all records in an output folder. Others are not read.
+SCHEMA = 2
+
+#: The types of the columns of an image, in the order of the table; those of a file follow from FileRow.
+_IMAGE_TYPES = (bytes, str, int, int, str | None, str | None, str, str, str | None, str | None, float, bytes)
+_FILE_TYPES = (str, str, str | None, int, int, str, str | None, str | None)
 
 #: Images per query, so that they can be changed between two queries.
 _PAGE = 500
@@ -75,6 +92,7 @@ class State:
         path: The database.
         broken_off: True if a process ended before it wrote all exports.
         changed: True once this process has begun to change the record.
+        aside: The new paths of exports that another program changed: they are written again.
     """
 
     def __init__(self, folder: Path, name: str = STATE_FILE) -> None:
@@ -87,6 +105,7 @@ class State:
         """
         self.folder, self.path = folder, folder / name
         self.broken_off = self.changed = False
+        self.aside: list[Path] = []
         self._session = 0
         self._lock = threading.RLock()
         self._growing: dict[str, FileIO] = {}
@@ -114,13 +133,15 @@ class State:
                 try:
                     tables = [sql for (sql,) in found.execute(statement)]
                 except sqlite3.OperationalError as error:
-                    if not _OUT_OF_REACH.match(error.sqlite_errorname):
+                    if not _OUT_OF_REACH.match(getattr(error, "sqlite_errorname", "")):
                         raise
                     found.close()
                     found, tables = stack.enter_context(closing(self._open_copy())), _SCHEMA
                 if not tables:
                     raise sqlite3.DatabaseError("it is empty")
                 if tables != _SCHEMA:
+                    if _exported_schema(self.folder) == SCHEMA:
+                        raise sqlite3.DatabaseError("its tables are not as tipsseg makes them")
                     raise OtherSchemaError(output_folder(self.folder))
                 meta = dict(found.execute("SELECT key, value FROM meta WHERE key IN ('session', 'at_work')"))
                 self._session, self.broken_off = int(meta.get("session", 0)), bool(int(meta.get("at_work", 0)))
@@ -154,7 +175,23 @@ class State:
                 self.path, str(error), "Check its permissions, the disk, and programs that have it open."
             )
         hint = f"tipsseg check {shell_word(str(output_folder(self.folder)))} --restore"
-        return RecordError(self.path, f"damaged ({error})", f"Rebuild it from the masks and manifest.jsonl: {hint}")
+        what = shorten(one_line(str(error)))
+        return RecordError(self.path, f"damaged ({what})", f"Rebuild it from the masks and manifest.jsonl: {hint}")
+
+    def verify(self) -> None:
+        """Read all of the record, which takes long. Raises RecordError if any part of it is damaged."""
+        with self._errors():
+            if (fault := self._value("PRAGMA quick_check")) != "ok":
+                raise sqlite3.DatabaseError(str(fault))
+            for (key,) in self._select("SELECT key FROM meta"):
+                self.meta(key)
+            for entry, files in self.images():
+                _ = entry.numbers, entry.record(files)
+            for name, image in self._select("SELECT name, image FROM row"):
+                self.rows(name, name_of(image))
+            lines = self._select("SELECT line FROM failure")
+            if any(read_failure(line) is None for (line,) in lines):
+                raise sqlite3.DatabaseError("a line on a failed image is invalid")
 
     # ---- changing ----
 
@@ -165,13 +202,15 @@ class State:
                 return
             if self._copy is not None:
                 raise OutputError(self.path, "another program has it open", "Close it, and run the same command again.")
-            self.changed = True
+            self.changed, is_new = True, not self._is_file
             with self._errors():
-                if not self._is_file:
+                if is_new:
                     self._write_file()
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 self._set_journal("WAL")
                 self._db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
+            if not (is_new or self.broken_off):  # else they grew since they were recorded
+                self.aside += [set_aside(path) for path in self.altered_exports() if os.path.lexists(path)]
             self._session += 1
             with self.changing() as db:
                 db.executemany(_INSERT_META, [("at_work", 1), ("session", self._session)])
@@ -209,7 +248,7 @@ class State:
         try:
             with self._lock:
                 yield
-        except (sqlite3.DatabaseError, zlib.error, ValueError, KeyError, TypeError) as error:
+        except (sqlite3.DatabaseError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
             raise self._error(error) from error
 
     def end(self) -> None:
@@ -280,15 +319,14 @@ class State:
         return self._value("SELECT 1 FROM image WHERE key = ?", key_of(str(image))) is not None
 
     def get(self, image: str) -> Entry | None:
-        found = self._select("SELECT * FROM image WHERE key = ?", key_of(image))
-        with self._errors():
-            return _entry(found[0]) if found else None
+        found = self._select("SELECT * FROM image WHERE key = ?", key_of(image), make=_entry)
+        return found[0] if found else None
 
     def names(self, name: str | None = None) -> list[str]:
         """Return the names of all images, or of those in a format, sorted."""
         where = "" if name is None else " WHERE instr(',' || formats || ',', ?)"
-        found = self._select(f"SELECT key FROM image{where} ORDER BY key", *([f",{name},"] if name else ()))
-        return [name_of(key) for (key,) in found]
+        values = [f",{name},"] if name else ()
+        return self._select(f"SELECT key FROM image{where} ORDER BY key", *values, make=lambda row: name_of(*row))
 
     def entries(self) -> Iterator[Entry]:
         """Yield the entries, sorted by name. The caller may change images in between."""
@@ -298,25 +336,26 @@ class State:
     def images(self) -> Iterator[tuple[Entry, dict[str, FileRow]]]:
         """Yield the entries with their files, see `files`, sorted by name."""
         for last, entries in self._pages():
-            files: dict[bytes, dict[str, FileRow]] = defaultdict(dict)
+            files: dict[str, dict[str, FileRow]] = defaultdict(dict)
             end = key_of(entries[-1].image)
-            for image, *row in self._select("SELECT * FROM file WHERE image > ? AND image <= ?", last, end):
-                files[image][row[0]] = _file(row)
-            yield from ((entry, files[key_of(entry.image)]) for entry in entries)
+            for image, file in self._select(
+                "SELECT * FROM file WHERE image > ? AND image <= ?", last, end, make=_image_file
+            ):
+                files[image][file.place] = file
+            yield from ((entry, files[entry.image]) for entry in entries)
 
     def _pages(self) -> Iterator[tuple[bytes, list[Entry]]]:
         """Yield pages of entries, sorted by name, each with the last key of the page before."""
         last = b""
-        while found := self._select(f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}", last):
-            with self._errors():
-                entries = [_entry(row) for row in found]
+        page = f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}"
+        while entries := self._select(page, last, make=_entry):
             yield last, entries
-            last = found[-1][0]
+            last = key_of(entries[-1].image)
 
     def formats(self) -> set[str]:
         """Return the formats that any image is in."""
-        found = self._select("SELECT DISTINCT formats FROM image")
-        return {name for (names,) in found for name in names.split(",") if name}
+        found = self._select("SELECT DISTINCT formats FROM image", make=lambda row: row[0].split(","))
+        return {name for names in found for name in names if name}
 
     def expect(self, image: str, files: Iterable[FileRow], coming: str | None = None) -> None:
         """Record files before they are put in place, and the correction that comes with them."""
@@ -363,7 +402,8 @@ class State:
 
     def files(self, image: str = "") -> dict[str, FileRow]:
         """Return the files of an image by place, or of the whole run."""
-        return {row[0]: _file(row) for _, *row in self._select("SELECT * FROM file WHERE image = ?", key_of(image))}
+        found = self._select("SELECT * FROM file WHERE image = ?", key_of(image), make=_image_file)
+        return {file.place: file for _, file in found}
 
     def is_arriving(self, image: str) -> bool:
         """Return True if a killed process was about to put files of an image in place."""
@@ -376,8 +416,8 @@ class State:
 
     def orphans(self) -> list[tuple[str, FileRow]]:
         """Return the files whose image is not recorded, each with the name of the image."""
-        found = self._select("SELECT * FROM file WHERE image != ? AND image NOT IN (SELECT key FROM image)", b"")
-        return [(name_of(image), _file(row)) for image, *row in found]
+        orphans = "SELECT * FROM file WHERE image != ? AND image NOT IN (SELECT key FROM image)"
+        return self._select(orphans, b"", make=_image_file)
 
     def owner(self, place: str) -> str | None:
         """Return the image that a file belongs to; None if it is not recorded."""
@@ -392,8 +432,8 @@ class State:
 
     def shown(self, name: str) -> Iterator[tuple[str, str]]:
         """Yield the images whose rows in a format are recorded, sorted, each with what they show."""
-        found = self._select("SELECT image, shows FROM file WHERE name = ? AND digest = ? ORDER BY image", name, ROWS)
-        return ((name_of(image), shows) for image, shows in found)
+        shown = "SELECT image, shows FROM file WHERE name = ? AND digest = ? ORDER BY image"
+        yield from self._select(shown, name, ROWS, make=lambda row: (name_of(row[0]), row[1]))
 
     def rows(self, name: str, image: str) -> Rows:
         """Return an image's rows in a format."""
@@ -429,9 +469,10 @@ class State:
         found = self._select("SELECT line FROM failure ORDER BY key")
         return [failure for (line,) in found if (failure := read_failure(line)) is not None]
 
-    def _select(self, statement: str, *values: object) -> list[Any]:
+    def _select(self, statement: str, *values: object, make: Callable[[tuple[Any, ...]], Any] = tuple) -> list[Any]:
+        """Return the rows of a statement, each turned into what `make` makes of it."""
         with self._errors():
-            return self._db.execute(statement, values).fetchall()
+            return [make(row) for row in self._db.execute(statement, values)]
 
     def _value(self, statement: str, *values: object) -> object:
         found = self._select(statement, *values)
@@ -474,7 +515,21 @@ def name_of(key: bytes) -> str:
     return key.decode().replace("\0", "/")
 
 
+def _exported_schema(folder: Path) -> object:
+    """Return the version of the records that run.json was written with; None if that is unknown."""
+    with suppress(OSError, ValueError, AttributeError):
+        return parse(read_regular(folder / "run.json")).get("schema")
+    return None
+
+
+def _check_types(row: Sequence[Any], types: Sequence[Any]) -> None:
+    """Raise ValueError if a cell has another type than tipsseg writes: SQLite does not check them."""
+    if not all(map(isinstance, row, types)):
+        raise ValueError("a cell has a value of another type")
+
+
 def _entry(row: tuple[Any, ...]) -> Entry:
+    _check_types(row, _IMAGE_TYPES)
     key, path, size, mtime_ns, sha256, given, version, formats, correction, coming, seconds, facts = row
     return Entry(
         image=name_of(key),
@@ -482,7 +537,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         input=Fingerprint(size, mtime_ns, sha256),
         given=given,
         version=version,
-        formats=tuple(formats.split(",")) if formats else (),
+        formats=tuple(FORMATS[name].name for name in formats.split(",")) if formats else (),
         correction_text=correction,
         coming=coming,
         seconds=seconds,
@@ -490,8 +545,11 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     )
 
 
-def _file(row: Sequence[Any]) -> FileRow:
-    return FileRow(**dict(zip(_FILE_COLUMNS, row, strict=True)))
+def _image_file(row: Sequence[Any]) -> tuple[str, FileRow]:
+    """Return the image of a file, and its record."""
+    image, *cells = row
+    _check_types(cells, _FILE_TYPES)
+    return name_of(image), FileRow(**dict(zip(_FILE_COLUMNS, cells, strict=True)))
 
 
 def _change_files(db: sqlite3.Connection, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from io import BufferedReader, FileIO
+from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
 
@@ -258,6 +258,17 @@ def remove_file(path: Path) -> None:
         raise output_error(path, error) from error
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a file that another program changed, so that it is not lost, and return its new path. Raises OutputError."""
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.changed{'' if number == 1 else number}")):
+        number += 1
+    try:
+        return path.rename(aside)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
 def clean_up(folders: Iterable[Path], keep: Container[str] = ()) -> None:
     """Remove all temporary files in folders but those named in `keep`. The caller must ensure that no process is writing there."""
     for folder in folders:
@@ -386,7 +397,15 @@ def stamp(path: Path, digest: str | None = None) -> Fingerprint:
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
 
 
-# ---- links ----
+# ---- copies and links ----
+
+
+def copy_file(source: FileIO | BytesIO, target: FileIO) -> None:
+    """Copy the rest of an open file. Where the file system can, the copy shares its blocks until one of the two changes."""
+    with suppress(AttributeError, OSError):  # another system, a file in memory, or two file systems
+        while os.copy_file_range(source.fileno(), target.fileno(), 1 << 30):
+            pass
+    shutil.copyfileobj(source, target)
 
 
 def leads_to(place: Path, image: Path) -> bool:

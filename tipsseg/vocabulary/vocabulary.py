@@ -6,7 +6,7 @@ import operator
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, InitVar, dataclass, fields, replace
+from dataclasses import KW_ONLY, InitVar, dataclass, field, fields, replace
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any, cast
@@ -118,6 +118,7 @@ class Vocabulary:
         auto: True if `background` is the general background and still contains synonyms of classes.
         source: The preset or file that defines the classes; "" for neither.
         fit: The digest of the fitted vectors (see FittedVocabulary); "" if the text tower computes the vectors.
+        listed: The number of `specs` in the list that it was made of; those after them are wholes that only their parts name.
     """
 
     specs: tuple[ClassSpec, ...]
@@ -127,6 +128,7 @@ class Vocabulary:
     auto: bool = False
     source: str = ""
     fit: str = ""
+    listed: int = field(default=0, compare=False)
 
     def __repr__(self) -> str:
         names = join_first([entry.name for entry in self.classes], 6)
@@ -277,7 +279,8 @@ def make_vocabulary(
         )
         for number, spec in enumerate(positive, start=1)
     )
-    return Vocabulary(specs, numbered, _check_background(background, names), common, background == "auto", source)
+    phrases = _check_background(background, names)
+    return Vocabulary(specs, numbered, phrases, common, background == "auto", source, listed=len(given))
 
 
 def parse_name(name: str) -> ClassSpec:

@@ -67,6 +67,19 @@ def test_images_that_moved(out: Path) -> None:
         tipsseg.review.rank(out, images=out / "nowhere")
 
 
+def test_two_images_are_alike_by_their_background_too(tmp_path: Path) -> None:
+    """An object of 8% against none differs in 16% of the labels, with the pixels that are background instead."""
+    labels = {
+        "a.png": np.zeros((5, 5), np.uint8),
+        "b.png": np.zeros((10, 10), np.uint8),
+        "c.png": np.full((20, 20), 2, np.uint8),
+    }
+    labels["b.png"][4:6, 3:7] = 1
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, formats=("png",))
+    assert names(tmp_path / "out") == ["a.png", "b.png", "c.png"]  # by their confidence; a near-duplicate would be last
+
+
 def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
     save_inputs(tmp_path / "imgs", LABELS)
     for number in (1, 2):

@@ -95,6 +95,17 @@ def test_data_of_an_earlier_page_with_more_files_is_removed(out: Path, monkeypat
         monkeypatch.setattr(make, "FIRST_CHUNK", 200)
 
 
+def test_a_page_has_all_images(tmp_path: Path) -> None:
+    labels = {f"{number:03}.png": B for number in range(make.FIRST_CHUNK + 1)}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, formats=("png",))
+    assert report(tmp_path / "out") == 0
+    (facts,) = data(tmp_path / "out/report/data/run.js")
+    assert isinstance(facts, dict)
+    shown = [data(tmp_path / "out/report" / chunk)[1] for chunk in facts["chunks"]]
+    assert sorted(each["image"] for chunk in shown for each in chunk) == sorted(labels)  # type: ignore[attr-defined]
+
+
 def test_the_map_holds_labels_and_confidences(out: Path, tmp_path: Path) -> None:
     report(out)
     key = str(next(each["key"] for each in records(out) if each["image"] == HOSTILE_IMAGE))

@@ -30,9 +30,9 @@ Examples:
   tipsseg convert node1/ node2/ -f webdataset --to s3://bucket/set
 
 \b
-Adds formats to the folder, and updates all others from the masks. Keeps the
-file options of the run, such as --min-area, and by default --val-fraction
-and --level. With --to, writes images and labels as a data set of shards, also
+Adds formats to the folder, and updates all others from the masks; without a
+format, only updates. Keeps the file options of the run, such as --min-area,
+and by default --val-fraction, --level and --hard-links. With --to, writes images and labels as a data set of shards, also
 from the shards of a run; the same command resumes, and keeps whole shards.
 Paths of written files go to stdout unless it is a terminal, everything else to
 stderr.
@@ -65,7 +65,7 @@ def convert(
         ),
     ],
     compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
-    files: Annotated[FileOptions, Only("val_fraction", "level")],
+    files: Annotated[FileOptions, Only("val_fraction", "level", "hard_links")],
     converting: Converting,
     dataset: DatasetOptions,
     folders: Annotated[opt.Folders, Only("images", "only", "null", "print_paths", "quiet")],
@@ -77,18 +77,17 @@ def convert(
     refuse_stray_formats(context.args, formats or ())
     if formats is not None and drop is not None:
         raise UsageError("--format and --drop exclude each other", "Run one after the other.")
-    if formats is None and drop is None:
-        raise UsageError("no format given", "Name formats to add with --format, or to remove with --drop.")
     names = split_names(formats or ())
     if converting.to is None and dataset != DatasetOptions():
         raise UsageError("--shard-size and --link-images need --to", "Name the folder of the data set with --to.")
     if converting.to is not None and len(names) != 1:
         raise UsageError("--to needs one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
-    if converting.to is not None and "level" in files.given:
-        raise UsageError("--level does not apply to data sets, which list parts and wholes", "Remove it.")
+    for name, why in (("level", "list parts and wholes"), ("hard-links", "store images in shards")):
+        if converting.to is not None and name.replace("-", "_") in files.given:
+            raise UsageError(f"--{name} does not apply to data sets, which {why}", "Remove it.")
     if context.args and converting.to is None:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
-    results = prints_paths(folders.quiet, asked=folders.print_paths or folders.null)
+    results = prints_paths(folders.quiet, asked=folders.print_paths, null=folders.null)
     with open_progress(folders.quiet, results=results, null=folders.null) as progress:
         if drop is not None:
             return drop_formats(output, split_names(drop), progress)

@@ -56,7 +56,7 @@ def correct(
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
     if source is not None and undo is not None:
         raise UsageError("--from and --undo exclude each other", "Run one after the other.")
-    results = prints_paths(folders.quiet, asked=folders.print_paths or folders.null_results)
+    results = prints_paths(folders.quiet, asked=folders.print_paths, null=folders.null_results)
     with open_progress(folders.quiet, results=results, null=folders.null_results) as progress:
         if undo is not None:
             undo_corrections(output, [Path(image) for image in undo], progress, dry_run=options.dry_run)

@@ -44,7 +44,8 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
     # fmt: off
-    gt: Path = option(MISSING, metavar="DIR", group=TRUTH, help="Folder of the truth masks.")
+    gt: Path = option(MISSING, metavar="DIR", group=TRUTH,
+        help="Folder of the ground-truth masks, or an output folder of tipsseg label.")
     pred: Path | None = option(None, metavar="DIR", group=TRUTH,
         help="Folder of masks to score, or an output folder of tipsseg label.")
     as_json: bool = option(False, flag="json", group=FILES,
@@ -88,7 +89,7 @@ def evaluate(
             if not named and truth.layout is not None:
                 question = replace(question, vocab=preset_of(truth))
             vocabulary, fitted = values.parse_question(question)
-            layout = layout_of(truth, [entry.name for entry in vocabulary.classes])
+            layout = layout_of(truth, [entry.name for entry in vocabulary.classes], gt)
             spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=fitted, options=options)
             values.note_vocabulary(progress, question.classes, vocabulary, overlap=options.overlap)
             found = stdin.find_named(paths or (), scoring.null, Ignored(None, gt), progress)

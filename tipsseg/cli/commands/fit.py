@@ -133,7 +133,7 @@ def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec,
     from tipsseg.learning.truth import layout_of
 
     found = stdin.find_named(paths, False, Ignored(None, gt), progress)
-    layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes])
+    layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes], gt)
     masks = truth_masks(found.refs, gt, layout, spec.max_pixels)
     if masks.without:
         progress.note(f"{masks.without} of {len(found.refs)} images have no mask in {gt}.")

@@ -80,15 +80,17 @@ def _options_of_earlier_run(values: Mapping[str, Any]) -> dict[str, object]:
     from tipsseg.run.record import find_run
     from tipsseg.run.shards import state_folder
 
-    path = values["from_run"]
+    path, own = values["from_run"], False
     if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
         shard = values["shard"]
         path = state_folder(Path(values["output"]), None if shard is None else parse_shard(shard))
         if find_run(path) is None:
             raise InputError(f"nothing to retry: no run in {path}", "Remove --retry-failed.")
+        own = True
     if path is None:
         return {}
-    options = read_run_file(path).options
+    repeated = read_run_file(path)
+    options = {**repeated.options, **({"features": repeated.info.spec.features} if own else {})}
     return {
         "from_run": path,
         **{name: value for name, value in options.items() if not is_given(values["context"], name)},

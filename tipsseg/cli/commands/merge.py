@@ -47,6 +47,6 @@ def merge(
     """Join the shards of a run, or several runs, into one output folder."""
     from tipsseg.commands.merge import merge_folders
 
-    results = prints_paths(printing.quiet, asked=printing.print_paths or printing.null_results)
+    results = prints_paths(printing.quiet, asked=printing.print_paths, null=printing.null_results)
     with open_progress(printing.quiet, results=results, null=printing.null_results) as progress:
         return merge_folders(folders, merging.output, progress)

@@ -41,7 +41,7 @@ class Reporting:
         help="Other labels to switch to on the page, in any format that tipsseg correct reads.")
     doubts: Path | None = option(None, metavar="FILE", help="Findings to list on the page, from tipsseg audit --jsonl.")
     gt: Path | None = option(None, metavar="DIR", group=TRUTH,
-        help="Folder of truth masks: show the scores and the worst images.")
+        help="Folder of ground-truth masks, or an output folder: show the scores and the worst images.")
     palette: Palette = option(PALETTES[0], help="own: the classes' own colours; safe: a colour-blind-safe palette.")
     # fmt: on
 

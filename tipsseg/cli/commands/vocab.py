@@ -10,11 +10,13 @@ import typer
 from tipsseg.cli import options as opt
 from tipsseg.cli import values
 from tipsseg.cli.help import Command, completion_of
+from tipsseg.cli.main import Group
 from tipsseg.cli.parameters import Only, command
 from tipsseg.commands.progress import print_text
-from tipsseg.util.text import pluralize
+from tipsseg.util.text import did_you_mean, pluralize
 
 vocab = typer.Typer(
+    cls=Group,
     help="List, print and check vocabularies.",
     no_args_is_help=True,
     add_completion=False,
@@ -64,6 +66,11 @@ def check(name: Name) -> None:
         *([f"fitted with the model {fitted.model_id}"] if fitted else []),
     ]
     print_text(f"{name}: ok, {', '.join(parts)}\n")
+    listed = [spec.name for spec in vocabulary.specs[: vocabulary.listed]]
     for entry in vocabulary.classes:
-        synonyms = f"  ({', '.join(entry.synonyms)})" if entry.synonyms else ""
-        print_text(f"{entry.id:5}  {entry.name}{synonyms}\n")
+        facts = [f"({', '.join(entry.synonyms)})"] if entry.synonyms else []
+        if entry.part_of:
+            facts.append(f"part of {vocabulary.classes[entry.part_of - 1].name}")
+        if entry.name not in listed:
+            facts += ["a whole that is not listed", did_you_mean(entry.name, listed, 0.8).strip()]
+        print_text("  ".join([f"{entry.id:5}", entry.name, *filter(None, facts)]) + "\n")

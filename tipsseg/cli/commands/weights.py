@@ -7,11 +7,16 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli.help import Command, completion_of
+from tipsseg.cli.main import Group
 from tipsseg.commands.progress import print_path
 from tipsseg.errors import WeightsError
 
 weights = typer.Typer(
-    help="Download and verify the pinned weights.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    cls=Group,
+    help="Download and verify the pinned weights.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
 
 

@@ -33,7 +33,7 @@ from tipsseg.options.keywords import CorrectKeywords, with_keywords
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, ComputeOptions, CorrectOptions
 from tipsseg.run.entry import Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
-from tipsseg.run.folder import OutputFolder, change_folder
+from tipsseg.run.folder import EDITED_MEANWHILE, OutputFolder, change_folder
 from tipsseg.run.labels import stamped
 from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster, refuse_shards, require_run
 from tipsseg.run.results import Derived
@@ -309,9 +309,12 @@ def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
     if digest_of(plan.mask.path) != plan.before:
         plan.discard()
         what = "changed while the corrections were read, so it was kept"
-        return ImageError(plan.mask.path, what, "Run the same command again.")
-    coming = plan.entry.correction_text
-    folder.put(recorded_ref(plan.entry), plan.entry, [plan.file], Derived(), rows, coming=coming)
+        return ImageError(plan.mask.path, what, EDITED_MEANWHILE)
+    ref, coming = recorded_ref(plan.entry), plan.entry.correction_text
+    try:
+        folder.put(ref, plan.entry, [plan.file], Derived(), rows, coming=coming)
+    except ImageError as error:
+        return error
     return None
 
 

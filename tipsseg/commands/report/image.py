@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,11 +28,11 @@ from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.components import every_region
 from tipsseg.regions.objects import number_pixels
 from tipsseg.run.entry import Entry
-from tipsseg.run.files import Files
+from tipsseg.run.files import Files, digest_of
 from tipsseg.run.labels import Current
 from tipsseg.run.read import RunImage
 from tipsseg.types import LabelArray, LabelClass, printable_path
-from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file
+from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file, set_aside
 from tipsseg.util.json import json_bytes, parse, take
 
 #: Increase this if the code draws different files.
@@ -60,18 +61,39 @@ class Place:
         """Open an existing folder, and mark it as a report. Raises OutputError if it is not empty and not a report."""
         self.folder = folder
         self._files = Files(folder)  # only to refuse links out of the folder
-        mark = folder / REPORT_FILE
+        self._pages: dict[str, object] = {}  # the sha256 of the files of the page, as they were written
         if not any(path for path in folder.iterdir() if not path.name.startswith(".")):
-            atomic_write(mark, json_bytes({"tool": "tipsseg", "report": 1}, indent=2) + b"\n")
+            self._mark()
         else:
             with suppress(OSError, ValueError):
-                if take(parse(read_regular(mark)), "tool", str) == "tipsseg":
+                known = parse(read_regular(folder / REPORT_FILE))
+                if take(known, "tool", str) == "tipsseg":
+                    self._pages = take(known, "pages", dict | None) or {}
                     return
             raise OutputError(
                 folder,
                 "the folder is neither empty nor a tipsseg report",
                 "Choose another folder with argument `target`.",
             )
+
+    def _mark(self) -> None:
+        record = {"tool": "tipsseg", "report": 1, "pages": self._pages}
+        atomic_write(self.folder / REPORT_FILE, json_bytes(record, indent=2) + b"\n")
+
+    def write_pages(self, pages: Mapping[str, bytes]) -> list[Path]:
+        """Write the files of the page in this order. Return the new paths of those that another program changed.
+
+        Raises OutputError as `write` does.
+        """
+        aside = []
+        for name, data in pages.items():
+            path, digest = self.folder / name, hashlib.sha256(data).hexdigest()
+            if os.path.lexists(path) and digest_of(path) not in (digest, self._pages.get(name)):
+                aside.append(set_aside(path))
+            self.write(path, data)
+            self._pages[name] = digest
+        self._mark()
+        return aside
 
     def files(self, key: str) -> list[Path]:
         """Return the picture, the thumbnail and the map of an image."""

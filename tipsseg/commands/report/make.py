@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tipsseg.address import address_text
 from tipsseg.commands.audit import read_doubts
 from tipsseg.commands.evaluate import evaluate_masks
-from tipsseg.commands.inputs import check_image_root
+from tipsseg.commands.inputs import REPORT_FILE, check_image_root
 from tipsseg.commands.notes import list_counts
 from tipsseg.commands.progress import Progress
 from tipsseg.commands.rank import ReviewOrder
@@ -31,6 +31,7 @@ from tipsseg.formats.given import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.options.run import TruthOptions
 from tipsseg.regions.objects import ancestors
+from tipsseg.run.files import Files
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
 from tipsseg.run.summary import TotalsSum
@@ -122,6 +123,8 @@ def make_report(
                 output, truths, truth or TruthOptions(), None, progress, jobs=jobs, max_pixels=max_pixels
             )
         folder = output / "report" if target is None else target
+        if target is None:
+            Files(output).refuse_outside(folder / REPORT_FILE)
         lock = FolderLock(folder)
         stack.callback(lock.give_back)
         if lock.left_over:
@@ -168,9 +171,10 @@ def make_report(
         }
         place.write(folder / DATA / "run.js", script("run", run_facts))
         # Write index.html last, because it needs the other files.
-        for name in reversed(PAGE_FILES):
-            place.write(folder / name, page_file(name))
+        aside = place.write_pages({name: page_file(name) for name in reversed(PAGE_FILES)})
         progress.end()
+        for path in aside:
+            progress.note(f"{path.stem} was changed since tipsseg wrote it, so it is {path} now.")
         progress.results([folder / PAGE_FILES[0]])
         counts = {name: drawn.counts[name] for name in ("unchanged", "failed")}
         done = list_counts(drawn.counts["drawn"], "drawn", counts)
