@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of, without_query
 from tipsseg.errors import InputError, OutputError, UsageError
@@ -28,6 +28,8 @@ from tipsseg.util.text import quote
 
 #: Bytes that are read at a time.
 _CHUNK = 1 << 22
+
+_Content = TypeVar("_Content")
 
 _MD5 = re.compile("[0-9a-f]{32}")
 
@@ -52,17 +54,15 @@ class Destination:
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file; None if there is none."""
-        try:
-            return read_regular(self.address / name)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise output_error(self.address / name, error) from error
+        return self._open(name, read_regular)
 
     def digest(self, name: str) -> str | None:
         """Return the sha256 of a file in hex; None if there is none."""
+        return self._open(name, content_digest)
+
+    def _open(self, name: str, reader: Callable[[Path], _Content]) -> _Content | None:
         try:
-            return content_digest(self.address / name)
+            return reader(self.address / name)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -144,8 +144,8 @@ class RemoteDestination(Destination):
 
     def digest(self, name: str) -> str | None:
         self._files.invalidate_cache()
-        digest = self._find(name, self._digest)
-        return None if digest is None else str(digest)
+        digest: str | None = self._find(name, self._digest)
+        return digest
 
     @contextmanager
     def locked(self) -> Iterator[None]:
