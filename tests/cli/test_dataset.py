@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -687,6 +688,18 @@ def test_from_python(here: Path) -> None:
     done = tipsseg.write_dataset("out", "set", format="webdataset", shard_size="1MB")
     assert (done.images, done.failed, len(done.shards)) == (12, (), done.written)
     assert tipsseg.write_dataset("out", "set", format="webdataset", shard_size="1MB").written == 0
+
+
+def test_the_card_names_the_fields_of_objects(here: Path, command: Command) -> None:
+    convert(command, "parquet", "set")
+    convert(command, "webdataset", "tars")
+    with tarfile.open("tars/data/train-00000.tar") as archive:
+        facts = next(json.load(archive.extractfile(each)) for each in archive if each.name.endswith(".json"))  # type: ignore[arg-type]
+    for folder, row in (("set", read_rows(here / "set/data/train-00000.parquet")[0]), ("tars", facts)):
+        text = " ".join(Path(folder, "README.md").read_text().split()).partition("`objects` lists")[2]
+        named = {each for each in text.split("`") if each.isidentifier()} - {"corrected"}
+        assert named <= row["objects"][0].keys() | {"part_of"}
+        assert {"bbox", "area", "score", "part_of"} < named
 
 
 def test_every_format_says_how_to_load_it() -> None:
