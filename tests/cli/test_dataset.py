@@ -543,6 +543,14 @@ def test_a_shard_that_a_person_changed_is_kept(here: Path, command: Command, cha
     assert len([row for path in Path("set/data").iterdir() for row in read_rows(path)]) == 12
 
 
+def test_no_shard_is_written_through_a_link_out_of_the_set(here: Path, command: Command) -> None:
+    Path("elsewhere").mkdir()
+    Path("set").mkdir()
+    Path("set/data").symlink_to("../elsewhere")
+    ran = convert(command, "webdataset", "set")
+    assert (ran.code, "a link leads out" in ran.err, list(Path("elsewhere").iterdir())) == (1, True, [])
+
+
 def test_the_size_of_shards_is_remembered(here: Path, command: Command) -> None:
     convert(command, "parquet", "set", "--shard-size", "300kB")
     before = shards(here / "set")

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 
 from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of, without_query
 from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.formats.dataset import DATA_FOLDER, INDEX
 from tipsseg.images.remote import ask
+from tipsseg.run.files import Files
 from tipsseg.run.lock import FolderLock
 from tipsseg.util.files import (
     content_digest,
@@ -70,7 +72,11 @@ class Destination:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other commands out during the block, where the place has locks. Remove what killed commands left."""
+        """Keep other commands out during the block, where the place has locks. Remove what killed commands left.
+
+        Raises OutputError if a link leads out of the place.
+        """
+        Files(self.address).refuse_outside(self.address / DATA_FOLDER / INDEX)
         lock = FolderLock(self.address)
         try:
             remove_left(self.address)
