@@ -76,7 +76,7 @@ def test_the_examples_are_twelve_scenes_of_many_formats_with_a_truth_each() -> N
 
 @pytest.mark.slow
 def test_other_dtypes_move_few_labels() -> None:
-    """bfloat16 is what `--dtype auto` takes on GPUs."""
+    """bfloat16 is what `--dtype auto` takes for larger models on GPUs and on CPUs with instructions for it."""
     vocabulary = tipsseg.make_vocabulary(CLOSED_LIST, "none")
     same: dict[Dtype, list[float]] = {"bfloat16": [], "float16": [], "int8": []}
     plain = tipsseg.Labeller(tipsseg.load("tiny", device="cpu", dtype="float32"), vocabulary)

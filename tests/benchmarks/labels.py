@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from models import CONFIGS, save_model
 from numpy.typing import NDArray
 
 import tipsseg
@@ -30,6 +31,7 @@ from tipsseg.formats.present import PresentNames
 from tipsseg.formats.raster import BlockPlace
 from tipsseg.labelling import classifier
 from tipsseg.labelling.view import window_starts
+from tipsseg.learning.fit import fit
 from tipsseg.options import Dtype, Refinement
 from tipsseg.types import ImageRef
 
@@ -51,15 +53,21 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--model", default="tiny", help="an id, or a folder in the hub layout")
+    parser.add_argument("--random", choices=tuple(CONFIGS), help="instead, a model of this size with random weights")
     parser.add_argument("--scenes", type=int, default=200, help="how many")
     parser.add_argument("--device", default="auto", help='"cpu", "cuda" or "mps"')
     parser.add_argument("--tables", default=",".join(TABLES), help="which to make, with commas")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     options = parser.parse_args()
     scenes = [draw_scene(FIRST_SEED + index, *SIZES[index % len(SIZES)]) for index in range(options.scenes)]
-    model = tipsseg.load(options.model, device=options.device)
+    with tempfile.TemporaryDirectory() as temporary:
+        source = save_model(options.random, Path(temporary, "model")) if options.random else options.model
+        measure(options, tipsseg.load(source, device=options.device), scenes)
+
+
+def measure(options: argparse.Namespace, model: tipsseg.Model, scenes: Sequence[Scene]) -> None:
     print(
-        f"{options.model} on {model.backbone.device} ({model.backbone.dtype_name}), "
+        f"{options.random or options.model} on {model.backbone.device} ({model.backbone.dtype_name}), "
         f"{len(scenes)} scenes with seeds from {FIRST_SEED:,}; tipsseg "
         f"{tipsseg.__version__}, torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads\n"
     )
@@ -181,20 +189,31 @@ def measure_confidence(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[di
 
 
 def measure_dtypes(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
-    print("### Dtypes\n\nThe closed list, against the same model in float32 on the CPU.\n")
-    print("| dtype | mean IoU | pixels with another label |\n|---|---|---|")
-    folder, rows = model.backbone.folder, list[dict[str, object]]()
-    exact: list[NDArray[np.unsignedinteger]] = []
+    print("### Dtypes\n")
+    print(
+        "The closed list, and classes fitted in float32 to every other scene, over the rest: mean IoU, and the share of"
+    )
+    print("pixels with another label than in float32 on the CPU.\n")
+    print("| dtype | closed list | another label | fitted | another label |\n|---|---|---|---|---|")
+    masks = [to_list(scene.truth, CLOSED_LIST) for scene in scenes]
+    vocabulary, rows = tipsseg.make_vocabulary(CLOSED_LIST, "none"), list[dict[str, object]]()
+    exact: dict[str, list[NDArray[np.uint8]]] = {}
     dtypes: tuple[Dtype, ...] = ("float32", "bfloat16", "float16", "int8")
     for dtype in dtypes:
-        other = tipsseg.load(folder, device="cpu", dtype=dtype)
-        truths, maps = zip(*labels_of(other, scenes, CLOSED_LIST), strict=True)
-        labels = [label_map.labels for label_map in maps]
-        exact = exact or labels
-        mean = float(np.nanmean(iou(truths, labels, len(CLOSED_LIST))))
-        differ = float(np.mean([(one != two).mean() for one, two in zip(exact, labels, strict=True)]))
-        print(f"| {dtype} | {mean:.4f} | {differ:.3%} |", flush=True)
-        rows.append({"dtype": dtype, "mean_iou": mean, "differ": differ})
+        other = tipsseg.load(model.backbone.folder, device="cpu", dtype=dtype)
+        encoded = [other.encode(scene.image) for scene in scenes]
+        if not rows:
+            fitted = fit(other, encoded[::2], masks[::2], vocabulary)
+        row: dict[str, float] = {}
+        for kind, classes, some in (("list", vocabulary, slice(None)), ("fit", fitted, slice(1, None, 2))):
+            labeller = tipsseg.Labeller(other, classes)
+            labels = [labeller.label(features).labels.astype(np.uint8) for features in encoded[some]]
+            pairs = zip(exact.setdefault(kind, labels), labels, strict=True)
+            row[kind] = float(np.nanmean(iou(masks[some], labels, len(CLOSED_LIST))))
+            row[f"{kind} differs"] = float(np.mean([(one != two).mean() for one, two in pairs]))
+        print(f"| {dtype} | ", end="")
+        print("{list:.4f} | {list differs:.3%} | {fit:.4f} | {fit differs:.3%} |".format(**row), flush=True)
+        rows.append({"dtype": dtype, **row})
     return rows
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -80,6 +82,30 @@ def test_findings_are_written_as_coco(command: Command) -> None:
     again = command(*AUDIT, *LEAVES, "--labels", "masks", "--coco", "doubts.json", "--jsonl")
     assert (again.code, again.out) == (1, "")  # refused before an image is labelled
     assert "doubts.json: the file exists" in again.err
+
+
+def test_a_killed_audit_does_not_refuse_its_own_file(command: Command, tmp_path: Path) -> None:
+    words = (*AUDIT, *LEAVES, "--labels", "masks", "--coco", "d.json", "--label-studio", "t.json", "-q")
+    script = """
+import os, signal, sys
+from pathlib import Path
+from tipsseg.cli.main import main
+replace = Path.replace
+def killed(path, target):
+    replace(path, target)
+    if target.name == "d.json":
+        os.kill(os.getpid(), signal.SIGKILL)
+Path.replace = killed
+main()
+"""
+    assert subprocess.run([sys.executable, "-c", script, *words]).returncode == -9
+    assert [path.name for path in Path().glob("?.*")] == ["d.json"]
+    edited = shutil.copytree(tmp_path, f"{tmp_path}-edited")
+    assert command(*words).code == 0
+    assert sorted(path.name for path in Path().iterdir() if path.is_file()) == ["d.json", "t.json", "t.xml"]
+    Path(edited, "d.json").write_text("mine")
+    assert command(*words, cwd=Path(edited)).code == 1
+    assert Path(edited, "d.json").read_text() == "mine"
 
 
 def test_findings_are_written_as_label_studio_tasks(command: Command) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from tipsseg.commands import dataset
 from tipsseg.errors import UsageError
 from tipsseg.formats.dataset import DATASETS, Dataset, Parquet
 from tipsseg.images.decoding import open_image
-from tipsseg.util.files import process_owner, temporary_path
+from tipsseg.util.files import temporary_path
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 OPTIONS = ("-c", "panda/leg,tree", "-m", "tiny", "--device", "cpu", "-q")
@@ -174,7 +176,7 @@ def test_an_interrupted_command_goes_on(here: Path, command: Command, monkeypatc
     ran = convert(command, "parquet", "set", *words, "--paths")
     assert ran.out.splitlines()[0] == "set/data/train-00001.parquet"
     assert shards(here / "set") == shards(here / "whole")
-    assert "; 0 of them written" in convert(command, "parquet", "set", *words).err
+    assert "; 0 shards written" in convert(command, "parquet", "set", *words).err
 
 
 def test_a_correction_changes_one_shard(here: Path, command: Command) -> None:
@@ -183,7 +185,7 @@ def test_a_correction_changes_one_shard(here: Path, command: Command) -> None:
     before = shards(here / "set")
     correct(Path("out/masks/desert.png"))
     ran = convert(command, "parquet", "set", *words)
-    assert "; 1 of them written" in ran.err
+    assert "; 1 shard written" in ran.err
     changed = [name for name, data in shards(here / "set").items() if before[name] != data]
     (row,) = [
         row for name in changed for row in read_rows(here / "set/data" / name) if row["file_name"] == "desert.png"
@@ -244,7 +246,7 @@ def test_a_set_of_other_classes_is_not_replaced(here: Path, command: Command) ->
 
 def test_fewer_images_leave_no_shards_behind(here: Path, command: Command) -> None:
     convert(command, "parquet", "set", "--shard-size", "300kB")
-    assert convert(command, "parquet", "set").code == 0
+    assert convert(command, "parquet", "set", "--shard-size", "500MB").code == 0
     assert [*shards(here / "set")] == ["train-00000.parquet"]
     assert [*json.loads(Path("set/tipsseg.json").read_text())["shards"]] == ["data/train-00000.parquet"]
 
@@ -258,12 +260,12 @@ def test_other_files_are_not_touched(here: Path, command: Command) -> None:
     shutil.move("set/tipsseg.json", "elsewhere.json")
     before = shards(here / "set")
     ran = convert(command, "parquet", "set")
-    assert (ran.code, "train-00000.parquet: it exists" in ran.err) == (1, True)
+    assert (ran.code, "train-00000.parquet: it was changed, or tipsseg did not write it" in ran.err) == (1, True)
     assert shards(here / "set") == before
     shutil.move("elsewhere.json", "set/tipsseg.json")
     shutil.copy("set/data/train-00000.parquet", "set/data/train-00007.parquet")
     ran = convert(command, "parquet", "set")
-    assert (ran.code, "train-00007.parquet: it exists" in ran.err) == (1, True)
+    assert (ran.code, "train-00007.parquet: it was changed, or tipsseg did not write it" in ran.err) == (1, True)
     Path("set/data/train-00007.parquet").unlink()
     ran = convert(command, "webdataset", "set")
     assert (ran.code, "the format parquet" in ran.err) == (1, True)
@@ -319,7 +321,7 @@ def test_a_bucket(here: Path, command: Command, bucket: str) -> None:
     files.invalidate_cache()
     there = {name.rpartition("/")[2]: files.cat_file(name) for name in files.find(f"{bucket}/set/data")}
     assert there == shards(here / "set")
-    assert "; 0 of them written" in convert(command, "parquet", f"{bucket}/set", *words).err
+    assert "; 0 shards written" in convert(command, "parquet", f"{bucket}/set", *words).err
     files.rm_file(f"{bucket}/set/data/train-00001.parquet")
     again = convert(command, "parquet", f"{bucket}/set", *words, "-q", "--paths")
     assert again.out == f"{bucket}/set/data/train-00001.parquet\n"
@@ -402,20 +404,40 @@ def test_a_list_of_other_files_removes_none(here: Path, command: Command) -> Non
     assert Path("set/notes.txt").read_text() == "mine"
 
 
-class Overtaken(Parquet):
-    """Another command writes into the same place while this one does."""
+def test_two_commands_into_one_folder(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = list[Ran]()
 
-    def write(self, path: Path, samples: Iterator[Any], classes: Any) -> None:  # type: ignore[override]
-        super().write(path, samples, classes)
-        record = json.loads(Path("set/tipsseg.json").read_text())
-        Path("set/tipsseg.json").write_text(json.dumps({**record, "writer": "other"}))
+    class Overtaken(Parquet):
+        def write(self, path: Path, samples: Iterator[Any], classes: Any) -> None:  # type: ignore[override]
+            super().write(path, samples, classes)
+            if not second:
+                second.append(Ran(-1, "", ""))
+                second[0] = convert(command, "parquet", "set", "--val-fraction", "0.3")
 
-
-def test_two_commands_into_one_place(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "DATASETS", {"parquet": Overtaken()})
-    ran = convert(command, "parquet", "set")
-    assert (ran.code, "another command writes there too" in ran.err) == (1, True)
-    assert shards(here / "set") == {}
+    assert convert(command, "parquet", "set").code == 0
+    assert (second[0].code, "another tipsseg process is using it" in second[0].err) == (1, True)
+    assert [*shards(here / "set")] == ["train-00000.parquet"]
+
+
+@pytest.mark.parametrize("last", ["train-00000.parquet", "README.md"])
+def test_two_commands_into_one_bucket(here: Path, command: Command, monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    """The second one runs before or after the first has put this file."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    place, put, second = f"memory://two-{last}", MemoryFileSystem.put_file, list[int]()
+
+    def overtaken(self: MemoryFileSystem, source: str, target: str, **options: object) -> None:
+        is_last = target.endswith(last) and not second
+        if is_last and last == "README.md":
+            put(self, source, target)
+        if is_last:
+            second.append(-1)
+            second[0] = convert(command, "parquet", place, "--val-fraction", "0.3").code
+        put(self, source, target, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "put_file", overtaken)
+    assert [convert(command, "parquet", place).code, *second] == [1, 0]
 
 
 class Correcting(Parquet):
@@ -439,16 +461,21 @@ def test_labels_that_change_meanwhile_stop_the_command(
     assert [row["file_name"] for row in rows if row["corrected"]] == ["street/turned.jpg"]
 
 
-def test_classes_can_be_added(here: Path, command: Command) -> None:
-    convert(command, "parquet", "set")
+def add_sky(command: Command) -> None:
+    """Add a class, and label a part of the desert with it."""
     Path("more/masks").mkdir(parents=True)
     labels = mask_of("desert.png")
     labels[:40] = 4
     Image.fromarray(labels).save("more/masks/desert.png")
     names = [{"id": number, "name": name} for name, number in {**IDS, "sky": 4}.items()]
     Path("more/classes.json").write_text(json.dumps({"classes": names}))
-    ran = command("correct", "out", "--from", "more", "--add-classes")
+    ran = command("correct", "out", "--from", "more", "--add-classes", "--replace-edited")
     assert ran.code == 0, ran.err
+
+
+def test_classes_can_be_added(here: Path, command: Command) -> None:
+    convert(command, "parquet", "set")
+    add_sky(command)
     assert convert(command, "parquet", "set").code == 0
     assert "sky" in {name for row in read_rows(here / "set/data/train-00000.parquet") for name in row["names"]}
 
@@ -468,7 +495,7 @@ def test_the_same_command_leaves_the_same_files(here: Path, command: Command) ->
     before = {path: path.read_bytes() for path in Path("set").rglob("*.*")}
     process = subprocess.Popen(["true"])
     process.wait()
-    left = temporary_path(Path("set/x"), process_owner().replace(str(os.getpid()), str(process.pid)))
+    left = Path("set", temporary_path(Path("set/x")).name.replace(f"-{os.getpid()}-", f"-{process.pid}-"))
     left.write_bytes(b"of a killed process")
     convert(command, "webdataset", "set")
     assert {path: path.read_bytes() for path in Path("set").rglob("*.*")} == before
@@ -498,13 +525,122 @@ def test_a_whole_shard_outlives_images_that_are_gone(here: Path, command: Comman
     assert shards(here / "set") == before
 
 
-def test_an_empty_shard_is_not_kept(here: Path, command: Command) -> None:
-    shutil.copytree(Path("imgs").resolve(), "own")
-    convert(command, "parquet", "set", "--images", "own")
-    Path("set/data/train-00000.parquet").write_bytes(b"")
-    Path("own/sea.gif").unlink()
-    assert convert(command, "parquet", "set", "--images", "own").code == 1
-    assert len(read_rows(here / "set/data/train-00000.parquet")) == 11
+@pytest.mark.parametrize("change", ["a correction", "fewer shards"])
+def test_a_shard_that_a_person_changed_is_kept(here: Path, command: Command, change: str) -> None:
+    convert(command, "parquet", "set", "--shard-size", "300kB")
+    name = min(name for name, data in shards(here / "set").items() if b"turned.jpg" in data)
+    Path("set/data", name).write_bytes(b"mine")
+    if change == "a correction":
+        correct(Path("out/masks/street/turned.png"))
+        words = list[str]()
+    else:
+        words = ["--shard-size", "500MB"]
+    ran = convert(command, "parquet", "set", *words)
+    assert (ran.code, f"{name}: it was changed, or tipsseg did not write it" in ran.err) == (1, True)
+    assert Path("set/data", name).read_bytes() == b"mine"
+    Path("set/data", name).unlink()
+    assert convert(command, "parquet", "set", *words).code == 0
+    assert len([row for path in Path("set/data").iterdir() for row in read_rows(path)]) == 12
+
+
+def test_no_shard_is_written_through_a_link_out_of_the_set(here: Path, command: Command) -> None:
+    Path("elsewhere").mkdir()
+    Path("set").mkdir()
+    Path("set/data").symlink_to("../elsewhere")
+    ran = convert(command, "webdataset", "set")
+    assert (ran.code, "a link leads out" in ran.err, list(Path("elsewhere").iterdir())) == (1, True, [])
+
+
+def test_the_size_of_shards_is_remembered(here: Path, command: Command) -> None:
+    convert(command, "parquet", "set", "--shard-size", "300kB")
+    before = shards(here / "set")
+    assert len(before) > 1
+    assert "; 0 shards written" in convert(command, "parquet", "set").err
+    assert shards(here / "set") == before
+
+
+def interrupt(patched: pytest.MonkeyPatch, number: int, *, before: bool) -> None:
+    """Interrupt a command before or after it gives a file in the set its name for that time."""
+    replace, left = Path.replace, iter(range(number - 1, -100, -1))
+
+    def interrupted(path: Path, target: Path) -> Path:
+        is_last = "set" in target.parts and next(left) == 0
+        if not (is_last and before):
+            replace(path, target)
+        if is_last:
+            raise KeyboardInterrupt
+        return target
+
+    patched.setattr(Path, "replace", interrupted)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_command_that_is_interrupted_anywhere_goes_on(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch, *, before: bool
+) -> None:
+    convert(command, "parquet", "first", "--shard-size", "300kB", "--val-fraction", "0.3")
+    correct(Path("out/masks/desert.png"))
+    add_sky(command)
+    words = ("--shard-size", "500MB", "--val-fraction", "0")
+    convert(command, "parquet", "whole/set", *words)
+    for number in range(1, 20):
+        shutil.rmtree("set", ignore_errors=True)
+        shutil.copytree("first", "set")
+        with monkeypatch.context() as patched:
+            interrupt(patched, number, before=before)
+            code = convert(command, "parquet", "set", *words).code
+        ran = convert(command, "parquet", "set", *words)
+        assert (ran.code, "Kept" in ran.err) == (0, False)
+        assert shards(here / "set") == shards(here / "whole/set")
+        assert Path("set/README.md").read_bytes() == Path("whole/set/README.md").read_bytes()
+        if code == 0:
+            break
+    assert number > 4
+
+
+def test_a_file_under_a_name_that_was_announced_is_kept(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        interrupt(patched, 2, before=True)
+        assert convert(command, "parquet", "set").code == 130
+    assert shards(here / "set") == {}
+    Path("set/data/train-00000.parquet").write_bytes(b"mine")
+    assert convert(command, "parquet", "set").code == 1
+    assert Path("set/data/train-00000.parquet").read_bytes() == b"mine"
+
+
+def test_the_list_is_not_written_for_each_small_shard(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Small(Parquet):
+        def write(self, path: Path, samples: Iterator[Any], classes: Any) -> None:  # type: ignore[override]
+            path.write_text("".join(sample.name for sample in samples))
+
+    written, replace = list[str](), Path.replace
+    monkeypatch.setattr(dataset, "DATASETS", {"parquet": Small()})
+
+    def counting(path: Path, target: Path) -> Path:
+        written.append(target.name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", counting)
+    assert convert(command, "parquet", "set", "--shard-size", "1").code == 0
+    assert (written.count("train-00011.parquet"), written.count("tipsseg.json") < 5) == (1, True)
+
+
+def test_a_temporary_file_that_cannot_be_removed_stays(
+    here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name.startswith(".tipsseg-") and path.name != ".tipsseg-lock":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    assert convert(command, "parquet", "set").code == 0
 
 
 def test_links_follow_the_images(here: Path, command: Command) -> None:
@@ -560,6 +696,18 @@ def test_from_python(here: Path) -> None:
     done = tipsseg.write_dataset("out", "set", format="webdataset", shard_size="1MB")
     assert (done.images, done.failed, len(done.shards)) == (12, (), done.written)
     assert tipsseg.write_dataset("out", "set", format="webdataset", shard_size="1MB").written == 0
+
+
+def test_the_card_names_the_fields_of_objects(here: Path, command: Command) -> None:
+    convert(command, "parquet", "set")
+    convert(command, "webdataset", "tars")
+    with tarfile.open("tars/data/train-00000.tar") as archive:
+        facts = next(json.load(archive.extractfile(each)) for each in archive if each.name.endswith(".json"))  # type: ignore[arg-type]
+    for folder, row in (("set", read_rows(here / "set/data/train-00000.parquet")[0]), ("tars", facts)):
+        text = " ".join(Path(folder, "README.md").read_text().split()).partition("`objects` lists")[2]
+        named = {each for each in text.split("`") if each.isidentifier()} - {"corrected"}
+        assert named <= row["objects"][0].keys() | {"part_of"}
+        assert {"bbox", "area", "score", "part_of"} < named
 
 
 def test_every_format_says_how_to_load_it() -> None:

@@ -306,3 +306,28 @@ def test_a_pipeline_that_ends_early(mlp_checkpoint: Path, images: Path, tmp_path
     ran = subprocess.run(["bash", "-c", f"{label} | head -n 1"], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("out/masks/a.png\n", "")
     assert temporary(tmp_path / "out") == []
+
+
+def test_a_temporary_file_that_could_not_be_removed_goes_with_the_next_command(command: Command, images: Path) -> None:
+    words = ["label", "imgs", "-c", "a,b", "-m", "tiny", "-f", "png,cutouts", "-o", "out", "--device", "cpu", "-q"]
+    script = """
+import errno, os, sys
+from pathlib import Path
+from tipsseg.cli.main import main
+replace, unlink = Path.replace, Path.unlink
+def broken(done):
+    def call(path, *more, **named):
+        if "cutouts" in path.parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return done(path, *more, **named)
+    return call
+Path.replace, Path.unlink = broken(replace), broken(unlink)
+main()
+"""
+    assert subprocess.run([sys.executable, "-c", script, *words], stderr=subprocess.DEVNULL).returncode == 1
+    left = temporary(Path("out"))
+    assert left
+    assert command(*words).code == 0
+    assert temporary(Path("out")) == []
+    Path("out/cutouts", left[0]).touch()
+    assert command("check", "out").code == 0

@@ -34,7 +34,7 @@ FOLDERS = {
     "png": "old/masks",
     "coco": "old/annotations.json",
     "coco-polygon": "old/annotations-polygon.json",
-    "label-studio": "exported.json",
+    "label-studio": "exported/label-studio.json",
 }
 
 
@@ -63,8 +63,10 @@ def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> No
     assert command(*label, "-o", "old", "-f", ",".join(SOURCES)).code == 0
     tasks = json.loads(Path("old/label-studio.json").read_text())
     for task in tasks:  # a person submits the predictions
-        task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
-    Path("exported.json").write_text(json.dumps(tasks))
+        task["annotations"] = [{"result": task.pop("predictions")[0]["result"][::-1]}]  # panda first
+    Path("exported").mkdir()
+    Path("exported/label-studio.json").write_text(json.dumps(tasks))
+    shutil.copy("old/label-studio.xml", "exported")  # names the classes, in their order
 
 
 def mask(name: str, output: str) -> np.ndarray[Any, Any]:
@@ -87,9 +89,8 @@ def test_labels_of_each_format_are_kept(command: Command, source: str) -> None:
     ran = onto(command, place, "--background", "none")
     assert ran.code == 0, ran.err
     assert f"onto {place}" in ran.err
-    if source != "label-studio":  # its regions name the classes, in the order of the images
-        assert classes("new") == ["tree", "panda", "sky", "car"]
-        assert f"Kept from {place}: tree (id 1), panda (id 2). Added: sky (id 3), car (id 4)." in ran.err
+    assert classes("new") == ["tree", "panda", "sky", "car"]
+    assert f"Kept from {place}: tree (id 1), panda (id 2). Added: sky (id 3), car (id 4)." in ran.err
     table = np.array([0, *(classes("new").index(name) + 1 for name in ("tree", "panda"))])
     for name in NAMES:
         before, after = table[mask(name, "old")], mask(name, "new")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -146,6 +147,34 @@ def test_panoptic_and_yolo_divide_the_pixels(command: Command, level: str) -> No
     assert command("check", "out").code == 0
 
 
+@pytest.mark.parametrize("level", ["part", "whole"])
+def test_boxes_are_those_of_wholes_and_of_their_parts(command: Command, level: str) -> None:
+    before = mask(), mask("two-pandas")
+    assert command("convert", "out", "-f", "yolo-boxes,yolo-obb", "--level", level).code == 0
+    data = coco()
+    listed = [*range(1, 10)] if level == "part" else [PANDA, TREE, DOG]
+    for image in data["images"]:
+        lines = Path(f"out/yolo-boxes/labels/train/{Path(image['file_name']).stem}.txt").read_text().splitlines()
+        size = np.array([image["width"], image["height"]] * 2)
+        found = []
+        for number, *sides in (line.split() for line in lines):
+            x, y, w, h = (np.array(sides, float) * size).tolist()
+            found.append((listed[int(number)], *(round(each, 2) for each in (x - w / 2, y - h / 2, w, h))))
+        own = [each for each in data["annotations"] if each["image_id"] == image["id"]]
+        assert found == [(each["category_id"], *each["bbox"]) for each in own if each["category_id"] in listed]
+    assert np.array_equal(corrected(command, "out/yolo-obb"), before[0])
+    assert np.array_equal(mask("two-pandas"), before[1])
+    path = Path("out/yolo-obb/labels/train/panda-and-tree.txt")
+    gone = HEAD if level == "part" else PANDA
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if listed[int(line.split()[0])] != gone))
+    left = {
+        HEAD: np.where(before[0] == HEAD, PANDA, before[0]),
+        PANDA: np.where(wholes_of(before[0]) == PANDA, 0, before[0]),
+    }
+    assert np.array_equal(corrected(command, "out/yolo-obb"), left[gone])
+
+
 def test_files_made_later_are_the_same(command: Command) -> None:
     before = {path: path.read_bytes() for path in Path("out").rglob("*.json") if "run.json" not in path.name}
     assert command("convert", "out", "--drop", "coco,labelme,panoptic,label-studio").code == 0
@@ -203,6 +232,27 @@ def test_shuffled_files_that_nobody_edited_change_nothing(command: Command, form
             path.write_text("".join(line + "\n" for line in shuffled(path.read_text().split("\n")[:-1])))
         source = "out/yolo"
     assert np.array_equal(corrected(command, source), before[0])
+    assert np.array_equal(mask("two-pandas"), before[1])
+
+
+@pytest.mark.parametrize("redrawn", [False, True], ids=["exactly", "redrawn"])
+def test_yolo_that_lists_wholes_with_their_parts_changes_nothing(command: Command, redrawn: bool) -> None:
+    """As tools write it of COCO: through the centres of pixels, or as the polygons are."""
+    before = mask(), mask("two-pandas")
+    data = coco("out/annotations.json" if redrawn else "out/annotations-polygon.json")
+    for image in data["images"]:
+        size = np.array([image["width"], image["height"]])
+        lines = []
+        for each in (each for each in data["annotations"] if each["image_id"] == image["id"]):
+            rings = [np.reshape(ring, (-1, 2)) for ring in each["segmentation"]] if not redrawn else [
+                ring[:, 0] for ring in cv2.findContours(
+                    coco_mask.decode(each["segmentation"]), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+                )[0] if len(ring) > 2
+            ]  # fmt: skip
+            lines += [[each["category_id"] - 1, *(ring / size).ravel().tolist()] for ring in rings]
+        name = Path(image["file_name"]).stem
+        Path(f"out/yolo/labels/train/{name}.txt").write_text("".join(" ".join(map(str, each)) + "\n" for each in lines))
+    assert np.array_equal(corrected(command, "out/yolo"), before[0])
     assert np.array_equal(mask("two-pandas"), before[1])
 
 

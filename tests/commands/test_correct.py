@@ -348,6 +348,37 @@ def test_a_moved_corner_changes_only_its_pixels(tmp_path: Path) -> None:
     assert np.array_equal(labels_of(tmp_path), wanted)
 
 
+def _halves(ring: list[list[float]], at: float) -> tuple[list[list[float]], list[list[float]]]:
+    """The parts of a ring to the left and to the right of a column, each a ring."""
+    halves: tuple[list[list[float]], list[list[float]]] = [], []
+    for (x0, y0), (x1, y1) in zip([ring[-1], *ring[:-1]], ring, strict=True):
+        if (x0 < at) != (x1 < at):
+            cut = [at, y0 + (at - x0) / (x1 - x0) * (y1 - y0)]
+            for half in halves:
+                half.append(cut)
+        halves[x1 >= at].append([x1, y1])
+    return halves
+
+
+@pytest.mark.parametrize("simplify", [0, 2, 4])
+@pytest.mark.parametrize("left", [CLASSES[0], None], ids=["kept", "deleted"])
+def test_each_pixel_of_a_cut_object_follows_its_half(tmp_path: Path, simplify: float, left: str | None) -> None:
+    """The larger half is renamed. Some pixels are outside the polygon, and some of the background inside."""
+
+    def cut(value: Any) -> None:
+        patch = next(each for each in value["shapes"] if each["points"][0][0] < 75 and each["points"][0][1] < 70)
+        halves = zip(_halves(patch["points"], 32), (left, CLASSES[1]), strict=True)
+        value["shapes"].remove(patch)
+        value["shapes"][:0] = [{**patch, "points": points, "label": label} for points, label in halves if label]
+
+    options = FileOptions(simplify=float(simplify))
+    export = build(tmp_path, "png", "labelme", labels={"tools.png": TOOLS}, options=options)
+    assert len(take(tmp_path, edit(export / "labelme/tools.json", cut).parent).masks) == 1
+    patch = (TOOLS == 1) & (np.arange(120)[:, None] < 70)
+    wanted = np.where(patch, np.where(np.arange(160) < 32, 1 if left else 0, 2), TOOLS)
+    assert np.count_nonzero(labels_of(tmp_path, "tools") != wanted) <= 2  # at the ends of the cut
+
+
 # ---- what lies above ----
 
 #: A new object over the upper disc and the background, (top, left, bottom, right): IoU with the disc below one half.
@@ -473,7 +504,7 @@ def by_contours_alone(export: Path) -> Path:
 
 
 def by_stretching(export: Path) -> Path:
-    """Boxes that are off by a pixel, with masks resized to them, as FiftyOne does for run-length codes."""
+    """Boxes that are smaller by a pixel, with masks resized to them, as FiftyOne does for run-length codes."""
     value = json.loads((export / "annotations.json").read_bytes())
     for each in value["annotations"]:
         x, y, w, h = each["bbox"]
@@ -532,6 +563,53 @@ def test_redrawn_objects_stay_unless_every_pixel_is_asked_for(tmp_path: Path, to
     exact = take(tmp_path, source, exact=True)
     assert (exact.redrawn, [mask.image for mask in exact.masks]) == ((), ["tools.png"])
     assert take(tmp_path, source, exact=True).masks == ()
+
+
+def test_masks_moved_by_a_pixel_stay_beside_an_edited_one(tmp_path: Path) -> None:
+    """As FiftyOne rounds boxes down: a disc moves, a bow falls apart, and a line one pixel high becomes nothing."""
+    ids = TOOLS.copy()
+    ids[70, 100:140] = 3
+    ids[75:77, 100:103] = ids[77, 103] = ids[78:80, 104:107] = 1
+    export = build(tmp_path, labels={"tools.png": ids}, options=DEFAULT_FILE_OPTIONS)
+    value = json.loads((export / "annotations.json").read_bytes())
+    for each in value["annotations"]:
+        x, y, w, h = each["bbox"]
+        mask, drawn = _mask_of(each), np.zeros(TOOLS.shape, np.uint8)
+        if h == 1:
+            each["segmentation"] = {"size": list(TOOLS.shape), "counts": [TOOLS.size]}
+        elif (x, y) == (100, 75):
+            drawn[y : y + h, x : x + w - 1] = cv2.resize(mask[y : y + h, x : x + w], (w - 1, h))
+            each["segmentation"] = rle_of(drawn)
+        elif w == 17:
+            each["segmentation"] = rle_of(np.roll(mask, -1, 0))
+        elif (x, y) == (20, 80):
+            mask[80, 20] = 0
+            each["segmentation"] = rle_of(mask)
+    taken = take(tmp_path, save_coco(export, value["annotations"]))
+    ids[80, 20] = 0
+    assert np.array_equal(labels_of(tmp_path, "tools"), ids)
+    assert ([mask.changed for mask in taken.masks], len(taken.redrawn)) == ([1], 3)
+
+
+@pytest.mark.parametrize("left", [[[103, 85, 105, 85, 105, 87, 103, 87]], [[103, 85.1, 106, 85.1, 106, 85.2]]])
+def test_what_a_tool_leaves_of_a_small_object_stays_that_object(tmp_path: Path, left: list[list[float]]) -> None:
+    ids = TOOLS.copy()
+    ids[84:88, 102:107] = 1  # 20 pixels, of which a polygon through the centres of pixels keeps 4, or none
+    export = build(tmp_path, labels={"tools.png": ids}, options=DEFAULT_FILE_OPTIONS)
+    value = [each for each in _redrawn(export) if each["segmentation"]]
+    next(each for each in value if each["bbox"][:2] == [102, 84])["segmentation"] = left
+    assert take(tmp_path, save_coco(export, value)).masks == ()
+
+
+def test_the_contour_of_a_hole_is_not_what_fills_the_hole(tmp_path: Path) -> None:
+    """The contour fits better than the redrawn object in the hole."""
+    ids: LabelArray = np.full(TOOLS.shape, 3, np.uint8)
+    cv2.ellipse(ids, (80, 60), (40, 25), 20, 0, 360, 1, -1)
+    export = build(tmp_path, labels={"tools.png": ids}, options=DEFAULT_FILE_OPTIONS)
+    polygons = json.loads((export / "annotations-polygon.json").read_bytes())["annotations"]
+    hole = next(each for each in polygons if each["category_id"] == 1)
+    source = save_coco(export, [{**hole, "category_id": 3}, *_redrawn(export)])
+    assert take(tmp_path, source).masks == ()
 
 
 def test_the_parts_of_a_class_that_come_back_as_redrawn_objects_stay(tmp_path: Path) -> None:
@@ -780,6 +858,22 @@ def test_an_export_without_any_object_empties_nothing_unasked(tmp_path: Path) ->
     assert take(tmp_path, source, emptied=False).masks == ()
     assert "scene.png" in [mask.image for mask in take(tmp_path, source, emptied=True).masks if mask.emptied]
     assert take(tmp_path, source, emptied=True).masks == ()
+
+
+def test_images_without_objects_that_datumaro_leaves_out_are_emptied_only_if_asked(tmp_path: Path) -> None:
+    """It lists the image, without an entry in `annotations` and without a picture."""
+    export = build(tmp_path, "panoptic", "png")
+
+    def change(value: Any) -> None:
+        image = scene_of(value)
+        value["annotations"] = [each for each in value["annotations"] if each["image_id"] != image]
+
+    edit(export / "panoptic.json", change).rename(export / "panoptic/panoptic.json")
+    (export / "panoptic/scene.png").unlink()
+    with pytest.raises(InputError, match=r"1 image without objects: scene\.png"):
+        take(tmp_path, export / "panoptic")
+    assert take(tmp_path, export / "panoptic", emptied=False).masks == ()
+    assert [mask.image for mask in take(tmp_path, export / "panoptic", emptied=True).masks] == ["scene.png"]
 
 
 def test_images_of_coco_without_objects_are_emptied_only_if_asked(tmp_path: Path) -> None:

@@ -407,7 +407,7 @@ def test_a_url_is_read_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("faults", [[500], ["cut"], [429]])
-def test_passing_faults_of_servers_are_tried_again(site: Site, faults: list[int | str | float]) -> None:
+def test_passing_faults_of_servers_are_tried_again(site: Site, faults: list[int | str]) -> None:
     site.faults["/in/a.png"] = faults[:]
     assert (open_image(Path(f"{site.url}/in/a.png")) == pixels_of(PICTURES["a.png"])).all()
     assert site.gets["/in/a.png"] == len(faults) + 1
@@ -423,9 +423,7 @@ def test_passing_faults_of_servers_are_tried_again(site: Site, faults: list[int 
         (["cut"] * 9, "cannot be fetched (ClientPayloadError)", 2),
     ],
 )
-def test_lasting_faults_of_servers_are_reported(
-    site: Site, faults: list[int | str | float], reason: str, gets: int
-) -> None:
+def test_lasting_faults_of_servers_are_reported(site: Site, faults: list[int | str], reason: str, gets: int) -> None:
     site.faults["/in/a.png"] = faults
     with pytest.raises(ImageError) as caught:
         open_image(Path(f"{site.url}/in/a.png?token=secret"))

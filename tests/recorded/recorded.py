@@ -5,8 +5,9 @@
     python tests/recorded/recorded.py --keep DIR          keep the labelled folders, to compare them file by file
     python tests/recorded/recorded.py --against REVISION  compare this tree with a revision of git, both run here
 
-A change that only moves code changes no digest. Scores differ between kinds of processors in their last digits, and digests with
-them: on another processor than the one that digests.txt names, use `--against`.
+A change that only moves code changes no digest. The last digits of scores depend on the instructions of torch's own kernels, of
+oneDNN and of MKL, and on the number of threads. So commands run with AVX2 and one thread, also on processors with AVX-512. If this
+machine has other instructions or another torch than digests.txt names, use `--against`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ DIGESTS = Path(__file__).with_name("digests.txt")
 
 #: Files with a clock, versions or paths in them. Hidden folders hold tipsseg's own records.
 _NOT_LABELS = {"run.json", "manifest.jsonl"}
+
+#: The instructions of ATen, oneDNN and MKL, and the threads. MKL can be limited to AVX2 on Intel's processors alone.
+_ENVIRONMENT = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+    "OMP_NUM_THREADS": "1",
+}
 
 #: The files of each of these have one digest together.
 _FOLDERS = {"beach", "lake", "meadow", "street"}
@@ -89,10 +98,11 @@ def main() -> None:
     parser.add_argument("--against")
     given = parser.parse_args()
     cases = given.cases or list(CASES)
+    os.environ.update(_ENVIRONMENT)  # before torch is imported, here and in the commands
     with tempfile.TemporaryDirectory() as temporary:
         here = record(REPOSITORY, cases, given.keep or Path(temporary, "here"))
         if given.update:
-            DIGESTS.write_text("".join(f"{line}\n" for line in [f"processor\t{processor()}", *written(here)]), "utf-8")
+            DIGESTS.write_text("".join(f"{line}\n" for line in [computed_with(), *written(here)]), "utf-8")
             return
         before = of_revision(given.against, cases, Path(temporary)) if given.against else kept(cases)
     different = sorted(set(written(before)) ^ set(written(here)))
@@ -161,8 +171,8 @@ def written(found: dict[str, str]) -> list[str]:
 
 def kept(cases: list[str]) -> dict[str, str]:
     lines = DIGESTS.read_text("utf-8").splitlines()
-    if lines[0] != f"processor\t{processor()}":
-        print(f"digests.txt was written on another processor: {lines[0]}; see --against", file=sys.stderr)
+    if lines[0] != computed_with():
+        print(f"digests.txt: {lines[0]}; here: {computed_with()}; see --against", file=sys.stderr)
     found = dict(line.rsplit("\t", 1) for line in lines[1:])
     return {name: digest for name, digest in found.items() if name.partition("/")[0] in cases}
 
@@ -176,10 +186,10 @@ def of_revision(revision: str, cases: list[str], folder: Path) -> dict[str, str]
         subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=REPOSITORY, check=True)
 
 
-def processor() -> str:
-    from tipsseg.util.files import processor_name
+def computed_with() -> str:
+    import torch
 
-    return processor_name()
+    return f"instructions {torch.backends.cpu.get_cpu_capability()}\ttorch {torch.__version__.partition('+')[0]}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from tipsseg.errors import UsageError
 from tipsseg.regions.components import components
@@ -128,6 +129,29 @@ def test_smaller_regions_are_on_top() -> None:
     assert (ids[:10, :30] == 2).all()
     assert (ids[:10, 30:] == 3).all()
     assert not paint_regions([], SIZE).any()
+
+
+def test_results_of_transformers_are_regions() -> None:
+    """Of Mask2Former, whose segments may start at 0, of mask generation, and of the pipeline of image segmentation."""
+    left, right = LEFT > 0, LEFT == 0
+    right[:, -5:] = False
+    segmentation = np.full(SIZE, -1, np.float32)
+    segmentation[left], segmentation[right] = 0, 7
+    segments = [{"id": 0, "label_id": 3, "score": 0.9}, {"id": 7, "label_id": 3, "score": 0.8}]
+    for given in (
+        {"segmentation": segmentation, "segments_info": segments},
+        {"masks": [left, right], "scores": [0.9, 0.8]},
+        {"masks": np.stack([left, right])},
+        [{"label": "a", "score": 0.9, "mask": Image.fromarray(mask)} for mask in (left, right)],
+    ):
+        assert (as_regions(given, SIZE).ids == np.where(left, 1, np.where(right, 2, 0))).all()
+    assert not as_regions({"segmentation": segmentation - 7, "segments_info": []}, SIZE).ids.any()
+
+
+@pytest.mark.parametrize("given", [[{"rle": "x"}], [{"segmentation": {"counts": "x"}}], [3], {"scores": []}])
+def test_what_has_no_masks_is_refused(given: object) -> None:
+    with pytest.raises(UsageError, match=r"regions .*must be "):
+        as_regions(given, SIZE)
 
 
 @pytest.mark.parametrize(

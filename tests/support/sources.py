@@ -9,7 +9,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -79,12 +79,12 @@ class Site:
 
     Attributes:
         files: Content by path, as "/a.png".
-        faults: For a path, what happens at each GET in turn: a status, "cut" (half of the file), "stall" (seconds) or "".
+        faults: For a path, what happens at each GET in turn: a status, "cut" (half of the file), "drip" (a byte a second) or "".
         gets: How often each path was read.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
-    faults: dict[str, list[int | str | float]] = field(default_factory=dict)
+    faults: dict[str, list[int | str]] = field(default_factory=dict)
     etags: dict[str, str] = field(default_factory=dict)
     gets: Counter[str] = field(default_factory=Counter)
     url: str = ""
@@ -127,8 +127,12 @@ def serving(site: Site) -> Iterator[Site]:
             self.end_headers()
             if head:
                 return
-            if isinstance(fault, float):
-                time.sleep(fault)
+            if fault == "drip":
+                with suppress(OSError):  # until the client leaves
+                    for byte in data:
+                        self.wfile.write(bytes([byte]))
+                        time.sleep(1)
+                return
             self.wfile.write(data[: len(data) // 2] if fault == "cut" else data)
 
         def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002

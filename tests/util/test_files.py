@@ -34,16 +34,16 @@ def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def killed_while_writing(path: Path, owner: str = "") -> None:
+def killed_while_writing(path: Path) -> None:
     script = """
 import os, signal, sys
 from pathlib import Path
 from tipsseg.util.files import atomic_path
-with atomic_path(Path(sys.argv[1]), sys.argv[2]) as temporary:
+with atomic_path(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert subprocess.run([sys.executable, "-c", script, path, owner]).returncode == -9
+    assert subprocess.run([sys.executable, "-c", script, path]).returncode == -9
 
 
 def test_a_killed_process_leaves_the_old_file_and_one_to_sweep(tmp_path: Path) -> None:
@@ -57,17 +57,14 @@ def test_a_killed_process_leaves_the_old_file_and_one_to_sweep(tmp_path: Path) -
     assert names(tmp_path) == {"a.png"}
 
 
-def test_only_what_the_owner_left_is_swept(tmp_path: Path) -> None:
-    owners = ("1-of-2-", "1-of-20-", "2-of-2-")
-    left = {}
-    for owner in owners:
-        before = names(tmp_path)
-        killed_while_writing(tmp_path / "a.png", owner)
-        (left[owner],) = names(tmp_path) - before
-    clean_up([tmp_path], owners[0])
-    assert names(tmp_path) == {left[owners[1]], left[owners[2]]}
-    clean_up([tmp_path], keep={left[owners[1]]})
-    assert names(tmp_path) == {left[owners[1]]}
+def test_the_next_process_that_writes_there_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
+    killed_while_writing(tmp_path / "a.png")
+    (tmp_path / ".tipsseg-0123456789abcdef.png").touch()  # of an unknown process
+    with atomic_path(tmp_path / "b.png") as living:
+        living.touch()
+        script = "import sys, pathlib; from tipsseg.util.files import atomic_write; atomic_write(pathlib.Path(sys.argv[1]), b'')"
+        subprocess.run([sys.executable, "-c", script, tmp_path / "c.png"], check=True)
+        assert names(tmp_path) == {".tipsseg-0123456789abcdef.png", living.name, "c.png"}
 
 
 def test_other_files_are_not_swept(tmp_path: Path) -> None:
@@ -88,7 +85,7 @@ def test_temporary_folders_are_swept_with_all_in_them(tmp_path: Path) -> None:
 
 def test_a_name_may_be_as_long_as_the_system_allows(tmp_path: Path) -> None:
     path = tmp_path / ("x" * 251 + ".png")
-    with atomic_path(path, "123456789-of-123456789-") as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(b"data")
     assert names(tmp_path) == {path.name}
 
@@ -141,11 +138,11 @@ def test_a_folder_that_is_removed_in_part_is_not_taken_for_the_whole(
 ) -> None:
     atomic_write(tmp_path / ".tipsseg-1-of-2-joined/a", b"")
     monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)  # killed before it came to anything
-    clean_up([tmp_path], "1-of-2-")
+    clean_up([tmp_path])
     (left,) = tmp_path.iterdir()
     assert left.name != ".tipsseg-1-of-2-joined"
     monkeypatch.undo()
-    clean_up([tmp_path], "1-of-2-")  # it is still known whose it was
+    clean_up([tmp_path])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,7 @@ Raise DeviceError if the machine does not support a device or a dtype.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -80,7 +80,7 @@ def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
 def choose_cpu_dtype(channels: int) -> tuple[torch.dtype, str]:
     """Choose the dtype of a vision tower on a CPU by its instructions alone, because the dtype affects labels.
 
-    With AMX, bfloat16 is the fastest. Without, it may take longer than float32, even with bfloat16 instructions.
+    tests/benchmarks/README.md has the times in bfloat16, by processor.
 
     Args:
         channels: The channels of the tower. A narrow one always gets float32: scoring takes as long as the tower.
@@ -90,35 +90,20 @@ def choose_cpu_dtype(channels: int) -> tuple[torch.dtype, str]:
     """
     if channels < _NARROW:
         return torch.float32, ""
-    if has_amx():
-        return torch.bfloat16, "as this CPU has AMX"
-    return torch.float32, "as this CPU lacks AMX"
+    if name := bfloat16_instructions():
+        return torch.bfloat16, f"as this CPU has {name}"
+    return torch.float32, "as this CPU has neither AMX nor AVX512_BF16"
 
 
-def has_amx() -> bool:
-    """Return True if the CPU multiplies bfloat16 with AMX; False also if this version of torch cannot detect it."""
-    return bool(_instructions().get("amx_bf16"))
-
-
-def emulates_bfloat16() -> bool:
-    """Return True if the CPU lacks bfloat16 instructions; False also if this version of torch cannot detect them."""
-    flags = _instructions()
-    return bool(flags) and not any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def has_avx512_bfloat16_only() -> bool:
-    """Return True if the CPU has the bfloat16 instructions of AVX-512 but not of AMX; False also if torch cannot detect them.
-
-    On such an AMD EPYC, torch's bfloat16 attention is slower than two matrix products and a softmax. Other processors were not
-    measured.
-    """
-    flags = _instructions()
-    return bool(flags.get("avx512_bf16")) and not has_amx()
-
-
-def _instructions() -> Mapping[str, object]:
-    get_capabilities: Callable[[], Mapping[str, object]] | None = getattr(torch.cpu, "get_capabilities", None)
-    return {} if get_capabilities is None else get_capabilities()
+def bfloat16_instructions() -> str:
+    """Return the instructions by which an x86 CPU multiplies in bfloat16: "AMX", else "AVX512_BF16"; "" without either."""
+    # oneDNN's own answer is also True where it emulates them.
+    if hasattr(torch.cpu, "get_capabilities"):
+        flags: Mapping[str, object] = torch.cpu.get_capabilities()
+        amx, avx512 = flags.get("amx_bf16"), flags.get("avx512_bf16")
+    else:  # torch before 2.11
+        amx, avx512 = torch.cpu._is_amx_tile_supported(), torch.cpu._is_avx512_bf16_supported()
+    return "AMX" if amx else "AVX512_BF16" if avx512 else ""
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class Backbone(Protocol):
         folder: Folder of the model's files.
         device_name: "cpu", "cuda:0" or "mps".
         dtype_name: Dtype of the computation: "float32", "bfloat16", "float16" or "int8".
-        dtype_reason: Reason for the dtype, if the CPU decided it: "as this CPU has AMX"; else "".
+        dtype_reason: Reason for the dtype, if the CPU decided it: "as this CPU has AVX512_BF16"; else "".
         native_size: Side of the model's square window in pixels.
         patch_size: Side of a patch in pixels.
         embed_dim: D, the length of all vectors.

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack
 
@@ -44,11 +45,12 @@ from tipsseg.options.run import ComputeOptions
 from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
 from tipsseg.regions.objects import LabelledObject, split_levels
+from tipsseg.run.files import digest_of
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.types import BACKGROUND, ConfidenceArray, Failed, ImageRef, LabelArray, LabelClass, printable_path
-from tipsseg.util.files import atomic_write, describe_error, read_regular
+from tipsseg.util.files import atomic_write, describe_error, list_left, read_regular, staged_path
 from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
 from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
@@ -300,9 +302,30 @@ def _distances(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 
 
 def refuse_existing(path: Path) -> None:
-    """Raise OutputError if a file to write exists."""
-    if os.path.lexists(path):
-        raise OutputError(path, "the file exists", "Move it away, or choose another file.")
+    """Raise OutputError if a file to write exists, unless a killed command may have written it: `_write` compares it then."""
+    if os.path.lexists(path) and not list_left(path.parent):
+        raise _exists(path)
+
+
+def _exists(path: Path) -> OutputError:
+    return OutputError(path, "the file exists", "Move it away, or choose another file.")
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Keep a temporary file beside a file to write until the block ends; if it does not, `refuse_existing` finds it."""
+    with staged_path(path) as temporary:
+        temporary.touch()
+    yield
+    with suppress(OSError):
+        temporary.unlink()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file. Raise OutputError if another one is there."""
+    if os.path.lexists(path) and digest_of(path) != sha256(data).hexdigest():
+        raise _exists(path)
+    atomic_write(path, data)
 
 
 def interface_of(path: Path) -> Path:
@@ -315,7 +338,6 @@ def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
 
     The category of an annotation is the class that the model sees, or the label if it sees none; `attributes` has both.
     """
-    refuse_existing(path)
     numbers: dict[str, int] = {}
     images, annotations = [], []
     for number, (finding, record) in enumerate(zip(audit.findings, audit.records(), strict=True), start=1):
@@ -337,7 +359,7 @@ def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
         )
     categories: list[object] = [category_record(entry) for entry in spec.vocabulary.classes]
     value = {"images": images, "categories": categories, "annotations": annotations}
-    atomic_write(path, json_bytes(value) + b"\n")
+    _write(path, json_bytes(value) + b"\n")
 
 
 def write_label_studio(audit: Audit, spec: RunSpec, path: Path) -> None:
@@ -346,7 +368,6 @@ def write_label_studio(audit: Audit, spec: RunSpec, path: Path) -> None:
     A polygon has the class that the model sees, or the label if it sees none; its `meta` says why the label is doubted. Raises
     OutputError if the file exists.
     """
-    refuse_existing(path)
     run = RunFacts(classes=spec.vocabulary.classes, info={"model": spec.model, "version": __version__})
     by_image: dict[ImageRef, list[Finding]] = {}
     for finding in audit.findings:
@@ -367,8 +388,8 @@ def write_label_studio(audit: Audit, spec: RunSpec, path: Path) -> None:
             result["meta"] = {"text": [audit.describe(findings[int(number) - 1].doubt)]}
         tasks.append(json_bytes(task))
     form = FORMATS["label-studio"]
-    atomic_write(interface_of(path), b"".join(form.run_file(form.files[1], run, (), lambda _: ())))
-    atomic_write(path, b"".join(encode_list(tasks)) + b"\n")
+    _write(interface_of(path), b"".join(form.run_file(form.files[1], run, (), lambda _: ())))
+    _write(path, b"".join(encode_list(tasks)) + b"\n")
 
 
 def _shown_class(finding: Finding) -> int:

@@ -222,7 +222,7 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
 
 
 def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
-    """Check the files for the whole run, and name files in folders of formats that belong to no image, and temporary files."""
+    """Check the files for the whole run, and name files in folders of formats that belong to no image."""
     due = {*run.state.formats(), *run.context.formats, "classes"}  # a format that ended may have left files
     for row in run.state.files().values():
         path, look = run.files.path(row.place), run.files.look(row)
@@ -237,9 +237,7 @@ def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
     paths = (path for top in sorted(tops) for path in _walk(run.output / top))
     for place in run.state.unknown(map(run.files.place, paths)):
         path = run.files.path(place)
-        if path.name.startswith(TEMPORARY_PREFIX):
-            yield Problem(path, "left by a killed process; remove it")
-        elif not path.name.startswith("."):
+        if not path.name.startswith("."):  # with the temporary files of killed commands, which the next ones remove
             if masks.isdisjoint((parent, path.suffix) for parent in path.parents):
                 whole.others.append(path)
             else:  # other commands may take it for a mask

@@ -1,12 +1,12 @@
 """`tipsseg convert --to`: write labels and images as a data set of shards, into another folder or behind a URL.
 
 The images are sorted by name and cut into shards by the sizes of their files. A shard is written if it is missing, or if its images
-or labels have changed; so the same command goes on after an interruption. tipsseg.json lists the shards: others are not touched.
+or labels have changed; so the same command goes on after an interruption. tipsseg.json lists the shards with their digests, and
+before they are put in place. A file with another digest is not touched.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 import time
@@ -36,6 +36,7 @@ from tipsseg.options.keywords import DatasetKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, DatasetOptions
 from tipsseg.run.names import refuse_shared
 from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
+from tipsseg.util.files import stamp
 from tipsseg.util.json import json_bytes, parse, read_value, take
 from tipsseg.util.text import join_first, pluralize, quote
 from tipsseg.util.threads import map_in_order
@@ -46,7 +47,7 @@ class Shard:
     """A shard of a data set.
 
     Attributes:
-        key: A digest of its images, their labels and the options. It is "" until the shard is in place.
+        key: A digest of its images, their labels and the options.
         names: A digest of the names of its images, also of those that failed.
         images: The number of its images.
         size: Its size in bytes.
@@ -88,18 +89,30 @@ class _Index:
     Attributes:
         format: The name of the format.
         model: The id of the model.
-        card: The digest of the card.
-        writer: The command that writes shards now; "" once it has ended.
         classes: The names of the classes, in the order of their ids.
-        shards: The shards by name.
+        shard_size: The size in bytes above which a new shard starts.
+        cards: The digests of the card in place and of the one that replaces it.
+        writer: A token of the last command that wrote here.
+        shards: The shards in place, by name.
+        coming: The shards that are put in place next, by name.
     """
 
     format: str
     model: str = ""
-    card: str = ""
-    writer: str = ""
     classes: tuple[str, ...] = ()
+    shard_size: int = 500_000_000
+    cards: tuple[str, ...] = ()
+    writer: str = ""
     shards: dict[str, Shard] = field(default_factory=dict)
+    coming: dict[str, Shard] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Return the content."""
+        return json_bytes({"tool": "tipsseg", "version": __version__, **asdict(self)}, indent=2) + b"\n"
+
+
+#: Shards wait under temporary names until they have this many times the bytes of tipsseg.json, which lists them.
+_BATCH = 10
 
 
 @with_keywords(DatasetKeywords, DatasetOptions)
@@ -172,6 +185,7 @@ def export(
         _refuse_runs(runs, name)
         names = _select(runs, only, images, progress)
         source = Samples(runs, names, form, options, images, files.val_fraction)
+        stack.enter_context(place.locked())
         return _Writer(source, place, compute.jobs, progress).write()
 
 
@@ -227,14 +241,14 @@ class _Planned:
     names: str
 
 
-def plan_shards(source: Samples) -> dict[str, _Planned]:
+def plan_shards(source: Samples, shard_size: int) -> dict[str, _Planned]:
     """Cut the images of each split into shards of about `shard_size` bytes."""
     plan = dict[str, _Planned]()
     for split in source.splits:
         images, size, number = list[tuple[str, bytes]](), 0, 0
         for image in chain(source.images(split), [None]):
             more = 0 if image is None else source.size_of(image)
-            if images and (image is None or size + more > source.options.shard_size):
+            if images and (image is None or size + more > shard_size):
                 name = f"{DATA_FOLDER}/{split}-{number:05d}{source.form.suffix}"
                 names, versions = zip(*images, strict=True)
                 key = digest_of([source.settings, *versions])
@@ -258,63 +272,52 @@ def digest_of(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:32]
 
 
-class _FewerImagesError(Exception):
-    """A new version of a shard lacks images that fail now."""
-
-
 class _Writer:
     """Write the shards of a source that are missing or out of date."""
 
     def __init__(self, source: Samples, place: Destination, jobs: int, progress: Progress) -> None:
         self._source, self._place, self._jobs, self._progress = source, place, jobs, progress
         self._failed, self._encoded, self._written = list[ImageError](), 0, 0
+        self._stored, self._token = place.read(INDEX), secrets.token_hex(8)
+        self._index = _read_index(self._stored, place, source.form)
+        self._staged, self._staging = dict[str, Path](), ExitStack()  # the files of the shards that come next
 
     def write(self) -> WrittenDataset:
-        source, place, progress, began = self._source, self._place, self._progress, time.monotonic()
-        index, plan = _read_index(place, source.form), plan_shards(source)
+        source, place, index, progress = self._source, self._place, self._index, self._progress
+        began = time.monotonic()
+        index.shard_size = source.options.shard_size or index.shard_size
+        plan = plan_shards(source, index.shard_size)
         if not plan:
             raise InputError(f"{source.runs[0].output}: no labelled images", "Label images first.")
-        self._refuse_other_labels(index)
+        # What a killed command announced is ours if it was put in place.
+        index.shards |= {name: shard for name, shard in index.coming.items() if place.digest(name) == shard.sha256}
+        index.coming = {}
+        self._refuse_other_labels()
         source.refuse_moved()
-        stray = [
-            each
-            for each in place.names(DATA_FOLDER)
-            if shard_name(source.form).fullmatch(each) and each not in index.shards
-        ]
-        if stray:
-            raise OutputError(
-                place.address / min(stray),
-                f"it exists, and {INDEX} does not list it, but loaders would read it",
-                "Remove it, or choose another place.",
-            )
+        found = filter(shard_name(source.form).fullmatch, place.names(DATA_FOLDER))
+        if stray := {*found} - index.shards.keys():
+            raise _foreign(place.address / min(stray))
         before = sum(shard.images for shard in index.shards.values())
-        left = [name for name in index.shards if name not in plan]
-        index.shards = {name: index.shards.get(name, Shard()) for name in [*plan, *left]}
-        index.writer, index.model = secrets.token_hex(8), str(source.facts["model"])
-        index.classes = tuple(entry.name for entry in source.classes)
-        _write_index(place, index)  # from here on these names are ours
-        place.clean_up()
+        index.model, index.classes = str(source.facts["model"]), tuple(entry.name for entry in source.classes)
         total = sum(planned.count for planned in plan.values())
         progress.begin(
             f"Writing {pluralize(total, 'image')} as {source.form.name} into {address_text(place.address)}.", total
         )
         try:
-            for split in source.splits:
-                images = source.images(split)
-                for name, planned in plan.items():
-                    if planned.split == split:
-                        self._update(index, name, planned, islice(images, planned.count))
+            with self._staging:
+                for split in source.splits:
+                    images = source.images(split)
+                    for name, planned in plan.items():
+                        if planned.split == split:
+                            self._update(name, planned, islice(images, planned.count))
+                self._put()
         except KeyboardInterrupt as interrupt:
             interrupt.add_note("run the same command to resume; whole shards are kept")
             raise
-        self._refuse_other_writer(index)
-        for name in left:
-            place.remove(name)
-            del index.shards[name]
-        index.shards = {name: shard for name, shard in index.shards.items() if shard.images}
-        self._write_card(index)
-        index.writer = ""
-        _write_index(place, index)
+        for name in sorted(index.shards.keys() - plan.keys()):
+            self._remove(name)
+        self._write_card()
+        self._refuse_other_writer()
         progress.end()
         stored = sum(shard.images for shard in index.shards.values())
         size = sum(shard.size for shard in index.shards.values())
@@ -327,61 +330,86 @@ class _Writer:
             progress.note(f"No image is for validation: argument `val_fraction`={source.fraction:g} needs more images.")
         if stored < before:
             progress.note(f"The data set had {pluralize(before, 'image')} before, and has {stored} now.")
-        shards = pluralize(len(index.shards), "shard")
+        shards, written = pluralize(len(index.shards), "shard"), pluralize(self._written, "shard")
         progress.note(
             f"{pluralize(stored, 'image')} in {shards} ({readable_size(size)}), in {address_text(place.address)}; "
-            f"{self._written} of them written in {time.monotonic() - began:.1f} s"
+            f"{written} written in {time.monotonic() - began:.1f} s"
             + (f"; {pluralize(len(self._failed), 'image')} failed." if self._failed else ".")
         )
         return WrittenDataset(
             place=place.address, shards=index.shards, images=stored, written=self._written, failed=tuple(self._failed)
         )
 
-    def _update(self, index: _Index, name: str, planned: _Planned, images: Iterator[RunImage]) -> None:
-        """Write a shard, unless it is complete and up to date, and list it."""
-        place, before = self._place, index.shards[name]
-        if before.key == planned.key and not before.left_out and place.size(name) == before.size:
+    def _update(self, name: str, planned: _Planned, images: Iterator[RunImage]) -> None:
+        """Stage a shard, unless it is complete and up to date."""
+        place, before = self._place, self._index.shards.get(name, Shard())
+        in_place = place.size(name) == before.size
+        if before.key == planned.key and not before.left_out and in_place:
             for _ in images:
                 self._progress.advance()
             return
         left_out = list[str]()
         samples = self._samples(images, planned, left_out)
-        first = next(samples, None)
+        path = self._staging.enter_context(place.staging(name))
+        if (first := next(samples, None)) is not None:
+            self._source.form.write(path, chain([first], samples), self._source.classes)
+        number = planned.count - len(left_out)
         # Of the same images, an earlier version that has more of them is better.
-        known = before.images if before.names == planned.names and place.size(name) == before.size else 0
-        try:
-            if first is None:
-                raise _FewerImagesError
-            with place.writing(name) as path:
-                self._source.form.write(path, chain([first], samples), self._source.classes)
-                if planned.count - len(left_out) < known:
-                    raise _FewerImagesError
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                size = path.stat().st_size
-                self._refuse_other_writer(index)
-        except _FewerImagesError:
-            if known:
-                self._progress.note(f"Kept {address_text(place.address / name)}, which has more of its images.")
-            else:
-                place.remove(name)
-                index.shards[name] = Shard()
-            return
-        index.shards[name] = Shard(
-            key=planned.key,
-            names=planned.names,
-            images=planned.count - len(left_out),
-            size=size,
-            sha256=digest,
-            left_out=tuple(left_out),
-        )
-        _write_index(place, index)
-        self._written += 1
-        self._progress.results([place.address / name])
+        if in_place and before.names == planned.names and number < before.images:
+            self._progress.note(f"Kept {address_text(place.address / name)}, which has more of its images.")
+        elif not number:
+            self._remove(name)
+        else:
+            written = stamp(path)
+            self._staged[name] = path
+            self._index.coming[name] = Shard(
+                key=planned.key,
+                names=planned.names,
+                images=number,
+                size=written.size,
+                sha256=written.sha256 or "",
+                left_out=tuple(left_out),
+            )
+            if sum(shard.size for shard in self._index.coming.values()) >= _BATCH * len(self._stored or b""):
+                self._put()
 
-    def _refuse_other_labels(self, index: _Index) -> None:
+    def _put(self) -> None:
+        """Announce the staged shards in tipsseg.json, and put them in place."""
+        place, index = self._place, self._index
+        self._save()
+        for name, path in self._staged.items():
+            self._refuse_foreign(name)
+            place.put(path, name)
+            index.shards[name] = index.coming[name]
+            self._written += 1
+            self._progress.results([place.address / name])
+        self._staged, index.coming = {}, {}
+        self._staging.close()
+
+    def _remove(self, name: str) -> None:
+        """Remove a shard that has no images now."""
+        self._refuse_foreign(name)
+        self._place.remove(name)
+        self._index.shards.pop(name, None)
+
+    def _refuse_foreign(self, name: str) -> None:
+        """Raise OutputError if the file at the place of a shard has neither the digest recorded for it nor the announced one."""
+        shards = (self._index.shards.get(name), self._index.coming.get(name))
+        if self._place.digest(name) not in (None, *(shard.sha256 for shard in shards if shard is not None)):
+            raise _foreign(self._place.address / name)
+
+    def _save(self) -> None:
+        """Write tipsseg.json if its content has changed."""
+        self._index.shards = dict(sorted(self._index.shards.items()))
+        if self._index.encode() != self._stored:
+            self._refuse_other_writer()
+            self._index.writer = self._token
+            self._stored = self._index.encode()
+            self._place.write(INDEX, self._stored)
+
+    def _refuse_other_labels(self) -> None:
         """Raise OutputError if the place has a data set of another model, or of classes with other ids."""
-        names = tuple(entry.name for entry in self._source.classes)
+        index, names = self._index, tuple(entry.name for entry in self._source.classes)
         if index.shards and (
             index.classes != names[: len(index.classes)] or index.model != self._source.facts["model"]
         ):
@@ -391,9 +419,9 @@ class _Writer:
                 "Choose another place, or remove that data set.",
             )
 
-    def _refuse_other_writer(self, index: _Index) -> None:
-        """Raise OutputError if another command has begun to write here."""
-        if _read_index(self._place, self._source.form).writer != index.writer:
+    def _refuse_other_writer(self) -> None:
+        """Raise OutputError if another command has written tipsseg.json meanwhile."""
+        if self._place.read(INDEX) != self._stored:
             raise OutputError(self._place.address, "another command writes there too", "Run them one after the other.")
 
     def _samples(self, images: Iterator[RunImage], planned: _Planned, left_out: list[str]) -> Iterator[Sample]:
@@ -418,62 +446,54 @@ class _Writer:
                 f"{self._source.runs[0].output}: its labels changed meanwhile", "Run the same command again."
             )
 
-    def _write_card(self, index: _Index) -> None:
-        """Write the card. If a person wrote or changed it, change nothing but the digest of the shards in it."""
-        source, place = self._source, self._place
+    def _write_card(self) -> None:
+        """Write tipsseg.json and the card. If a person wrote or changed that, change nothing but the digest of the shards in it."""
+        source, place, index = self._source, self._place, self._index
         title = place.address.name or place.address.resolve().name
         splits = [
             split for split in source.splits if any(name.startswith(f"{DATA_FOLDER}/{split}-") for name in index.shards)
         ]
-        state = digest_of([shard.sha256.encode() for shard in index.shards.values()])[:8]
+        state = digest_of(sorted(shard.sha256.encode() for shard in index.shards.values()))[:8]
         data = encode_text(card(source.form, title, splits, state, source.facts, source.classes))
         found = place.read(CARD)
-        if found is not None and _digest_of_card(found) != index.card:
+        if found is not None and _digest_of_card(found) not in index.cards:
             data = STATE.sub(rb"\g<1>" + state.encode(), found)
             self._progress.note(f"Kept {CARD}, which tipsseg did not write, or a person changed.")
         else:
-            index.card = _digest_of_card(data)
+            index.cards = tuple(sorted({_digest_of_card(each) for each in (found, data) if each is not None}))
+        self._save()  # before the card, whose digest it has
         if data != found:
-            with place.writing(CARD) as path:
-                path.write_bytes(data)
+            if place.read(CARD) != found:
+                raise OutputError(place.address / CARD, "it was changed meanwhile", "Run the same command again.")
+            place.write(CARD, data)
+
+
+def _foreign(path: Path) -> OutputError:
+    reason = "it was changed, or tipsseg did not write it, but loaders would read it"
+    return OutputError(path, reason, "Move it away, and run the same command again; or choose another place.")
 
 
 def _digest_of_card(data: bytes) -> str:
     return sha256(STATE.sub(rb"\g<1>", data)).hexdigest()
 
 
-def _read_index(place: Destination, form: Dataset) -> _Index:
-    """Return the index at a place; an empty one if there is none. Raise OutputError for another format, or a damaged file."""
-    data, path = place.read(INDEX), place.address / INDEX
+def _read_index(data: bytes | None, place: Destination, form: Dataset) -> _Index:
+    """Return the index; an empty one if there is none. Raise OutputError for another format, or a damaged file."""
     if data is None:
         return _Index(form.name)
     try:
         record = parse(data)
         if take(record, "tool", str) != "tipsseg":
             raise ValueError("not written by tipsseg")
-        shards = {str(name): read_value(Shard, value, "shards") for name, value in take(record, "shards", dict).items()}
-        classes = take(record, "classes", tuple[str, ...])
-        form_name, model, own, writer = (take(record, name, str) for name in ("format", "model", "card", "writer"))
-        index = _Index(form_name, model, own, writer, classes, shards)
-        if index.format == form.name and not all(map(shard_name(form).fullmatch, shards)):
+        index: _Index = read_value(_Index, record, "")
+        index.shards, index.coming = (
+            {name: read_value(Shard, value, "shards") for name, value in shards.items()}
+            for shards in (index.shards, index.coming)
+        )
+        if index.format == form.name and not all(map(shard_name(form).fullmatch, [*index.shards, *index.coming])):
             raise ValueError("a shard has another name")
     except ValueError as error:
-        raise OutputError(path, f"not a list of shards: {error}", "Choose another place.") from error
+        raise OutputError(place.address / INDEX, f"not a list of shards: {error}", "Choose another place.") from error
     if index.format != form.name:
         raise OutputError(place.address, f"it has a data set in the format {index.format}", "Choose another place.")
     return index
-
-
-def _write_index(place: Destination, index: _Index) -> None:
-    record = {
-        "tool": "tipsseg",
-        "version": __version__,
-        "format": index.format,
-        "model": index.model,
-        "classes": list(index.classes),
-        "card": index.card,
-        "writer": index.writer,
-        "shards": {name: asdict(shard) for name, shard in index.shards.items()},
-    }
-    with place.writing(INDEX) as path:
-        path.write_bytes(json_bytes(record, indent=2) + b"\n")

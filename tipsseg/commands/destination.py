@@ -8,26 +8,30 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of, without_query
 from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.formats.dataset import DATA_FOLDER, INDEX
 from tipsseg.images.remote import ask
+from tipsseg.run.files import Files
+from tipsseg.run.lock import FolderLock
 from tipsseg.util.files import (
-    TEMPORARY_PREFIX,
+    content_digest,
     file_size,
-    is_left,
     output_error,
     path_exists,
-    process_owner,
     read_regular,
     remove_file,
+    remove_left,
     temporary_path,
 )
 from tipsseg.util.text import quote
 
 #: Bytes that are read at a time.
 _CHUNK = 1 << 22
+
+_Content = TypeVar("_Content")
 
 _MD5 = re.compile("[0-9a-f]{32}")
 
@@ -52,26 +56,55 @@ class Destination:
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file; None if there is none."""
+        return self._open(name, read_regular)
+
+    def digest(self, name: str) -> str | None:
+        """Return the sha256 of a file in hex; None if there is none."""
+        return self._open(name, content_digest)
+
+    def _open(self, name: str, reader: Callable[[Path], _Content]) -> _Content | None:
         try:
-            return read_regular(self.address / name)
+            return reader(self.address / name)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise output_error(self.address / name, error) from error
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """Yield a temporary path to write. After the block the file is in place, whole; if the block raises, it is not."""
+    def locked(self) -> Iterator[None]:
+        """Keep other commands out during the block, where the place has locks. Remove what killed commands left.
+
+        Raises OutputError if a link leads out of the place.
+        """
+        Files(self.address).refuse_outside(self.address / DATA_FOLDER / INDEX)
+        lock = FolderLock(self.address)
+        try:
+            remove_left(self.address)
+            yield
+        finally:
+            lock.give_back()
+
+    @contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """Yield a temporary path to write, for `put`; after the block it is removed."""
         # Beside the folder of shards and without a suffix: DuckDB would read what a killed process leaves there.
-        target, path = self.address / name, temporary_path(self.address / "x", process_owner())
+        with _temporary(temporary_path(self.address / "x"), self.address / name) as path:
+            yield path
+
+    def put(self, path: Path, name: str) -> None:
+        """Put a staged file in place, whole."""
+        target = self.address / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            yield path
             path.replace(target)
         except OSError as error:
             raise output_error(target, error) from error
-        finally:
-            path.unlink(missing_ok=True)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, whole."""
+        with self.staging(name) as path:
+            path.write_bytes(data)
+            self.put(path, name)
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder."""
@@ -85,10 +118,6 @@ class Destination:
     def remove(self, name: str) -> None:
         """Remove a file, if it exists."""
         remove_file(self.address / name)
-
-    def clean_up(self) -> None:
-        """Remove the temporary files that killed processes left."""
-        _remove_left(self.address)
 
 
 class RemoteDestination(Destination):
@@ -119,24 +148,30 @@ class RemoteDestination(Destination):
     def read(self, name: str) -> bytes | None:
         return None if self.size(name) is None else bytes(self._ask(name, self._files.cat_file))
 
+    def digest(self, name: str) -> str | None:
+        self._files.invalidate_cache()
+        digest: str | None = self._find(name, self._digest)
+        return digest
+
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        path = temporary_path(Path(tempfile.gettempdir(), Path(name).name), process_owner())
-        try:
-            try:
-                yield path
-            except OSError as error:
-                raise output_error(path, error) from error
-            target = f"{self._root}/{name}"
-            with suppress(NotImplementedError, FileExistsError):  # a bucket has no folders
-                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-            self._ask(name, lambda _: self._files.put_file(str(path), target))
-            if not self._arrived(path, name):
-                raise OutputError(
-                    self.address / name, "the upload differs from the file", "Run the same command again."
-                )
-        finally:
-            path.unlink(missing_ok=True)
+    def locked(self) -> Iterator[None]:
+        remove_left(Path(tempfile.gettempdir()))
+        yield
+
+    @contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        path = temporary_path(Path(tempfile.gettempdir(), Path(name).name))
+        with _temporary(path, path):
+            yield path
+
+    def put(self, path: Path, name: str) -> None:
+        target = f"{self._root}/{name}"
+        with suppress(NotImplementedError, FileExistsError):  # a bucket has no folders
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+        self._ask(name, lambda _: self._files.put_file(str(path), target))
+        if not self._arrived(path, name):
+            self.remove(name)  # the next command would take it for another's
+            raise OutputError(self.address / name, "the upload differs from the file", "Run the same command again.")
 
     def _arrived(self, path: Path, name: str) -> bool:
         """Return True if a file arrived: by the MD5 that the service states, or else read back."""
@@ -149,15 +184,15 @@ class RemoteDestination(Destination):
             if _MD5.fullmatch(tag) and tag == hashlib.file_digest(file, "md5").hexdigest():
                 return True
             file.seek(0)
-            expected = hashlib.file_digest(file, "sha256").digest()
+            expected = hashlib.file_digest(file, "sha256").hexdigest()
         return bool(self._ask(name, self._digest) == expected)
 
-    def _digest(self, target: str) -> bytes:
+    def _digest(self, target: str) -> str:
         digest = hashlib.sha256()
         with self._files.open(target, "rb") as file:
             while data := file.read(_CHUNK):
                 digest.update(data)
-        return digest.digest()
+        return digest.hexdigest()
 
     def remove(self, name: str) -> None:
         self._find(name, self._files.rm_file)
@@ -166,9 +201,6 @@ class RemoteDestination(Destination):
         self._files.invalidate_cache()
         found = self._find(folder, lambda target: self._files.ls(target, detail=False)) or []
         return [f"{folder}/{str(name).rstrip('/').rpartition('/')[2]}" for name in found]
-
-    def clean_up(self) -> None:
-        _remove_left(Path(tempfile.gettempdir()))
 
     def _find(self, name: str, service: Callable[[str], Any]) -> Any:
         """Call a service for a file; return None if there is none."""
@@ -188,11 +220,16 @@ class RemoteDestination(Destination):
             ) from error
 
 
-def _remove_left(folder: Path) -> None:
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        if is_left(path):
-            with suppress(OSError):
-                path.unlink()
+@contextmanager
+def _temporary(path: Path, target: Path) -> Iterator[Path]:
+    """Yield a temporary path, and remove it after the block. Raise OutputError for `target` if the block raises an OSError."""
+    try:
+        yield path
+    except OSError as error:
+        raise output_error(target, error) from error
+    finally:
+        with suppress(OSError):  # left, as by a killed command
+            path.unlink()
 
 
 def open_destination(address: str | Path) -> Destination:

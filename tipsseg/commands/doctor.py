@@ -184,7 +184,7 @@ def _device(device: torch.device) -> Diagnostic:
 def _trial(device: torch.device, dtype: str) -> str:
     import torch
 
-    from tipsseg.backbones.devices import emulates_bfloat16, has_amx, resolve_dtype
+    from tipsseg.backbones.devices import bfloat16_instructions, resolve_dtype
     from tipsseg.backbones.tipsv2.int8 import weight_limit
 
     try:
@@ -199,7 +199,7 @@ def _trial(device: torch.device, dtype: str) -> str:
         return f"does not work ({first_line(error)})"
     if device.type != "cpu" or dtype != "bfloat16":
         return "works"
-    return "works (emulated, slow)" if emulates_bfloat16() else f"works ({'with' if has_amx() else 'without'} AMX)"
+    return f"works (with {bfloat16_instructions() or 'neither AMX nor AVX512_BF16'})"
 
 
 def _recorded_numbers(folder: Path) -> Diagnostic:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import FeatureFileError
 from tipsseg.options import FeatureDtype, Mode
 from tipsseg.types import WindowPlan
-from tipsseg.util.files import atomic_write, describe_error, open_regular, process_owner
+from tipsseg.util.files import atomic_write, describe_error, open_regular
 from tipsseg.util.json import parse, take
 
 FloatArray = NDArray[np.float32]
@@ -177,7 +177,7 @@ def write_feature_file(path: Path, record: FeatureRecord) -> int:
         "origin": None if record.origin is None else {**asdict(record.origin), "recipe": record.origin.recipe.record()},
     }
     data: bytes = save(tensors, {_KEY: json.dumps(facts, sort_keys=True)})
-    atomic_write(path, data, process_owner())
+    atomic_write(path, data)
     return len(data)
 
 

@@ -36,7 +36,6 @@ from tipsseg.util.files import (
     is_folder,
     is_left,
     output_error,
-    process_owner,
     read_regular,
     write_new,
 )
@@ -268,6 +267,6 @@ def _write_record(path: Path, record: StoreRecord) -> None:
         try:
             write_new(path, data, path.parent)
         except OutputError:  # a file system without hard links, or a fault that writing raises again
-            atomic_write(path, data, process_owner())
+            atomic_write(path, data)
     except OutputError as error:
         raise _with_store_hint(path, error) from error

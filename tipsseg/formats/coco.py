@@ -318,8 +318,11 @@ def read_shape(annotation: object, class_id: int, size: Size, stored: Size | Non
     """
     segmentation = annotation.get("segmentation") if isinstance(annotation, dict) else None
     if isinstance(segmentation, dict):
-        return shape_from_rle(class_id, segmentation, size)
-    if segmentation in (None, []):  # CVAT's rectangles, and objects that are too thin for a polygon
+        shape = shape_from_rle(class_id, segmentation, size)
+        if shape.mask.size:
+            return shape
+        segmentation = None
+    if segmentation in (None, []):  # CVAT's rectangles, and objects that are too thin for a polygon or a resized mask
         if isinstance(annotation, dict) and annotation.get("bbox") is None:
             raise NoPixelsError("annotation without segmentation and box")
         box = parse_floats(take(annotation, "bbox", list))

@@ -74,12 +74,14 @@ class Dataset:
         name: The name that users pass.
         suffix: The suffix of a shard.
         stores_paths: True if a sample may have the path of its picture in place of the bytes.
+        fields: The names of the class and the mask of an object.
         example: Python that loads the data set from the folder {place}, for the card.
     """
 
     name: ClassVar[str]
     suffix: ClassVar[str]
     stores_paths: ClassVar[bool] = False
+    fields: ClassVar[tuple[str, str]]
     example: ClassVar[str]
 
     def check(self) -> None:
@@ -96,6 +98,7 @@ class Parquet(Dataset):
     name = "parquet"
     suffix = ".parquet"
     stores_paths = True
+    fields = ("category", "rle")
     example = 'from datasets import load_dataset\n\ndata = load_dataset("{place}", split="train")'
 
     def check(self) -> None:
@@ -189,6 +192,7 @@ class WebDataset(Dataset):
 
     name = "webdataset"
     suffix = ".tar"
+    fields = ("category_id", "segmentation")
     example = """\
 import glob, io
 import numpy as np, webdataset as wds
@@ -250,6 +254,8 @@ def card(
         ignore=ignore_id(len(classes)),
         rows=rows,
         command=facts["command"],
+        category=form.fields[0],
+        segmentation=form.fields[1],
     )
 
 
@@ -281,9 +287,9 @@ The pixels of `mask` are ids: 0 background, {ignore} ignored, and
 | id | class | part of |
 |---|---|---|
 {rows}
-`objects` lists the objects of an image: the id of the class, `bbox` (x, y, width and height in pixels), `area` in pixels, the mean
-confidence as `score`, the mask of height x width as compressed COCO run lengths (`rle`; in JSON `segmentation`), and `part_of`, the
-position of its whole in the list, from 0. `corrected` is true if a person corrected the labels.
+`objects` lists the objects of an image: the id of the class as `{category}`, `bbox` (x, y, width and height in pixels), `area` in
+pixels, the mean confidence as `score`, the mask of height x width as compressed COCO run lengths in `{segmentation}`, and
+`part_of`, the position of its whole in the list, from 0. `corrected` is true if a person corrected the labels.
 
 Made by: `{command}`
 """

@@ -125,12 +125,12 @@ def class_names(path: Path) -> tuple[str, ...]:
     """Return the names of all classes in a source, in its order; none for index masks without a list of classes.
 
     Raises:
-        InputError, ImageError: The source cannot be read.
+        InputError, ImageError: The source cannot be read, or has no labels.
     """
     names = _AllNames()
     with Source(path) as source:
-        for _ in _read_source(source, names):
-            pass
+        if not sum(1 for _ in _read_source(source, names)):
+            raise InputError(f"{path}: no labels", "In Label Studio, submit the annotations: predictions do not count.")
     return names.added
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -35,7 +37,7 @@ from tipsseg.formats.corrections import (
     read_objects,
 )
 from tipsseg.formats.png import encode_picture
-from tipsseg.formats.source import Source
+from tipsseg.formats.source import LIST_MAX, Source
 from tipsseg.regions.shapes import (
     NoPixelsError,
     Shape,
@@ -97,7 +99,9 @@ class LabelStudio(Format):
         return _is_label_studio(value)
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
-        """Yield the images of tasks that a person annotated. Raises ImageError if a task is invalid."""
+        """Yield the images of tasks that a person annotated. Raises ImageError if a task or label-studio.xml is invalid."""
+        if names.collects:
+            names.declare(_read_interface(source, self.files[1]))
         for name in source.find_suffix(".json"):
             value = source.json(name)
             where = source.display_path(name)
@@ -231,6 +235,20 @@ def _interface(classes: Sequence[LabelClass]) -> str:
 
 
 # ---- reading ----
+
+
+def _read_interface(source: Source, name: str) -> list[str]:
+    """Return the classes in a labelling interface in or beside a source, in its order; none without it. Raises ImageError."""
+    where = source.display_path(name)
+    if not source.has(name) and not where.is_file():
+        return []
+    with image_errors(where), ExitStack() as stack:
+        data = (source if source.has(name) else stack.enter_context(Source(where))).read(name, LIST_MAX)
+        try:
+            controls = [tag for tag in ET.fromstring(data).iter() if tag.tag.lower() in _REGIONS]
+        except ET.ParseError as error:
+            raise ValueError(f"not XML: {error}") from error
+    return [each.get("alias") or each.get("value") or "" for control in controls for each in control.iter("Label")]
 
 
 def _is_label_studio(value: object) -> bool:

@@ -101,8 +101,11 @@ def _read_images(source: Source, name: str, value: Mapping[str, Any], names: Cla
         categories = read_categories(value, names)
         for image, annotations in group_by_image(value):
             file_name = image["file_name"]
-            if len(annotations) != 1:
+            if len(annotations) > 1:
                 raise ValueError(f"{short(file_name)} has {len(annotations)} entries in `annotations`, not one")
+            if not annotations:  # Datumaro leaves out images without objects
+                yield SourceImage(file_name, where, lambda _: Objects((), Panoptic.name), submitted=False)
+                continue
             picture = take(annotations[0], "file_name", str)
             places = (PurePosixPath(name).with_suffix("") / picture, PurePosixPath(name).parent / picture)
             found = [place for place in map(str, places) if source.has(place)] or source.find_name(picture)

@@ -172,6 +172,11 @@ class Yolo(YoloLayout):
         return np.round(ring / size[::-1], _DECIMALS) * size[::-1]
 
 
+def _boxed(image: ImageLabels, run: RunFacts) -> Sequence[LabelledObject]:
+    """Return the objects to box: wholes with all their pixels and, by `FileOptions.level`, their parts, as boxes may overlap."""
+    return image.objects if run.files.level == "part" else divided(image, run)
+
+
 class YoloBoxes(YoloLayout):
     """Boxes with x and y of the centre, width and height, all as fractions of the image size."""
 
@@ -184,7 +189,7 @@ class YoloBoxes(YoloLayout):
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         (height, width), numbers = image.size, self.numbers(run)
         lines = []
-        for entry in divided(image, run):
+        for entry in _boxed(image, run):
             y, x, h, w = entry.region.box
             sides = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
             lines.append(_line(numbers[entry.region.class_id], sides))
@@ -203,7 +208,7 @@ class YoloObb(Yolo):
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         numbers, lines = self.numbers(run), []
-        for entry in divided(image, run):
+        for entry in _boxed(image, run):
             corners = oriented_box(entry.region, image.size) / image.size  # [4, 2]
             lines.append(_line(numbers[entry.region.class_id], corners[:, ::-1].ravel().tolist()))
         return b"".join(lines)

@@ -196,8 +196,8 @@ class Labeller:
                 encoding the image again.
             guide: The encoded image, if `image` is features. Refinement needs its colours.
             regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none; masks [R, H, W] or [R, 1, H, W]
-                of bool; or a list of masks or of SAM's records. Smaller masks are on top. Pixels outside are labelled as without
-                regions.
+                of bool; a list of masks or of SAM's records; or a result of transformers, see `regions.naming.as_regions`. Smaller
+                masks are on top. Pixels outside are labelled as without regions.
             names: The names of the classes that may be in the image. They compete with each other and the background; a whole
                 allows its parts, and a part its whole. None: all classes.
 

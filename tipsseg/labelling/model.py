@@ -202,7 +202,7 @@ def load(
             layout of the hub. A Path is always a folder.
         device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps", the number of a GPU, or a torch.device.
         dtype: The model's dtype: "float32", "bfloat16", "float16", "int8" (on a CPU) or a torch dtype. "auto" is bfloat16 on a
-            GPU that supports it, and on a CPU with AMX, but not for `tiny`. Otherwise it is float32.
+            GPU that supports it, and on a CPU with AMX or AVX512_BF16, but not for `tiny`. Otherwise it is float32.
         batch_size: The number of windows that a GPU encodes at once.
         quiet: Hide download progress.
 

@@ -34,8 +34,8 @@ from tipsseg.util.cores import usable_cores
 from tipsseg.util.files import local_path
 from tipsseg.util.text import quote
 
-#: Dtypes of a model; int8 is for CPUs, and rounds the linear layers of the vision tower. "auto" is bfloat16 on a CUDA device that
-#: supports it, else float32; on a CPU a measurement decides between them.
+#: Dtypes of a model; int8 is for CPUs, and rounds the linear layers of the vision tower. "auto" is bfloat16 on a CUDA device or a
+#: CPU that supports it natively, else float32.
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 
 #: Dtypes of stored features; int8 has a scale per patch.

@@ -131,7 +131,7 @@ class FitTruthsKeywords(TruthKeywords, ViewKeywords, ComputeKeywords, ModelKeywo
 
 
 class DatasetKeywords(TypedDict, total=False):
-    shard_size: int | str
+    shard_size: int | str | None
     link_images: bool
 
 

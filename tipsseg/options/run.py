@@ -77,8 +77,8 @@ class ComputeOptions(OptionRecord):
         help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
     dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, check=dtype_name,
         role="labels", held="identity", repeated=True, recorded="asked",
-        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX instructions, else float32. int8 is for CPUs "
-        "without AMX: fast, and labels differ slightly.")
+        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX or AVX512_BF16 instructions, else float32. "
+        "int8 is for CPUs without them: fast, and labels differ slightly.")
     batch_size: int = option(8, metavar="N", group=MODEL, rare=True, min=1,
         role="machine", repeated=True, recorded="asked",
         help="Windows per batch on a GPU; a CPU processes one at a time.")
@@ -298,8 +298,9 @@ class DatasetOptions(OptionRecord):
     """Options for data sets of shards. Raises UsageError if a value is invalid."""
 
     # fmt: off
-    shard_size: ByteSize = option(ByteSize(500_000_000), metavar="SIZE", group=FILES, rare=True, check=parse_size,
-        help="With argument `to`, start a new shard above this size of its images: 500MB, 2GB.")
+    shard_size: ByteSize | None = option(None, metavar="SIZE", group=FILES, rare=True, check=parse_size,
+        help="With argument `to`, start a new shard above this size of its images, such as 2GB.  "
+        "[default: 500MB; an existing data set keeps its size]")
     link_images: bool = option(False, group=FILES, rare=True,
         help="With argument `to`, store the paths of the images in parquet, not their bytes.")
     # fmt: on

@@ -13,7 +13,7 @@ logarithms and votes weighted by confidence name regions as votes do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -211,12 +211,20 @@ def as_regions(given: object, size: tuple[int, int]) -> Regions:
     """Turn regions of an image of `size` into ids. Raises UsageError for other values.
 
     Args:
-        given: Region ids [H, W]; masks [R, H, W] or [R, 1, H, W] of bool, or a list of such masks or of SAM's records, whose
-            `segmentation` is one.
+        given: Region ids [H, W]; masks [R, H, W] or [R, 1, H, W] of bool; a list of masks, or of records with a mask as
+            `segmentation` (SAM) or `mask` (transformers); or a result of transformers with `masks`, or with `segmentation` [H, W]
+            and its ids in `segments_info`.
         size: (height, width) of the image.
     """
+    if isinstance(given, Mapping) and "segments_info" in given:
+        given = [np.asarray(given.get("segmentation")) == segment["id"] for segment in given["segments_info"]]
+    elif isinstance(given, Mapping):
+        given = given.get("masks")
     if isinstance(given, list | tuple):
-        masks = [np.asarray(each.get("segmentation") if isinstance(each, dict) else each) for each in given]
+        found = [each.get("segmentation", each.get("mask")) if isinstance(each, Mapping) else each for each in given]
+        masks = [np.asarray(each) for each in found]
+        if not all(mask.dtype.kind in "biuf" and mask.ndim for mask in masks):
+            raise UsageError("regions in a list must be masks, or records with a mask as `segmentation` or `mask`")
         if not all(mask.shape == size for mask in masks):
             shapes = sorted({str(list(mask.shape)) for mask in masks if mask.shape != size})
             raise UsageError(f"masks are {shapes[0]}, but the image has {size[0]} x {size[1]} (height x width) pixels")

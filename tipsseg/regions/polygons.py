@@ -180,7 +180,8 @@ MOVED = 2.25
 _MOVED_MOST = 4.5
 _SHARE = 0.1
 
-#: Objects thinner than this, in pixels, may differ in at most this share of their pixels.
+#: Objects thinner than this, in pixels, may differ in at most this share of their pixels. But of those thinner than twice MOVED,
+#: which tools may draw anywhere within MOVED, little or nothing may be left.
 _THIN = 8
 _THIN_SHARE = 2 / 3
 
@@ -243,11 +244,11 @@ def _beyond(old: Mask, new: Mask) -> Mask:
         lost = before & ~after
         if lost.any():
             # The depth inside the old object. For parts that are not thin, also the distance from the remaining pixels.
-            far = np.where(_without_thin_parts(before), _distances(~after), 0)
+            far = np.where(_without_thin_parts(before) & after.any(), _distances(~after), 0)
             distance = np.where(lost, np.maximum(_distances(before), far), distance)
     inside = _distances(old)
     most = _THIN_SHARE * np.count_nonzero(old)
-    if 2 * inside.max() < _THIN and _without_thin_parts(old).any() and np.count_nonzero(distance) > most:
+    if MOVED < inside.max() < _THIN / 2 and np.count_nonzero(distance) > most:
         return distance > 0
     beyond = distance > MOVED
     edge = np.count_nonzero((inside > 0) & (inside < 1.5))

@@ -245,7 +245,8 @@ def shape_from_polygons(class_id: int, rings: Sequence[NDArray[np.float64]], siz
         codes = [coco_mask.merge(codes[at : at + _MERGED]) for at in range(0, len(codes), _MERGED)]
     code = codes[0]
     if not coco_mask.area(code):
-        return Shape(class_id, 0, 0, np.zeros((0, 0), np.bool_))
+        x, y = corners.mean(axis=0).astype(int).tolist()
+        return Shape(class_id, y, x, np.zeros((0, 0), np.bool_))
     # Avoid pycocotools' decoder, which warns with numpy 2.
     filled = shape_from_runs(class_id, decode_runs(code["counts"].decode(), (bottom - top, right - left)), bottom - top)
     return Shape(class_id, filled.y + top, filled.x + left, filled.mask)

@@ -34,7 +34,7 @@ from tipsseg.util.files import (
 
 #: The hint for a file that is in the way.
 MOVE = "Move the file away, or choose another output folder with argument `output`."
-_OUTSIDE = "Put a folder in the place of the link, or choose another output folder with argument `output`."
+_OUTSIDE = "Put a folder in the place of the link, or write into another folder."
 
 #: The state of a file: absent, as tipsseg wrote it, taken in by `tipsseg correct`, changed since, or of another program.
 Look = Literal["gone", "ours", "taken", "edited", "foreign"]

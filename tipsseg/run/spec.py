@@ -364,7 +364,7 @@ class RunInfo:
 
     @property
     def place(self) -> str:
-        """Return the device and the dtype for users: "cpu (float32, as this CPU lacks AMX)"."""
+        """Return the device and the dtype for users: "cpu (bfloat16, as this CPU has AMX)"."""
         return f"{self.device} ({self.dtype}{self.dtype_reason and f', {self.dtype_reason}'})"
 
     @property

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from io import BufferedReader, BytesIO, FileIO
 from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
@@ -162,7 +162,7 @@ def output_error(path: Path, error: OSError) -> OutputError:
 
 
 def process_owner() -> str:
-    """Return an owner of temporary files that names this machine and this process; see `is_left`."""
+    """Return the part of a temporary name that tells this machine and this process."""
     return f"{_MACHINE}-{os.getpid()}-"
 
 
@@ -173,15 +173,34 @@ def is_left(path: Path) -> bool:
     return machine == _MACHINE and process.isdecimal() and not is_alive(int(process))
 
 
-def temporary_path(path: Path, owner: str = "") -> Path:
-    """Return a new temporary path in the folder of a file; see `atomic_path`."""
-    return path.parent / f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}{path.suffix}"
+def list_left(folder: Path) -> list[Path]:
+    """Return the temporary files in a folder whose process on this machine has ended."""
+    with suppress(OSError):
+        return [path for path in folder.glob(f"{TEMPORARY_PREFIX}*") if is_left(path)]
+    return []
+
+
+def remove_left(folder: Path) -> None:
+    """Remove the temporary files in a folder whose process on this machine has ended."""
+    for path in list_left(folder):
+        with suppress(OSError):
+            _remove(path)
+
+
+#: A large folder takes long to list: once in a process is enough.
+_remove_left_once = lru_cache(4096)(remove_left)
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a new temporary path in the folder of a file. The first one in a folder removes what killed commands left there."""
+    _remove_left_once(path.parent.absolute())
+    return path.parent / f"{TEMPORARY_PREFIX}{process_owner()}{secrets.token_hex(8)}{path.suffix}"
 
 
 @contextmanager
-def staged_path(path: Path, owner: str = "") -> Iterator[Path]:
+def staged_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, see `atomic_path`. If the block raises, remove it."""
-    temporary = temporary_path(path, owner)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -194,27 +213,20 @@ def staged_path(path: Path, owner: str = "") -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_path(path: Path, owner: str = "") -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. Rename it to `path` after the block, or remove it if the block raises.
 
     Creates the parent folders. The temporary name is hidden and random, and has the suffix of `path`. Readers see the old file or
-    the new file, never a partial one.
-
-    Args:
-        path: The file to write.
-        owner: A part of the temporary name. `clean_up` uses it to find the files of one process.
-
-    Raises:
-        OutputError: The file cannot be written, or the block raised an OSError.
+    the new file, never a partial one. Raises OutputError if the file cannot be written, or the block raised an OSError.
     """
-    with staged_path(path, owner) as temporary:
+    with staged_path(path) as temporary:
         yield temporary
         temporary.replace(path)
 
 
-def atomic_write(path: Path, data: bytes, owner: str = "") -> None:
+def atomic_write(path: Path, data: bytes) -> None:
     """Write a file atomically; see `atomic_path`. Raises OutputError."""
-    with atomic_path(path, owner) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
 
@@ -257,34 +269,28 @@ def set_aside(path: Path) -> Path:
         raise output_error(path, error) from error
 
 
-def clean_up(folders: Iterable[Path], owner: str = "", keep: Container[str] = ()) -> None:
-    """Remove the temporary files of a killed process. The caller must ensure that the process is no longer running.
-
-    Args:
-        folders: The folders that may contain them.
-        owner: The owner of the files; see `atomic_path`.
-        keep: Names of files to keep.
-    """
+def clean_up(folders: Iterable[Path], keep: Container[str] = ()) -> None:
+    """Remove all temporary files in folders but those named in `keep`. The caller must ensure that no process is writing there."""
     for folder in folders:
         with suppress(OSError):
             for name in os.listdir(folder):  # noqa: PTH208  names are enough
-                if name.startswith(TEMPORARY_PREFIX + owner) and name not in keep:
+                if name.startswith(TEMPORARY_PREFIX) and name not in keep:
                     with suppress(OSError):
-                        _remove(Path(folder, name), owner)
+                        _remove(Path(folder, name))
 
 
-def clean_up_below(tops: Iterable[Path], owner: str = "") -> None:
+def clean_up_below(tops: Iterable[Path]) -> None:
     """Call `clean_up` for folders and all their subfolders. Does not follow links."""
     for top in tops:
         if top.is_symlink():
             continue
-        clean_up((Path(folder) for folder, _, _ in os.walk(top)), owner)
+        clean_up(Path(folder) for folder, _, _ in os.walk(top))
 
 
-def _remove(path: Path, owner: str) -> None:
+def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         # Rename it first: a partly removed folder must not be mistaken for a complete one.
-        doomed = path.with_name(f"{TEMPORARY_PREFIX}{owner}{secrets.token_hex(8)}")
+        doomed = path.with_name(f"{TEMPORARY_PREFIX}{process_owner()}{secrets.token_hex(8)}")
         path.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
     else:

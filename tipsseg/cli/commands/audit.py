@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import MISSING, dataclass
 from itertools import islice
 from pathlib import Path
@@ -64,7 +65,14 @@ def audit(
     ] = None,
 ) -> int:
     """List labels that the model doubts, and things without a label."""
-    from tipsseg.commands.audit import audit_images, interface_of, refuse_existing, write_coco, write_label_studio
+    from tipsseg.commands.audit import (
+        audit_images,
+        claimed,
+        interface_of,
+        refuse_existing,
+        write_coco,
+        write_label_studio,
+    )
     from tipsseg.commands.inputs import Ignored
     from tipsseg.formats.given import classes_of_labels
     from tipsseg.run.spec import RunSpec
@@ -84,7 +92,7 @@ def audit(
         auditing.labels, values.parse_question(question)[0] if named else None, question.background
     )
     spec = RunSpec.of(compute, formats=(), vocabulary=vocabulary, options=options)
-    with open_progress(auditing.quiet, results=False) as progress:
+    with ExitStack() as claims, open_progress(auditing.quiet, results=False) as progress:
         values.note_vocabulary(progress, question.classes, vocabulary)
         found = stdin.find_named(paths or (), auditing.null, Ignored(None), progress)
         result = audit_images(spec, found, auditing.labels, progress, quiet=auditing.quiet)
@@ -93,6 +101,7 @@ def audit(
                 json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record, result.describe(finding.doubt))
             )
         for write, file in files:
+            claims.enter_context(claimed(file))
             write(result, spec, file)
             progress.note(f"Wrote {file}.")
         left = f"; {pluralize(result.unlabelled, 'image')} without labels" if result.unlabelled else ""

@@ -26,6 +26,9 @@ from tipsseg.types import BACKGROUND, LabelArray, LabelClass
 #: The minimum IoU of an edited object with its old object.
 _SAME_OBJECT = 0.5
 
+#: The minimum share of a new object's pixels inside the outline of the old object that it is a piece of.
+_INSIDE = 0.95
+
 #: Background pixels around two compared objects, which `find_edits` needs.
 _MARGIN = 4
 
@@ -44,7 +47,7 @@ class Comparison:
         owners: [H, W], the old object of each pixel; -1 outside all objects.
         partners: The old object of each object in the correction, edited or not; None for a new object.
         same: Old objects that came back unchanged.
-        untouched: Unedited old objects that came back only as a box, or stretched by a pixel.
+        untouched: Unedited old objects that came back only as a box, without pixels, or in a box that is off by a pixel.
         redrawn: Old objects that differ only as far as tools redraw objects, or are missing but so thin that tools drop them.
         parts: New objects that are part of a redrawn object.
         edited: Edited objects without the tool's own changes, by `new`.
@@ -54,19 +57,27 @@ class Comparison:
         self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
     ) -> None:
         """Compare all objects. With `exact`, every difference is an edit."""
-        before, shapes = list(connected_parts(before)), list(connected_parts(shapes))  # tools write parts as objects
+        moved = {} if exact else _moved_by_tools(before, shapes)
+        split = [
+            (part, new in moved)
+            for new, shape in enumerate(shapes)
+            for part in connected_parts([moved.get(new, shape)])
+        ]
+        before, shapes = list(connected_parts(before)), [part for part, _ in split]  # tools write parts as objects
         self.labels, self.before, self.shapes = labels, before, shapes
+        self._moved = [each for _, each in split]
         self.partners: list[int | None] = [None] * len(shapes)
         self.same, self.untouched, self.redrawn, self.parts = set[int](), set[int](), set[int](), set[int]()
         self.edited: dict[int, Shape] = {}
         self._free = dict.fromkeys(range(len(before)))
         self._pair_identical()
-        self._pair_overlapping()
+        self._pair_overlapping(renamed=False)
+        self._pair_remains(exact=exact)
+        self._pair_overlapping(renamed=True)  # last: a tool may draw a hole as an object, over the object in it
         if not exact:
             for new, old in enumerate(self.partners):
-                if old is not None and old not in self.same:
+                if old is not None and old not in self.same | self.untouched | self.redrawn:
                     self._judge(new, old)
-        self._pair_remains(exact=exact)
         if not exact:
             self._find_parts()
             self.redrawn.update(old for old in self._free if is_lost(self._old_pixels(old).mask))
@@ -76,6 +87,12 @@ class Comparison:
         """Return the boxes without polygons that match no old object. They are new objects that fill the box."""
         pairs = zip(self.shapes, self.partners, strict=True)
         return [shape for shape, partner in pairs if shape.box_only and shape.mask.size and partner is None]
+
+    @property
+    def unexplained(self) -> int:
+        """Return the number of objects, old and new, that a person must have changed unless the comparison is wrong."""
+        new = sum(partner is None and at not in self.parts for at, partner in enumerate(self.partners))
+        return len(self.before) - len(self.unchanged(exact=False)) + new
 
     @property
     def depends_on_source(self) -> bool:
@@ -116,24 +133,45 @@ class Comparison:
         # One extra entry, for pixels outside all objects: their owner is -1, which indexes the last entry.
         removed = np.ones(len(self.before) + 1, np.bool_)
         removed[[*unchanged, -1]] = False
-        labels[removed[self.owners]] = BACKGROUND
+        gone = removed[self.owners]
+        labels[gone] = BACKGROUND
+        outside = np.zeros_like(gone)
+        outside[gone] = self._nearest[gone] != np.flatnonzero(gone)
         position = np.full(len(self.before) + 1, -1)  # index of each unchanged object in the file
         for new, old in enumerate(self.partners):
             if old in unchanged:
                 position[old] = new
         for new, (shape, old) in enumerate(zip(self.shapes, self.partners, strict=True)):
-            if old is None and (exact or new not in self.parts):
-                above = position[self.owners[shape.place]] < new
-                labels[shape.place][shape.mask & above] = shape.class_id
-            elif old is not None and old not in unchanged:
-                edited = self._whole_edit(new, old) if exact else self.edited[new]
-                labels[edited.place][edited.mask] = edited.class_id
+            if old in unchanged or not shape.area or (new in self.parts and not exact):
+                continue
+            piece_of = self._piece_of(shape, removed) if old is None else old
+            edited = None if exact else self.edited.get(new)
+            if edited is None:
+                edited = shape if piece_of is None else self._whole_edit(new, piece_of)
+            box = _box_around((edited, shape), 0)
+            place = slice(box[0], box[2]), slice(box[1], box[3])
+            # Of the pixels that its outline lacks, those inside the old outline are the object's, unless another one took them.
+            own = shape.within(box) | ~outside[place] & (labels[place] == BACKGROUND)
+            if old is None:
+                own &= position[self.owners[place]] < new
+            labels[place][edited.within(box) & own] = edited.class_id
+        # A pixel outside the polygon of its object follows the nearest pixel inside, to whichever piece that belongs now.
+        outside &= labels == BACKGROUND
+        labels[outside] = labels.reshape(-1)[self._nearest[outside]]
         return labels
 
     # ---- old pixels ----
 
-    @cached_property
+    @property
     def owners(self) -> NDArray[np.int32]:
+        return self._owned[0]
+
+    @property
+    def _nearest(self) -> NDArray[np.int32]:
+        return self._owned[1]
+
+    @cached_property
+    def _owned(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         return _owners_of(self.labels, self.before)
 
     @cached_property
@@ -161,27 +199,26 @@ class Comparison:
         del self._free[old]
 
     def _pair_identical(self) -> None:
-        """Pair objects with the same pixels; prefer the same class."""
+        """Pair objects with the same pixels and class."""
         by_pixels: dict[tuple[object, ...], list[int]] = {}
         for old, shape in enumerate(self.before):
-            by_pixels.setdefault((shape.box, shape.mask.tobytes()), []).append(old)
+            by_pixels.setdefault((shape.class_id, shape.box, shape.mask.tobytes()), []).append(old)
         for new, shape in enumerate(self.shapes):
-            alike = [old for old in by_pixels.get((shape.box, shape.mask.tobytes()), ()) if old in self._free]
+            alike = by_pixels.get((shape.class_id, shape.box, shape.mask.tobytes()))
             if alike and not shape.box_only:
-                partner = min(alike, key=lambda old: self.before[old].class_id != shape.class_id)
-                self._pair(new, partner)
-                if self.before[partner].class_id == shape.class_id:
-                    self.same.add(partner)
+                self._pair(new, alike[0])
+                (self.untouched if self._moved[new] else self.same).add(alike.pop(0))
 
-    def _pair_overlapping(self) -> None:
-        """Pair objects by IoU, best pairs first."""
+    def _pair_overlapping(self, *, renamed: bool) -> None:
+        """Pair objects of the same class, or of different ones if `renamed`, by IoU, best pairs first."""
         candidates = []
         wholes = {old: replace(self.before[old], mask=fill_holes(self.before[old].mask)) for old in self._free}
         for new, old in self._neighbours(self._free, 0):
-            shape = self.shapes[new]
-            iou = 0 if shape.box_only else max(shape.iou(self.before[old]), shape.iou(wholes[old]))
-            if iou >= _SAME_OBJECT:
-                candidates.append((-iou, old, new))
+            shape, before = self.shapes[new], self.before[old]
+            if not shape.box_only and (shape.class_id != before.class_id) == renamed:
+                iou = max(shape.iou(before), shape.iou(wholes[old]))
+                if iou >= _SAME_OBJECT:
+                    candidates.append((-iou, old, new))
         for _, old, new in sorted(candidates):
             if self.partners[new] is None and old in self._free:
                 self._pair(new, old)
@@ -198,7 +235,7 @@ class Comparison:
                 self.untouched.add(old)
             elif not shape.box_only and old in thin and self._edited_pixels(shape, old) is None:
                 self._pair(new, old)
-                self.redrawn.add(old)
+                (self.redrawn if shape.mask.size else self.untouched).add(old)
 
     def _find_parts(self) -> None:
         """Find new objects inside a redrawn object of their class, with a tolerance of `MOVED` pixels around it, and its holes."""
@@ -216,7 +253,7 @@ class Comparison:
         indices = np.array([*olds], np.intp)
         boxes = np.array([self.before[old].box for old in olds], np.int64).reshape(-1, 4)
         for new, shape in enumerate(self.shapes):
-            if self.partners[new] is None and shape.mask.size:
+            if self.partners[new] is None:
                 top, left, bottom, right = shape.box
                 near = (boxes[:, :2] < (bottom + margin, right + margin)) & (
                     boxes[:, 2:] > (top - margin, left - margin)
@@ -226,11 +263,8 @@ class Comparison:
     # ---- edits ----
 
     def _judge(self, new: int, old: int) -> None:
-        """Add a pair to `untouched`, `same`, `redrawn` or `edited`."""
+        """Add a pair to `same`, `redrawn` or `edited`."""
         shape, pixels = self.shapes[new], self._old_pixels(old)
-        if shape.class_id == pixels.class_id and _is_stretched(pixels, shape):
-            self.untouched.add(old)
-            return
         edit = self._edited_pixels(shape, old)
         if edit is None and shape.class_id == pixels.class_id:
             (self.same if shape.same_pixels(pixels) else self.redrawn).add(old)
@@ -255,6 +289,17 @@ class Comparison:
                 edits.append(edit)
         return min(edits, key=np.count_nonzero)
 
+    def _piece_of(self, shape: Shape, removed: NDArray[np.bool_]) -> int | None:
+        """Return the removed or edited old object whose outline contains a new object; None if there is none."""
+        owners = self.owners[shape.place][shape.mask]
+        owners = owners[removed[owners]]
+        if shape.box_only or not owners.size:
+            return None
+        old = int(np.bincount(owners).argmax())
+        box = _box_around((shape, self.before[old]), 0)
+        inside = shape.within(box) & self.before[old].within(box)
+        return old if np.count_nonzero(inside) >= _INSIDE * shape.area else None
+
     def _whole_edit(self, new: int, old: int) -> Shape:
         """Return an edited object of an exact source: its old pixels where the old and new shapes agree, else the new shape."""
         shape, before, pixels = self.shapes[new], self.before[old], self._old_pixels(old)
@@ -270,15 +315,40 @@ def _is_hole(drawn: NDArray[np.bool_], mask: NDArray[np.bool_]) -> bool:
     return bool(numbers.any()) and find_edits(holes == numbers.argmax() + 1, drawn) is None
 
 
-def _is_stretched(old: Shape, new: Shape) -> bool:
-    """Return True if the new shape is the old one resized to a box that is off by a pixel, as FiftyOne resizes masks.
+def _moved_by_tools(before: Sequence[Shape], shapes: Sequence[Shape]) -> dict[int, Shape]:
+    """Return the old objects that came back in a box that is off by a pixel, by index in `shapes`. FiftyOne rounds boxes down."""
+    identical = {(old.class_id, old.box, old.mask.tobytes()) for old in before}
+    by_class: dict[int, list[Shape]] = {}
+    for old in before:
+        by_class.setdefault(old.class_id, []).append(old)
+    boxes = {class_id: np.array([old.box for old in olds], np.int64) for class_id, olds in by_class.items()}
+    moved = {}
+    for new, shape in enumerate(shapes):
+        if (
+            shape.mask.size
+            and shape.class_id in by_class
+            and (shape.class_id, shape.box, shape.mask.tobytes()) not in identical
+        ):
+            near = np.flatnonzero((abs(boxes[shape.class_id] - shape.box) <= 2).all(axis=1))
+            olds = (by_class[shape.class_id][index] for index in near.tolist())
+            if (found := next((old for old in olds if _is_moved(old, shape)), None)) is not None:
+                moved[new] = found
+    return moved
 
-    The shapes must also differ inside the box, because a box that is one pixel smaller may be an edit.
+
+def _is_moved(old: Shape, new: Shape) -> bool:
+    """Return True if the new shape is the old one at a distance of one pixel, or resized to a box that is off by a pixel.
+
+    If it is resized, the shapes must also differ where both boxes overlap, because a box that is one pixel smaller may be an edit.
     """
-    if not new.mask.size or not old.mask.size or old.box_distance(new) > 2:
+    if not old.mask.size or new.box_only:
         return False
+    if np.array_equal(old.mask, new.mask):
+        return old.box_distance(new) == 1
     box = _box_around((old, new), 0)
-    if not (old.within(box) != new.within(box))[1:-1, 1:-1].any():
+    (top, left), (bottom, right) = np.maximum(old.box[:2], new.box[:2]), np.minimum(old.box[2:], new.box[2:])
+    common = np.s_[top - box[0] : bottom - box[0], left - box[1] : right - box[1]]
+    if not (old.within(box) != new.within(box))[common].any():
         return False
     h, w = old.mask.shape
     for size in product((w - 1, w, w + 1), (h - 1, h, h + 1)):
@@ -380,13 +450,13 @@ def return_parts(old: LabelArray, found: Comparison, classes: Sequence[LabelClas
 # ---- the objects that tipsseg wrote ----
 
 
-def _owners_of(labels: LabelArray, objects: Sequence[Shape]) -> NDArray[np.int32]:
-    """Return the index of the object that each pixel belongs to, [H, W]; -1 outside all objects.
+def _owners_of(labels: LabelArray, objects: Sequence[Shape]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the index of the object that each pixel belongs to, [H, W], and the nearest pixel inside its polygon, [H, W] flat.
 
     A pixel outside its object's polygon belongs to the nearest polygon of its class, if that polygon overlaps the connected region
-    of the pixel.
+    of the pixel. Both are -1 outside all objects.
     """
-    owners = np.full(labels.shape, -1, np.int32)
+    owners, inner = np.full((2, *labels.shape), -1, np.int32)
     for class_id in dict.fromkeys(shape.class_id for shape in objects):
         own = (labels == class_id).view(np.uint8)
         inside = np.full(labels.shape, -1, np.int32)
@@ -399,10 +469,11 @@ def _owners_of(labels: LabelArray, objects: Sequence[Shape]) -> NDArray[np.int32
         if seeds.all():
             continue
         _, nearest = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
-        object_of_seed = np.zeros(int(nearest.max()) + 1, np.int32)
-        object_of_seed[nearest[seeds == 0]] = inside[seeds == 0]
+        pixel_of_seed = np.zeros(int(nearest.max()) + 1, np.int32)
+        pixel_of_seed[nearest[seeds == 0]] = np.flatnonzero(seeds == 0)
         reached = np.zeros(int(regions.max()) + 1, np.bool_)
         reached[regions[seeds == 0]] = True
         owned = (own > 0) & reached[regions]
-        owners[owned] = object_of_seed[nearest[owned]]
-    return owners
+        inner[owned] = pixel_of_seed[nearest[owned]]
+        owners[owned] = inside.reshape(-1)[inner[owned]]
+    return owners, inner

@@ -234,7 +234,10 @@ class Planner:
         return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
 
     def _compare(self, current: Current, new: PixelLabels | Objects) -> list[Comparison]:
-        """Compare a correction with the old labels, objects of wholes and of parts apart; [] if it states every pixel exactly."""
+        """Compare a correction with the old labels; [] if it states every pixel exactly.
+
+        Objects of wholes and of parts are compared apart, or together if each pixel is in one object: as more of them come back.
+        """
         old = current.labels.labels
         if isinstance(new, PixelLabels):
             return [] if new.ignores or self.options.exact else [compare_masks(old, new.labels, self._ignored)]
@@ -245,18 +248,20 @@ class Planner:
         def depth_of(shape: Shape | Region) -> int:
             return depths[shape.class_id] if shape.class_id < len(depths) else 0  # unknown classes are refused later
 
-        objects: Sequence[LabelledObject] = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
-        if form.divides:
-            objects = divide_objects(objects, old, classes, options, current.labels.instances)
-            before = form.reread_shapes(objects, old.shape)
-            labels = outermost(old, classes) if options.level == "whole" else old
-            return [Comparison(labels, before, sorted(new.shapes, key=depth_of), exact=self.options.exact)]
-        found = []
+        objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
+        exact, levels = self.options.exact, []
         for depth, labels in enumerate(split_levels(old, classes)):
             before = form.reread_shapes([each for each in objects if depth_of(each.region) == depth], old.shape)
             shapes = [each for each in new.shapes if depth_of(each) == depth]
-            found.append(Comparison(labels, before, shapes, exact=self.options.exact))
-        return found
+            levels.append(Comparison(labels, before, shapes, exact=exact))
+        if not form.divides or len(levels) == 1:
+            return levels
+        whole = options.level == "whole"
+        before = form.reread_shapes(divide_objects(objects, old, classes, options, current.labels.instances), old.shape)
+        labels = outermost(old, classes) if whole else old
+        divided = Comparison(labels, before, sorted(new.shapes, key=depth_of), exact=exact)
+        # Tools that hold wholes with all their pixels write them so into formats whose objects do not overlap.
+        return levels if form.overlaps and sum(each.unexplained for each in levels) < divided.unexplained else [divided]
 
     def _known(self) -> tuple[LabelClass, ...]:
         """Return the classes of the run, and those that corrections added so far."""
@@ -272,7 +277,7 @@ class Planner:
         classes = self._known()
         if isinstance(new, PixelLabels) or not has_parts(classes):
             return found[0].paint(exact=exact)
-        if not FORMATS[new.written_as].divides:
+        if len(found) > 1:
             return join_levels(old, found, classes, exact=exact)
         if self.run.context.files.level == "part":
             return return_parts(old, found[0], classes, exact=exact)
