@@ -9,6 +9,7 @@ import re
 import runpy
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,14 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def result(model: Model) -> LabelMap:
     return Labeller(model, ["panda", "tree", "sky"]).label(DESERT)
+
+
+def test_a_traceback_shows_the_hint() -> None:
+    with pytest.raises(tipsseg.TipssegError) as raised:
+        tipsseg.load("l41")
+    text = "".join(traceback.format_exception(raised.value))
+    assert "Did you mean 'l14'?" in text
+    assert "Did you mean" not in str(raised.value)
 
 
 def opened(path: Path) -> Image.Image:

@@ -50,3 +50,60 @@ def test_docstrings_do_not_begin_with_a_question() -> None:
 def test_messages_say_is_not_a() -> None:
     assert len(MESSAGES) > 1000
     assert [text for text in MESSAGES if _HABIT.search(text[1])] == []
+
+
+# ---- names in backticks ----
+
+_POINTER = re.compile(r"`(\w+)\.(\w+)(?:\(\))?`")
+
+
+def read_names() -> tuple[dict[str, set[str]], dict[str, set[str]], set[str]]:
+    """Return the names in each module and class by its name, and all functions and classes of modules."""
+    modules: dict[str, set[str]] = {}
+    classes: dict[str, set[str]] = {}
+    public: set[str] = set()
+    for path in TOP.rglob("*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        own = modules.setdefault(path.parent.name if path.stem == "__init__" else path.stem, set())
+        own |= names_in(tree)
+        public |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes.setdefault(node.name, set()).update(names_in(node))
+    for path in (TOP, *TOP.rglob("*/")):
+        modules.setdefault(path.name, set()).update(each.stem for each in path.glob("*.py"))
+    return modules, classes, public
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        for name in ("name", "id", "attr", "arg"):
+            if isinstance(text := getattr(node, name, None), str):
+                found.add(text)
+    return found
+
+
+def test_names_in_backticks_exist() -> None:
+    """A pointer such as `module.function` or `Class.attribute`, where it names one of our modules, classes or functions."""
+    modules, classes, public = read_names()
+
+    def is_there(owner: str, name: str) -> bool:
+        if owner in classes:
+            todo, seen = [owner], set[str]()
+            while todo:
+                here = todo.pop()
+                seen.add(here)
+                if name in classes[here]:
+                    return True
+                todo += (classes[here] & classes.keys()) - seen
+            return name in modules.get(owner, ())
+        if owner in modules:  # or a variable of that name
+            return name in modules[owner] or any(name in names for names in classes.values())
+        return name not in public
+
+    found = [
+        (str(path.relative_to(TOP)), *pair) for path in TOP.rglob("*.py") for pair in _POINTER.findall(path.read_text())
+    ]
+    assert len(found) > 100
+    assert [each for each in found if not is_there(*each[1:])] == []

@@ -34,7 +34,7 @@ from tipsseg.address import address_text, without_secrets
 
 
 class TipssegError(Exception):
-    """Base class of all expected errors. Pickling keeps all attributes.
+    """Base class of all expected errors. Pickling keeps all attributes. A traceback shows the hint and the commands.
 
     Attributes:
         message: The fault, with the file, option or value at fault.
@@ -49,6 +49,11 @@ class TipssegError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         self.message, self.hint = without_secrets(message), without_secrets(hint)
         super().__init__(self.message)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name in ("hint", "commands"):
+            super().__setattr__("__notes__", [text for text in (self.hint, *self.commands) if text])
 
     def __reduce__(self) -> tuple[object, ...]:
         # By default pickle calls a subclass with the message alone.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -155,6 +156,21 @@ with Progress(False) as progress:
     progress.end()
     progress.note("3 images labelled")
 """
+
+
+@pytest.mark.parametrize(
+    ("verbose", "has_bar", "has_notes"), [(None, True, False), (True, True, True), (False, False, False)]
+)
+def test_a_function_shows_a_bar_alone_unless_told(
+    tmp_path: Path, mlp_checkpoint: Path, verbose: bool | None, has_bar: bool, has_notes: bool
+) -> None:
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
+    more = f"model={str(mlp_checkpoint)!r}, device='cpu', formats='png', verbose={verbose}"
+    line = f"import tipsseg; tipsseg.label_folder('a.png', ['tree'], {more})"
+    code, data = run_in_terminal([sys.executable, "-c", line], tmp_path)
+    assert (code, b"/1 [" in data, b"1 image labelled" in data) == (0, has_bar, has_notes)
+    done = subprocess.run([sys.executable, "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, bool(done.stderr)) == (0, "", has_notes)  # not a terminal
 
 
 def test_the_bar_shares_no_line() -> None:

@@ -27,7 +27,6 @@ class Toy(Format):
     suffix = ".txt"
     files = ("toys.jsonl",)
     needs = frozenset({"objects"})
-    scores_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         return "".join(f"{each.region.class_id} {each.score}\n" for each in image.objects).encode()

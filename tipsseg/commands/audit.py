@@ -433,7 +433,7 @@ def audit(
     labels: str | Path,
     classes: Classes | None = None,
     *,
-    verbose: bool = False,
+    verbose: bool | None = None,
     **keywords: Unpack[AuditKeywords],
 ) -> Audit:
     """Find existing labels that the model doubts, and things without a label, as `tipsseg audit` does.
@@ -445,7 +445,7 @@ def audit(
         images: Files and folders.
         labels: A folder, zip or file in any format that `correct_folder` reads.
         classes: Classes by name, to add synonyms, or to name the ids of index masks. None: the classes of the labels.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The findings, the most doubtful first; `records()` yields them as JSON values.

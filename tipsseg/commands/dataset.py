@@ -125,7 +125,7 @@ def write_dataset(
     only: Iterable[str | Path] | None = None,
     val_fraction: float | None = None,
     jobs: int | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
     **keywords: Unpack[DatasetKeywords],
 ) -> WrittenDataset:
     """Write the labels and images of a folder as a data set of shards, as `tipsseg convert --to` does.
@@ -143,7 +143,7 @@ def write_dataset(
         only: The paths of the images to write. None writes all.
         val_fraction: The fraction of images for the validation split. None: as in the folder, or 0.
         jobs: The number of threads. None: one per core.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The shards, and the images that failed.

@@ -163,7 +163,7 @@ def result_record(result: EncodeResult) -> dict[str, object]:
 
 @with_keywords(EncodeFolderKeywords, LabelOptions, ComputeOptions, StoreOptions, ImageOptions)
 def encode_folder(
-    images: Paths, output: str | Path, *, verbose: bool = False, **keywords: Unpack[EncodeFolderKeywords]
+    images: Paths, output: str | Path, *, verbose: bool | None = None, **keywords: Unpack[EncodeFolderKeywords]
 ) -> FolderSummary:
     """Encode images and store their features in a folder, as `tipsseg encode` does.
 
@@ -173,7 +173,7 @@ def encode_folder(
     Args:
         images: See `label_folder`.
         output: The feature folder. Images with features in it are not encoded again.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         A FolderSummary: iterate over it for the FolderImage of each image, with its files and error. A bad image does not end

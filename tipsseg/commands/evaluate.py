@@ -412,7 +412,7 @@ def evaluate(
     truths: str | Path,
     classes: Classes | None = None,
     *,
-    verbose: bool = False,
+    verbose: bool | None = None,
     **keywords: Unpack[EvaluateKeywords],
 ) -> Evaluation:
     """Label images and score the labels against truth masks, as `tipsseg eval` does. Write nothing.
@@ -426,7 +426,7 @@ def evaluate(
         images: Files and folders.
         truths: The folder with the truth masks, laid out like the image folders.
         classes: See `label_folder`. None: the classes of `layout`.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the numbers of
@@ -457,7 +457,7 @@ def score_masks(
     truths: str | Path,
     classes: Classes | None = None,
     *,
-    verbose: bool = False,
+    verbose: bool | None = None,
     **keywords: Unpack[ScoreMasksKeywords],
 ) -> Evaluation:
     """Score existing masks against truth masks, as `tipsseg eval --pred` does.
@@ -466,7 +466,7 @@ def score_masks(
         predicted: The output folder of a run that wrote index masks, or a folder of index masks.
         truths: See `evaluate`.
         classes: The classes of the masks. None: the classes of `layout`, or of the run.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The scores, see `evaluate`.

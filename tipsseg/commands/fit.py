@@ -99,7 +99,7 @@ def fit_folder(
     output: str | Path,
     *,
     images: str | Path | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
     **keywords: Unpack[ComputeKeywords],
 ) -> Fit:
     """Fit the classes of a run to the masks in its output folder that a person edited, as `tipsseg fit` does.
@@ -111,7 +111,7 @@ def fit_folder(
     Args:
         output: The output folder of `label_folder`.
         images: The image folder, if it has moved.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The fit: `fitted`, to pass as classes; the numbers of `images` it was fitted to and of `failed` ones; `table()`; and
@@ -136,7 +136,7 @@ def fit_truths(
     truths: str | Path,
     classes: Classes | None = None,
     *,
-    verbose: bool = False,
+    verbose: bool | None = None,
     **keywords: Unpack[FitTruthsKeywords],
 ) -> Fit:
     """Fit classes to truth masks of images, as `tipsseg fit --gt` does.
@@ -145,7 +145,7 @@ def fit_truths(
         images: Files and folders. Images without a mask are skipped.
         truths: The folder with the masks, laid out like the image folders.
         classes: See `label_folder`. Of a fit, only the phrases are used. None: the classes of `layout`.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The fit, see `fit_folder`.

@@ -104,6 +104,6 @@ def as_paths(images: Paths) -> tuple[Path, ...]:
     return addresses
 
 
-def progress_for(verbose: bool) -> Progress:
-    """Return a Progress that prints on stderr if `verbose`, else nothing."""
-    return Progress(quiet=False, results=False) if verbose else Silence()
+def progress_for(verbose: bool | None) -> Progress:
+    """Return a Progress that prints on stderr if `verbose`; nothing if it is False; and if it is None, only a bar."""
+    return Progress(quiet=False, results=False) if verbose else Silence(bar=verbose is None)

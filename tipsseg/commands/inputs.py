@@ -320,7 +320,7 @@ def check_collisions(refs: Sequence[ImageRef], names: OutputNames) -> None:
 def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exact) -> None:
     """Raise InputError if an input is one of the run's own pictures, which it may overwrite.
 
-    `key` maps names of the same file to the same text; see `file_names.name_key`.
+    `key` maps names of the same file to the same text; see `names.name_key`.
     """
     outputs = PictureFolders(output, key)
     for ref in refs:

@@ -1,4 +1,4 @@
-"""Label images into a folder: `tipsseg label` as functions, silent by default."""
+"""Label images into a folder: `tipsseg label` as functions, which show a bar alone by default."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _LABEL_RECORDS = (
 
 @with_keywords(LabelFolderKeywords, *_LABEL_RECORDS)
 def label_folder(
-    images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
+    images: Paths, classes: Classes, *, verbose: bool | None = None, **keywords: Unpack[LabelFolderKeywords]
 ) -> FolderSummary:
     """Label images and write the labels to a folder, as `tipsseg label` does.
 
@@ -75,7 +75,7 @@ def label_folder(
         images: Files, folders, archives, Parquet files, videos (with `every`) and URLs. Folders are searched recursively. The list
             may be empty with `retry_failed`.
         classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit (see `tipsseg.learn`).
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         A FolderSummary: iterate over it for the FolderImage of each image, with its files, classes and error. A bad image does
@@ -96,7 +96,7 @@ def label_folder(
 
 @with_keywords(LabelFolderKeywords, *_LABEL_RECORDS)
 def iter_label_folder(
-    images: Paths, classes: Classes, *, verbose: bool = False, **keywords: Unpack[LabelFolderKeywords]
+    images: Paths, classes: Classes, *, verbose: bool | None = None, **keywords: Unpack[LabelFolderKeywords]
 ) -> Generator[FolderImage, None, None]:
     """Label images like `label_folder`, and yield each once its files are written.
 
@@ -108,7 +108,7 @@ def iter_label_folder(
     Args:
         images: See `label_folder`.
         classes: See `label_folder`.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Yields:
         The images, in order.
@@ -159,7 +159,7 @@ def _labelled_image(entry: Entry, files: Mapping[str, Path], path: Path, status:
 
 
 def _begin_labelling(
-    images: Paths, classes: Classes, verbose: bool, keywords: LabelFolderKeywords
+    images: Paths, classes: Classes, verbose: bool | None, keywords: LabelFolderKeywords
 ) -> tuple[RunSpec, Generator[ImageResult, None, None]]:
     """Plan a run. The returned generator executes it."""
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)

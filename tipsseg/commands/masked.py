@@ -143,7 +143,7 @@ def draw(items: Sequence[_Value], most: int) -> list[_Value]:
 
 
 def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
-    """Find the images with a truth mask, see `pairing.find_truths`. Raises InputError if no image has one."""
+    """Find the images with a truth mask, see `truth.find_truths`. Raises InputError if no image has one."""
     truths = find_truths(refs, folder, layout)
     if not truths.pairs:
         raise InputError(

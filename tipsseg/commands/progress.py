@@ -74,8 +74,8 @@ class Progress:
         self.done = self._before = before
         self._began = self._last_line = time.monotonic()
         self._first = None
-        if sys.stderr.isatty() and not self.quiet:
-            from tqdm import tqdm
+        if self._shows_bar():
+            from tqdm.auto import tqdm
 
             self._bar = tqdm(
                 total=total,
@@ -86,6 +86,9 @@ class Progress:
                 leave=False,
                 bar_format=None if total is None else _BAR,
             )
+
+    def _shows_bar(self) -> bool:
+        return sys.stderr.isatty() and not self.quiet
 
     def advance(self) -> None:
         """Count one more image, labelled or failed."""
@@ -179,16 +182,28 @@ class Progress:
 
 
 class Silence(Progress):
-    """Print nothing: library callers get results and errors as values."""
+    """Print nothing, or with `bar` only a bar, on a terminal or in a notebook: library callers get results and errors as values."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bar: bool = False) -> None:
         super().__init__(quiet=True, results=False)
+        self._with_bar = bar
+
+    def _shows_bar(self) -> bool:
+        return self._with_bar and (sys.stderr.isatty() or _is_notebook())
 
     def error(self, error: TipssegError) -> None:
         """Print nothing; the result has the error."""
 
     def text(self, text: str) -> None:
         """Print nothing."""
+
+
+def _is_notebook() -> bool:
+    """Return True in a kernel of Jupyter."""
+    if (ipython := sys.modules.get("IPython")) is None:
+        return False
+    shell = ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def print_path(path: Path, *, null: bool = False) -> None:

@@ -121,7 +121,7 @@ def fit_thresholds(
     *,
     fitted: FittedVocabulary | None = None,
     images: str | Path | None = None,
-    verbose: bool = False,
+    verbose: bool | None = None,
     **keywords: Unpack[ComputeKeywords],
 ) -> Thresholds:
     """Choose the minimum confidence of each class from the masks of a run that a person edited, as `tipsseg fit --precision` does.
@@ -135,7 +135,7 @@ def fit_thresholds(
         precision: The precision to reach for each class, 0..1: the share of its pixels that are right.
         fitted: The fit that the run was labelled with, if any.
         images: The image folder, if it has moved.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The `vocabulary` with its minimum confidences; `fitted`, the same with fitted vectors; `thresholds`, `table()`, `record()`

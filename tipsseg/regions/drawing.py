@@ -73,20 +73,6 @@ def place_names(labels: NDArray[np.uint16], classes: Sequence[LabelClass], size:
     return names
 
 
-def largest_regions(labels: LabelArray, number_of_classes: int) -> list[Region]:
-    """Find the largest region of each class in a label map [H, W]. Omit classes whose regions are all very small."""
-    regions = components(labels, number_of_classes, max(round(labels.size * _MIN_SHARE / 4), 1))
-    largest = {region.class_id: region for region in sorted(regions, key=lambda region: region.area)}
-    return [largest[number] for number in sorted(largest)]
-
-
-def inner_point(region: Region) -> tuple[int, int]:
-    """Return the (y, x) of the region's pixel that is farthest from its edges."""
-    y, x, _, _ = region.box
-    row, column = _innermost_pixel(np.pad(region.mask.astype(np.uint8), 1))
-    return y + row - 1, x + column - 1
-
-
 def _place(region: Region, entry: LabelClass, size: int, scale: float, width: int) -> PlacedName | None:
     """Place a name inside a region; return None if it does not fit."""
     y, x, _, _ = region.box

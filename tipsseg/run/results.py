@@ -57,7 +57,7 @@ class Derived:
         files: The files.
         rows: The rows for files for the whole run.
         links: The paths of the links to the image, by format.
-        notes: Records of parts that are no files, see `state.ROWS`.
+        notes: Records of parts that are no files (see `entry.ROWS`).
         quality: The agreement of the polygons with the labels.
     """
 

@@ -326,7 +326,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """A run and its result. `plan_run`, `Engine.start` and `OutputFolder` fill in the fields step by step.
+    """A run and its result. `plan_run`, `begin` and `OutputFolder` fill in the fields step by step.
 
     Attributes:
         spec: Settings of the run.
@@ -341,7 +341,7 @@ class RunInfo:
         ended: Time at which the run ended; None before that.
         counts: Number of images by result.
         batch_size: Final number of windows per batch, which is halved if memory runs out; None if unknown.
-        summary: Summary of all labels in the folder, see `summary.Totals`.
+        summary: Summary of all labels in the folder, see `summary.TotalsSum`.
         added: The classes that `tipsseg correct` added to the question.
         noted: The program that wrote the record of an earlier run; None for a run of this process.
     """

@@ -386,7 +386,7 @@ def _join(names: Iterable[str]) -> str:
 
 @with_keywords(CorrectKeywords, CorrectOptions, ComputeOptions)
 def correct_folder(
-    output: str | Path, corrections: str | Path, *, verbose: bool = False, **keywords: Unpack[CorrectKeywords]
+    output: str | Path, corrections: str | Path, *, verbose: bool | None = None, **keywords: Unpack[CorrectKeywords]
 ) -> Corrections:
     """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
 
@@ -395,7 +395,7 @@ def correct_folder(
     Args:
         output: The output folder.
         corrections: The file, folder or zip that a labelling tool exported.
-        verbose: Print notes, progress and errors on stderr.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
