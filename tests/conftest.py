@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from running import Command, Ran, run_command
 
 # On cores that others use too, an example takes as long as it takes.
 settings.register_profile("tipsseg", deadline=None)
@@ -98,6 +99,18 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIPSSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `tipsseg` in this process; an error that is not an expected one is raised."""
+
+    def run(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        return run_command(*arguments, stdin=stdin)
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -9,25 +9,13 @@ import pytest
 from masks import PRED, TRUTH, save
 from PIL import Image
 from resuming import Run
-from running import Command, Ran, run_command
+from running import Command, Ran
 
 from tipsseg.commands.engine import LocalEngine
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded
 from tipsseg.weights import fetching
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `tipsseg` in this process; an error that is not an expected one is raised."""
-
-    def run(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> Ran:
-        if cwd is not None:
-            monkeypatch.chdir(cwd)
-        return run_command(*arguments, stdin=stdin)
-
-    return run
 
 
 @pytest.fixture

@@ -26,6 +26,8 @@ from pathlib import Path
 import pytest
 from running import Command
 
+from tipsseg.formats import DATASET_FORMATS, FORMATS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = REPOSITORY / "README.md"
 EXAMPLES = REPOSITORY / "examples" / "README.md"
@@ -259,6 +261,14 @@ def test_options_that_pages_name_exist(command: Command) -> None:
         known |= set(_OPTION.findall(command(*words, "--help-all").out if "--help-all" in shown else shown))
     for page in (*PAGES, *CLUSTER_SCRIPTS):
         assert set(_OPTION.findall(page.read_text("utf-8"))) <= known, page
+
+
+def test_the_readme_names_every_format() -> None:
+    text = README.read_text("utf-8")
+    every = [*FORMATS, *DATASET_FORMATS]
+    assert f"**{len(every)} formats**" in text
+    listed = text.partition("`--format` takes any of")[2].partition("\n\n")[0].replace("`convert --to`", "")
+    assert re.findall(r"`([\w-]+)`", listed) == every
 
 
 def test_the_readme_can_be_read_at_one_sitting() -> None:
