@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -150,9 +151,12 @@ def test_an_option_is_recorded_repeated_and_kept(command: Command, name: str) ->
 
     # So does --from, unless it leaves the option out.
     if about.repeated:
+        away, device = Path("away"), [] if name == "device" else ["--device", "cpu"]
+        away.mkdir()
         again = command(
-            "label", "imgs", "--from", folder, "-o", "again", *(["--device", "cpu"] if name != "device" else [])
-        )
+            "label", "../imgs", "--from", f"../{folder}", "-o", "../again", *device, cwd=away
+        )  # paths lead from there
+        os.chdir("..")
         assert again.code == 0, again.err
         assert (files(Path("again")), digest(Path("again"))) == (first, question)
 

@@ -215,7 +215,20 @@ def test_the_first_line_lists_the_classes(
     assert command("label", "photos", *what, "-m", mlp_checkpoint, "-f", "png", "-q").err == ""
 
 
-# ---- --retry-failed without classes ----
+# ---- --from and --retry-failed without classes ----
+
+
+def test_a_run_whose_regions_are_gone_is_not_repeated(command: Command, mlp_checkpoint: Path) -> None:
+    Path("regions").mkdir()
+    for path in Path("photos").glob("*.png"):
+        with Image.open(path) as image:
+            Image.new("L", image.size, 1).save(Path("regions", path.stem).with_suffix(".png"))
+    asked = ["-c", "tree,sky", "-m", mlp_checkpoint, "-f", "png"]
+    assert command("label", "photos", *asked, "--regions", "regions", "-o", "first").code == 0
+    Path("regions").rename("moved")
+    ran = command("label", "photos", "--from", "first", "-o", "second")
+    assert (ran.code, "--regions regions: no such file or folder" in ran.err) == (2, True)
+    assert command("label", "photos", "--from", "first", "-o", "second", "--regions", "moved").code == 0
 
 
 def test_retrying_takes_classes_and_options_of_the_run(command: Command, mlp_checkpoint: Path) -> None:

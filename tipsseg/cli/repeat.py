@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
+from tipsseg.formats.present import FOLDERS
+from tipsseg.options.fields import Option
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
-from tipsseg.util.files import is_folder
+from tipsseg.util.files import actual_name, is_folder
+from tipsseg.weights.lock import read_lock
 
 _HINT = f"Name an output folder, or its {RUN_FILE}."
 
@@ -22,9 +25,31 @@ class RepeatedRun:
     path: Path
     info: RunInfo
 
-    @property
-    def options(self) -> Mapping[str, object]:
-        return {name: value for name, (value, _, about) in self.info.spec.settings() if about.repeated}
+    def options(self, given: Container[str]) -> dict[str, object]:
+        """Return the values of the options that `--from` repeats, but those `given` on the command line.
+
+        Raises UsageError if a file or folder among them is missing.
+        """
+        settings = self.info.spec.settings()
+        return {
+            name: self._found(name, value, about)
+            for name, (value, _, about) in settings
+            if about.repeated and name not in given
+        }
+
+    def _found(self, name: str, value: object, about: Option) -> object:
+        """Return a value; a path as it leads from here to the file that it named where the run was started."""
+        is_model = name == "model" and isinstance(value, str) and value not in read_lock()
+        if not is_model and (not isinstance(value, Path) or value == FOLDERS):
+            return value
+        home = "" if self.info.noted is None else actual_name(self.info.noted.folder)
+        for path in (Path(home, str(value)), Path(str(value))):
+            if path.exists():
+                return str(path) if is_model else path
+        raise UsageError(
+            f"{about.long(name)} {value}: no such file or folder, but the run of {self.path} used it",
+            f"Set {about.long(name)} to where it is now.",
+        )
 
     def notes(self, info: RunInfo) -> list[str]:
         """Return reasons why the new run may write different labels despite the same options."""

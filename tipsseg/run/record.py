@@ -85,7 +85,9 @@ def run_context(info: RunInfo) -> RunContext:
 def run_record(info: RunInfo) -> dict[str, object]:
     """Return the content of run.json. `ended` and `counts` are null until the run ends."""
     spec = info.spec
-    maker = info.noted or Maker(__version__, specs.LABELS_VERSION, info.digest, spec.command(), _versions())
+    maker = info.noted or Maker(
+        __version__, specs.LABELS_VERSION, info.digest, spec.command(), _versions(), printable_path(Path.cwd())
+    )
     return {
         "tool": "tipsseg",
         "schema": SCHEMA,
@@ -93,6 +95,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "labels_version": maker.labels_version,
         "digest": maker.digest,
         "command": maker.command,
+        "folder": maker.folder,
         "model": dict(info.model),
         "device": info.device,
         "dtype": info.dtype,

@@ -387,6 +387,7 @@ class Maker:
         digest: See RunInfo.
         command: See `RunSpec.command`.
         versions: Versions of Python and of packages.
+        folder: The folder in which the command was started; "" if it is unknown.
     """
 
     version: str
@@ -394,6 +395,7 @@ class Maker:
     digest: str
     command: str
     versions: Mapping[str, object]
+    folder: str = ""
 
 
 def question_facts(info: RunInfo) -> dict[str, object]:

@@ -89,12 +89,9 @@ def _options_of_earlier_run(values: Mapping[str, Any]) -> dict[str, object]:
         own = True
     if path is None:
         return {}
-    repeated = read_run_file(path)
-    options = {**repeated.options, **({"features": repeated.info.spec.features} if own else {})}
-    return {
-        "from_run": path,
-        **{name: value for name, value in options.items() if not is_given(values["context"], name)},
-    }
+    repeated, given = read_run_file(path), {name for name in values if is_given(values["context"], name)}
+    features = {"features": repeated.info.spec.features} if own and "features" not in given else {}
+    return {"from_run": path, **repeated.options(given), **features}
 
 
 @command(EPILOG, defaults=_options_of_earlier_run)
