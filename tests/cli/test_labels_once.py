@@ -593,6 +593,9 @@ def test_links_and_copies_replace_each_other(run: Run) -> None:
     assert YOLO_PICTURE.samefile(image)
     assert run.command("convert", "out").code == 0
     assert YOLO_PICTURE.samefile(image)
+    correct(MASK)
+    assert run.command("convert", "out").code == 0
+    assert [path for path in Path("out/yolo").rglob("*") if path.name.startswith(".")] == []
     assert run.command("convert", "out", "--no-hard-links").code == 0
     assert not YOLO_PICTURE.samefile(image)
     assert run.command("check", "out").out == ""

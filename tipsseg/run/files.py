@@ -149,8 +149,10 @@ class Files:
         Raises OutputError if the system refuses, or a link leads out of the folder.
         """
         self.refuse_outside(place)
-        found = FileRow(place=self.place(place), name=name, digest=LINK)
-        if not leads_to(place, ref.path) and self.look(row, found.place) not in ("gone", "ours"):
+        found, leads = FileRow(place=self.place(place), name=name, digest=LINK), leads_to(place, ref.path)
+        if leads and hard_link and not place.is_symlink():
+            return found.stamped(stamp(place, LINK))
+        if not leads and self.look(row, found.place) not in ("gone", "ours"):
             own = None
             with suppress(OSError, ValueError):  # reported when it is copied
                 own = identify(ref.path, any_size=True)[1]

@@ -153,7 +153,9 @@ class OutputFolder:
                 if row is None or before is None or row.digest is None:
                     raise self._in_the_way(ref, file)
                 edited = True
-        if edited and before is not None:
+        if edited:
+            if before is None:
+                raise self._in_the_way(ref, labels[0])
             discard([*labels, *labelled.derived.files])
             return Unchanged(ref, before, "edited by hand")
         self.put(ref, entry, labels, labelled.derived, rows)
