@@ -21,7 +21,7 @@ from tipsseg.errors import ImageError, OutputError
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
-from tipsseg.run.results import Derived, ImageResult, Labelled, Left, Unchanged
+from tipsseg.run.results import Derived, ImageResult, Labelled, Triaged, Unchanged
 from tipsseg.types import Failed, ImageRef
 
 REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)]
@@ -101,7 +101,9 @@ class FakeWork:
         return Labelled(ref, entry_of(ref.name, {}), (), Derived())
 
 
-def outcomes(items: Iterator[Left] | list[ImageRef], work: FakeWork, jobs: int) -> Generator[ImageResult, None, None]:
+def outcomes(
+    items: Iterator[Triaged] | list[ImageRef], work: FakeWork, jobs: int
+) -> Generator[ImageResult, None, None]:
     return run_stages(items, cast("FeatureSource[Any]", work), work.score, cast(Any, work.finish), jobs)
 
 
@@ -117,7 +119,7 @@ def test_images_come_in_order_and_few_are_in_memory(jobs: int) -> None:
 def test_finished_and_failed_images_keep_their_place() -> None:
     work = FakeWork()
     missing = Failed(REFS[1], ImageError(REFS[1].path, "no such file"))
-    items: list[Left] = [unchanged(REFS[0]), missing, REFS[2], unchanged(REFS[3])]
+    items: list[Triaged] = [unchanged(REFS[0]), missing, REFS[2], unchanged(REFS[3])]
     assert [type(each) for each in outcomes(iter(items), work, 2)] == [Unchanged, Failed, Labelled, Unchanged]
     assert work.loaded == 1
 

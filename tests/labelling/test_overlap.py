@@ -8,7 +8,7 @@ from drawn_cosines import objects, random_windows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tipsseg.labelling.assign import Contest, LabelTable, label_alone, match, match_refined
+from tipsseg.labelling.assign import ClassContest, LabelTable, label_alone, match, match_refined
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scores import make_scores
 from tipsseg.labelling.sums import Values
@@ -19,7 +19,7 @@ from tipsseg.types import WindowPlan
 OWN = ([0], [1, 2], [3], [4, 5, 6], [7], [8, 9])
 
 
-def contests(phrases: int, dropped: bool, min_confidence: float = 0) -> list[Contest]:
+def contests(phrases: int, dropped: bool, min_confidence: float = 0) -> list[ClassContest]:
     """With `dropped`, each class lacks another one of the background phrases."""
     made = []
     for number, own in enumerate(OWN):
@@ -30,12 +30,12 @@ def contests(phrases: int, dropped: bool, min_confidence: float = 0) -> list[Con
             np.full(2, min_confidence, np.float32),
             255,
         )
-        made.append(Contest(class_id=number + 1, phrases=np.array([*own, *background]), table=table))
+        made.append(ClassContest(class_id=number + 1, phrases=np.array([*own, *background]), table=table))
     return made
 
 
 def check(
-    all_contests: list[Contest],
+    all_contests: list[ClassContest],
     cosines: list[Values],
     plans: list[WindowPlan],
     temperature: float,

@@ -43,7 +43,7 @@ from tipsseg.util.threads import map_in_order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shard:
+class DatasetShard:
     """A shard of a data set.
 
     Attributes:
@@ -76,7 +76,7 @@ class WrittenDataset:
     """
 
     place: Path
-    shards: dict[str, Shard]
+    shards: dict[str, DatasetShard]
     images: int = 0
     written: int = 0
     failed: tuple[ImageError, ...] = ()
@@ -103,8 +103,8 @@ class _Index:
     shard_size: int = 500_000_000
     cards: tuple[str, ...] = ()
     writer: str = ""
-    shards: dict[str, Shard] = field(default_factory=dict)
-    coming: dict[str, Shard] = field(default_factory=dict)
+    shards: dict[str, DatasetShard] = field(default_factory=dict)
+    coming: dict[str, DatasetShard] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         """Return the content."""
@@ -233,7 +233,7 @@ def _select(
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A shard to be: its split, the number of its images, and their `key` and `names`, see `Shard`."""
+    """A shard to be: its split, the number of its images, and their `key` and `names`, see `DatasetShard`."""
 
     split: str
     count: int
@@ -251,8 +251,8 @@ def plan_shards(source: Samples, shard_size: int) -> dict[str, _Planned]:
             if images and (image is None or size + more > shard_size):
                 name = f"{DATA_FOLDER}/{split}-{number:05d}{source.form.suffix}"
                 names, versions = zip(*images, strict=True)
-                key = digest_of([source.settings, *versions])
-                plan[name] = _Planned(split, len(images), key, digest_of([each.encode() for each in names]))
+                key = digest_parts([source.settings, *versions])
+                plan[name] = _Planned(split, len(images), key, digest_parts([each.encode() for each in names]))
                 images, size, number = [], 0, number + 1
             if image is not None:
                 images.append((image.entry.image, source.version_of(image)))
@@ -265,7 +265,7 @@ def shard_name(form: Dataset) -> re.Pattern[str]:
     return re.compile(rf"{DATA_FOLDER}/({TRAIN}|{VALIDATION})-[0-9]{{5,}}{re.escape(form.suffix)}")
 
 
-def digest_of(parts: Iterable[bytes]) -> str:
+def digest_parts(parts: Iterable[bytes]) -> str:
     digest = sha256()
     for part in parts:
         digest.update(part + b"\n")
@@ -342,7 +342,7 @@ class _Writer:
 
     def _update(self, name: str, planned: _Planned, images: Iterator[RunImage]) -> None:
         """Stage a shard, unless it is complete and up to date."""
-        place, before = self._place, self._index.shards.get(name, Shard())
+        place, before = self._place, self._index.shards.get(name, DatasetShard())
         in_place = place.size(name) == before.size
         if before.key == planned.key and not before.left_out and in_place:
             for _ in images:
@@ -362,7 +362,7 @@ class _Writer:
         else:
             written = stamp(path)
             self._staged[name] = path
-            self._index.coming[name] = Shard(
+            self._index.coming[name] = DatasetShard(
                 key=planned.key,
                 names=planned.names,
                 images=number,
@@ -441,7 +441,7 @@ class _Writer:
                 self._encoded += sample.encoded
                 yield sample
             self._progress.advance()
-        if digest_of(versions) != planned.key:
+        if digest_parts(versions) != planned.key:
             raise InputError(
                 f"{self._source.runs[0].output}: its labels changed meanwhile", "Run the same command again."
             )
@@ -453,7 +453,7 @@ class _Writer:
         splits = [
             split for split in source.splits if any(name.startswith(f"{DATA_FOLDER}/{split}-") for name in index.shards)
         ]
-        state = digest_of(sorted(shard.sha256.encode() for shard in index.shards.values()))[:8]
+        state = digest_parts(sorted(shard.sha256.encode() for shard in index.shards.values()))[:8]
         data = encode_text(card(source.form, title, splits, state, source.facts, source.classes))
         found = place.read(CARD)
         if found is not None and _digest_of_card(found) not in index.cards:
@@ -487,7 +487,7 @@ def _read_index(data: bytes | None, place: Destination, form: Dataset) -> _Index
             raise ValueError("not written by tipsseg")
         index: _Index = read_value(_Index, record, "")
         index.shards, index.coming = (
-            {name: read_value(Shard, value, "shards") for name, value in shards.items()}
+            {name: read_value(DatasetShard, value, "shards") for name, value in shards.items()}
             for shards in (index.shards, index.coming)
         )
         if index.format == form.name and not all(map(shard_name(form).fullmatch, [*index.shards, *index.coming])):

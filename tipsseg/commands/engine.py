@@ -40,7 +40,7 @@ from tipsseg.options import FEATURE_DTYPES, LabelOptions, choose
 from tipsseg.options.run import ComputeOptions
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.run.labels import RunContext
-from tipsseg.run.results import Deriver, ImageResult, Labelled, Left, write_image
+from tipsseg.run.results import Deriver, ImageResult, Labelled, Triaged, write_image
 from tipsseg.run.spec import LABELS_VERSION, RunInfo, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
@@ -203,7 +203,7 @@ class LocalEngine:
     def batch_size(self) -> int:
         return self._backbone.batch_size
 
-    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
         """Yield the result of each image, in the order of `items`. Raises TipssegError if the run cannot continue."""
         if self._raster is not None:
             return self._raster.results(items)

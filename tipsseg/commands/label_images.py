@@ -30,7 +30,7 @@ from tipsseg.commands.notes import (
 from tipsseg.commands.progress import Progress
 from tipsseg.errors import OutputError
 from tipsseg.run.folder import OutputFolder, open_folder
-from tipsseg.run.results import ImageResult, Labelled, Left
+from tipsseg.run.results import ImageResult, Labelled, Triaged
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.shards import shards_in
 from tipsseg.run.spec import Counts, RunInfo
@@ -50,7 +50,7 @@ class Engine(Protocol):
     def batch_size(self) -> int | None:
         """The number of windows in a batch, which shrinks if memory is short; None if unknown."""
 
-    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
         """Yield the result of each image. Raises TipssegError if the run cannot continue."""
 
 

@@ -49,7 +49,7 @@ from tipsseg.regions.objects import add_to_wholes, ancestors, class_mask
 from tipsseg.run.entry import Facts, make_entry
 from tipsseg.run.files import StagedFile
 from tipsseg.run.labels import RunContext
-from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, stage_files
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, stage_files
 from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import share_record, summary_record
@@ -154,7 +154,7 @@ class RasterTask:
         self._note = note
         self._ignore = ignore_id(len(context.classes))
 
-    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
         """Yield the result of each raster, and pass other items through. An ImageError yields a Failed."""
         folder, failed = self._context.output / STATE_FOLDER / _FOLDER, False
         for item in items:

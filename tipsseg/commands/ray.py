@@ -37,7 +37,7 @@ from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import RunContext
 from tipsseg.run.question import differences_text, share_run, shared_run
 from tipsseg.run.read import open_folders
-from tipsseg.run.results import ImageResult, Left
+from tipsseg.run.results import ImageResult, Triaged
 from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folder, state_folders
 from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.run.state import State
@@ -133,7 +133,7 @@ class RayEngine:
             raise started
         self.info = started
 
-    def results(self, items: Iterable[Left]) -> Generator[ImageResult, None, None]:
+    def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
         """Yield the results of images that are done or fail, then those of the others once their shards are joined."""
         folder, parts = self._folder, defaultdict[int, list[ImageRef]](list)
         for item in items:

@@ -68,7 +68,7 @@ _REASON = 500
 _URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
 
 
-class LabelStudio:
+class LabelStudioServer:
     """The API of a Label Studio server.
 
     Attributes:
@@ -173,9 +173,9 @@ class Backend:
         self._labellers: OrderedDict[str, Labeller] = OrderedDict()
         self._training = set[str]()
         self._folder = tempfile.TemporaryDirectory(prefix="tipsseg-serve-")
-        self._servers = dict[str, LabelStudio]()
+        self._servers = dict[str, LabelStudioServer]()
         url = os.environ.get("LABEL_STUDIO_URL")
-        self._server = LabelStudio(url, os.environ.get("LABEL_STUDIO_API_KEY", "")) if url else None
+        self._server = LabelStudioServer(url, os.environ.get("LABEL_STUDIO_API_KEY", "")) if url else None
         if self._server is not None:
             try:
                 self._server.check()
@@ -200,14 +200,14 @@ class Backend:
         Return the version of the model. Raise InputError if the server does not accept the token.
         """
         if url and token:
-            self._servers[project] = LabelStudio(url, token)
+            self._servers[project] = LabelStudioServer(url, token)
         if server := self._server_of(project):
             server.check()
         if error := interface.implied_whole(self._vocabulary(interface).classes):
             self.note(f"Project {project}", error)
         return self.version(project, interface)
 
-    def _server_of(self, project: str) -> LabelStudio | None:
+    def _server_of(self, project: str) -> LabelStudioServer | None:
         return self._server or self._servers.get(project)
 
     # ---- labels ----
@@ -301,7 +301,7 @@ class Backend:
             raise InputError(f"its image {short(image)} is not an address: {shorten(str(error))}") from error
 
     @contextmanager
-    def _file(self, server: LabelStudio | None, image: str) -> Iterator[Path]:
+    def _file(self, server: LabelStudioServer | None, image: str) -> Iterator[Path]:
         """Yield the address of an image: below the root of local files, fetched from Label Studio, or behind another URL."""
         if server is not None and image.startswith(f"{server.url}/"):
             image = image.removeprefix(server.url)

@@ -328,7 +328,7 @@ _OWN = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Contest:
+class ClassContest:
     """A class against its background.
 
     Attributes:
@@ -352,7 +352,7 @@ class Contest:
 
 
 def label_alone(
-    contests: Sequence[Contest],
+    contests: Sequence[ClassContest],
     cosines: Sequence[Values],
     plans: Sequence[WindowPlan],
     temperature: float,
@@ -389,11 +389,11 @@ def label_alone(
     return layers
 
 
-def _layers(contest: Contest, found: Assignment) -> list[Layer]:
+def _layers(contest: ClassContest, found: Assignment) -> list[Layer]:
     return make_layers(contest.class_id, found.labels == _OWN, found.confidence)
 
 
-def _find_parts(contests: Sequence[Contest], scores: PatchScores, size: tuple[int, int]) -> list[list[Part]]:
+def _find_parts(contests: Sequence[ClassContest], scores: PatchScores, size: tuple[int, int]) -> list[list[Part]]:
     """Return for each contest the parts of an image of `size` (H, W) in which its class may win, with shared corners."""
     shared = contests[0].background
     for contest in contests[1:]:

@@ -24,7 +24,7 @@ from tipsseg.images.decoding import ImageInput, to_upright
 from tipsseg.label_map import LabelMap, label_map_of
 from tipsseg.labelling.assign import (
     Assignment,
-    Contest,
+    ClassContest,
     LabelTable,
     Level,
     add_parts,
@@ -156,7 +156,7 @@ class Labeller:
         )
         self._max_pixels = check_whole_number("argument `max_pixels`", max_pixels)
         self.view = view_of(model.backbone, self.options)
-        self._contests: list[Contest] = []
+        self._contests: list[ClassContest] = []
         self._temperature = model.backbone.temperature
         if self.options.overlap:
             if fitted is not None:
@@ -601,7 +601,7 @@ def _table_of(level: Level, raw: bool) -> LabelTable:
 
 def _classify_alone(
     backbone: Backbone, vocabulary: Vocabulary, min_confidence: float, cache: Path | None
-) -> tuple[Classifier, list[Contest]]:
+) -> tuple[Classifier, list[ClassContest]]:
     """Return a contest for each class, and a classifier with the vectors of all contests.
 
     Its vocabulary has all background phrases: one that means the same as a class competes with the other classes.
@@ -618,7 +618,7 @@ def _classify_alone(
                 vectors.append(vector)
         phrases = np.array([numbers[vector.tobytes()] for vector in classifier.vectors], np.intp)
         table = classifier.levels(min_confidence, backbone.temperature)[0].table
-        contests.append(Contest(class_id=class_id, phrases=phrases, table=table))
+        contests.append(ClassContest(class_id=class_id, phrases=phrases, table=table))
     dropped = {text: name for classifier in classifiers for text, name in classifier.dropped.items()}
     return Classifier(vocabulary.drop_background(()), dropped, np.stack(vectors)), contests
 

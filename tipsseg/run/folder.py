@@ -36,7 +36,7 @@ from tipsseg.run.question import (
     with_classes_of,
 )
 from tipsseg.run.record import run_context, run_record, stored_run, write_run
-from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Left, Unchanged, link_name
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
@@ -84,7 +84,7 @@ class OutputFolder:
 
     # ---- images ----
 
-    def triage(self, item: ImageRef | Failed) -> Left:
+    def triage(self, item: ImageRef | Failed) -> Triaged:
         """Return an image that must be labelled, or its result. Thread-safe."""
         if isinstance(item, Failed):
             return item

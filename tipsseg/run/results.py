@@ -304,7 +304,7 @@ class Encoded:
 ImageResult = Labelled | Unchanged | Failed
 
 #: An image to be labelled, or its result.
-Left = ImageRef | Unchanged | Failed
+Triaged = ImageRef | Unchanged | Failed
 
 
 def write_image(

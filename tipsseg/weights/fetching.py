@@ -80,7 +80,7 @@ _REINSTALL = "Reinstall tipsseg."
 _HUB_HASH = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 #: "unknown": neither the lock nor the cache states the hash of the file; only the hub could.
-State = Literal["ok", "absent", "unknown"]
+FileState = Literal["ok", "absent", "unknown"]
 
 
 def fetch(spec: ModelSpec, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
@@ -110,12 +110,12 @@ def locate(spec: ModelSpec) -> Path | None:
     return folder if all((folder / file.name).is_file() for file in spec.files) else None
 
 
-def verify(spec: ModelSpec, *, trust_stamps: bool = False, keep_wrong: bool = False) -> dict[str, State]:
+def verify(spec: ModelSpec, *, trust_stamps: bool = False, keep_wrong: bool = False) -> dict[str, FileState]:
     """Verify every local file, and return their states by file name. Uses no network.
 
     Raises IntegrityError for the first file that does not match, after removing it from the hub cache, unless `keep_wrong`.
     """
-    states: dict[str, State] = {}
+    states: dict[str, FileState] = {}
     for file in spec.files:
         path = _folder(spec) / file.name
         if not path.is_file():

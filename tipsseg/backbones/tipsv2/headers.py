@@ -27,7 +27,7 @@ _TEMPERATURE = "temperature"
 
 _ONE_MODEL = "config.json and model.safetensors must come from one model."
 
-Shape = tuple[int, ...]
+TensorShape = tuple[int, ...]
 
 _TOWERS = {"vision_model.": "vision_encoder.", "text_model.": "text_encoder."}
 
@@ -86,10 +86,10 @@ class Header:
     """
 
     path: Path
-    shapes: Mapping[str, Shape]
+    shapes: Mapping[str, TensorShape]
     sources: Mapping[str, tuple[str, ...]]
 
-    def check(self, expected: Mapping[str, Shape]) -> None:
+    def check(self, expected: Mapping[str, TensorShape]) -> None:
         """Raise CheckpointError, which names the first faulty tensor, unless all expected tensors have their shapes."""
         for name, (rows, *others) in expected.items():
             if name not in self.sources:
@@ -112,7 +112,7 @@ def read_headers(folder: Path) -> tuple[ModelConfig, Header]:
     """
     config = read_config(folder / CONFIG_FILE)
     path = folder / WEIGHTS_FILE
-    shapes: dict[str, Shape] = {}
+    shapes: dict[str, TensorShape] = {}
     with reading(path), safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118  not a dict
             tensor = file.get_slice(name)

@@ -44,7 +44,7 @@ _IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
 _HEAD = b"// "
 
 #: The hint for an image that is not where the run found it.
-MOVED = "Set the folder of the images with argument `images`."
+MOVED_HINT = "Set the folder of the images with argument `images`."
 
 Record = Mapping[str, object]
 
@@ -125,7 +125,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageResult:
+class DrawnImage:
     """An image of the page.
 
     Attributes:
@@ -151,7 +151,7 @@ class ImageMaker:
     max_pixels: int
     others: LabelSource | None = None
 
-    def make(self, image: RunImage) -> ImageResult:
+    def make(self, image: RunImage) -> DrawnImage:
         """Draw an image's files, unless they are up to date. Thread-safe. Raises OutputError if one cannot be written.
 
         An image that cannot be read gets a grey picture. An image whose labels cannot be read has no files.
@@ -161,13 +161,13 @@ class ImageMaker:
         except ImageError as error:
             entry = image.entry
             record = failed_record(entry.image, address_text(image.path(self.images)), error.message)
-            return ImageResult(entry, record, True, error)
+            return DrawnImage(entry, record, True, error)
 
-    def _make(self, image: RunImage) -> ImageResult:
+    def _make(self, image: RunImage) -> DrawnImage:
         path = image.path(self.images)
         fault: ImageError | None = None
         if not exists(path):
-            fault = ImageError(path, absence(path), MOVED)
+            fault = ImageError(path, absence(path), MOVED_HINT)
         elif not matches(image.entry.input, path):
             fault = ImageError(path, "changed since it was labelled", "Label it again.")
         current = image.current()
@@ -184,13 +184,13 @@ class ImageMaker:
         with suppress(OSError, ValueError):  # damaged, for example by a power loss
             before, record = self.place.read(image_key(entry.image))
             if before == signature:
-                return ImageResult(entry, record, False, fault or unread)
+                return DrawnImage(entry, record, False, fault or unread)
         drawn = self._draw(image, current, others, signature, fault)
         return drawn if drawn.error else replace(drawn, error=unread)
 
     def _draw(
         self, image: RunImage, current: Current, others: LabelArray | None, signature: str, fault: ImageError | None
-    ) -> ImageResult:
+    ) -> DrawnImage:
         """Write the files of an image; with a `fault`, a grey picture. The map comes last, with the signature."""
         path, entry, labels = image.path(self.images), current.entry, current.labels.labels
         pixels = None
@@ -229,7 +229,7 @@ class ImageMaker:
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
         begin = _HEAD + json.dumps([signature, record]).encode("ascii") + b"\n"
         self.place.write(label_map, begin + pictures.map_script(key, labels, confidence, objects, others))
-        return ImageResult(entry, record, True, fault)
+        return DrawnImage(entry, record, True, fault)
 
     def _signature(self, entry: Entry, path: Path, fault: ImageError | None, others: LabelArray | None) -> str:
         """Return a digest of what an image's files and its record are made from."""

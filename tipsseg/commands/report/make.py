@@ -22,7 +22,7 @@ from tipsseg.commands.inputs import REPORT_FILE, check_image_root
 from tipsseg.commands.notes import list_counts
 from tipsseg.commands.progress import Progress
 from tipsseg.commands.rank import ReviewOrder
-from tipsseg.commands.report.image import MOVED, ImageMaker, Place, Record, failed_record, image_key
+from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, Place, Record, failed_record, image_key
 from tipsseg.commands.report.pictures import script
 from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
@@ -224,7 +224,7 @@ def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress)
                 hashes[entry.image] = entry.input.sha256
                 totals.add(entry.summary)
                 counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
-                if result.error is not None and result.error.hint == MOVED:
+                if result.error is not None and result.error.hint == MOVED_HINT:
                     moved.append(result.error)
                 elif result.error is not None:
                     progress.error(result.error)
@@ -237,7 +237,7 @@ def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress)
         raise
     if moved:
         more = f", like {pluralize(len(moved) - 1, 'more image')}" if len(moved) > 1 else ""
-        progress.error(ImageError(moved[0].path, moved[0].reason + more, MOVED))
+        progress.error(ImageError(moved[0].path, moved[0].reason + more, MOVED_HINT))
     order = sorted(review.names(), key=unreadable.__contains__)  # a stable sort
     return _Drawn(order=order, hashes=hashes, unreadable=unreadable, totals=totals, counts=counts)
 
