@@ -740,9 +740,9 @@ def test_an_image_is_the_one_whose_path_ends_as_the_correction_says(
     ("names", "message"),
     [
         pytest.param(["c.png"], "'c' is ambiguous: p/c.png, q/c.png", id="one of two"),
-        pytest.param(["x/c.png"], "new: the run has no image x/c$", id="another folder"),
+        pytest.param(["x/c.png"], "new: the run has no image x/c(?m:$)", id="another folder"),
         pytest.param(["p/c.png", "train/p/c.png"], "two corrections of p/c.png", id="two for one"),
-        pytest.param(["d.png"], "new: the run has no image d$", id="none"),
+        pytest.param(["d.png"], "new: the run has no image d(?m:$)", id="none"),
     ],
 )
 def test_unclear_names_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
@@ -1176,7 +1176,7 @@ def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
     ids = np.array([0, 2, 1, 1, *range(4, 256)], np.uint8)[WANTED]  # none of the lamp
     other = other_run(tmp_path, ("sky", "kite", "lamp"), "png", ids=ids)
     before = tree(tmp_path / "out")
-    with pytest.raises(InputError, match=r"\.png: unknown class 'kite'$") as caught:
+    with pytest.raises(InputError, match=r"\.png: unknown class 'kite'(?m:$)") as caught:
         take(tmp_path, other, everything=True)
     assert "argument `add_classes`" in caught.value.hint
     assert tree(tmp_path / "out") == before

@@ -12,7 +12,7 @@ from tipsseg.formats.present import FOLDERS
 from tipsseg.options.fields import Option
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
-from tipsseg.util.files import actual_name, is_folder
+from tipsseg.util.files import actual_name, is_folder, is_same
 from tipsseg.weights.lock import read_lock
 
 _HINT = f"Name an output folder, or its {RUN_FILE}."
@@ -43,9 +43,11 @@ class RepeatedRun:
         if not is_model and (not isinstance(value, Path) or value == FOLDERS):
             return value
         home = "" if self.info.noted is None else actual_name(self.info.noted.folder)
-        for path in (Path(home, str(value)), Path(str(value))):
-            if path.exists():
-                return str(path) if is_model else path
+        typed = Path(str(value))
+        there = Path(home, typed)
+        if there.exists() or typed.exists():
+            found = typed if not there.exists() or is_same(typed, there) else there
+            return str(found) if is_model else found
         raise UsageError(
             f"{about.long(name)} {value}: no such file or folder, but the run of {self.path} used it",
             f"Set {about.long(name)} to where it is now.",

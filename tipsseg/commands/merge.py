@@ -30,7 +30,7 @@ from tipsseg.run.shards import SHARDS_FOLDER, missing_shards, output_folder, sta
 from tipsseg.run.spec import Counts, RunInfo, check_folder
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.types import Failed
-from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, output_error, remove_file
+from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, is_same, output_error, remove_file
 from tipsseg.util.text import join_first, pluralize, shell_word
 
 
@@ -277,14 +277,6 @@ def _stage(folder: OutputFolder, run: Run, row: FileRow, *, move: bool) -> Stage
 def is_shard_of(run: Run, folder: Path) -> bool:
     """Return True for a shard whose output folder is `folder`, however its path is written."""
     return run.shard is not None and is_same(output_folder(run.output), folder)
-
-
-def is_same(one: Path, other: Path) -> bool:
-    """Return True if two paths lead to one folder; False if one of them does not exist."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 _RECORDS = {"question.json", "run.json", "manifest.jsonl", "errors.jsonl", "classes.json"}

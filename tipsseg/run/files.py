@@ -24,7 +24,7 @@ from tipsseg.util.files import (
     atomic_path,
     content_digest,
     copy_file,
-    leads_to,
+    is_same,
     make_link,
     output_error,
     remove_file,
@@ -149,7 +149,7 @@ class Files:
         Raises OutputError if the system refuses, or a link leads out of the folder.
         """
         self.refuse_outside(place)
-        found, leads = FileRow(place=self.place(place), name=name, digest=LINK), leads_to(place, ref.path)
+        found, leads = FileRow(place=self.place(place), name=name, digest=LINK), is_same(place, ref.path)
         if leads and hard_link and not place.is_symlink():
             return found.stamped(stamp(place, LINK))
         if not leads and self.look(row, found.place) not in ("gone", "ours"):

@@ -408,10 +408,10 @@ def copy_file(source: FileIO | BytesIO, target: FileIO) -> None:
     shutil.copyfileobj(source, target)
 
 
-def leads_to(place: Path, image: Path) -> bool:
-    """Return True if a link leads to an image."""
+def is_same(one: Path, other: Path) -> bool:
+    """Return True if two paths lead to one file or folder; False if one of them does not exist."""
     with suppress(OSError):
-        return place.samefile(image)
+        return one.samefile(other)
     return False
 
 
