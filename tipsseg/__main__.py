@@ -1,8 +1,11 @@
 """Entry point of the command, also of `python -m tipsseg`."""
 
+import atexit
 import gc
 import os
 import signal
+import sys
+from contextlib import suppress
 
 from tipsseg.util.cores import cpu_quota, usable_cores
 
@@ -23,8 +26,23 @@ def main() -> None:
         from tipsseg.cli.main import main as run
 
         run()
+    except SystemExit as end:
+        _keep_exit_code(end.code)
+        raise
     except KeyboardInterrupt as interrupt:  # outside of a command, which words it
         _end(interrupt.args[0] if interrupt.args else signal.SIGINT)
+
+
+def _keep_exit_code(code: object) -> None:
+    """Let no signal change the exit code of a command that has ended, while Python shuts down."""
+    number = code if isinstance(code, int) else int(code is not None)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a reader has gone, or the stream is closed
+            stream.flush()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) is _stop:
+            signal.signal(each, lambda *_: os._exit(number))
+            atexit.register(signal.signal, each, signal.SIG_IGN)  # for what follows when threads have ended
 
 
 def _set_environment() -> None:

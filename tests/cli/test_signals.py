@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,28 @@ def test_a_signal_at_any_call_ends_with_a_line(tmp_path: Path, call: int) -> Non
     command = [sys.executable, "-c", AT_A_CALL, str(call), "label", "none", "-c", "tree", "-m", "tiny"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) in [(143, "Terminated.\n"), (143, "1 class: tree.\nTerminated.\n")]
+
+
+#: Runs the command, which is sent a signal while Python shuts down: before its threads have ended, and last of all.
+AT_THE_END = """
+import atexit, os, sys, threading
+from tipsseg.__main__ import main
+
+number = int(sys.argv.pop(1))
+atexit.register(os.kill, os.getpid(), number)
+if sys.argv.pop(1) == "threads":
+    threading._register_atexit(os.kill, os.getpid(), number)
+main()
+"""
+
+
+@pytest.mark.parametrize("moment", ["threads", "last"])
+@pytest.mark.parametrize("case", STOPS)
+def test_a_signal_after_the_work_changes_nothing(tmp_path: Path, case: str, moment: str) -> None:
+    command = [sys.executable, "-c", AT_THE_END, str(int(STOPS[case][0])), moment, "vocab", "list"]
+    reset = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=reset)
+    assert (ran.returncode, ran.stderr, "cityscapes" in ran.stdout) == (0, "", True)
 
 
 @pytest.mark.parametrize("case", STOPS)

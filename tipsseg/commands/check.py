@@ -97,8 +97,8 @@ def check_labels(
     if whole.edited:
         number = pluralize(len(whole.edited), "file")
         progress.note(
-            f"{number} changed by hand, which is fine: changed masks are labels. tipsseg correct imports other changed files, "
-            "if it reads their format."
+            f"{number} changed by hand, which is fine: changed masks are labels, and changed copies of images stay. "
+            "tipsseg correct imports other changed files, if it reads their format."
         )
     update = f"tipsseg convert {shell_word(str(folder))}"
     for paths, hint in ((whole.stale, f"run {update}"), (whole.taken, f"remove them, and run {update}")):

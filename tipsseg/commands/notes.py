@@ -175,8 +175,8 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     if lacking := settled.without_picture:
         images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
         progress.note(
-            f"Did not write {names} of {images}: the picture is missing or has changed. Restore it, and run: "
-            f"tipsseg convert {word} --format {names} --images FOLDER"
+            f"Did not write {names} of {images}: the picture is missing or has changed. If it has changed, "
+            f"label it again; if it has moved, run: tipsseg convert {word} --format {names} --images FOLDER"
         )
     note_polygon_quality(progress, settled.quality)
 

@@ -72,6 +72,7 @@ def restore_folder(folder: Path, images: Path | None, progress: Progress) -> Non
         try:
             if os.path.lexists(path):
                 path.replace(aside)
+                progress.note(f"The damaged record is kept as {aside}.")
             _remove(path)  # its logs
             (folder / _REBUILT).replace(path)
         except OSError as error:
@@ -127,8 +128,9 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
         if failure is not None and failure.image not in state:
             state.fail(failure)
     state.end()
+    command = info.noted.command if info.noted else ""
     progress.note(
-        f"Rebuilt the record of {pluralize(len(state), 'image')} in {state.folder}. Run the original command to complete it."
+        f"Rebuilt the record of {pluralize(len(state), 'image')} in {state.folder}. To complete it, run: {command}"
     )
     for paths, what in (
         (theirs, "not as the manifest lists them, so taken as corrected by you"),

@@ -181,9 +181,10 @@ def layout_of(truth: TruthOptions, names: Sequence[str], folder: Path | None = N
     """
     known = None if folder is None else _output_classes(folder)
     if folder and known and [name.casefold() for name in known] != [name.casefold() for name in names]:
+        more = f" To compare their ids alone, pass {mask_folder(folder)}." if len(known) <= len(names) else ""
         raise UsageError(
-            f"{folder} has other classes than the labels: {join_first(known, 6)}; not {join_first(names, 6)}",
-            f"Label both with the same classes in the same order. To compare their ids alone, pass {mask_folder(folder)}.",
+            f"the classes of {folder} ({join_first(known, 6)}) are not those of the labels ({join_first(names, 6)})",
+            f"Label both with the same classes in the same order.{more}",
         )
     if truth.layout is None:
         ids = plain_ids(len(names), truth.ignore_index, truth.reduce_zero_label, truth.zero_based)

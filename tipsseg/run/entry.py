@@ -7,7 +7,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from tipsseg.run.summary import ImageNumbers, read_summary
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import Fingerprint, actual_name, actual_path, is_folder, is_inside
 from tipsseg.util.json import json_bytes, parse, read_value
+from tipsseg.util.text import shell_word
 
 MANIFEST_FILE = "manifest.jsonl"
 
@@ -118,6 +119,7 @@ class Entry:
         coming: The correction that a killed process was about to record.
         seconds: The time from opening the input to writing the last file.
         packed: The facts, compressed.
+        home: The folder of the record, for hints.
     """
 
     image: str
@@ -130,6 +132,7 @@ class Entry:
     coming: str | None = None
     seconds: float = 0.0
     packed: bytes
+    home: str = field(default="OUT", compare=False)
 
     @cached_property
     def facts(self) -> Facts:
@@ -142,7 +145,7 @@ class Entry:
         try:
             yield
         except (zlib.error, ValueError, TypeError, AttributeError) as error:
-            hint = "Rebuild the record of its folder with tipsseg check OUT --restore."
+            hint = f"Rebuild the record of its folder: tipsseg check {shell_word(self.home)} --restore"
             raise RecordError(Path(self.image), f"its record is damaged ({error})", hint) from error
 
     @property

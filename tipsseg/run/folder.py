@@ -35,10 +35,10 @@ from tipsseg.run.question import (
     whole_run,
     with_classes_of,
 )
-from tipsseg.run.record import run_context, run_record, stored_run, write_run
+from tipsseg.run.record import RUN_FILE, run_context, run_record, stored_run, write_run
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
-from tipsseg.run.spec import Counts, RunInfo, with_classes
+from tipsseg.run.spec import Counts, RunInfo, check_hint, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
@@ -168,6 +168,8 @@ class OutputFolder:
 
     def _in_the_way(self, ref: ImageRef, file: StagedFile) -> ImageError:
         path, owner = self.files.path(file.row.place), self.state.owner(file.row.place)
+        if ref.name in self.state and not label_rows(self.state.files(ref.name), self.context):
+            return ImageError(ref.path, f"{path} exists, but the record of the image lacks it", check_hint(self.path))
         if owner is not None and owner != ref.name:
             full = "Rename one of the two images, or keep the image suffixes in file names with argument `names`=full."
             return ImageError(ref.path, f"{path} has the labels of another image, {owner}", full)
@@ -491,9 +493,11 @@ def refuse_lost_record(folder: Path) -> None:
         return
     word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
     error = RecordError(folder, f"its record, {STATE_FILE}, is missing", "Rebuild it, or start anew:")
+    run = folder / RUN_FILE
+    what = f"--from {shell_word(str(run))}" if os.path.lexists(run) else "--classes CLASSES"
     error.commands = (
         f"tipsseg check {word} --restore",
-        f"tipsseg label IMAGES --classes CLASSES -o {new}",
+        f"tipsseg label IMAGES {what} -o {new}",
         f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
     )
     raise error

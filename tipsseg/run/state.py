@@ -42,6 +42,7 @@ from tipsseg.util.files import (
     Fingerprint,
     atomic_path,
     open_appending,
+    open_regular,
     output_error,
     read_regular,
     remove_file,
@@ -185,8 +186,16 @@ class State:
                 raise sqlite3.DatabaseError(str(fault))
             for (key,) in self._select("SELECT key FROM meta"):
                 self.meta(key)
+            self._select("SELECT * FROM file", make=_image_file)
+            exported = MANIFEST_FILE not in (path.name for path in self.altered_exports()) and not self.broken_off
+            known = iter(_lines(self.folder / MANIFEST_FILE) if exported else ())
             for entry, files in self.images():
-                _ = entry.numbers, entry.record(files)
+                _ = entry.numbers
+                record, line = entry.record(files), next(known, None)
+                if exported and not (line and _agree(parse(line), parse(json_bytes(record)))):
+                    raise sqlite3.DatabaseError(f"{entry.image} is not as {MANIFEST_FILE} has it")
+            if next(known, None):
+                raise sqlite3.DatabaseError(f"it lacks images that {MANIFEST_FILE} has")
             for name, image in self._select("SELECT name, image FROM row"):
                 self.rows(name, name_of(image))
             lines = self._select("SELECT line FROM failure")
@@ -319,7 +328,7 @@ class State:
         return self._value("SELECT 1 FROM image WHERE key = ?", key_of(str(image))) is not None
 
     def get(self, image: str) -> Entry | None:
-        found = self._select("SELECT * FROM image WHERE key = ?", key_of(image), make=_entry)
+        found = self._select("SELECT * FROM image WHERE key = ?", key_of(image), make=self._entry)
         return found[0] if found else None
 
     def names(self, name: str | None = None) -> list[str]:
@@ -348,7 +357,7 @@ class State:
         """Yield pages of entries, sorted by name, each with the last key of the page before."""
         last = b""
         page = f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}"
-        while entries := self._select(page, last, make=_entry):
+        while entries := self._select(page, last, make=self._entry):
             yield last, entries
             last = key_of(entries[-1].image)
 
@@ -469,6 +478,9 @@ class State:
         found = self._select("SELECT line FROM failure ORDER BY key")
         return [failure for (line,) in found if (failure := read_failure(line)) is not None]
 
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        return _entry(row, str(output_folder(self.folder)))
+
     def _select(self, statement: str, *values: object, make: Callable[[tuple[Any, ...]], Any] = tuple) -> list[Any]:
         """Return the rows of a statement, each turned into what `make` makes of it."""
         with self._errors():
@@ -494,6 +506,17 @@ def _head(wal: Path) -> bytes:
     with suppress(FileNotFoundError), wal.open("rb") as file:
         return file.read(32)
     return b""
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of an export; none if it is missing."""
+    with suppress(FileNotFoundError), open_regular(path) as file:
+        yield from file
+
+
+def _agree(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    """Return True if two records of an image have the same values; another version may write further ones."""
+    return all(one[key] == other[key] for key in one.keys() & other.keys())
 
 
 def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
@@ -528,7 +551,7 @@ def _check_types(row: Sequence[Any], types: Sequence[Any]) -> None:
         raise ValueError("a cell has a value of another type")
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
+def _entry(row: tuple[Any, ...], home: str) -> Entry:
     _check_types(row, _IMAGE_TYPES)
     key, path, size, mtime_ns, sha256, given, version, formats, correction, coming, seconds, facts = row
     return Entry(
@@ -542,6 +565,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         coming=coming,
         seconds=seconds,
         packed=facts,
+        home=home,
     )
 
 
@@ -549,6 +573,8 @@ def _image_file(row: Sequence[Any]) -> tuple[str, FileRow]:
     """Return the image of a file, and its record."""
     image, *cells = row
     _check_types(cells, _FILE_TYPES)
+    if "\0" in cells[0]:
+        raise ValueError("the place of a file is invalid")
     return name_of(image), FileRow(**dict(zip(_FILE_COLUMNS, cells, strict=True)))
 
 
