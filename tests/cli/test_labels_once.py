@@ -374,6 +374,15 @@ def test_a_record_with_damaged_values_is_rebuilt(run: Run, statement: str, notic
     assert (run.code, run.labelled, {name: after[name] for name in before}) == (1, [], before)
 
 
+def test_an_edited_mask_that_a_damaged_record_lacks_is_kept(run: Run) -> None:
+    run("-f", "png,coco")
+    with closing(sqlite3.connect("out/.tipsseg/state.db", isolation_level=None)) as other:
+        other.execute("DELETE FROM file WHERE place = 'masks/a.png'")
+    mine = correct(MASK)
+    err = run("-f", "png,coco")
+    assert (run.code, "tipsseg check out" in err, "Move" in err, MASK.read_bytes()) == (1, True, False, mine)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_a_record_with_random_damage_has_a_way_on(run: Run, seed: int) -> None:
     """In its tables and in its schema: a command goes on or names the command that rebuilds, which then does."""

@@ -28,9 +28,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, fields
+from functools import lru_cache
 from io import FileIO
 from itertools import chain
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from tipsseg.errors import OtherSchemaError, OutputError, RecordError
@@ -70,8 +72,9 @@ _SCHEMA = [
 SCHEMA = 2
 
 #: The types of the columns of an image, in the order of the table; those of a file follow from FileRow.
-_IMAGE_TYPES = (bytes, str, int, int, str | None, str | None, str, str, str | None, str | None, float, bytes)
-_FILE_TYPES = (str, str, str | None, int, int, str, str | None, str | None)
+_MAYBE = (str, NoneType)
+_IMAGE_TYPES = (bytes, str, int, int, _MAYBE, _MAYBE, str, str, _MAYBE, _MAYBE, float, bytes)
+_FILE_TYPES = (str, str, _MAYBE, int, int, str, _MAYBE, _MAYBE)
 
 #: Images per query, so that they can be changed between two queries.
 _PAGE = 500
@@ -104,7 +107,7 @@ class State:
             OtherSchemaError: Another version of tipsseg wrote it.
             OutputError: It is a link.
         """
-        self.folder, self.path = folder, folder / name
+        self.folder, self.path, self._home = folder, folder / name, str(output_folder(folder))
         self.broken_off = self.changed = False
         self.aside: list[Path] = []
         self._session = 0
@@ -479,7 +482,7 @@ class State:
         return [failure for (line,) in found if (failure := read_failure(line)) is not None]
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
-        return _entry(row, str(output_folder(self.folder)))
+        return _entry(row, self._home)
 
     def _select(self, statement: str, *values: object, make: Callable[[tuple[Any, ...]], Any] = tuple) -> list[Any]:
         """Return the rows of a statement, each turned into what `make` makes of it."""
@@ -551,6 +554,12 @@ def _check_types(row: Sequence[Any], types: Sequence[Any]) -> None:
         raise ValueError("a cell has a value of another type")
 
 
+@lru_cache(64)
+def _split_formats(text: str) -> tuple[str, ...]:
+    """Return the formats in a cell. Raises KeyError if one is unknown."""
+    return tuple(FORMATS[name].name for name in text.split(",")) if text else ()
+
+
 def _entry(row: tuple[Any, ...], home: str) -> Entry:
     _check_types(row, _IMAGE_TYPES)
     key, path, size, mtime_ns, sha256, given, version, formats, correction, coming, seconds, facts = row
@@ -560,7 +569,7 @@ def _entry(row: tuple[Any, ...], home: str) -> Entry:
         input=Fingerprint(size, mtime_ns, sha256),
         given=given,
         version=version,
-        formats=tuple(FORMATS[name].name for name in formats.split(",")) if formats else (),
+        formats=_split_formats(formats),
         correction_text=correction,
         coming=coming,
         seconds=seconds,

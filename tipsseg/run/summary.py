@@ -129,13 +129,14 @@ class ImageNumbers:
 
 def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
     """Return the numbers of a `label_summary`. Raises ValueError if one is missing."""
+    is_raster = "transform" in summary
     return ImageNumbers(
         (take(summary, "height", int), take(summary, "width", int)),
         take(take(summary, "background", dict), "pixels", int),
         take(summary, "ignored", int),
         take(summary, "classes", tuple[ClassNumbers, ...]),
-        take(summary, "transform", tuple[float, float, float, float, float, float] | None),
-        take(summary, "epsg", int | None),
+        take(summary, "transform", tuple[float, float, float, float, float, float] | None) if is_raster else None,
+        take(summary, "epsg", int | None) if is_raster else None,
     )
 
 
