@@ -168,9 +168,9 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
         progress.note(f"{settled.in_pixels[0]} has no coordinates{more}: places are in pixels, with y downwards.")
     if settled.stale:
         names = join_first([str(path) for path in settled.stale], _MAX_NAMES)
-        shows = "shows" if len(settled.stale) == 1 else "show"
+        shows, them = ("shows", "it") if len(settled.stale) == 1 else ("show", "them")
         progress.note(
-            f"{pluralize(len(settled.stale), 'file')} still {shows} older labels: {names}; remove them to write them again."
+            f"{pluralize(len(settled.stale), 'file')} still {shows} older labels: {names}; remove {them} to write {them} again."
         )
     if lacking := settled.without_picture:
         images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
@@ -261,7 +261,10 @@ def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Prog
 def note_edited(info: RunInfo, counts: Counts, progress: Progress) -> None:
     """Note the number of images that a person corrected."""
     if counts.edited:
-        progress.note(f"Kept {pluralize(counts.edited, 'edited image')}; argument `replace_edited` labels them again.")
+        them = "it" if counts.edited == 1 else "them"
+        progress.note(
+            f"Kept {pluralize(counts.edited, 'edited image')}; argument `replace_edited` labels {them} again."
+        )
 
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str, done: str = "labelled") -> None:

@@ -54,5 +54,9 @@ def encode(
         if printing.dry_run:
             return estimate_store(info, found, progress)
         results = encode_images(info, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
-        with closing(results):
-            return sum(isinstance(result, Failed) for result in results)
+        try:
+            with closing(results):
+                return sum(isinstance(result, Failed) for result in results)
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note("run the same command to resume")
+            raise

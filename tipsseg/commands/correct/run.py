@@ -195,8 +195,8 @@ def undo_corrections(output: Path, paths: Sequence[Path], progress: Progress, *,
                 folder.state.add(image.entry.with_correction(correction), rows, {})
         if not dry_run:
             folder.finish_changes()
-        done = "Would undo" if dry_run else "Undid"
-        progress.note(f"{done} {pluralize(len(names), 'correction')}; the next run labels these images again.")
+        done, them = "Would undo" if dry_run else "Undid", "this image" if len(names) == 1 else "these images"
+        progress.note(f"{done} {pluralize(len(names), 'correction')}; the next run labels {them} again.")
 
 
 # ---- read and check ----
