@@ -493,11 +493,12 @@ def refuse_lost_record(folder: Path) -> None:
         return
     word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
     error = RecordError(folder, f"its record, {STATE_FILE}, is missing", "Rebuild it, or start anew:")
-    run = folder / RUN_FILE
-    what = f"--from {shell_word(str(run))}" if os.path.lexists(run) else "--classes CLASSES"
+    again = f"tipsseg label IMAGES --classes CLASSES -o {new}"
+    if os.path.lexists(run := folder / RUN_FILE):
+        again = f"tipsseg label IMAGES --from {shell_word(str(run))} -o {new}"
     error.commands = (
         f"tipsseg check {word} --restore",
-        f"tipsseg label IMAGES {what} -o {new}",
+        again,
         f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
     )
     raise error
