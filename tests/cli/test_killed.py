@@ -40,7 +40,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     for each in (file for record in (run, *entries) for file in record["files" if record is run else "written"]):
         del each["mtime_ns"]
     found["manifest.jsonl"] = json.dumps([{**entry, "seconds": 0} for entry in entries]).encode()
-    # The folders that are compared have other paths, and their inputs may have.
+    # The folders that are compared have other paths, and their inputs may have, and where the runs were started.
+    del run["folder"]
     run["command"] = re.sub(r" --output \S+", "", re.sub(r"(?<= )\S*/", "", run["command"]))
     found["run.json"] = json.dumps({key: run[key] for key in run if key not in OF_THE_LAST}, sort_keys=True).encode()
     return found
