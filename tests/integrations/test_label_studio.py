@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -479,7 +480,8 @@ def post_quietly(url: str, body: bytes) -> None:
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     words = ["-m", "tipsseg", "serve", "-m", "tiny", "--device", "cpu", "--port", "0", "--images"]
     command = [sys.executable, *words, str(SCENES)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    reset = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=reset)  # noqa: PLW1509
     assert process.stderr is not None
     with process.stderr as lines:
         line = next(line for line in lines if "http://" in line)
