@@ -19,7 +19,7 @@ import tipsseg
 from tipsseg import learn, review
 from tipsseg.errors import UsageError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LabelOptions, MinArea, default_jobs, parse_min_area
-from tipsseg.options.fields import choices_of, read_options
+from tipsseg.options.fields import choices_of, options_of, record_of
 from tipsseg.options.run import (
     ComputeOptions,
     CorrectOptions,
@@ -33,6 +33,7 @@ from tipsseg.options.run import (
     TruthOptions,
 )
 from tipsseg.options.values import Shard
+from tipsseg.run.spec import RECORDS
 
 AREAS = {
     "0": MinArea(0),
@@ -76,15 +77,16 @@ SIMPLER = FileOptions(simplify=1.5, val_fraction=0.25)
 
 @pytest.mark.parametrize("options", [DEFAULT_FILE_OPTIONS, OPTIONS, SIMPLER, FileOptions(simplify=0.0)])
 def test_options_are_written_and_read(options: FileOptions) -> None:
-    assert read_options(FileOptions, {**options.record(), "mode": "slide"}) == options
+    assert FileOptions(**record_of(options)) == options  # type: ignore[arg-type]
 
 
 def test_the_json_record_of_eval_pred() -> None:
     assert (
-        OPTIONS.record().items() >= {"instances": "class", "min_area": "0.5%", "png_mode": "P", "names": "full"}.items()
+        record_of(OPTIONS).items()
+        >= {"instances": "class", "min_area": "0.5%", "png_mode": "P", "names": "full"}.items()
     )
-    assert SIMPLER.record().items() >= {"simplify": 1.5, "val_fraction": 0.25}.items()
-    assert FileOptions(val_fraction=0.0).record() == DEFAULT_FILE_OPTIONS.record()
+    assert record_of(SIMPLER).items() >= {"simplify": 1.5, "val_fraction": 0.25}.items()
+    assert record_of(FileOptions(val_fraction=0.0)) == record_of(DEFAULT_FILE_OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +103,17 @@ def test_the_json_record_of_eval_pred() -> None:
     ],
 )
 def test_values_of_a_record_are_checked(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        read_options(FileOptions, {**DEFAULT_FILE_OPTIONS.record(), **change})
+    with pytest.raises(UsageError, match=message):
+        FileOptions(**{**record_of(DEFAULT_FILE_OPTIONS), **change})  # type: ignore[arg-type]
+
+
+def test_what_an_option_changes_decides_whether_it_is_repeated() -> None:
+    """Actions and choices of images are of one command; what `--from` repeats is in run.json."""
+    for name, (_, about) in ((name, each) for record in RECORDS for name, each in options_of(record).items()):
+        assert about.role != "printing", name
+        if about.role in ("action", "images"):
+            assert (about.repeated, about.held) == (False, "nothing"), name
+        assert bool(about.recorded) >= about.repeated, name
 
 
 @pytest.mark.parametrize(

@@ -137,11 +137,16 @@ def note_reasons(reasons: Mapping[str, int], progress: Progress, verb: str = "la
             progress.note(f"{pluralize(number, 'image')} {verb}: {reason}.")
 
 
+def note_aside(paths: Iterable[Path], progress: Progress) -> None:
+    """Note files that another program changed, and that have other names now."""
+    for path in paths:
+        progress.note(f"{path.stem} was changed since tipsseg wrote it, so it is {path} now.")
+
+
 def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, asked: Sequence[str] = ()) -> None:
     """Note what became of the derived files of a folder."""
     word = shell_word(str(folder.path))
-    for path in folder.state.aside:
-        progress.note(f"{path.stem} was changed since tipsseg wrote it, so it is {path} now.")
+    note_aside(folder.state.aside, progress)
     if settled.adopted:
         progress.note(f"Kept {pluralize(settled.adopted, 'mask')} changed by hand.")
     kept = {*folder.refused, *settled.edited}

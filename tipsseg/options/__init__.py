@@ -371,9 +371,5 @@ class FileOptions(OptionRecord):
         """Return the options with those of an earlier run for options that are not given."""
         return replace(self, **{name: getattr(before, name) for name in _KEPT.keys() - self.given})
 
-    def record(self) -> dict[str, object]:
-        """Return the options as run.json stores them."""
-        return record_of(self)
-
 
 DEFAULT_FILE_OPTIONS = FileOptions()

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from tipsseg.errors import UsageError
-
 _Record = TypeVar("_Record")
 
 #: The groups of a command's help, in order.
@@ -137,17 +135,6 @@ def json_value(value: object) -> object:
     if isinstance(value, tuple):
         return list(value)
     return value if value is None or isinstance(value, str | int | float) else str(value)
-
-
-def read_options(record: type[_Record], values: Mapping[str, object]) -> _Record:
-    """Build a record from the option values in run.json. Raise ValueError if one is invalid.
-
-    An option that run.json lacks did not exist when it was written. Its default must mean what was done then.
-    """
-    try:
-        return record(**{name: values[name] for name in options_of(record) if name in values})
-    except UsageError as error:
-        raise ValueError(error.message) from error
 
 
 def short_repr(record: Any) -> str:

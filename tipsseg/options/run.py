@@ -164,7 +164,7 @@ class RegionOptions(OptionRecord):
         role="labels", held="given", repeated=True, recorded="present.source",
         help="Let only the classes in each image compete: its nearest folder named like a class, or a CSV or JSONL file with image "
         "and names or caption.")
-    strict: bool = option(False, group=WHAT, rare=True, role="images", repeated=True, recorded="present.strict",
+    strict: bool = option(False, group=WHAT, rare=True, role="sources", repeated=True, recorded="present.strict",
         help="Fail images without names in argument `present`.  [default: let all classes compete in them]")
     # fmt: on
 

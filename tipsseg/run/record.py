@@ -131,7 +131,10 @@ def _settings_record(spec: RunSpec) -> dict[str, Any]:
 
 
 def _read_settings(record: type, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a record of options in the content of a run.json, by name. Raises ValueError if it is damaged."""
+    """Return the options of a record of options in the content of a run.json, by name. Raises ValueError if it is damaged.
+
+    An option that run.json lacks did not exist when it was written: its default must mean what was done then.
+    """
     found = {}
     for name, (_, about) in options_of(record).items():
         if about.recorded in ("", COMMAND):

@@ -32,8 +32,9 @@ Examples:
 \b
 Adds formats to the folder, and updates all others from the masks; without a
 format, only updates. Keeps the file options of the run, such as --min-area,
-and by default --val-fraction, --level and --hard-links. With --to, writes images and labels as a data set of shards, also
-from the shards of a run; the same command resumes, and keeps whole shards.
+and by default --val-fraction, --level and --hard-links. With --to, writes
+images and labels as a data set of shards, also from the shards of a run; the
+same command resumes, and keeps whole shards.
 Paths of written files go to stdout unless it is a terminal, everything else to
 stderr.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.

@@ -19,7 +19,7 @@ from tipsseg.address import address_text
 from tipsseg.commands.audit import read_doubts
 from tipsseg.commands.evaluate import evaluate_masks
 from tipsseg.commands.inputs import REPORT_FILE, check_image_root
-from tipsseg.commands.notes import list_counts
+from tipsseg.commands.notes import list_counts, note_aside
 from tipsseg.commands.progress import Progress
 from tipsseg.commands.rank import ReviewOrder
 from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, Place, Record, failed_record, image_key
@@ -173,8 +173,7 @@ def make_report(
         # Write index.html last, because it needs the other files.
         aside = place.write_pages({name: page_file(name) for name in reversed(PAGE_FILES)})
         progress.end()
-        for path in aside:
-            progress.note(f"{path.stem} was changed since tipsseg wrote it, so it is {path} now.")
+        note_aside(aside, progress)
         progress.results([folder / PAGE_FILES[0]])
         counts = {name: drawn.counts[name] for name in ("unchanged", "failed")}
         done = list_counts(drawn.counts["drawn"], "drawn", counts)
