@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from tipsseg import review as review
     from tipsseg.commands.dataset import write_dataset as write_dataset
     from tipsseg.commands.encode import encode_folder as encode_folder
-    from tipsseg.commands.label import iter_label_folder as iter_label_folder
-    from tipsseg.commands.label import label_folder as label_folder
+    from tipsseg.commands.label.folder import iter_label_folder as iter_label_folder
+    from tipsseg.commands.label.folder import label_folder as label_folder
     from tipsseg.errors import DeviceError as DeviceError
     from tipsseg.errors import ImageError as ImageError
     from tipsseg.errors import OutputError as OutputError
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "commands.dataset": ("write_dataset",),
     "commands.encode": ("encode_folder",),
-    "commands.label": ("iter_label_folder", "label_folder"),
+    "commands.label.folder": ("iter_label_folder", "label_folder"),
     "errors": ("DeviceError", "ImageError", "OutputError", "TipssegError", "UsageError", "WeightsError"),
     "label_map": ("LabelMap",),
     "labelling.features": ("Features",),

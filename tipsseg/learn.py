@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tipsseg.commands.fit import Fit, fit_folder, fit_truths
-from tipsseg.commands.thresholds import Thresholds, fit_thresholds
+from tipsseg.commands.fit.thresholds import Thresholds, fit_thresholds
+from tipsseg.commands.fit.vectors import Fit, fit_folder, fit_truths
 from tipsseg.vocabulary.fitted import FittedVocabulary
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tipsseg.commands.audit import Audit, audit
-from tipsseg.commands.correct.run import Corrections, correct_folder
+from tipsseg.commands.correct.take import Corrections, correct_folder
 from tipsseg.commands.evaluate import Evaluation, evaluate, score_masks
 from tipsseg.commands.rank import Ranked, rank
 

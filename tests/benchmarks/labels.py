@@ -26,9 +26,9 @@ from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
 from tinytips.world.captions import captions
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST, leaf_ids
 from tinytips.world.scenes import Scene, draw_scene
-from tipsseg.commands.rasters import BlockLabeller
-from tipsseg.formats.present import PresentNames
+from tipsseg.engine.rasters import BlockLabeller
 from tipsseg.formats.raster import BlockPlace
+from tipsseg.given.present import PresentNames
 from tipsseg.labelling import classifier
 from tipsseg.labelling.view import window_starts
 from tipsseg.learning.fit import fit

@@ -11,7 +11,7 @@ from PIL import Image
 from resuming import Run
 from running import Command, Ran
 
-from tipsseg.commands.engine import LocalEngine
+from tipsseg.engine.local import LocalEngine
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Patches, Scored
 from tipsseg.labelling.source import Loaded

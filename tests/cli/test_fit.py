@@ -11,7 +11,7 @@ from PIL import Image
 from running import Command
 
 import tipsseg
-from tipsseg.commands import progress
+from tipsseg.util import progress
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from rasters import drawn, write_raster
 from running import Command
 
 import tipsseg
-from tipsseg.commands.rasters import BlockFiles, BlockLabeller
+from tipsseg.engine.rasters import BlockFiles, BlockLabeller
 from tipsseg.formats import raster as blocks
 from tipsseg.formats.raster import GeoTiff, RasterBlock
 from tipsseg.images import decoders

@@ -21,7 +21,7 @@ from PIL import Image
 from resuming import contents
 from running import Command
 
-from tipsseg.commands import ray as engine
+from tipsseg.commands.label import ray as engine
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.options.values import index_of
 

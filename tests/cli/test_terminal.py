@@ -14,8 +14,8 @@ from running import Command, Ran
 from screen import run_in_terminal, seen
 
 from tipsseg.cli.main import print_error
-from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, TipssegError
+from tipsseg.util.progress import Progress
 
 HOSTILE = "a\x1b[2J\x9b31m\u202e\nError: forged"
 SPELLED = "a\\u001b[2J\\u009b31m\\u202e\\nError: forged"
@@ -142,7 +142,7 @@ def test_a_long_message_keeps_its_beginning_and_its_reason(capsys: pytest.Captur
 SCRIPT = """
 from pathlib import Path
 from tipsseg.errors import ImageError
-from tipsseg.commands.progress import Progress
+from tipsseg.util.progress import Progress
 with Progress(False) as progress:
     progress.begin("3 images with tiny", 3)
     progress.results([Path("out/a.png"), Path("out/a.json")])

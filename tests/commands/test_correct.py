@@ -21,14 +21,14 @@ from pycocotools import mask as coco_mask
 from saying import Said
 
 from tipsseg.commands.convert import convert_folder
-from tipsseg.commands.correct.run import Corrections, take_corrections
-from tipsseg.commands.progress import Silence
+from tipsseg.commands.correct.take import Corrections, take_corrections
 from tipsseg.errors import InputError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.options.run import CorrectOptions
 from tipsseg.run.entry import FileRow
 from tipsseg.run.state import State
 from tipsseg.types import LabelArray
+from tipsseg.util.progress import Silence
 
 #: pycocotools 2.0.11 with numpy 2, where it decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -18,9 +18,9 @@ from output_folders import CLASSES, make_run, save_inputs, tree
 from PIL import Image
 from saying import Said
 
-from tipsseg.commands.correct.run import take_corrections
+from tipsseg.commands.correct.take import take_corrections
+from tipsseg.corrections import files as sources
 from tipsseg.errors import TipssegError
-from tipsseg.formats import source as sources
 from tipsseg.formats.label_studio import decode_brush
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.shapes import shape_from_polygons

@@ -15,7 +15,7 @@ from output_folders import CLASSES, make_run, save_inputs
 from PIL import Image
 from saying import Said
 
-from tipsseg.commands.correct.run import take_corrections
+from tipsseg.commands.correct.take import take_corrections
 from tipsseg.errors import InputError
 from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.types import LabelArray

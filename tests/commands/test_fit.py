@@ -16,12 +16,12 @@ from PIL import Image
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
-from tipsseg.commands import masked
 from tipsseg.commands.convert import convert_folder
-from tipsseg.commands.folders import FolderSummary
-from tipsseg.commands.progress import Silence
+from tipsseg.commands.fit import masks as masked
 from tipsseg.errors import OtherRunError, TipssegError
 from tipsseg.learn import Fit, FittedVocabulary
+from tipsseg.run.outcome import FolderSummary
+from tipsseg.util.progress import Silence
 from tipsseg.vocabulary.fitted import Classes
 
 THINGS = ("sky", "grass", "tree")

@@ -17,7 +17,7 @@ from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 from tipsseg import LabelOptions, UsageError
 from tipsseg.cli.main import app
-from tipsseg.commands import masked
+from tipsseg.commands.fit import masks as masked
 from tipsseg.errors import InputError
 from tipsseg.learn import FittedVocabulary
 

@@ -24,11 +24,11 @@ import pytest
 from numpy.typing import NDArray
 
 import tipsseg
+from tipsseg.corrections.records import ClassNames, Objects
 from tipsseg.errors import InputError, OutputError, UsageError
-from tipsseg.formats.corrections import ClassNames, Objects
-from tipsseg.formats.given import paint_objects
-from tipsseg.formats.interface import parse_interface
 from tipsseg.formats.label_studio import encode_brush, read_task
+from tipsseg.given.labels import paint_objects
+from tipsseg.integrations.interface import parse_interface
 from tipsseg.integrations.label_studio import Backend, serve
 from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions

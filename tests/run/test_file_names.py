@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.formats import IMAGE_FORMATS
-from tipsseg.run.names import (
+from tipsseg.run.file_names import (
     NameKey,
     OutputNames,
     exact,

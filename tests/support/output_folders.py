@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.commands.check import check_labels
-from tipsseg.commands.progress import Progress
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import image_grid
@@ -27,6 +26,7 @@ from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import stamp
+from tipsseg.util.progress import Progress
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 ALL_FORMATS = IMAGE_FORMATS

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tipsseg.commands.progress import Progress
 from tipsseg.errors import TipssegError
+from tipsseg.util.progress import Progress
 
 
 class Said(Progress):

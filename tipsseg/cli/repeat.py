@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
-from tipsseg.formats.present import FOLDERS
+from tipsseg.given.present import FOLDERS
 from tipsseg.options.fields import Option
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity

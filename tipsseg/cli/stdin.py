@@ -17,9 +17,9 @@ from tipsseg.util.files import describe_error, open_regular
 from tipsseg.util.text import shell_line, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.commands.inputs import Ignored
-    from tipsseg.commands.progress import Progress
     from tipsseg.images.finding import Found
+    from tipsseg.run.inputs import Ignored
+    from tipsseg.util.progress import Progress
 
 #: Bytes after which an entry of a list must end.
 _LONGEST = 1 << 16
@@ -44,7 +44,7 @@ def sources(paths: Sequence[str], null: bool) -> dict[str, Any]:
 
 def find_named(paths: Sequence[str], null: bool, ignored: Ignored, progress: Progress) -> Found:
     """Find the images that the arguments name, for a command that writes no output folder."""
-    from tipsseg.commands.inputs import found_images, note_inputs
+    from tipsseg.run.inputs import found_images, note_inputs
 
     named = sources(paths, null)
     found = found_images(named.get("paths", ()), named.get("entries"), ignored)

@@ -18,7 +18,7 @@ from tipsseg.util.files import is_file, local_path, path_exists
 from tipsseg.util.text import join_first, pluralize, quote, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.commands.progress import Progress
+    from tipsseg.util.progress import Progress
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
 

@@ -14,7 +14,7 @@ from tipsseg.options.fields import options_of
 from tipsseg.options.run import CorrectOptions, OutputOptions
 
 if TYPE_CHECKING:
-    from tipsseg.commands.progress import Progress
+    from tipsseg.util.progress import Progress
 
 
 #: Arguments whose flag differs from their name.
@@ -62,8 +62,8 @@ def prints_paths(quiet: bool, *, asked: bool, null: bool) -> bool:
 
 def open_progress(quiet: bool, *, results: bool = True, null: bool = False) -> Progress:
     """Silence the image decoders, and return a Progress that prints flags instead of the library's argument names."""
-    from tipsseg.commands.progress import Progress
     from tipsseg.images.decoders import silence_decoders
+    from tipsseg.util.progress import Progress
 
     silence_decoders()
     return Progress(quiet, results=results, null=null, wording=as_typed)

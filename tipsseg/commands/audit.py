@@ -24,20 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg._version import __version__
-from tipsseg.commands import inputs
-from tipsseg.commands.engine import LocalEngine, load_for
-from tipsseg.commands.folders import Paths, as_paths, progress_for
-from tipsseg.commands.inputs import Ignored, Images, found_images
-from tipsseg.commands.notes import note_begin, note_skipped
-from tipsseg.commands.pipeline import run_stages
-from tipsseg.commands.progress import Progress
+from tipsseg.corrections.records import Objects
+from tipsseg.engine.local import LocalEngine, load_for
+from tipsseg.engine.notes import note_begin, note_skipped
+from tipsseg.engine.stages import run_stages
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.coco import category_record, image_record
-from tipsseg.formats.corrections import Objects
-from tipsseg.formats.given import LabelSource, classes_of_labels, paint_objects
-from tipsseg.images.finding import Found
+from tipsseg.given.labels import LabelSource, classes_of_labels, paint_objects
+from tipsseg.images.finding import Found, Paths, as_paths
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import AuditKeywords, with_keywords
@@ -45,13 +41,16 @@ from tipsseg.options.run import ComputeOptions
 from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
 from tipsseg.regions.objects import LabelledObject, split_levels
+from tipsseg.run import inputs
 from tipsseg.run.files import digest_of
+from tipsseg.run.inputs import Ignored, Images, found_images
 from tipsseg.run.plan import plan_run
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.types import BACKGROUND, ConfidenceArray, Failed, ImageRef, LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, describe_error, list_left, read_regular, staged_path
 from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
+from tipsseg.util.progress import Progress, progress_for
 from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from tipsseg.commands.inputs import check_image_root
-from tipsseg.commands.progress import Progress
 from tipsseg.errors import FeatureFileError, ImageError, OutputError, RecordError
 from tipsseg.features.file import read_feature_file
 from tipsseg.features.folder import (
@@ -32,6 +30,7 @@ from tipsseg.images.decoding import upright_size
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS
 from tipsseg.run.files import digest_of
+from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import GEOTIFF, INSTANCES, PNG
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_runs
@@ -39,6 +38,7 @@ from tipsseg.run.results import Deriver
 from tipsseg.run.shards import SHARDS_FOLDER, missing_shards
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
 from tipsseg.util.threads import map_in_order
 

@@ -8,9 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from tipsseg.commands.inputs import check_image_root
-from tipsseg.commands.notes import note_division, note_end, note_formats, note_settled
-from tipsseg.commands.progress import Progress
+from tipsseg.engine.notes import note_division, note_end, note_formats, note_settled
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import (
     FORMATS,
@@ -25,14 +23,16 @@ from tipsseg.formats.raster import check_rasterio
 from tipsseg.images.access import below
 from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, FileOptions
 from tipsseg.run.entry import Entry, recorded_ref
+from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.folder import OutputFolder, change_folder
-from tipsseg.run.names import refuse_shared
+from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import find_only, refuse_shards, require_run, unlabelled_error
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.run.state import State
 from tipsseg.types import ImageRef
 from tipsseg.util.files import actual_name
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 
 

@@ -20,24 +20,24 @@ from typing import Unpack
 
 from tipsseg._version import __version__
 from tipsseg.address import address_text, as_address, has_scheme
-from tipsseg.commands.destination import Destination, open_destination
-from tipsseg.commands.folders import Paths, as_paths, progress_for
-from tipsseg.commands.inputs import check_image_root
 from tipsseg.commands.merge import refuse_different, refuse_missing
-from tipsseg.commands.notes import readable_size
-from tipsseg.commands.progress import Progress
-from tipsseg.commands.samples import TRAIN, VALIDATION, Samples
+from tipsseg.datasets.destination import Destination, open_destination
+from tipsseg.datasets.samples import TRAIN, VALIDATION, Samples
+from tipsseg.engine.notes import readable_size
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.formats.base import encode_text
 from tipsseg.formats.dataset import CARD, DATA_FOLDER, DATASETS, INDEX, STATE, Dataset, Sample, card
+from tipsseg.images.finding import Paths, as_paths
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import DatasetKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, DatasetOptions
-from tipsseg.run.names import refuse_shared
+from tipsseg.run.file_names import refuse_shared
+from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
 from tipsseg.util.files import stamp
 from tipsseg.util.json import json_bytes, parse, read_value, take
+from tipsseg.util.progress import Progress, progress_for
 from tipsseg.util.text import join_first, pluralize, quote
 from tipsseg.util.threads import map_in_order
 

@@ -14,17 +14,13 @@ from typing import TYPE_CHECKING, Unpack
 
 from tipsseg._version import __version__
 from tipsseg.address import address_text
-from tipsseg.commands import inputs
-from tipsseg.commands.engine import LocalEngine, check_device, load_for
-from tipsseg.commands.folders import Paths, as_paths, progress_for
-from tipsseg.commands.inputs import Ignored, Images, found_images
-from tipsseg.commands.notes import ImageNotes, Reporter, note_begin, note_end
-from tipsseg.commands.pipeline import run_stages
-from tipsseg.commands.progress import Progress
+from tipsseg.engine.local import LocalEngine, check_device, load_for
+from tipsseg.engine.notes import ImageNotes, Reporter, note_begin, note_end
+from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
-from tipsseg.images.finding import Found
+from tipsseg.images.finding import Found, Paths, as_paths
 from tipsseg.learning import metrics
 from tipsseg.learning.metrics import NO_LABEL_NAME, Confusion, ImageScore, Scores
 from tipsseg.learning.truth import (
@@ -45,6 +41,8 @@ from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import EvaluateKeywords, ScoreMasksKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
 from tipsseg.regions.objects import Layer
+from tipsseg.run import inputs
+from tipsseg.run.inputs import Ignored, Images, found_images
 from tipsseg.run.plan import plan_run
 from tipsseg.run.read import Run, has_run, open_runs, refuse_raster, refuse_shards
 from tipsseg.run.record import run_context
@@ -53,6 +51,7 @@ from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json import parse, take
+from tipsseg.util.progress import Progress, progress_for
 from tipsseg.util.text import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.files import read_vocabulary

@@ -12,15 +12,14 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.commands.notes import note_settled
-from tipsseg.commands.progress import Progress
+from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.formats import format_name, is_model_only
 from tipsseg.images.access import matches
 from tipsseg.run.entry import LINK, ROWS, FileRow
+from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import StagedFile, digest_of, discard
 from tipsseg.run.folder import OutputFolder, locked_state
-from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, has_run, open_folders
 from tipsseg.run.record import stored_run
@@ -31,6 +30,7 @@ from tipsseg.run.spec import Counts, RunInfo, check_folder
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.types import Failed
 from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, is_same, output_error, remove_file
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize, shell_word
 
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.commands.inputs import check_image_root
-from tipsseg.commands.progress import Progress, Silence
 from tipsseg.errors import ImageError, InputError
 from tipsseg.options import check_whole_number
 from tipsseg.run.entry import Entry
+from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import find_only, open_runs, refuse_other_settings, unlabelled_error
 from tipsseg.types import BACKGROUND, name_order, printable_path
+from tipsseg.util.progress import Progress, Silence
 from tipsseg.util.text import pluralize
 
 #: The number of images that later ones are compared with.

@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, OtherSchemaError, OutputError, RecordError
 from tipsseg.images.access import below, exists, identify
 from tipsseg.images.decoders import image_extensions
@@ -39,6 +38,7 @@ from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import ImageRef
 from tipsseg.util.files import Fingerprint, actual_path, is_inside, open_regular, output_error, remove_file, stamp
 from tipsseg.util.json import parse, take
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize
 
 #: The record while it is rebuilt.

@@ -14,7 +14,7 @@ from tipsseg.util.files import is_folder
 from tipsseg.util.text import did_you_mean
 
 if TYPE_CHECKING:
-    from tipsseg.formats.source import Source
+    from tipsseg.corrections.files import Source
     from tipsseg.options import FileOptions
     from tipsseg.types import LabelClass
 
@@ -164,7 +164,7 @@ def find_reading_format(name: str) -> Format:
 
 def detect_format(source: Source) -> Format:
     """Return the format of a source, detected by its files. Raises InputError unless exactly one format matches."""
-    from tipsseg.formats.source import TRIED
+    from tipsseg.corrections.files import TRIED
 
     forms = reading_formats()
     matching: dict[str, Format] = {}

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tipsseg.formats.corrections import ClassNames, SourceImage
-    from tipsseg.formats.source import Source
+    from tipsseg.corrections.files import Source
+    from tipsseg.corrections.records import ClassNames, SourceImage
     from tipsseg.regions.objects import LabelledObject, Layer
     from tipsseg.regions.shapes import Shape
     from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, RasterGrid, TopClasses

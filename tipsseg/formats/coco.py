@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
-from tipsseg.formats.corrections import (
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.records import (
     ClassNames,
     Objects,
     Size,
@@ -27,7 +27,7 @@ from tipsseg.formats.corrections import (
     parse_floats,
     read_objects,
 )
-from tipsseg.formats.source import Source
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.regions.components import encode_regions
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_box, shape_from_polygons, shape_from_rle
 from tipsseg.util.json import encode_list, encode_section, json_bytes, prepend, short, take

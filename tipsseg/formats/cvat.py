@@ -19,9 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.errors import ImageError
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text, output_name
-from tipsseg.formats.corrections import (
+from tipsseg.corrections.files import TRIED, Source
+from tipsseg.corrections.records import (
     ClassNames,
     Objects,
     PixelLabels,
@@ -31,8 +30,9 @@ from tipsseg.formats.corrections import (
     image_errors,
     read_objects,
 )
+from tipsseg.errors import ImageError
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text, output_name
 from tipsseg.formats.png import encode_picture, read_source_picture
-from tipsseg.formats.source import TRIED, Source
 from tipsseg.regions.shapes import (
     NoPixelsError,
     Shape,

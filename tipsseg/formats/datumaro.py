@@ -14,9 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tipsseg.formats.base import Format
-from tipsseg.formats.coco import read_shape
-from tipsseg.formats.corrections import (
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.records import (
     ClassNames,
     Objects,
     Size,
@@ -26,7 +25,8 @@ from tipsseg.formats.corrections import (
     parse_floats,
     read_objects,
 )
-from tipsseg.formats.source import Source
+from tipsseg.formats.base import Format
+from tipsseg.formats.coco import read_shape
 from tipsseg.regions.shapes import NoPixelsError, Shape, ellipse_corners, shape_from_polygons
 from tipsseg.util.json import short, take
 

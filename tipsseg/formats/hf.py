@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.records import ClassNames, SourceImage, image_errors
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.classes_file import MaskIds
-from tipsseg.formats.corrections import ClassNames, SourceImage, image_errors
 from tipsseg.formats.png import encode_mask, read_index_mask
-from tipsseg.formats.source import Source
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name
 from tipsseg.util.json import json_bytes, parse, take

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.address import is_url
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
-from tipsseg.formats.corrections import (
+from tipsseg.corrections.files import LIST_MAX, Source
+from tipsseg.corrections.records import (
     ClassNames,
     Objects,
     Size,
@@ -36,8 +36,8 @@ from tipsseg.formats.corrections import (
     parse_floats,
     read_objects,
 )
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
 from tipsseg.formats.png import encode_picture
-from tipsseg.formats.source import LIST_MAX, Source
 from tipsseg.regions.shapes import (
     NoPixelsError,
     Shape,

@@ -14,9 +14,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from tipsseg.errors import ImageError
-from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.formats.corrections import (
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.records import (
     ClassNames,
     Objects,
     Size,
@@ -26,7 +25,8 @@ from tipsseg.formats.corrections import (
     parse_corners,
     read_objects,
 )
-from tipsseg.formats.source import Source
+from tipsseg.errors import ImageError
+from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.regions.shapes import NoPixelsError, Shape, clip_mask, ellipse_corners, shape_from_polygons
 from tipsseg.types import printable_path
 from tipsseg.util.json import json_bytes, short, take

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, divided_classes, output_name
 from tipsseg.formats.coco import (
     annotation_record,
@@ -22,9 +24,7 @@ from tipsseg.formats.coco import (
     is_panoptic,
     read_categories,
 )
-from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
 from tipsseg.formats.png import encode_picture, read_panoptic_ids
-from tipsseg.formats.source import Source
 from tipsseg.regions.shapes import Shape
 from tipsseg.types import LabelArray
 from tipsseg.util.json import encode_section, json_bytes, prepend, short, take

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, Size, SourceImage
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.classes_file import MaskIds
-from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, Size, SourceImage
-from tipsseg.formats.source import Source
 from tipsseg.images.decoding import as_image_error, open_header
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import LabelArray, LabelClass, label_dtype

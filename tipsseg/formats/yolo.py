@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.corrections.files import TRIED, Source
+from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, divided_classes, encode_text
-from tipsseg.formats.corrections import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
-from tipsseg.formats.source import TRIED, Source
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_polygons
 from tipsseg.types import printable_path
 

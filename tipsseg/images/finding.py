@@ -29,9 +29,13 @@ from tipsseg.images.remote import check_address, is_remote_folder, list_folder
 from tipsseg.options.values import EVERY_HINT, Every
 from tipsseg.types import Failed, ImageRef, name_order, printable_path
 from tipsseg.util.files import describe_error, is_folder
+from tipsseg.util.text import quote
 
 #: Returns the names in a folder that are not searched, given the folder and the names of its subfolders.
 Ignore = Callable[[Path, Sequence[str]], Collection[str]]
+
+#: One path, or several.
+Paths = str | Path | Iterable[str | Path]
 
 PERMISSIONS = "Check the path and its permissions."
 
@@ -55,6 +59,20 @@ class Found:
     skipped: Skipped
     root: Path
     refused: tuple[Failed, ...] = ()
+
+
+def as_paths(images: Paths) -> tuple[Path, ...]:
+    """Return one path or several as a tuple. Raise UsageError for other values."""
+    if not isinstance(images, Iterable | Path):
+        raise UsageError(f"images must be paths, not {quote(images)}", 'For example: "photos/", or a list of files.')
+    paths = (images,) if isinstance(images, str | Path) else tuple(images)
+    for path in paths:
+        if not isinstance(path, str | Path):
+            raise UsageError(f"images must be paths, not {quote(path)}", "Use Model.label for an image in memory.")
+    addresses = tuple(map(as_address, paths))
+    for address in addresses:
+        check_address(address)
+    return addresses
 
 
 def find(paths: Sequence[Path], ignore: Ignore, every: Every | None = None) -> Found:

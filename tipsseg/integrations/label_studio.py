@@ -27,12 +27,18 @@ from numpy.typing import NDArray
 
 from tipsseg._version import __version__
 from tipsseg.address import as_address, is_url
-from tipsseg.commands.engine import load_for
-from tipsseg.commands.masked import MOST_UNLABELLED, draw
+from tipsseg.commands.fit.masks import MOST_UNLABELLED, draw
+from tipsseg.engine.local import load_for
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
-from tipsseg.formats.interface import Interface, newest_annotations, parse_interface, parse_project, read_annotation
 from tipsseg.formats.label_studio import object_results, prediction_score
 from tipsseg.images.remote import check_address
+from tipsseg.integrations.interface import (
+    Interface,
+    newest_annotations,
+    parse_interface,
+    parse_project,
+    read_annotation,
+)
 from tipsseg.label_map import find_objects
 from tipsseg.labelling.features import Features, encode_prepared, find_features
 from tipsseg.labelling.labeller import Labeller

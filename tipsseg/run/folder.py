@@ -22,10 +22,10 @@ from tipsseg.errors import ImageError, OutputError, RecordError
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path, recorded_ref
+from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
 from tipsseg.run.labels import RunContext, label_rows, read_current
 from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.names import refuse_shared
 from tipsseg.run.question import (
     MODEL_FACTS,
     merged_info,

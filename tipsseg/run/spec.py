@@ -51,7 +51,7 @@ from tipsseg.vocabulary.vocabulary import (
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
-    from tipsseg.formats.given import Given
+    from tipsseg.given.image import Given
 
 #: The records of options that make up the settings of a run, each with the field of RunSpec that holds it; "" for RunSpec itself.
 RECORDS: Mapping[type, str] = {
@@ -111,9 +111,10 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         """
         if self.regions is None and self.onto is None and self.present is None:
             return None
-        from tipsseg.formats.given import Given, LabelSource  # slow to import
-        from tipsseg.formats.present import PresentNames
-        from tipsseg.formats.region_files import RegionSource
+        from tipsseg.given.image import Given  # slow to import
+        from tipsseg.given.labels import LabelSource
+        from tipsseg.given.present import PresentNames
+        from tipsseg.given.regions import RegionSource
 
         classes = self.vocabulary.classes
         return Given(

@@ -16,9 +16,9 @@ from output_folders import A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
-from tipsseg.commands.progress import Silence
 from tipsseg.commands.report.make import PAGE_FILES, _chunks, make_report, page_file
 from tipsseg.commands.report.pictures import jpeg, script
+from tipsseg.util.progress import Silence
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 

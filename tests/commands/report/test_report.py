@@ -21,14 +21,14 @@ from kept_features import keep_features
 from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 
-from tipsseg.commands.inputs import Ignored, found_images
-from tipsseg.commands.progress import Progress, Silence
 from tipsseg.commands.report import make
 from tipsseg.commands.report.make import make_report
 from tipsseg.commands.report.pictures import script
 from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.run.entry import Failure
+from tipsseg.run.inputs import Ignored, found_images
 from tipsseg.run.state import State
+from tipsseg.util.progress import Progress, Silence
 
 HOSTILE_CLASS = "</script><script>alert(1)</script>"
 HOSTILE_IMAGE = 'a"><img src=x onerror=alert(1)>.png'

@@ -73,8 +73,8 @@ def audit(
         write_coco,
         write_label_studio,
     )
-    from tipsseg.commands.inputs import Ignored
-    from tipsseg.formats.given import classes_of_labels
+    from tipsseg.given.labels import classes_of_labels
+    from tipsseg.run.inputs import Ignored
     from tipsseg.run.spec import RunSpec
     from tipsseg.util.json import json_bytes
 

@@ -49,7 +49,7 @@ def correct(
     folders: Annotated[opt.Folders, Only("null_results", "print_paths", "quiet")],
 ) -> int:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
-    from tipsseg.commands.correct.run import take_corrections, undo_corrections
+    from tipsseg.commands.correct.take import take_corrections, undo_corrections
 
     source, undo, jsonl = correcting.source, correcting.undo, correcting.jsonl
     if jsonl and folders.null_results:

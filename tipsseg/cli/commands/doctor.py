@@ -7,9 +7,9 @@ from typing import Annotated
 
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed
-from tipsseg.commands.progress import print_text
 from tipsseg.options.fields import MODEL, option
 from tipsseg.options.run import ComputeOptions
+from tipsseg.util.progress import print_text
 from tipsseg.util.text import pluralize, printable
 
 

@@ -38,9 +38,8 @@ def encode(
     paths: opt.Paths = None,
 ) -> int:
     """Store the features of images in a folder, so that relabelling skips the model."""
-    from tipsseg.commands.encode import encode_images, encode_spec
-    from tipsseg.commands.inputs import Choice, check_choice, find_images
-    from tipsseg.commands.listing import estimate_store
+    from tipsseg.commands.encode import encode_images, encode_spec, estimate_store
+    from tipsseg.run.inputs import Choice, check_choice, find_images
     from tipsseg.run.plan import plan_run
     from tipsseg.types import Failed
 

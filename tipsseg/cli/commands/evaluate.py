@@ -21,7 +21,7 @@ from tipsseg.util.text import shell_line
 
 if TYPE_CHECKING:
     from tipsseg.commands.evaluate import Evaluation
-    from tipsseg.commands.progress import Progress
+    from tipsseg.util.progress import Progress
 
 EPILOG = """\b
 Examples:
@@ -72,8 +72,8 @@ def evaluate(
 ) -> int:
     """Score labels against ground-truth masks: mean IoU, IoU per class, confusion matrix."""
     from tipsseg.commands.evaluate import evaluate_images, evaluate_masks
-    from tipsseg.commands.inputs import Ignored
     from tipsseg.learning.truth import layout_of, preset_of
+    from tipsseg.run.inputs import Ignored
     from tipsseg.run.spec import RunSpec
 
     values.refuse_split_lists(paths or (), question.classes, None)

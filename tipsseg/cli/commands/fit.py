@@ -18,9 +18,9 @@ from tipsseg.options.fields import FILES, TRUTH, WHAT, option
 from tipsseg.options.run import ComputeOptions, TruthOptions
 
 if TYPE_CHECKING:
-    from tipsseg.commands.masked import Masks
-    from tipsseg.commands.progress import Progress
+    from tipsseg.commands.fit.masks import Masks
     from tipsseg.run.spec import RunSpec
+    from tipsseg.util.progress import Progress
 
 EPILOG = """\b
 Examples:
@@ -73,8 +73,8 @@ def fit(
     ],
 ) -> int:
     """Learn classes from the masks of a few images, for label --vocab and eval --vocab."""
-    from tipsseg.commands.fit import check_target, fit_masks, note_other_scales, spec_of_run, spec_of_truths
-    from tipsseg.commands.masked import edited_masks
+    from tipsseg.commands.fit.masks import edited_masks
+    from tipsseg.commands.fit.vectors import check_target, fit_masks, note_other_scales, spec_of_run, spec_of_truths
     from tipsseg.learning.truth import preset_of
     from tipsseg.util.files import local_path
     from tipsseg.util.json import json_bytes
@@ -107,8 +107,8 @@ def fit(
 def _choose_thresholds(
     folder: Path, fitting: Fitting, precision: float, vocab: str | None, compute: ComputeOptions
 ) -> int:
-    from tipsseg.commands.fit import check_target
-    from tipsseg.commands.thresholds import fit_run_thresholds
+    from tipsseg.commands.fit.thresholds import fit_run_thresholds
+    from tipsseg.commands.fit.vectors import check_target
     from tipsseg.util.json import json_bytes
     from tipsseg.vocabulary.fitted import is_fit
 
@@ -128,9 +128,9 @@ def _choose_thresholds(
 
 
 def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec, progress: Progress) -> Masks:
-    from tipsseg.commands.inputs import Ignored
-    from tipsseg.commands.masked import truth_masks
+    from tipsseg.commands.fit.masks import truth_masks
     from tipsseg.learning.truth import layout_of
+    from tipsseg.run.inputs import Ignored
 
     found = stdin.find_named(paths, False, Ignored(None, gt), progress)
     layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes], gt)

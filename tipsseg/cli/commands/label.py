@@ -112,11 +112,11 @@ def label(
 ) -> int:
     """Label images and write masks, COCO annotations, overlays and more."""
     from tipsseg.cli.repeat import read_run_file
-    from tipsseg.commands.inputs import Choice, find_images
-    from tipsseg.commands.label import keep_coordinates, label_spec
-    from tipsseg.commands.label_images import run_label
-    from tipsseg.commands.listing import list_images
-    from tipsseg.commands.ray import engine_maker
+    from tipsseg.commands.label.folder import keep_coordinates, label_spec
+    from tipsseg.commands.label.images import run_label
+    from tipsseg.commands.label.listing import list_images
+    from tipsseg.commands.label.ray import engine_maker
+    from tipsseg.run.inputs import Choice, find_images
     from tipsseg.run.plan import plan_run
 
     given = tuple(paths or ())
@@ -160,7 +160,7 @@ def _refuse_mistakes(
     printing: opt.Printing,
 ) -> None:
     """Raise UsageError for arguments that cannot be combined, or that the shell split."""
-    from tipsseg.commands.inputs import check_choice
+    from tipsseg.run.inputs import check_choice
 
     values.refuse_split_lists(paths, question.classes, output.formats)
     check_choice(bool(paths), images)

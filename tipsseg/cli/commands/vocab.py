@@ -12,7 +12,7 @@ from tipsseg.cli import values
 from tipsseg.cli.help import Command, completion_of
 from tipsseg.cli.main import Group
 from tipsseg.cli.parameters import Only, command
-from tipsseg.commands.progress import print_text
+from tipsseg.util.progress import print_text
 from tipsseg.util.text import did_you_mean, pluralize
 
 vocab = typer.Typer(

@@ -8,8 +8,8 @@ import typer
 
 from tipsseg.cli.help import Command, completion_of
 from tipsseg.cli.main import Group
-from tipsseg.commands.progress import print_path
 from tipsseg.errors import WeightsError
+from tipsseg.util.progress import print_path
 
 weights = typer.Typer(
     cls=Group,

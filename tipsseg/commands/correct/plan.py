@@ -11,10 +11,9 @@ from typing import cast
 import numpy as np
 
 from tipsseg.commands.correct.compare import Comparison, compare_masks, join_levels, return_parts
-from tipsseg.commands.progress import Progress
+from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS
-from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.formats.png import encode_mask
 from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.components import Region, count_labels
@@ -37,6 +36,7 @@ from tipsseg.run.record import run_context
 from tipsseg.run.spec import with_classes
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 
 #: The maximum number of failures to print.

@@ -8,13 +8,13 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.image_names import ImageNames
+from tipsseg.corrections.records import ClassNames, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError, OtherSchemaError
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import Format
-from tipsseg.formats.corrections import ClassNames, PixelLabels, Size, SourceImage, image_errors
-from tipsseg.formats.names import ImageNames
 from tipsseg.formats.png import Png, read_named_masks
-from tipsseg.formats.source import Source
 from tipsseg.regions.components import every_region
 from tipsseg.run.entry import MANIFEST_FILE
 from tipsseg.run.read import Run, RunImage, open_runs

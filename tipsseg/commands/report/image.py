@@ -17,18 +17,18 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.address import address_text
-from tipsseg.commands.inputs import REPORT_FILE
 from tipsseg.commands.rank import background_confidence, mean_confidence
 from tipsseg.commands.report import pictures
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.formats.given import LabelSource, paint_objects
 from tipsseg.formats.npz import read_confidence
+from tipsseg.given.labels import LabelSource, paint_objects
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.components import every_region
 from tipsseg.regions.objects import number_pixels
 from tipsseg.run.entry import Entry
 from tipsseg.run.files import Files, digest_of
+from tipsseg.run.inputs import REPORT_FILE
 from tipsseg.run.labels import Current
 from tipsseg.run.read import RunImage
 from tipsseg.types import LabelArray, LabelClass, printable_path

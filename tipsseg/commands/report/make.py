@@ -18,25 +18,25 @@ from numpy.typing import NDArray
 from tipsseg.address import address_text
 from tipsseg.commands.audit import read_doubts
 from tipsseg.commands.evaluate import evaluate_masks
-from tipsseg.commands.inputs import REPORT_FILE, check_image_root
-from tipsseg.commands.notes import list_counts, note_aside
-from tipsseg.commands.progress import Progress
 from tipsseg.commands.rank import ReviewOrder
 from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, Place, Record, failed_record, image_key
 from tipsseg.commands.report.pictures import script
+from tipsseg.engine.notes import list_counts, note_aside
 from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
-from tipsseg.formats.given import LabelSource
+from tipsseg.given.labels import LabelSource
 from tipsseg.options import MAX_PIXELS, Palette
 from tipsseg.options.run import TruthOptions
 from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files
+from tipsseg.run.inputs import REPORT_FILE, check_image_root
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.palette import safe_colour

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tipsseg.address import address_text
-from tipsseg.commands.folders import Done, FolderImage, FolderSummary, Paths, Status, as_paths, progress_for
-from tipsseg.commands.inputs import Choice, Images, check_choice, find_images
-from tipsseg.commands.label_images import EngineMaker, label_images
-from tipsseg.commands.notes import Reporter
-from tipsseg.commands.progress import Progress
-from tipsseg.commands.ray import engine_maker
+from tipsseg.commands.label.images import EngineMaker, label_images
+from tipsseg.commands.label.ray import engine_maker
+from tipsseg.engine.notes import Reporter
 from tipsseg.errors import UsageError
 from tipsseg.formats import RASTER_FORMATS
-from tipsseg.formats.given import join_classes
+from tipsseg.given.labels import join_classes
 from tipsseg.images.access import is_plain
+from tipsseg.images.finding import Paths, as_paths
 from tipsseg.images.raster import has_coordinates
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
@@ -35,11 +33,14 @@ from tipsseg.options.run import (
 )
 from tipsseg.run.entry import Entry
 from tipsseg.run.folder import shown_files
+from tipsseg.run.inputs import Choice, Images, check_choice, find_images
+from tipsseg.run.outcome import Done, FolderImage, FolderSummary, Status
 from tipsseg.run.plan import begun_runs, plan_run, with_formats
 from tipsseg.run.read import open_runs
 from tipsseg.run.results import ImageResult, Labelled
 from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.types import Failed, ImageRef
+from tipsseg.util.progress import Progress, progress_for
 from tipsseg.util.text import shell_word
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary

@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.address import as_address
-from tipsseg.commands.engine import LocalEngine, load_for
-from tipsseg.commands.fit import check_suffix, spec_of_run
-from tipsseg.commands.folders import progress_for
-from tipsseg.commands.masked import EditedMasks, draw_masks, edited_masks, learn_from, require_masks
-from tipsseg.commands.progress import Progress
+from tipsseg.commands.fit.masks import EditedMasks, draw_masks, edited_masks, learn_from, require_masks
+from tipsseg.commands.fit.vectors import check_suffix, spec_of_run
+from tipsseg.engine.local import LocalEngine, load_for
 from tipsseg.errors import UsageError
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Patches, Scored
@@ -30,6 +28,7 @@ from tipsseg.run.record import run_context
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import LabelArray
 from tipsseg.util.files import atomic_write
+from tipsseg.util.progress import Progress, progress_for
 from tipsseg.util.text import join_first, quote, text_table
 from tipsseg.vocabulary.files import vocabulary_toml
 from tipsseg.vocabulary.fitted import FittedVocabulary

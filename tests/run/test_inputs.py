@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tipsseg.commands import inputs
-from tipsseg.commands.inputs import Ignored, check_not_outputs, found_images, is_output
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
 from tipsseg.images.decoders import image_extensions
 from tipsseg.images.finding import Found, choose_images, find_again, find_in_list
-from tipsseg.run.names import NameKey, OutputNames, exact, without_case
+from tipsseg.run import inputs
+from tipsseg.run.file_names import NameKey, OutputNames, exact, without_case
+from tipsseg.run.inputs import Ignored, check_not_outputs, found_images, is_output
 from tipsseg.types import Failed, ImageRef
 
 OUT = Path("nowhere")

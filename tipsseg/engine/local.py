@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.backbones.registry import open_backbone
-from tipsseg.commands.pipeline import run_stages
-from tipsseg.commands.rasters import RasterTask
+from tipsseg.engine.rasters import RasterTask
+from tipsseg.engine.stages import run_stages
 from tipsseg.errors import DeviceError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import (

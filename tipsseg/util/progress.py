@@ -206,6 +206,11 @@ def _is_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
+def progress_for(verbose: bool | None) -> Progress:
+    """Return a Progress that prints on stderr if `verbose`; nothing if it is False; and if it is None, only a bar."""
+    return Progress(quiet=False, results=False) if verbose else Silence(bar=verbose is None)
+
+
 def print_path(path: Path, *, null: bool = False) -> None:
     """Print a path on stdout: as bytes, because names need not be UTF-8, or `printable` on a terminal, which they could steer.
 

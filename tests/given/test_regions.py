@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats.region_files import RegionSource
+from tipsseg.given.regions import RegionSource
 from tipsseg.regions.components import components, encode_regions
 from tipsseg.types import ImageRef
 

@@ -11,9 +11,8 @@ from itertools import chain
 from typing import Protocol
 
 from tipsseg.address import address_text
-from tipsseg.commands.engine import load_for
-from tipsseg.commands.inputs import Images
-from tipsseg.commands.notes import (
+from tipsseg.engine.local import load_for
+from tipsseg.engine.notes import (
     ImageNotes,
     Reporter,
     note_begin,
@@ -27,15 +26,16 @@ from tipsseg.commands.notes import (
     note_settled,
     note_skipped,
 )
-from tipsseg.commands.progress import Progress
 from tipsseg.errors import OutputError
 from tipsseg.run.folder import OutputFolder, open_folder
+from tipsseg.run.inputs import Images
 from tipsseg.run.results import ImageResult, Labelled, Triaged
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.shards import shards_in
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import file_size
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import shell_word
 
 
@@ -73,7 +73,7 @@ def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[Imag
             "it holds shards",
             f"Finish them by the command that began them, then join them: tipsseg merge {word} -o {word}",
         )
-    from tipsseg.commands.engine import LocalEngine
+    from tipsseg.engine.local import LocalEngine
 
     loaded = load_for(folder.info, progress.note, quiet=progress.quiet, images=images)
     yield LocalEngine(loaded, folder.context, progress.note)

@@ -11,8 +11,6 @@ from importlib import resources
 from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.address import address_text
-from tipsseg.commands.inputs import Images
-from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.pictures import Overlay
@@ -22,6 +20,7 @@ from tipsseg.options import FileOptions
 from tipsseg.options.fields import options_of
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.folder import NOT_OURS, OutputFolder
+from tipsseg.run.inputs import Images
 from tipsseg.run.results import Labelled, Unchanged
 from tipsseg.run.resume import NEW
 from tipsseg.run.settle import Settled
@@ -30,6 +29,7 @@ from tipsseg.run.state import State
 from tipsseg.run.summary import image_summary
 from tipsseg.types import Failed, ImageRef, LabelClass, Remark
 from tipsseg.util.json import json_bytes
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, one_line, pluralize, shell_word
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource

@@ -15,8 +15,8 @@ import pytest
 from entries import entry_of
 
 import tipsseg
-from tipsseg.commands.engine import LocalEngine
-from tipsseg.commands.pipeline import run_stages
+from tipsseg.engine.local import LocalEngine
+from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling import source

@@ -17,16 +17,13 @@ from typing import Unpack
 from tipsseg.commands.convert import refer_to
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
 from tipsseg.commands.correct.sources import PAGE, SourceRun, find_page, find_source_run
-from tipsseg.commands.folders import progress_for
-from tipsseg.commands.inputs import check_image_root
-from tipsseg.commands.notes import note_settled
-from tipsseg.commands.progress import Progress
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.image_names import ImageNames
+from tipsseg.corrections.records import ClassNames, SourceImage
+from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import detect_format, find_reading_format, format_name, refuse_parts
 from tipsseg.formats.base import Format
-from tipsseg.formats.corrections import ClassNames, SourceImage
-from tipsseg.formats.names import ImageNames
-from tipsseg.formats.source import Source
 from tipsseg.options import MAX_PIXELS, default_jobs
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import CorrectKeywords, with_keywords
@@ -34,6 +31,7 @@ from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, ComputeOptions, Correct
 from tipsseg.run.entry import Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
 from tipsseg.run.folder import EDITED_MEANWHILE, OutputFolder, change_folder
+from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import stamped
 from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster, refuse_shards, require_run
 from tipsseg.run.results import Derived
@@ -42,6 +40,7 @@ from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import State
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.json import json_bytes
+from tipsseg.util.progress import Progress, progress_for
 from tipsseg.util.text import join_first, pluralize, shorten
 
 #: The maximum number of redrawn objects to name.

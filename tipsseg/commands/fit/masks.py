@@ -13,19 +13,19 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from tipsseg.commands.engine import LoadedModel
-from tipsseg.commands.inputs import check_image_root
-from tipsseg.commands.notes import note_damaged
-from tipsseg.commands.pipeline import run_stages
-from tipsseg.commands.progress import Progress
+from tipsseg.engine.local import LoadedModel
+from tipsseg.engine.notes import note_damaged
+from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images.access import exists, matches
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
 from tipsseg.regions.components import count_labels
+from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import open_run, refuse_overlap, refuse_raster
 from tipsseg.run.spec import RunInfo
 from tipsseg.types import Failed, ImageRef, LabelArray
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
 

@@ -11,7 +11,7 @@ import pytest
 from entries import entry_of
 from saying import Said
 
-from tipsseg.commands.notes import ImageNotes, example_hashes
+from tipsseg.engine.notes import ImageNotes, example_hashes
 from tipsseg.run.results import Derived, Labelled
 from tipsseg.types import ImageRef
 from tipsseg.util.files import Fingerprint

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tipsseg.address import as_address
-from tipsseg.commands.progress import Progress, Silence
-from tipsseg.errors import ImageError, UsageError
-from tipsseg.images.remote import check_address
+from tipsseg.errors import ImageError
 from tipsseg.types import ImageRef
-from tipsseg.util.text import quote
-
-Paths = str | Path | Iterable[str | Path]
-
 
 #: The outcome of an image. "unchanged" means that an earlier call completed it.
 Status = Literal["labelled", "encoded", "unchanged", "failed"]
@@ -88,22 +81,3 @@ class FolderSummary:
         statuses: tuple[Status, ...] = ("labelled", "encoded", "unchanged", "failed")
         counts = [f"{number} {status}" for status in statuses if (number := self.count(status))]
         return f"FolderSummary({str(self.output)!r}: {', '.join(counts) or 'no images'})"
-
-
-def as_paths(images: Paths) -> tuple[Path, ...]:
-    """Return one path or several as a tuple. Raise UsageError for other values."""
-    if not isinstance(images, Iterable | Path):
-        raise UsageError(f"images must be paths, not {quote(images)}", 'For example: "photos/", or a list of files.')
-    paths = (images,) if isinstance(images, str | Path) else tuple(images)
-    for path in paths:
-        if not isinstance(path, str | Path):
-            raise UsageError(f"images must be paths, not {quote(path)}", "Use Model.label for an image in memory.")
-    addresses = tuple(map(as_address, paths))
-    for address in addresses:
-        check_address(address)
-    return addresses
-
-
-def progress_for(verbose: bool | None) -> Progress:
-    """Return a Progress that prints on stderr if `verbose`; nothing if it is False; and if it is None, only a bar."""
-    return Progress(quiet=False, results=False) if verbose else Silence(bar=verbose is None)

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from tipsseg.address import is_url, suffix_of
-from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
 from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import DATA_FOLDER, INDEX
@@ -21,8 +20,8 @@ from tipsseg.images.decoding import open_header
 from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
 from tipsseg.options.run import ImageOptions
 from tipsseg.options.values import Every, Shard
+from tipsseg.run.file_names import NameKey, OutputNames, RunNames, exact, name_key
 from tipsseg.run.files import Files
-from tipsseg.run.names import NameKey, OutputNames, RunNames, exact, name_key
 from tipsseg.run.record import find_run, run_context, stored_run
 from tipsseg.run.resume import Todo, decide
 from tipsseg.run.shards import SHARDS_FOLDER, shards_in
@@ -30,6 +29,7 @@ from tipsseg.run.spec import RunSpec
 from tipsseg.run.state import State
 from tipsseg.types import Failed, ImageRef, name_order
 from tipsseg.util.files import is_folder
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize
 
 #: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
@@ -320,7 +320,7 @@ def check_collisions(refs: Sequence[ImageRef], names: OutputNames) -> None:
 def check_not_outputs(refs: Sequence[ImageRef], output: Path, key: NameKey = exact) -> None:
     """Raise InputError if an input is one of the run's own pictures, which it may overwrite.
 
-    `key` maps names of the same file to the same text; see `names.name_key`.
+    `key` maps names of the same file to the same text; see `file_names.name_key`.
     """
     outputs = PictureFolders(output, key)
     for ref in refs:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg.commands.progress import Progress
 from tipsseg.errors import ImageError
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import format_duration, pluralize
 
 

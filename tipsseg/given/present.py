@@ -21,10 +21,10 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from tipsseg.corrections.files import LIST_MAX, Source
+from tipsseg.corrections.image_names import SourceNames
+from tipsseg.corrections.records import image_errors
 from tipsseg.errors import ImageError, InputError, VocabularyError
-from tipsseg.formats.corrections import image_errors
-from tipsseg.formats.names import SourceNames
-from tipsseg.formats.source import LIST_MAX, Source
 from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.files import path_exists
 from tipsseg.util.json import parse

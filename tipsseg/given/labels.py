@@ -1,12 +1,11 @@
-"""Regions to name, labels to keep and the names of what is there, which a run is given beside its images."""
+"""Labels that exist: their classes, and the labels of each image, in any format that `tipsseg correct` reads."""
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -14,84 +13,20 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.image_names import SourceNames
+from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats import FORMATS, detect_format, refuse_parts
 from tipsseg.formats.classes_file import read_relations
-from tipsseg.formats.corrections import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.formats.instances import read_instances
-from tipsseg.formats.names import SourceNames
 from tipsseg.formats.png import read_named_masks
-from tipsseg.formats.present import PresentNames
-from tipsseg.formats.region_files import RegionSource
-from tipsseg.formats.source import Source
-from tipsseg.regions.naming import NamedRegions, Regions
+from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import ancestors, follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.files import is_folder
 from tipsseg.util.text import fold
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, listed_classes, make_vocabulary, parse_background
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Given:
-    """The regions, the labels and the names that a run is given. Thread-safe.
-
-    Attributes:
-        regions: The regions; None without regions.
-        only: True if pixels outside all regions become background.
-        labels: The labels to keep; None without labels.
-        added: The ids of the classes to add to them. Their parts are added inside wholes that exist.
-        present: The classes that may be in each image; None for all classes.
-        classes: The classes.
-    """
-
-    regions: RegionSource | None
-    only: bool
-    labels: LabelSource | None
-    added: Sequence[int]
-    present: PresentNames | None
-    classes: Sequence[LabelClass]
-
-    def expect(self, refs: Iterable[ImageRef]) -> bool:
-        """Pass the images of the run, if they are known, to find regions and labels that could belong to several of them.
-
-        Return False if there are labels to keep, but none of these images.
-        """
-        refs = list(refs)
-        if self.regions is not None:
-            self.regions.names.expect(refs)
-        return self.labels is None or bool(self.labels.names.expect(refs)) or not refs
-
-    def digest(self, ref: ImageRef, size: Size) -> str:
-        """Return the sha256 of all that is given for an image. Raises ImageError if it cannot be read."""
-        parts = [] if self.regions is None else [self.regions.find(ref).digest()]
-        if self.labels is not None:
-            labels = self.labels.read(ref, size)
-            parts.append("" if labels is None else labels.digest(exact=True))
-        if self.present is not None:
-            names = self.present.find(ref)
-            parts.append("all" if names is None else ",".join(map(str, sorted(names))))
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-    def regions_of(self, ref: ImageRef, size: Size) -> Regions | None:
-        """Return the regions of an image; None without regions. Raises ImageError if they cannot be read."""
-        return None if self.regions is None else Regions(ids=self.regions.find(ref).read(size), only=self.only)
-
-    def present_in(self, ref: ImageRef) -> frozenset[int] | None:
-        """Return the label ids of the classes that may be in an image; None for all. Raises ImageError, see `PresentNames.find`."""
-        return None if self.present is None else self.present.find(ref)
-
-    def keep(self, ref: ImageRef, result: NamedRegions) -> NamedRegions:
-        """Return the labels of an image with the labels that exist. Raises ImageError if these cannot be read."""
-        if self.labels is None:
-            return result
-        height, width = result.labels.shape
-        labels = self.labels.read(ref, (height, width)) or Objects((), "")
-        if isinstance(labels, Objects):
-            self.labels.skipped.update(labels.skipped)
-        chains = ancestors(self.classes)
-        added = [number for number in self.added if set(chains[number - 1]) <= {*self.added}]
-        return keep_labels(result, labels, added, self.classes)
 
 
 class _AllNames(ClassNames):
@@ -202,7 +137,7 @@ class LabelSource:
         return LabelSource, (self._path, self._classes), {"names": self.names}
 
     def read(self, ref: ImageRef, size: Size) -> PixelLabels | Objects | None:
-        """Return the labels of an image of `size`; None if it has none. See `names.SourceNames` for names.
+        """Return the labels of an image of `size`; None if it has none. See `image_names.SourceNames` for names.
 
         Raises:
             ImageError: The labels cannot be read, or could belong to several images.

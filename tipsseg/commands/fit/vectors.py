@@ -11,12 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tipsseg.address import as_address
-from tipsseg.commands.engine import load_for
-from tipsseg.commands.folders import Paths, as_paths, progress_for
-from tipsseg.commands.inputs import Ignored, found_images
-from tipsseg.commands.masked import EditedMasks, Masks, draw_masks, edited_masks, learn_from, require_masks, truth_masks
-from tipsseg.commands.progress import Progress
+from tipsseg.commands.fit.masks import (
+    EditedMasks,
+    Masks,
+    draw_masks,
+    edited_masks,
+    learn_from,
+    require_masks,
+    truth_masks,
+)
+from tipsseg.engine.local import load_for
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
+from tipsseg.images.finding import Paths, as_paths
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
@@ -26,9 +32,11 @@ from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, TruthOptions
+from tipsseg.run.inputs import Ignored, found_images
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec, check_folder, model_identity
 from tipsseg.util.files import cache_folder, is_folder
+from tipsseg.util.progress import Progress, progress_for
 from tipsseg.util.text import format_duration, join_first, pluralize, text_table
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, Classes, FittedVocabulary, as_vocabulary

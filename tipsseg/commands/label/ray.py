@@ -24,16 +24,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tipsseg._version import __version__
-from tipsseg.commands.inputs import Images
-from tipsseg.commands.label_images import EngineMaker, label_images, local_engine
+from tipsseg.commands.label.images import EngineMaker, label_images, local_engine
 from tipsseg.commands.merge import join_images, remove_shards
-from tipsseg.commands.notes import Reporter
-from tipsseg.commands.progress import Progress, Silence
+from tipsseg.engine.notes import Reporter
 from tipsseg.errors import DeviceError, OutputError, TipssegError, UsageError
 from tipsseg.images.decoders import silence_decoders
 from tipsseg.options.run import EngineOptions
 from tipsseg.options.values import Shard, index_of
 from tipsseg.run.folder import OutputFolder
+from tipsseg.run.inputs import Images
 from tipsseg.run.labels import RunContext
 from tipsseg.run.question import differences_text, share_run, shared_run
 from tipsseg.run.read import open_folders
@@ -42,6 +41,7 @@ from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folder, state_fol
 from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.run.state import State
 from tipsseg.types import Failed, ImageRef
+from tipsseg.util.progress import Progress, Silence
 from tipsseg.util.text import first_line, pluralize
 
 #: Shards per task that runs at a time, so that a slow machine costs little.
@@ -212,7 +212,7 @@ def _ray_engine(
 
 def _start(job: _Job, context: RunContext) -> RunInfo | TipssegError:
     """Load the model, and return the run with its device and dtype."""
-    from tipsseg.commands.engine import LocalEngine, load_for
+    from tipsseg.engine.local import LocalEngine, load_for
 
     try:
         _prepare(job)

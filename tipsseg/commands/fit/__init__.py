@@ -1,0 +1,1 @@
+"""Learn classes and thresholds from masks."""

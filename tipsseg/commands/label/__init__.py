@@ -1,0 +1,1 @@
+"""Label images into a folder."""

@@ -1,0 +1,1 @@
+"""Data sets of shards, and the places that they are written to."""

@@ -1,0 +1,1 @@
+"""Load the model, and take images through its stages."""
