@@ -123,7 +123,10 @@ def masks_of(folder: Path) -> dict[str, bytes]:
 def test_a_folder_is_labelled_as_the_command_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     again = {"output": tmp_path / "out", "model": "tiny", **VIEW, "device": "cpu"}
     results = tipsseg.iter_label_folder([PANDA, DESERT], ["panda", "tree"], **again)
-    assert not (tmp_path / "out").exists(), "the work is done while the results are consumed"
+    assert not [*(tmp_path / "out").rglob("*.png")], "the work is done while the results are consumed"
+    del results
+    assert not (tmp_path / "out").exists()
+    results = tipsseg.iter_label_folder([PANDA, DESERT], ["panda", "tree"], **again)
     first = next(results)
     assert (first.path, first.status, first.error) == (DESERT, "labelled", None)
     assert first.files == {"png": tmp_path / "out/masks/desert.png", "overlay": tmp_path / "out/overlays/desert.jpg"}

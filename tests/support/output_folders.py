@@ -28,6 +28,7 @@ from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import stamp
 from tipsseg.util.progress import Progress
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
+from tipsseg.weights.sources import find_model
 
 ALL_FORMATS = IMAGE_FORMATS
 SOME_FORMATS = ("png", "coco", "overlay", "confidence")
@@ -101,7 +102,7 @@ def make_run(
 ) -> None:
     """What a run, or a shard, leaves below `output`; the inputs are in `images` already."""
     info = _run_info(output, images, classes, formats, options, shard)
-    with open_folder(info) as folder:
+    with open_folder(info.spec) as folder:
         folder.begin(info)
         for name, ids in labels.items():
             ref = ImageRef(images / name, PurePosixPath(name))
@@ -141,7 +142,7 @@ def _run_info(
             output=output,
             shard=shard,
         ),
-        {"id": "tiny", "repository": None, "revision": None, "sha256": {}},
+        find_model("tiny").facts(),
         dtype="float32",
         device="cpu",
         image_root=str(images),

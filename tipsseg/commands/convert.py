@@ -26,10 +26,9 @@ from tipsseg.run.entry import Entry, recorded_ref
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.read import find_only, refuse_shards, require_run, unlabelled_error
+from tipsseg.run.read import find_only, unlabelled_error
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
-from tipsseg.run.state import State
 from tipsseg.types import ImageRef
 from tipsseg.util.files import actual_name
 from tipsseg.util.progress import Progress
@@ -67,29 +66,10 @@ def convert_folder(
         OutputError: If the folder cannot be written.
     """
     check_image_root(images)
-    refuse_shards(output)
     _check(formats)
-
-    def with_formats(state: State) -> RunInfo:
-        info = require_run(state)
-        if info.spec.is_raster and (others := [name for name in formats if name not in RASTER_FORMATS]):
-            raise InputError(
-                f"{output}: {', '.join(others)} cannot be written from labels of rasters",
-                f"Use {', '.join(RASTER_FORMATS)}; or label the rasters into another folder with these formats.",
-            )
-        spec, files = info.spec, info.spec.files
-        check_formats(formats, spec.vocabulary.classes)
-        if spec.options.overlap:
-            check_overlaps(formats)
-        every = tuple(dict.fromkeys((*spec.formats, *formats)))
-        given = options.given & _USERS.keys()
-        for name in given:
-            _refuse_unused(name, every)
-        files = replace(files, **{name: getattr(options, name) for name in given})
-        covered = spec.formats if only is not None else every
-        return replace(info, spec=replace(spec, formats=covered, files=files, max_pixels=max_pixels))
-
-    with change_folder(with_formats, output) as folder:
+    with change_folder(output) as folder:
+        folder.change(_with_formats(folder.info, formats, options, max_pixels, covers=only is None))
+        folder.show_masks()
         names, unknown = None, list[Path]()
         if only is not None:
             names, unknown = find_only(folder.state.entries(), only, images)
@@ -101,6 +81,29 @@ def convert_folder(
         folder.state.cover(formats, names)
         folder.write_record()
         return _settle(folder, formats, images, jobs, progress, names) + len(unknown)
+
+
+def _with_formats(
+    info: RunInfo, formats: Sequence[str], options: FileOptions, max_pixels: int, *, covers: bool
+) -> RunInfo:
+    """Return a run with more formats, if all images are to be in them, and with the file options that the user gave."""
+    spec, files = info.spec, info.spec.files
+    if spec.is_raster and (others := [name for name in formats if name not in RASTER_FORMATS]):
+        raise InputError(
+            f"{spec.output}: {', '.join(others)} cannot be written from labels of rasters",
+            f"Use {', '.join(RASTER_FORMATS)}; or label the rasters into another folder with these formats.",
+        )
+    check_formats(formats, spec.vocabulary.classes)
+    if spec.options.overlap:
+        check_overlaps(formats)
+    every = tuple(dict.fromkeys((*spec.formats, *formats)))
+    given = options.given & _USERS.keys()
+    for name in given:
+        _refuse_unused(name, every)
+    files = replace(files, **{name: getattr(options, name) for name in given})
+    return replace(
+        info, spec=replace(spec, formats=every if covers else spec.formats, files=files, max_pixels=max_pixels)
+    )
 
 
 #: The formats that use the file options which `convert` can change.
@@ -192,22 +195,19 @@ def drop_formats(output: Path, names: Sequence[str], progress: Progress) -> int:
     """
     for name in names:
         check_format(name)
-    refuse_shards(output)
-
-    def without(state: State) -> RunInfo:
-        info = require_run(state)
+    with change_folder(output) as folder:
+        spec = folder.info.spec
         for name in names:
-            if name == "png" or name in info.spec.label_names:
+            if name == "png" or name in spec.label_names:
                 raise UsageError(f"{name} cannot be dropped: it holds the labels", "Drop another format.")
-        formats = tuple(each for each in info.spec.formats if each not in names)
-        if formats and {*formats} <= {*RASTER_FORMATS} and not info.spec.is_raster:
+        formats = tuple(each for each in spec.formats if each not in names)
+        if formats and {*formats} <= {*RASTER_FORMATS} and not spec.is_raster:
             left = ", ".join(formats)
             raise UsageError(
                 f"{left} alone would make this a folder of rasters", "Drop it too, or keep another format."
             )
-        return replace(info, spec=replace(info.spec, formats=formats))
-
-    with change_folder(without, output) as folder:
+        folder.change(replace(folder.info, spec=replace(spec, formats=formats)))
+        folder.show_masks()
         for name in names:  # also one that is not there: an earlier command may have been interrupted at its end
             folder.drop(name)
         folder.finish_changes()

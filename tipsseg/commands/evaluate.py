@@ -42,9 +42,9 @@ from tipsseg.options.keywords import EvaluateKeywords, ScoreMasksKeywords, with_
 from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
 from tipsseg.regions.objects import Layer
 from tipsseg.run import inputs
-from tipsseg.run.inputs import Ignored, Images, found_images
+from tipsseg.run.inputs import Ignored, Images, found_images, is_output
 from tipsseg.run.plan import plan_run
-from tipsseg.run.read import Run, has_run, open_runs, refuse_raster, refuse_shards
+from tipsseg.run.read import Run, find_run, refuse_raster
 from tipsseg.run.record import run_context
 from tipsseg.run.results import Labelled
 from tipsseg.run.spec import Counts, RunSpec
@@ -321,20 +321,16 @@ def _open_run(folder: Path, truths: Path, max_pixels: int) -> Iterator[Run | Non
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
     refuse_parts(folder)
-    refuse_shards(folder)
-    above = folder.absolute().parent
-    output = above if folder.absolute().name == _MASKS and has_run(above) else folder
-    is_run = has_run(output)
-    if os.path.realpath(mask_folder(output) if is_run else folder) == os.path.realpath(mask_folder(truths)):
-        raise UsageError(
-            "argument `predicted` and argument `truths` are the same folder",
-            "Set argument `truths` to the folder of the truth masks.",
-        )
-    if not is_run:
-        yield None
-        return
-    with open_runs(output, ended=False, max_pixels=max_pixels) as (run,):
-        refuse_raster(run.info)
+    is_masks = folder.absolute().name == _MASKS and is_output(folder.absolute().parent)
+    output = folder.absolute().parent if is_masks else folder
+    with find_run(output, ended=False, max_pixels=max_pixels) as run:
+        if os.path.realpath(folder if run is None else mask_folder(output)) == os.path.realpath(mask_folder(truths)):
+            raise UsageError(
+                "argument `predicted` and argument `truths` are the same folder",
+                "Set argument `truths` to the folder of the truth masks.",
+            )
+        if run is not None:
+            refuse_raster(run.info)
         yield run
 
 

@@ -21,7 +21,7 @@ from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import StagedFile, digest_of, discard
 from tipsseg.run.folder import OutputFolder, locked_state
 from tipsseg.run.question import differences_text
-from tipsseg.run.read import Run, RunImage, has_run, open_folders
+from tipsseg.run.read import Run, RunImage, open_folders
 from tipsseg.run.record import stored_run
 from tipsseg.run.results import Derived, ImageResult, Labelled, Unchanged
 from tipsseg.run.settle import settle
@@ -114,7 +114,7 @@ def _run_folders(folders: Sequence[Path], target: Path) -> Iterator[Path]:
     for folder in folders:
         shards = state_folders(folder) if is_folder(folder) else []
         yield from shards  # before the run that they belong to: their labels are newer
-        if not is_same(folder, target) and (not shards or has_run(folder)):
+        if not is_same(folder, target):
             yield folder
 
 
@@ -165,7 +165,7 @@ def refuse_doubles(folder: OutputFolder, runs: Sequence[Run]) -> None:
 
     Labels of a shard are newer than those of its own output folder.
     """
-    others = [_as_run(folder), *runs]
+    others = [folder, *runs]
     for number, run in enumerate(runs, 1):
         for other in others[:number]:
             one, two = run.shard, other.shard
@@ -197,10 +197,6 @@ def _differ(image: RunImage, other: Run, *, newer: bool) -> bool:
     return "" not in digests and digests[0] != digests[1]
 
 
-def _as_run(folder: OutputFolder) -> Run:
-    return Run(folder.info, folder.state, folder.info.spec.max_pixels)
-
-
 def join_images(folder: OutputFolder, runs: Iterable[Run]) -> Iterator[ImageResult]:
     """Yield the images of runs, for `folder.record` to record one by one."""
     for run in runs:
@@ -221,7 +217,7 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
     before, rows = folder.state.get(entry.image), folder.state.files(entry.image)
     keeps = before is not None and (
         not (is_own or image.corrected)
-        or (RunImage(before, rows, _as_run(folder)).corrected and not folder.info.spec.replace_edited)
+        or (RunImage(before, rows, folder).corrected and not folder.info.spec.replace_edited)
     )
     staged, notes, links = list[StagedFile](), list[FileRow](), dict[str, Path]()
     for row in image.rows.values() if not keeps else ():

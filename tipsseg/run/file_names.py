@@ -7,19 +7,18 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from tipsseg.address import address_text, is_url
-from tipsseg.errors import InputError, OutputError, RecordError
+from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import PartsFormat, output_name
 from tipsseg.images.access import absolute as absolute_path
 from tipsseg.images.access import exists, matches, name_below
 from tipsseg.options import NAMES
-from tipsseg.run.record import find_run
-from tipsseg.run.state import STATE_FILE, State
+from tipsseg.run.state import State
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX, Fingerprint, actual_name, actual_path, is_alive, is_folder
 
@@ -144,12 +143,10 @@ class RunNames:
         root: The folder that names in the run are relative to; None before the first label or for images of several folders.
     """
 
-    def __init__(self, state: Path | None) -> None:
-        """Read the record of the folder `state`, which is None if no run is resumed."""
-        self._state = state if state is not None and os.path.lexists(state / STATE_FILE) else None
-        before = None if self._state is None else find_run(self._state)
-        noted = None if before is None else before.image_root
-        self.root = None if noted is None else actual_path(Path(), noted)
+    def __init__(self, state: State | None = None, image_root: str | None = None) -> None:
+        """Set up for the record of the resumed run, with its image root; None if no run is resumed."""
+        self._state = state
+        self.root = None if image_root is None else actual_path(Path(), image_root)
 
     def find(self, path: Path, name: PurePosixPath) -> PurePosixPath:
         """Return the name of an image in the run: the recorded name, or the path relative to the root. Otherwise return `name`.
@@ -190,13 +187,8 @@ class RunNames:
     @cached_property
     def _recorded(self) -> tuple[dict[str, str], dict[str, tuple[str, Fingerprint]]]:
         """Return the labelled images' names by path, and their paths and fingerprints by name."""
-        images: dict[str, tuple[str, Fingerprint]] = {}
-        if self._state is not None:
-            with (
-                suppress(OutputError, RecordError),
-                closing(State(self._state)) as records,
-            ):  # reported when the folder is opened
-                images = {each.image: (each.path, each.input) for each in records.entries()}
+        entries = () if self._state is None else self._state.entries()
+        images = {each.image: (each.path, each.input) for each in entries}
         return {path: image for image, (path, _) in images.items()}, images
 
 

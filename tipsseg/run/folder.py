@@ -1,6 +1,6 @@
 """The output folder of a run: lock it, refuse another question, record images, and finish.
 
-with open_folder(info) as folder:
+with open_folder(spec) as folder:              # locked, read and planned; another question is refused
     for item in map(folder.triage, images):    # what becomes of each image, see `resume.decide`
         folder.begin(info)                     # once, before the first image that is labelled
         folder.record(result)
@@ -12,38 +12,41 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 
-from tipsseg.errors import ImageError, OutputError, RecordError
+from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path, recorded_ref
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
-from tipsseg.run.labels import RunContext, label_rows, read_current
+from tipsseg.run.labels import label_rows, read_current
 from tipsseg.run.lock import LOCK_FILE, FolderLock
+from tipsseg.run.plan import Begun, plan_run
 from tipsseg.run.question import (
     MODEL_FACTS,
     merged_info,
+    other_question,
     refuse_other_ids,
-    refuse_other_question,
+    run_of_shard,
     share_run,
-    whole_run,
+    shared_run,
     with_classes_of,
 )
-from tipsseg.run.record import RUN_FILE, run_context, run_record, stored_run, write_run
+from tipsseg.run.read import Run, refuse_lost_record, refuse_shards, require_run
+from tipsseg.run.record import run_context, run_record, stored_run, write_run
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
-from tipsseg.run.spec import Counts, RunInfo, check_hint, with_classes
-from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
+from tipsseg.run.spec import Counts, RunInfo, RunSpec, check_hint, with_classes
+from tipsseg.run.state import STATE_FILE, STATE_FOLDER, State
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import actual_name, clean_up, clean_up_below
-from tipsseg.util.text import shell_word
 
 #: The reason for not writing a file of another program.
 NOT_OURS = "tipsseg did not write this file"
@@ -52,35 +55,49 @@ NOT_OURS = "tipsseg did not write this file"
 EDITED_MEANWHILE = "It counts as corrected by you; the same command with argument `replace_edited` replaces it."
 
 
-class OutputFolder:
-    """The output folder of one run, locked until it is closed.
+class OutputFolder(Run):
+    """The folder of a run that labels images or changes it. It is locked until it is closed, but for a dry run.
 
     Attributes:
         path: The folder.
-        info: The run.
         before: The run that the folder recorded; None for a new folder.
-        context: The facts for the writers.
-        state: The record.
+        starting_over: True if the run replaces the labels of the folder.
+        is_new: True if neither the folder nor other shards record a run.
+        refusal: The error if the run answers another question than the folder; else None.
         reasons: The number of images that were labelled, by reason.
         refused: Files that were not written, because a person or another program put them there, with the reasons.
         taken: Files for the whole run that this command took in.
     """
 
-    def __init__(self, info: RunInfo, state: State, before: RunInfo | None) -> None:
+    def __init__(
+        self,
+        info: RunInfo,
+        state: State,
+        before: RunInfo | None,
+        read_whole: Callable[[], Run | None] = lambda: None,
+    ) -> None:
+        super().__init__(info, state, info.spec.max_pixels)
         self.path = info.spec.folder
-        self.state, self.before = state, before
+        self.before, self._read_whole = before, read_whole
+        self.refusal: OtherRunError | None = None
         self.reasons = Counter[str]()
         self.refused: dict[Path, str] = {}
         self.taken: set[Path] = set()
         self._todo: dict[str, str] = {}
-        self.starting_over = False
+        self.starting_over, self.is_new = False, False
         self._labels_before = run_context(before or info)
-        self._set_info(info)
+        self.deriver = Deriver(self.context)
 
-    def _set_info(self, info: RunInfo) -> None:
-        self.info = info
-        self.context: RunContext = run_context(info)
-        self.files, self.deriver = Files(self.path), Deriver(self.context)
+    @cached_property
+    def whole(self) -> Run | None:
+        """Of a shard, the run in the output folder, which is read at its first use; else None."""
+        return self._read_whole()
+
+    def change(self, info: RunInfo) -> None:
+        """Set the run, before the first image."""
+        self.info, self.max_pixels = info, info.spec.max_pixels
+        self.context = run_context(info)
+        self.deriver = Deriver(self.context)
 
     # ---- images ----
 
@@ -96,6 +113,16 @@ class OutputFolder:
             self._todo[item.name] = decision.reason
             return item
         return decision
+
+    def is_elsewhere(self, ref: ImageRef) -> bool:
+        """Return True if the run that a shard belongs to has an image's labels, or a killed merge was about to move them there."""
+        if self.whole is None:
+            return False
+        state, files = self.whole.state, self.whole.files
+        if ref.name in self.state and state.is_arriving(ref.name):
+            return True
+        decision = decide(ref, state.get(ref.name), state.files(ref.name), self.info.spec, files, self.whole.context)
+        return not isinstance(decision, Todo)
 
     def reason(self, ref: ImageRef) -> str:
         """Return why an image is to be labelled, once `triage` decided so."""
@@ -277,7 +304,7 @@ class OutputFolder:
         names = (*MODEL_FACTS, "device", "dtype_reason", "dropped", "started", "batch_size")
         background = (info.vocabulary or info.spec.vocabulary).background
         vocabulary = replace(self.info.spec.vocabulary, background=background, auto=False)
-        self._set_info(replace(self.info, **{name: getattr(info, name) for name in names}, vocabulary=vocabulary))
+        self.change(replace(self.info, **{name: getattr(info, name) for name in names}, vocabulary=vocabulary))
         if self.info.spec.shard is not None:
             share_run(self.info)
         self.state.begin()
@@ -365,7 +392,7 @@ class OutputFolder:
         """Add classes to the question that the folder answers. Raises InputError if a name is invalid."""
         info = with_classes(self.info, names)
         check_formats(info.spec.formats, info.spec.vocabulary.classes)
-        self._set_info(info)
+        self.change(info)
         self._write_classes()
         self.write_record()
 
@@ -424,43 +451,68 @@ def shown_files(rows: Mapping[str, FileRow], files: Files) -> dict[str, Path]:
 
 
 @contextmanager
-def open_folder(info: RunInfo) -> Iterator[OutputFolder]:
-    """Lock the folder of a run, and compare its question with that of the folder. Nothing is written before `begin`.
+def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
+    """Lock the folder of a run, read its record, and plan the run, see `plan_run`. Nothing is written before `begin`.
 
     Raises:
         OtherRunError: The folder answers another question.
         OutputError: Another process uses the folder, a link leads out of it, or corrected masks would change their meaning.
         RecordError: The record of the folder is missing or damaged.
+        TipssegError: The run cannot be planned.
     """
-    Files(info.spec.output).refuse_outside(info.spec.folder / STATE_FILE)
-    with locked_state(info.spec.folder) as state:
-        before, whole = stored_run(state), whole_run(info)
-        over = info.spec.overwrite and state.meta("overwriting") != info.digest  # else a killed command goes on
-        if (known := before or whole) is not None:
-            info = with_classes_of(known, info)
-            if not over:
-                if len(state) or whole is not None:
-                    refuse_other_question(known, info)
-                info = merged_info(info, known)
-        folder = OutputFolder(info, state, before)
-        if before is not None and over:
-            folder.starting_over = True
-            refuse_other_ids(before, info, state)
-        else:
-            folder.show_masks()
+    Files(spec.output).refuse_outside(spec.folder / STATE_FILE)
+    with locked_state(spec.folder) as state, ExitStack() as stack:
+        folder = _planned(spec, state, stack)
+        if folder.refusal is not None:
+            raise folder.refusal
+        if folder.starting_over and folder.before is not None:
+            refuse_other_ids(folder.before, folder.info, state)
         yield folder
 
 
 @contextmanager
-def change_folder(info_of: Callable[[State], RunInfo], output: Path) -> Iterator[OutputFolder]:
-    """Lock the folder of a finished run to change it; `info_of` returns the run, with the settings that change.
+def peek_folder(spec: RunSpec) -> Iterator[OutputFolder]:
+    """Read the folder of a run, and plan the run as `open_folder` does, to see what it would do. Its `refusal` is not raised."""
+    refuse_lost_record(spec.folder)
+    with closing(State(spec.folder)) as state, ExitStack() as stack:
+        yield _planned(spec, state, stack)
 
-    Raises as `open_folder` does.
-    """
+
+def _planned(spec: RunSpec, state: State, stack: ExitStack) -> OutputFolder:
+    """Return the folder of a run, with what it and the folders of its other shards record."""
+    before, shared = stored_run(state), shared_run(spec.output)
+
+    @cache
+    def read_whole() -> Run | None:
+        if spec.shard is None:
+            return None
+        other = stack.enter_context(closing(State(spec.output)))
+        found = stored_run(other)
+        return None if found is None else Run(found, other, spec.max_pixels)
+
+    whole = None if before or shared else read_whole()
+    begun = Begun(own=before, shared=shared, whole=None if whole is None else whole.info)
+    info = plan_run(spec, begun)
+    others = run_of_shard(spec, begun)
+    known = before or others
+    over, refusal = spec.overwrite and state.meta("overwriting") != info.digest, None  # else a killed command goes on
+    if known is not None:
+        info = with_classes_of(known, info)
+        if not over:
+            refusal = other_question(known, info) if len(state) or others is not None else None
+            info = merged_info(info, known)
+    folder = OutputFolder(info, state, before, read_whole)
+    folder.refusal, folder.starting_over, folder.is_new = refusal, over and before is not None, begun.first is None
+    return folder
+
+
+@contextmanager
+def change_folder(output: Path) -> Iterator[OutputFolder]:
+    """Lock the folder of a finished run to change it. Raises RecordError, or OutputError if another process uses it."""
     with locked_state(output) as state:
-        folder = OutputFolder(info_of(state), state, stored_run(state))
-        folder.show_masks()
-        yield folder
+        refuse_shards(state)
+        info = require_run(state)
+        yield OutputFolder(info, state, info)
 
 
 @contextmanager
@@ -485,20 +537,3 @@ def clean_up_folder(folder: Path) -> None:
     clean_up([folder, folder / STATE_FOLDER], keep={LOCK_FILE})
     tops = (place / name for place in (folder, folder / STATE_FOLDER) for name in (*image_folders(), "layers"))
     clean_up_below(tops)
-
-
-def refuse_lost_record(folder: Path) -> None:
-    """Raise RecordError if a folder has exports, but not the record that they were written from."""
-    if os.path.lexists(State.file(folder)) or not any(os.path.lexists(folder / name) for name in EXPORTS):
-        return
-    word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
-    error = RecordError(folder, f"its record, {STATE_FILE}, is missing", "Rebuild it, or start anew:")
-    again = f"tipsseg label IMAGES --classes CLASSES -o {new}"
-    if os.path.lexists(run := folder / RUN_FILE):
-        again = f"tipsseg label IMAGES --from {shell_word(str(run))} -o {new}"
-    error.commands = (
-        f"tipsseg check {word} --restore",
-        again,
-        f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
-    )
-    raise error

@@ -1,11 +1,11 @@
-"""The images of a run, found before its output folder is opened: those that the user gave, or those that failed before."""
+"""The images of a run: those that the user gave, under their names in its folder, or those that failed before."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -21,12 +21,9 @@ from tipsseg.images.finding import Found, by_name, choose_images, find, find_aga
 from tipsseg.options.run import ImageOptions
 from tipsseg.options.values import Every, Shard
 from tipsseg.run.file_names import NameKey, OutputNames, RunNames, exact, name_key
-from tipsseg.run.files import Files
-from tipsseg.run.record import find_run, run_context, stored_run
-from tipsseg.run.resume import Todo, decide
+from tipsseg.run.folder import OutputFolder
 from tipsseg.run.shards import SHARDS_FOLDER, shards_in
 from tipsseg.run.spec import RunSpec
-from tipsseg.run.state import State
 from tipsseg.types import Failed, ImageRef, name_order
 from tipsseg.util.files import is_folder
 from tipsseg.util.progress import Progress
@@ -87,8 +84,14 @@ def check_choice(given: bool, options: ImageOptions) -> None:
             )
 
 
-def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
+def find_images(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFolder | None = None) -> Images:
     """Find the images of a run.
+
+    Args:
+        spec: The settings of the run.
+        choice: The images that the user chose.
+        progress: Prints notes.
+        folder: The output folder, whose images keep their names; None for a feature store.
 
     Raises:
         UsageError: The list is empty, or uses another separator.
@@ -98,9 +101,9 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     if spec.shard is not None and spec.shard.source:
         progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
     _note_outputs(choice.paths, spec.output, progress)
-    if not choice.retry_failed:
+    if not choice.retry_failed or folder is None:
         try:
-            return _given(spec, choice, progress)
+            return _given(spec, choice, progress, folder)
         except NoImagesError as error:
             if any(map(is_output, choice.paths)):
                 raise NoImagesError(
@@ -108,16 +111,14 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
                     "Name the folder of the images.",
                 ) from error
             raise
-    before = find_run(spec.folder)
-    if before is None:
+    if folder.before is None:
         raise InputError(f"nothing to retry: no run in {spec.folder}", "Remove argument `retry_failed`.")
-    with closing(State(spec.folder)) as records:
-        failed = tuple(failure.ref for failure in records.failures())
+    failed = tuple(failure.ref for failure in folder.state.failures())
     if not failed:
         progress.note(f"No image failed in {spec.folder}.")
     if choice.paths or choice.entries is not None:
-        return _only(_given(spec, choice, progress), {ref.name for ref in failed})
-    root = Path(before.image_root or ".")
+        return _only(_given(spec, choice, progress, folder), {ref.name for ref in failed})
+    root = Path(folder.before.image_root or ".")
     return Images(tuple(find_again(failed, Ignored(spec.output), choice.every)), root)
 
 
@@ -172,13 +173,17 @@ def note_inputs(progress: Progress, found: Found, ignored: Ignored) -> None:
         progress.note(f"Skipped output folders: {', '.join(map(str, sorted(ignored.outputs)))}.")
 
 
-def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
+def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFolder | None) -> Images:
     """Return the images that the user gave, or the shard's part of them."""
     # A shard adds to its output folder, or else goes on with its own.
-    run = RunNames(spec.folder if find_run(spec.output) is None else spec.output)
+    run = RunNames()
+    if folder is not None and folder.whole is not None:
+        run = RunNames(folder.whole.state, folder.whole.info.image_root)
+    elif folder is not None and folder.before is not None:
+        run = RunNames(folder.state, folder.before.image_root)
     if choice.entries is not None and choice.sample is None:
         images = islice(stream_images(choice.entries, spec.output, _names(spec), run, choice.every), choice.limit)
-        return Images(_of_shard(images, spec, progress), run.root or Path.cwd())
+        return Images(_of_shard(images, spec, progress, folder), run.root or Path.cwd())
     ignored = Ignored(spec.output)
     found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
     if choice.entries is None and not spec.overwrite:
@@ -190,7 +195,7 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress) -> Images:
     names = _names(spec)
     check_collisions(found.refs, names)
     check_not_outputs(found.refs, spec.output, names.key)
-    refs = _of_shard((*found.refused, *found.refs), spec, progress)
+    refs = _of_shard((*found.refused, *found.refs), spec, progress, folder)
     return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root)
 
 
@@ -225,31 +230,24 @@ def _list_root(run: RunNames | None) -> Path:
     return Path.cwd() if run is None or run.root is None else run.root
 
 
-def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec, progress: Progress) -> Iterator[ImageRef | Failed]:
+def _of_shard(
+    refs: Iterable[ImageRef | Failed], spec: RunSpec, progress: Progress, folder: OutputFolder | None
+) -> Iterator[ImageRef | Failed]:
     """Yield the images of a shard that the output folder lacks, or all if there is no shard.
 
     Every shard reports a folder that cannot be listed, because its images may be in any shard.
     """
-    shard = spec.shard
-    if shard is None:
-        yield from refs
-        return
-    with closing(State(spec.output)) as state, closing(State(spec.folder)) as own:
-        before = stored_run(state)
-        context, files, known = None if before is None else run_context(before), Files(spec.output), 0
-        for ref in refs:
-            if isinstance(ref, ImageRef):
-                if not shard.takes(ref.name) or (ref.name in own and state.is_arriving(ref.name)):
-                    continue  # or a killed merge was about to move it, and goes on with it
-                entry = state.get(ref.name)
-                if context is not None and entry is not None:
-                    decision = decide(ref, entry, state.files(ref.name), spec, files, context)
-                    if not isinstance(decision, Todo):
-                        known += 1
-                        continue
-            yield ref
+    known = 0
+    for ref in refs:
+        if spec.shard is not None and isinstance(ref, ImageRef):
+            if not spec.shard.takes(ref.name):
+                continue
+            if folder is not None and folder.is_elsewhere(ref):
+                known += 1
+                continue
+        yield ref
     if known:
-        progress.note(f"{spec.output} has {pluralize(known, 'image')} of part {shard} already.")
+        progress.note(f"{spec.output} has {pluralize(known, 'image')} of part {spec.shard} already.")
 
 
 def _refuse_others(found: Found, spec: RunSpec) -> None:
@@ -353,10 +351,10 @@ class Ignored:
         for name in subfolders:
             path = folder / name
             own = _identity(path)
-            if name in pictures or (own is not None and own == output) or _names_tool(path / REPORT_FILE):
+            if name in pictures or _names_tool(path / REPORT_FILE) or (own == output and is_output(path)):
                 self.outputs.append(path)
                 found.add(name)
-            elif own is not None and own == apart:
+            elif own is not None and own in (output, apart):
                 found.add(name)
         return found
 

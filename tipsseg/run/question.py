@@ -9,10 +9,11 @@ from tipsseg.errors import DeviceError, OtherRunError, OutputError
 from tipsseg.options.fields import text_of
 from tipsseg.run.files import Files
 from tipsseg.run.labels import label_rows
-from tipsseg.run.record import find_run, read_record, run_context, run_record
+from tipsseg.run.plan import Begun
+from tipsseg.run.record import read_record, run_context, run_record
 from tipsseg.run.resume import is_edited
 from tipsseg.run.shards import SHARDS_FOLDER, output_folder, parse_folder
-from tipsseg.run.spec import RunInfo, question_facts, with_classes
+from tipsseg.run.spec import RunInfo, RunSpec, question_facts, with_classes
 from tipsseg.run.state import State
 from tipsseg.types import ignore_id
 from tipsseg.util.files import path_exists, write_new
@@ -68,24 +69,23 @@ def _value_text(value: object) -> str:
     return "on" if value is True else text_of(value)
 
 
-def refuse_other_question(before: RunInfo, info: RunInfo) -> None:
-    """Raise OtherRunError if a run answers another question than the labels in its folder."""
+def other_question(before: RunInfo, info: RunInfo) -> OtherRunError | None:
+    """Return the error if a run answers another question than the labels in its folder; else None."""
     if not (found := question_differences(before, info)):
-        return
+        return None
     text = differences_text(before, info)
     if info.spec.shard is not None:
-        raise OtherRunError(
+        return OtherRunError(
             info.spec.output,
             f"its other shards have other settings: {text}",
             "Use the options of the other shards, or choose another output folder for all shards with argument `output`.",
         )
-    features = before.spec.features if [name for name, _, _ in found] == ["features"] else None
-    raise OtherRunError(
+    return OtherRunError(
         info.spec.output,
         f"its labels were made with other settings: {text}",
         "Choose another output folder with argument `output`, or start over in this one with argument `overwrite`, which keeps "
         "corrected masks.",
-        features=features,
+        features=before.spec.features if [name for name, _, _ in found] == ["features"] else None,
     )
 
 
@@ -98,22 +98,22 @@ def shared_run(output: Path) -> RunInfo | None:
     return read_record(path, f"Remove {path.parent}, and label its shards again.") if path_exists(path) else None
 
 
-def whole_run(info: RunInfo) -> RunInfo | None:
+def run_of_shard(spec: RunSpec, begun: Begun) -> RunInfo | None:
     """Return the run that a shard is a part of; None for the first shard, and for a run that is not divided.
 
     Raises OutputError if its other shards are of another number of parts, or the folder is that of a shard.
     """
-    output, shard = info.spec.output, info.spec.shard
+    output, shard = spec.output, spec.shard
     if shard is None:
         if (part := parse_folder(output.name)) is not None and output_folder(output) != output:
             hint = f"Label it with argument `shard`={part} and argument `output`={output_folder(output)}."
             raise OutputError(output, "it is the folder of a shard", hint)
         return None
-    known = shared_run(output)
+    known = begun.shared
     if known is not None and known.spec.shard is not None and known.spec.shard.count != shard.count:
         what = f"it has shards of {known.spec.shard.count} parts, not of {shard.count}"
         raise OutputError(output, what, "Label the same number of parts, or choose another output folder.")
-    return known or find_run(output)
+    return known or begun.whole
 
 
 def share_run(info: RunInfo) -> None:

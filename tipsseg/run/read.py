@@ -24,14 +24,13 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options.values import Shard
 from tipsseg.run.entry import Entry, FileRow
 from tipsseg.run.files import Files, digest_of
-from tipsseg.run.folder import refuse_lost_record
 from tipsseg.run.labels import Current, label_rows, read_current
 from tipsseg.run.lock import is_locked
-from tipsseg.run.record import run_context, stored_run
+from tipsseg.run.record import RUN_FILE, run_context, stored_run
 from tipsseg.run.resume import is_edited
 from tipsseg.run.shards import shards_in, state_folder
 from tipsseg.run.spec import RunInfo, check_hint
-from tipsseg.run.state import State
+from tipsseg.run.state import EXPORTS, STATE_FILE, State
 from tipsseg.types import ImageRef, LabelClass, printable_path
 from tipsseg.util.files import actual_name, actual_path, is_folder
 from tipsseg.util.text import shell_word
@@ -180,11 +179,21 @@ def refuse_overlap(run: RunInfo, reason: str) -> None:
 
 
 @contextmanager
-def open_run(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
+def open_run(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
     """Open the run in an output folder. Raises as `open_runs` does, and RecordError if the folder holds shards."""
-    refuse_shards(output)
-    with open_runs(output, max_pixels=max_pixels) as (run,):
+    with find_run(output, ended=ended, max_pixels=max_pixels) as run:
+        if run is None:
+            raise no_run_error(output)
         yield run
+
+
+@contextmanager
+def find_run(folder: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Run | None]:
+    """Open the run in a folder as `open_run` does; None for a folder without a record."""
+    with ExitStack() as stack:
+        state = _open_state(folder, stack, ended=ended)
+        refuse_shards(state)
+        yield None if state.meta("run") is None else Run(require_run(state, ended=ended), state, max_pixels)
 
 
 @contextmanager
@@ -199,48 +208,61 @@ def open_runs(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS)
     Raises:
         RecordError: The folder is not an output folder, the run is not finished, or its record is damaged or missing.
     """
-    folders = [state_folder(output, shard) for shard in shards_of(output)] or [output]
-    with open_folders(folders, ended=ended, max_pixels=max_pixels) as runs:
-        yield runs
+    with ExitStack() as stack:
+        states = [_open_state(output, stack, ended=ended)]
+        if shards := shards_without_run(states[0]):
+            states = [_open_state(state_folder(output, shard), stack, ended=ended) for shard in shards]
+        yield tuple(Run(require_run(state, ended=ended), state, max_pixels) for state in states)
 
 
 @contextmanager
-def open_folders(
-    folders: Iterable[Path], *, ended: bool = True, max_pixels: int = MAX_PIXELS
-) -> Iterator[tuple[Run, ...]]:
-    """Open the runs in output folders and in folders of shards. Raises as `open_runs` does."""
-    runs = list[Run]()
+def open_folders(folders: Iterable[Path]) -> Iterator[tuple[Run, ...]]:
+    """Open the finished runs in output folders and in folders of shards; leave out output folders that only hold shards.
+
+    Raises as `open_runs` does.
+    """
     with ExitStack() as stack:
-        for folder in folders:
-            refuse_lost_record(folder)
-            if ended and is_locked(folder):
-                raise RecordError(folder, "a run is in progress", "Wait for it to finish.")
-            state = stack.enter_context(closing(State(folder)))
-            runs.append(Run(require_run(state, ended=ended), state, max_pixels))
-        yield tuple(runs)
+        states = [_open_state(folder, stack, ended=True) for folder in folders]
+        yield tuple(Run(require_run(state), state, MAX_PIXELS) for state in states if not shards_without_run(state))
 
 
-def shards_of(output: Path) -> list[Shard]:
-    """Return the shards in a folder that has no run of its own. Raises RecordError if there is no such folder."""
-    if not is_folder(output):
-        raise RecordError(output, "no such folder", _NAME_FOLDER)
-    return [] if has_run(output) else shards_in(output)
-
-
-def refuse_shards(output: Path) -> None:
-    """Raise RecordError if a folder has shards, but no run of its own."""
-    if is_folder(output) and shards_of(output):
-        folder = shell_word(str(output))
-        raise RecordError(output, "it holds shards", f"Join them first: tipsseg merge {folder} -o {folder}")
-
-
-def has_run(folder: Path) -> bool:
-    """Return True if a folder has the record of a run. Raises RecordError if the record is lost or damaged."""
+def _open_state(folder: Path, stack: ExitStack, *, ended: bool) -> State:
+    """Open the record of a folder, until the stack ends. Raises RecordError."""
+    if not is_folder(folder):
+        raise RecordError(folder, "no such folder", _NAME_FOLDER)
     refuse_lost_record(folder)
-    if not os.path.lexists(State.file(folder)):
-        return False
-    with closing(State(folder)) as state:
-        return state.meta("run") is not None
+    if ended and is_locked(folder):
+        raise RecordError(folder, "a run is in progress", "Wait for it to finish.")
+    return stack.enter_context(closing(State(folder)))
+
+
+def refuse_lost_record(folder: Path) -> None:
+    """Raise RecordError if a folder has exports, but not the record that they were written from."""
+    if os.path.lexists(State.file(folder)) or not any(os.path.lexists(folder / name) for name in EXPORTS):
+        return
+    word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
+    error = RecordError(folder, f"its record, {STATE_FILE}, is missing", "Rebuild it, or start anew:")
+    again = f"tipsseg label IMAGES --classes CLASSES -o {new}"
+    if os.path.lexists(run := folder / RUN_FILE):
+        again = f"tipsseg label IMAGES --from {shell_word(str(run))} -o {new}"
+    error.commands = (
+        f"tipsseg check {word} --restore",
+        again,
+        f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
+    )
+    raise error
+
+
+def shards_without_run(state: State) -> list[Shard]:
+    """Return the shards in a folder that has no run of its own; none if it has one."""
+    return shards_in(state.folder) if state.meta("run") is None else []
+
+
+def refuse_shards(state: State) -> None:
+    """Raise RecordError if a folder has shards, but no run of its own."""
+    if shards_without_run(state):
+        folder = shell_word(str(state.folder))
+        raise RecordError(state.folder, "it holds shards", f"Join them first: tipsseg merge {folder} -o {folder}")
 
 
 def refuse_other_settings(runs: Sequence[Run]) -> None:
@@ -254,10 +276,14 @@ def require_run(state: State, *, ended: bool = True) -> RunInfo:
     """Return the run that a record holds. Raises RecordError if there is none, or with `ended` if it was interrupted."""
     info = stored_run(state)
     if info is None:
-        raise RecordError(state.folder, "not an output folder of tipsseg label", _NAME_FOLDER)
+        raise no_run_error(state.folder)
     if ended and info.ended is None:
         raise RecordError(state.folder, "the run was interrupted", RUN_AGAIN)
     return info
+
+
+def no_run_error(folder: Path) -> RecordError:
+    return RecordError(folder, "not an output folder of tipsseg label", _NAME_FOLDER)
 
 
 def find_only(entries: Iterable[Entry], paths: Iterable[Path], images: Path | None) -> tuple[set[str], list[Path]]:

@@ -6,7 +6,7 @@ import os
 import platform
 import shlex
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -26,7 +26,7 @@ from tipsseg.run.files import MOVE
 from tipsseg.run.labels import RunContext
 from tipsseg.run.shards import output_folder
 from tipsseg.run.spec import RECORDS, Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
-from tipsseg.run.state import SCHEMA, STATE_FILE, State
+from tipsseg.run.state import SCHEMA, State
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name, atomic_write, describe_error, is_inside, read_regular
 from tipsseg.util.json import json_bytes, parse, read_value, short, take
@@ -189,17 +189,6 @@ def stored_run(state: State) -> RunInfo | None:
     value = state.meta("run")
     hint = check_hint(output_folder(state.folder))
     return None if value is None else _parse_record(value, state.folder / RUN_FILE, hint)
-
-
-def find_run(folder: Path) -> RunInfo | None:
-    """Return the run in a folder; None if there is none, or its record is damaged. Raise OtherSchemaError for another schema."""
-    if not os.path.lexists(folder / STATE_FILE):
-        return None
-    try:
-        with closing(State(folder)) as state:
-            return stored_run(state)
-    except RecordError:
-        return None
 
 
 def read_record(path: Path, hint: str) -> RunInfo:

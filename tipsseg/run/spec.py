@@ -80,6 +80,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         raster: Options for rasters.
         files: File options.
         formats: The formats to write; nothing is written if empty. With regions or labels, they include the instance masks.
+        formats_given: False if the user named no formats; `plan_run` then takes those of the folder, if it has any.
         feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
         sources: Image paths as the user typed them, "-" for a list on stdin; empty for an earlier run.
         vocabulary_path: The vocabulary file or preset as the user typed it.
@@ -93,6 +94,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
     files: FileOptions = DEFAULT_FILE_OPTIONS
     feature_dtype: str | None = None
     formats: tuple[str, ...] = DEFAULT_FORMATS
+    formats_given: bool = True
     sources: tuple[str, ...] = ()
     vocabulary_path: str | None = None
     added: tuple[str, ...] = ()
@@ -162,7 +164,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         return ("png",) if self.regions is None and self.onto is None else ("png", "instances")
 
     def check(self) -> None:
-        """Run all checks of the settings that need neither torch nor images.
+        """Run all checks of the settings that need neither torch nor images. `plan_run` checks formats of the folder.
 
         Raises:
             UsageError: Options contradict each other.
@@ -170,8 +172,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             CheckpointError, WeightsError: The model is not found.
         """
         classes = self.vocabulary.classes
-        self._check_raster()
-        check_formats(self.formats, classes)
+        if self.formats_given:
+            self.check_formats()
         if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
             raise UsageError(
                 f"argument `png_mode`=P supports at most {MAX_CLASSES_8_BIT} classes, got {len(classes)}",
@@ -198,6 +200,13 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         find_model(self.model)
         check_folder(self.output)  # last, so that errors in options are raised first
 
+    def check_formats(self) -> None:
+        """Raise UsageError if the formats do not fit the other settings."""
+        self._check_raster()
+        check_formats(self.formats, self.vocabulary.classes)
+        if self.options.overlap:
+            check_overlaps(self.formats)
+
     def _check_overlap(self) -> None:
         for name, source in (("regions", self.regions), ("onto", self.onto)):
             if source is not None:
@@ -208,7 +217,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         if self.fitted is not None:
             raise UsageError(FITS_DO_NOT_OVERLAP, "Remove argument `overlap`, or pass the class names.")
         vocabularies_of_classes(self.vocabulary)
-        check_overlaps(self.formats)
 
     @property
     def is_raster(self) -> bool:

@@ -26,6 +26,7 @@ from tipsseg.options.run import (
     RasterOptions,
     RegionOptions,
 )
+from tipsseg.util.files import is_file
 from tipsseg.util.text import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -77,14 +78,14 @@ def _options_of_earlier_run(values: Mapping[str, Any]) -> dict[str, object]:
     """Return an earlier run's values for absent options: those of --from, or of the run that --retry-failed retries."""
     from tipsseg.cli.repeat import read_run_file
     from tipsseg.options.values import parse_shard
-    from tipsseg.run.record import find_run
+    from tipsseg.run.record import RUN_FILE
     from tipsseg.run.shards import state_folder
 
     path, own = values["from_run"], False
     if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
         shard = values["shard"]
         path = state_folder(Path(values["output"]), None if shard is None else parse_shard(shard))
-        if find_run(path) is None:
+        if not is_file(path / RUN_FILE):
             raise InputError(f"nothing to retry: no run in {path}", "Remove --retry-failed.")
         own = True
     if path is None:
@@ -112,12 +113,13 @@ def label(
 ) -> int:
     """Label images and write masks, COCO annotations, overlays and more."""
     from tipsseg.cli.repeat import read_run_file
-    from tipsseg.commands.label.folder import keep_coordinates, label_spec
+    from tipsseg.commands.label.folder import find_to_label, label_spec
     from tipsseg.commands.label.images import run_label
     from tipsseg.commands.label.listing import list_images
     from tipsseg.commands.label.ray import engine_maker
-    from tipsseg.run.inputs import Choice, find_images
-    from tipsseg.run.plan import plan_run
+    from tipsseg.engine.notes import Reporter
+    from tipsseg.run.folder import open_folder, peek_folder
+    from tipsseg.run.inputs import Choice
 
     given = tuple(paths or ())
     _refuse_mistakes(given, question, output, images, printing)
@@ -139,17 +141,20 @@ def label(
         vocabulary_path=question.vocab,
     )
     make_engine = engine_maker(engine, spec)
-    with open_progress(printing.quiet, results=printing.paths, null=printing.null) as progress:
+    opened = peek_folder if printing.dry_run else open_folder
+    with (
+        open_progress(printing.quiet, results=printing.paths, null=printing.null) as progress,
+        _commands_to_paste(spec),
+        opened(spec) as folder,
+    ):
         values.note_vocabulary(progress, question.classes, spec.vocabulary, overlap=spec.options.overlap)
-        info = plan_run(spec)
-        for note in [] if repeated is None else repeated.notes(info):
+        for note in [] if repeated is None else repeated.notes(folder.info):
             progress.note(note)
-        found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
-        info = keep_coordinates(info, found, progress, formats_given=output.formats is not None)
+        choice = Choice(**vars(images), **stdin.sources(given, printing.null))
+        found = find_to_label(folder, choice, progress)
         if printing.dry_run:
-            return list_images(info, found, progress)
-        with _commands_to_paste(spec):
-            return run_label(info, found, make_engine, progress, jsonl=printing.jsonl).failed
+            return list_images(folder, found, progress)
+        return run_label(folder, found, make_engine, Reporter(progress, jsonl=printing.jsonl)).failed
 
 
 def _refuse_mistakes(

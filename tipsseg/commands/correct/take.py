@@ -33,11 +33,9 @@ from tipsseg.run.files import digest_of
 from tipsseg.run.folder import EDITED_MEANWHILE, OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import stamped
-from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster, refuse_shards, require_run
+from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster
 from tipsseg.run.results import Derived
 from tipsseg.run.settle import Settled, settle
-from tipsseg.run.spec import RunInfo
-from tipsseg.run.state import State
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.json import json_bytes
 from tipsseg.util.progress import Progress, progress_for
@@ -104,14 +102,14 @@ def take_corrections(
     Raises InputError if the folder does not contain a finished run, or the corrections cannot be imported as a whole.
     """
     check_image_root(options.images)
-    refuse_shards(output)
     with ExitStack() as stack:
         folder = None
         if options.dry_run:
             run = stack.enter_context(open_run(output, max_pixels=max_pixels))
         else:
-            folder = stack.enter_context(change_folder(partial(_run_to_correct, max_pixels), output))
-            run = Run(folder.info, folder.state, max_pixels)
+            run = folder = stack.enter_context(change_folder(output))
+            folder.change(replace(folder.info, spec=replace(folder.info.spec, max_pixels=max_pixels)))
+            folder.show_masks()
         refuse_raster(run.info)
         refuse_overlap(run.info, "corrections are index masks")
         refuse_parts(source)
@@ -163,22 +161,16 @@ def take_corrections(
         return result
 
 
-def _run_to_correct(max_pixels: int, state: State) -> RunInfo:
-    info = require_run(state)
-    return replace(info, spec=replace(info.spec, max_pixels=max_pixels))
-
-
 def undo_corrections(output: Path, paths: Sequence[Path], progress: Progress, *, dry_run: bool = False) -> None:
     """Let the next run label images again that a person corrected. Their masks stay until then.
 
     Raises:
         InputError: The folder has no finished run, or an image is not in it, or nobody corrected it. Nothing was changed.
     """
-    refuse_shards(output)
-    with change_folder(require_run, output) as folder:
+    with change_folder(output) as folder:
+        folder.show_masks()
         names, unknown = find_only(folder.state.entries(), paths, None)
-        run = Run(folder.info, folder.state, folder.info.spec.max_pixels)
-        images = [run.image(name) for name in sorted(names)]
+        images = [folder.image(name) for name in sorted(names)]
         others = [str(path) for path in unknown]
         others += [image.entry.image for image in images if not image.corrected and not image.entry.undone]
         if others:

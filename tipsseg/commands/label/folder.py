@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
 from tipsseg.address import address_text
-from tipsseg.commands.label.images import EngineMaker, label_images
+from tipsseg.commands.label.images import label_images
 from tipsseg.commands.label.ray import engine_maker
 from tipsseg.engine.notes import Reporter
 from tipsseg.errors import UsageError
@@ -19,7 +19,7 @@ from tipsseg.given.labels import join_classes
 from tipsseg.images.access import is_plain
 from tipsseg.images.finding import Paths, as_paths
 from tipsseg.images.raster import has_coordinates
-from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.options import DEFAULT_FORMATS, OVERLAP_FORMATS, FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelFolderKeywords, with_keywords
 from tipsseg.options.run import (
@@ -32,13 +32,12 @@ from tipsseg.options.run import (
     RegionOptions,
 )
 from tipsseg.run.entry import Entry
-from tipsseg.run.folder import shown_files
+from tipsseg.run.folder import OutputFolder, open_folder, shown_files
 from tipsseg.run.inputs import Choice, Images, check_choice, find_images
 from tipsseg.run.outcome import Done, FolderImage, FolderSummary, Status
-from tipsseg.run.plan import begun_runs, plan_run, with_formats
 from tipsseg.run.read import open_runs
 from tipsseg.run.results import ImageResult, Labelled
-from tipsseg.run.spec import RunInfo, RunSpec
+from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.progress import Progress, progress_for
 from tipsseg.util.text import shell_word
@@ -86,12 +85,14 @@ def label_folder(
         OtherRunError: The folder contains labels from a different model, or for different classes or options.
         TipssegError: The run cannot start or continue for another reason.
     """
-    spec, results = _begin_labelling(images, classes, verbose, keywords)
-    done = []
-    with closing(results):
-        for result in results:
-            error = result.error if isinstance(result, Failed) else None
-            done.append(Done(result.ref, _status_of(result), error=error))
+    spec, choice, engine = _asked(images, classes, keywords)
+    make_engine, done = engine_maker(engine, spec), []
+    with progress_for(verbose) as progress, open_folder(spec) as folder:
+        found = find_to_label(folder, choice, progress)
+        with closing(label_images(folder, found, make_engine, Reporter(progress))) as results:
+            for result in results:
+                error = result.error if isinstance(result, Failed) else None
+                done.append(Done(result.ref, _status_of(result), error=error))
     return FolderSummary(spec.output, done, partial(_read_labelled, spec))
 
 
@@ -117,12 +118,18 @@ def iter_label_folder(
     Raises:
         TipssegError: See `label_folder`. Wrong arguments raise before the first image.
     """
-    _, results = _begin_labelling(images, classes, verbose, keywords)
-    return _yield_images(results)
+    spec, choice, engine = _asked(images, classes, keywords)
+    make_engine = engine_maker(engine, spec)
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_for(verbose))
+        folder = stack.enter_context(open_folder(spec))
+        found = find_to_label(folder, choice, progress)
+        results = label_images(folder, found, make_engine, Reporter(progress))
+        return _yield_images(results, stack.pop_all())
 
 
-def _yield_images(results: Generator[ImageResult, None, None]) -> Generator[FolderImage, None, None]:
-    with closing(results):
+def _yield_images(results: Generator[ImageResult, None, None], opened: ExitStack) -> Generator[FolderImage, None, None]:
+    with opened, closing(results):
         for result in results:
             if isinstance(result, Failed):
                 yield FolderImage(path=result.ref.path, status="failed", error=result.error)
@@ -159,10 +166,8 @@ def _labelled_image(entry: Entry, files: Mapping[str, Path], path: Path, status:
     )
 
 
-def _begin_labelling(
-    images: Paths, classes: Classes, verbose: bool | None, keywords: LabelFolderKeywords
-) -> tuple[RunSpec, Generator[ImageResult, None, None]]:
-    """Plan a run. The returned generator executes it."""
+def _asked(images: Paths, classes: Classes, keywords: LabelFolderKeywords) -> tuple[RunSpec, Choice, EngineOptions]:
+    """Return the settings of a run, its images, and its engine."""
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)
     vocabulary, fitted = as_vocabulary(classes)
@@ -179,12 +184,7 @@ def _begin_labelling(
         raster=take_options(RasterOptions, keywords),
         sources=tuple(map(address_text, paths)),
     )
-    make_engine = engine_maker(take_options(EngineOptions, keywords), spec)
-    progress = progress_for(verbose)
-    info = plan_run(spec)
-    found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
-    info = keep_coordinates(info, found, progress, formats_given=keywords.get("formats") is not None)
-    return info.spec, _label(info, found, progress, make_engine)
+    return spec, Choice(**vars(choice), paths=paths), take_options(EngineOptions, keywords)
 
 
 def label_spec(
@@ -212,45 +212,43 @@ def label_spec(
     """
     if onto.onto is not None and not added:
         vocabulary, added = join_classes(onto.onto, vocabulary)
-    output = with_formats(output, overlap=options.overlap)
-    if not output.formats:
+    formats = output.formats
+    if formats == ():
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
+    values["formats_given"] = formats is not None
+    output = replace(output, formats=formats or (OVERLAP_FORMATS if options.overlap else DEFAULT_FORMATS))
     return RunSpec.of(*records, output, onto, vocabulary=vocabulary, options=options, added=tuple(added), **values)
 
 
-def keep_coordinates(info: RunInfo, images: Images, progress: Progress, *, formats_given: bool) -> RunInfo:
-    """Return a run that labels its images as rasters if they have coordinates, and the user chose nothing that excludes it.
+def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> Images:
+    """Find the images of a run, see `find_images`.
 
-    Note the coordinates that the formats of other runs do not store.
+    A new run becomes one of rasters if its images have coordinates, and the user chose nothing that excludes it. Note the
+    coordinates that the formats of other runs do not store.
     """
-    spec = info.spec
+    spec = folder.info.spec
+    images = find_images(spec, choice, progress, folder)
     refs = [ref for ref in images.known if isinstance(ref, ImageRef)]
     able = [ref for ref in refs if ref.path.suffix.lower() in _WITH_COORDINATES and is_plain(ref.path)]
     first = next((ref for ref in able[:_LOOKED_AT] if has_coordinates(ref.path)), None)
     if first is None or not {*RASTER_FORMATS}.isdisjoint(spec.formats):
-        return info
-    if not formats_given and next(begun_runs(spec), None) is None and len(able) == len(refs):
+        return images
+    if not spec.formats_given and folder.is_new and len(able) == len(refs):
         raster = replace(spec, formats=("geotiff",))
         try:
-            raster.check()
+            raster.check_formats()
         except UsageError as error:
             progress.note(f"The coordinates of {first.name} are not stored, because {error.message}. {error.hint}")
-            return info
+            return images
         progress.note(
             f"{first.name} has coordinates: it is labelled at its own pixels, in the format geotiff. To write "
             f"{', '.join(spec.formats)} instead, use argument `formats`."
         )
-        return replace(info, spec=raster)
+        folder.change(replace(folder.info, spec=raster))
+        return images
     progress.note(
         f"{first.name} has coordinates, which {', '.join(spec.formats)} do not store. It is resized for the model like a "
         "photograph; argument `formats`=geotiff labels it at its own pixels. To add only the coordinates, run: "
         f"tipsseg convert {shell_word(str(spec.output))} --format geotiff"
     )
-    return info
-
-
-def _label(
-    info: RunInfo, images: Images, progress: Progress, make_engine: EngineMaker
-) -> Generator[ImageResult, None, None]:
-    with progress:
-        yield from label_images(info, images, make_engine, Reporter(progress))
+    return images

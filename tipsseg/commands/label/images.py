@@ -27,7 +27,7 @@ from tipsseg.engine.notes import (
     note_skipped,
 )
 from tipsseg.errors import OutputError
-from tipsseg.run.folder import OutputFolder, open_folder
+from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.results import ImageResult, Labelled, Triaged
 from tipsseg.run.settle import Settled, settle_images
@@ -80,7 +80,7 @@ def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[Imag
 
 
 def label_images(
-    info: RunInfo, images: Images, make_engine: EngineMaker, reporter: Reporter
+    folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter
 ) -> Generator[ImageResult, None, None]:
     """Label the images that are not labelled yet, and bring the output folder up to date.
 
@@ -88,7 +88,7 @@ def label_images(
     another run resumes.
 
     Args:
-        info: The run, from `plan_run`.
+        folder: The folder of the run.
         images: The images, from `find_images`.
         make_engine: Makes the engine that labels images, see `engine_maker`.
         reporter: Counts and prints the results.
@@ -97,27 +97,28 @@ def label_images(
         TipssegError: The run cannot continue.
     """
     progress = reporter.progress
-    note_given(info.spec, images.known, progress)
-    with open_folder(info) as folder:
-        note_folder(folder, images, progress)
-        notes = ImageNotes(info.model, progress)
-        for found in _results(folder, images, make_engine, reporter):
-            result = folder.record(found)
-            if isinstance(result, Failed):
-                result = replace(result, error=progress.worded(result.error))
-                folder.fail(result)
-            else:
-                if isinstance(result, Labelled):
-                    notes.add(result)
-                result = replace(result, files=folder.shown_files(result.ref.name))
-            reporter.report(result)
-            yield result
-        settled = Settled()
-        for derived in settle_images(folder, settled, info.spec.jobs):
-            reporter.report_derived(derived)
-        if not folder.finished:
-            folder.finish(reporter.counts)
-        _note_end(folder, settled, notes, reporter)
+    note_given(folder.info.spec, images.known, progress)
+    if not folder.starting_over:
+        folder.show_masks()
+    note_folder(folder, images, progress)
+    notes = ImageNotes(folder.info.model, progress)
+    for found in _results(folder, images, make_engine, reporter):
+        result = folder.record(found)
+        if isinstance(result, Failed):
+            result = replace(result, error=progress.worded(result.error))
+            folder.fail(result)
+        else:
+            if isinstance(result, Labelled):
+                notes.add(result)
+            result = replace(result, files=folder.shown_files(result.ref.name))
+        reporter.report(result)
+        yield result
+    settled = Settled()
+    for derived in settle_images(folder, settled, folder.info.spec.jobs):
+        reporter.report_derived(derived)
+    if not folder.finished:
+        folder.finish(reporter.counts)
+    _note_end(folder, settled, notes, reporter)
 
 
 def _results(
@@ -182,17 +183,14 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
     reporter.counts = replace(counts, failed=counts.failed + len(folder.unwritten))  # for the exit code
 
 
-def run_label(
-    info: RunInfo, images: Images, make_engine: EngineMaker, progress: Progress, *, jsonl: bool = False
-) -> Counts:
+def run_label(folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter) -> Counts:
     """Label images to the end, see `label_images`, and return the counts. Raise TipssegError if the run cannot continue."""
-    reporter = Reporter(progress, jsonl=jsonl)
     try:
-        with closing(label_images(info, images, make_engine, reporter)) as results:
+        with closing(label_images(folder, images, make_engine, reporter)) as results:
             for _ in results:
                 pass
     except KeyboardInterrupt as interrupt:
-        command = "the same command" if info.spec.resume else "the same command without argument `resume`=False"
+        command = "the same command" if folder.info.spec.resume else "the same command without argument `resume`=False"
         interrupt.add_note(reporter.interruption(command))
         raise
     return reporter.counts

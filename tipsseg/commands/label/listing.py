@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from math import prod
 
 from tipsseg.backbones.registry import read_sizes
 from tipsseg.engine.notes import list_counts, note_reasons
-from tipsseg.errors import ImageError, OutputError
+from tipsseg.errors import ImageError
 from tipsseg.images.access import needs_hold
 from tipsseg.images.decoding import upright_size
 from tipsseg.labelling.view import make_view
@@ -17,11 +17,8 @@ from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.lock import is_locked
-from tipsseg.run.question import merged_info, refuse_other_question, with_classes_of
-from tipsseg.run.record import stored_run
 from tipsseg.run.results import Unchanged
-from tipsseg.run.spec import RunInfo
-from tipsseg.run.state import State
+from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.progress import Progress
 from tipsseg.weights.sources import find_model
@@ -30,57 +27,47 @@ from tipsseg.weights.sources import find_model
 _SAMPLE = 100
 
 
-def list_images(info: RunInfo, images: Images, progress: Progress) -> int:
+def list_images(folder: OutputFolder, images: Images, progress: Progress) -> int:
     """Print the images to label, and note their numbers. Raise the errors that a run would raise.
 
     Args:
-        info: The run, from `plan_run`.
+        folder: The folder of the run, from `peek_folder`.
         images: The images.
         progress: Prints the paths and notes.
 
     Returns:
         The number of images that cannot be labelled.
     """
-    spec, reasons = info.spec, Counter[str]()
+    spec, reasons = folder.info.spec, Counter[str]()
     unchanged = failed = edited = 0
     todo: list[ImageRef] = []
-    with closing(State(spec.folder)) as state:
-        before = stored_run(state)
-        if before is not None and not spec.overwrite:
-            info = with_classes_of(before, info)
-            try:
-                if len(state):
-                    refuse_other_question(before, info)
-            except OutputError as refusal:  # list the images anyway
-                progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
-            info = merged_info(info, before)
-        folder = OutputFolder(info, state, before)
-        folder.starting_over = before is not None and spec.overwrite
-        for item in map(folder.triage, images.refs):
-            match item:
-                case Failed(_, error):
-                    failed += 1
-                    progress.error(error)
-                case Unchanged():
-                    unchanged += 1
-                    edited += item.edited
-                case ImageRef():
-                    todo.append(item)
-                    reasons[folder.reason(item)] += 1
-                    progress.path(item.path)
+    if (refusal := folder.refusal) is not None:  # list the images anyway
+        progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
+    for item in map(folder.triage, images.refs):
+        match item:
+            case Failed(_, error):
+                failed += 1
+                progress.error(error)
+            case Unchanged():
+                unchanged += 1
+                edited += item.edited
+            case ImageRef():
+                todo.append(item)
+                reasons[folder.reason(item)] += 1
+                progress.path(item.path)
     if is_locked(spec.folder):
         progress.note(f"Another tipsseg process is writing to {spec.folder}.")
     others = {"unchanged": unchanged, "edited by hand": edited, "cannot be labelled": failed}
     progress.note(f"{list_counts(len(todo), 'to label', others)}, into {spec.folder}. Nothing was written.")
     note_reasons(reasons, progress, "to label")
     if todo and not spec.is_raster:
-        _note_sizes(info, todo, progress)
+        _note_sizes(spec, todo, progress)
     return failed
 
 
-def _note_sizes(info: RunInfo, todo: list[ImageRef], progress: Progress) -> None:
+def _note_sizes(spec: RunSpec, todo: list[ImageRef], progress: Progress) -> None:
     """Note the sizes of the images, and the windows that the model sees, from a few images spread over the run."""
-    spec, sizes = info.spec, list[tuple[int, int]]()
+    sizes = list[tuple[int, int]]()
     for ref in todo[:: max(len(todo) // _SAMPLE, 1)][:_SAMPLE]:
         with suppress(ImageError, OSError, ValueError):  # a run reports it
             if not needs_hold(ref.path):

@@ -31,7 +31,7 @@ from tipsseg.errors import DeviceError, OutputError, TipssegError, UsageError
 from tipsseg.images.decoders import silence_decoders
 from tipsseg.options.run import EngineOptions
 from tipsseg.options.values import Shard, index_of
-from tipsseg.run.folder import OutputFolder
+from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.inputs import Images
 from tipsseg.run.labels import RunContext
 from tipsseg.run.question import differences_text, share_run, shared_run
@@ -143,7 +143,12 @@ class RayEngine:
                 parts[index_of(item.name, self._count)].append(item)
         info = folder.info
         spec = info.spec.changed(
-            device=info.device.partition(":")[0], dtype=info.dtype, overwrite=False, resume=True, replace_edited=False
+            device=info.device.partition(":")[0],
+            dtype=info.dtype,
+            overwrite=False,
+            resume=True,
+            replace_edited=False,
+            formats_given=True,
         )  # a task that is started again resumes
         infos = {index: replace(info, spec=spec.changed(shard=Shard(index, self._count))) for index in sorted(parts)}
         if infos:
@@ -227,7 +232,10 @@ def _label(job: _Job) -> Iterator[Failed | TipssegError | None]:
     try:
         _prepare(job)
         images = Images(job.images, Path(job.info.image_root or "."))
-        with closing(label_images(job.info, images, local_engine, Reporter(Silence()))) as results:
+        with (
+            open_folder(job.info.spec) as folder,
+            closing(label_images(folder, images, local_engine, Reporter(Silence()))) as results,
+        ):
             for result in results:
                 yield result if isinstance(result, Failed) else None
     except TipssegError as error:
