@@ -20,7 +20,7 @@ from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
 from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.doctor import examine
 from tipsseg.commands.merge import merge_folders
-from tipsseg.commands.report.make import make_report
+from tipsseg.commands.report.make import report_folder
 from tipsseg.integrations.label_studio import serve
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.run.spec import RunSpec
@@ -42,7 +42,7 @@ _API: tuple[Callable[..., Any], ...] = (
     RunSpec,
     convert_folder,
     examine,
-    make_report,
+    report_folder,
     merge_folders,
     tipsseg.Labeller.label,
     tipsseg.encode_folder,

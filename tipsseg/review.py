@@ -1,11 +1,15 @@
-"""Review labels: rank images for a person, import corrections, audit labels, and score them against truth masks."""
+"""Review labels, and work with output folders: rank, correct, check, convert, merge, report, audit and score labels."""
 
 from __future__ import annotations
 
 from tipsseg.commands.audit import Audit, audit
-from tipsseg.commands.correct.take import Corrections, correct_folder
+from tipsseg.commands.check import check_folder
+from tipsseg.commands.convert import convert_folder, drop_formats
+from tipsseg.commands.correct.take import Corrections, correct_folder, undo_corrections
 from tipsseg.commands.evaluate import Evaluation, evaluate, score_masks
+from tipsseg.commands.merge import merge_folders
 from tipsseg.commands.rank import Ranked, rank
+from tipsseg.commands.report.make import report_folder
 
 __all__ = [
     "Audit",
@@ -13,8 +17,14 @@ __all__ = [
     "Evaluation",
     "Ranked",
     "audit",
+    "check_folder",
+    "convert_folder",
     "correct_folder",
+    "drop_formats",
     "evaluate",
+    "merge_folders",
     "rank",
+    "report_folder",
     "score_masks",
+    "undo_corrections",
 ]

@@ -21,10 +21,9 @@ from pycocotools import mask as coco_mask
 from saying import Said
 
 from tipsseg.commands.convert import convert_folder
-from tipsseg.commands.correct.take import Corrections, take_corrections
+from tipsseg.commands.correct.take import Corrections, correct_folder
 from tipsseg.errors import InputError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
-from tipsseg.options.run import CorrectOptions
 from tipsseg.run.entry import FileRow
 from tipsseg.run.state import State
 from tipsseg.types import LabelArray
@@ -80,7 +79,7 @@ def build(root: Path, *formats: str, labels: Mapping[str, LabelArray] = IMAGES, 
 
 
 def take(root: Path, source: Path, **options: bool | Path) -> Corrections:
-    return take_corrections(root / "out", source, Silence(), CorrectOptions(**options))  # type: ignore[arg-type]
+    return correct_folder(root / "out", source, verbose=False, **options)  # type: ignore[arg-type]
 
 
 def labels_of(root: Path, image: str = "scene") -> np.ndarray:
@@ -266,7 +265,7 @@ def test_a_round_trip(tmp_path: Path, name: str) -> None:
     # Once more: nothing is left to do.
     again = take(tmp_path, source)
     assert (again.masks, set(again.unchanged)) == ((), {"scene.png", *found.unchanged})
-    assert convert_folder(tmp_path / "out", FORMATS, None, 2, Silence()) == 0
+    assert convert_folder(tmp_path / "out", FORMATS, jobs=2, verbose=False) == 0
     assert tree(tmp_path / "out") == after
 
 
@@ -787,7 +786,7 @@ def test_further_classes_are_added(tmp_path: Path) -> None:
     listed = json.loads((tmp_path / "out/classes.json").read_bytes())["classes"]
     assert [each["name"] for each in listed] == [*CLASSES, "paper kite", "lamp"]
     assert "paper kite" in (tmp_path / "out/annotations.json").read_text()
-    assert convert_folder(tmp_path / "out", ("yolo",), None, 1, Silence()) == 0
+    assert convert_folder(tmp_path / "out", ("yolo",), jobs=1, verbose=False) == 0
     assert "paper kite" in (tmp_path / "out/yolo/data.yaml").read_text()
     assert problems(tmp_path / "out") == []
 
@@ -837,7 +836,7 @@ EMPTIERS = {
 def test_reviewed_images_without_objects_are_emptied_and_named(tmp_path: Path, tool: str) -> None:
     source = EMPTIERS[tool](build(tmp_path))
     said = Said()
-    found = take_corrections(tmp_path / "out", source, said)
+    found = correct_folder(tmp_path / "out", source, verbose=said)
     assert [mask.image for mask in found.masks if mask.emptied] == ["scene.png"]
     assert any("scene.png" in line and "no objects left" in line for line in said.lines), said.lines
     left = labels_of(tmp_path)
@@ -928,7 +927,7 @@ def test_a_mask_that_a_person_changed_in_its_place_is_kept(tmp_path: Path) -> No
     in_masks(export)
     said = Said()
     with pytest.raises(InputError, match="1 of 4 corrections cannot be imported"):
-        take_corrections(out, export / "masks", said)
+        correct_folder(out, export / "masks", verbose=said)
     assert any("a person edited this mask in place" in line for line in said.lines)
     assert np.array_equal(labels_of(tmp_path), MINE)
     take(tmp_path, export / "masks", replace_edited=True)
@@ -952,7 +951,7 @@ class EditsAMask(Silence):
 def test_an_edit_that_is_saved_during_the_command_is_kept(tmp_path: Path) -> None:
     source = in_masks(build(tmp_path, "png", "hf"))
     save(source / "a.png", np.where(A == 1, 2, A).astype(np.uint8))
-    taken = take_corrections(tmp_path / "out", source, EditsAMask(tmp_path / "out/masks/scene.png"))
+    taken = correct_folder(tmp_path / "out", source, verbose=EditsAMask(tmp_path / "out/masks/scene.png"))
     assert ([mask.image for mask in taken.masks], taken.failed) == (["a.png"], 1)
     assert np.array_equal(labels_of(tmp_path), MINE)
     assert not (labels_of(tmp_path, "a") == 1).any()
@@ -996,18 +995,18 @@ def test_a_file_that_a_person_edited_stays_until_the_person_removes_it(
     mine = edited.read_bytes()
     said = Said()
     save(tmp_path / "a/a.png", np.where(A == 1, 2, A).astype(np.uint8))
-    take_corrections(out, tmp_path / "a", said)
+    correct_folder(out, tmp_path / "a", verbose=said)
     assert any(f"tipsseg correct {out} --from {out}/{source}" in line for line in said.lines)
 
     take(tmp_path, out / source, emptied=False)
     assert not np.array_equal(labels_of(tmp_path), SCENE)
     said = Said()
-    take_corrections(out, in_masks(export), said)
+    correct_folder(out, in_masks(export), verbose=said)
     assert any("still shows older labels" in line and str(edited) in line for line in said.lines)
     assert edited.read_bytes() == mine
 
     edited.unlink()
-    assert convert_folder(out, ("coco",), None, 1, Silence()) == 0
+    assert convert_folder(out, ("coco",), jobs=1, verbose=False) == 0
     assert edited.read_bytes() not in (mine, (export / place).read_bytes())
     assert take(tmp_path, out / source).masks == ()
 
@@ -1016,7 +1015,7 @@ def test_files_that_show_the_picture_follow_where_it_is(tmp_path: Path) -> None:
     export, out = build(tmp_path, "png", "overlay"), tmp_path / "out"
     (tmp_path / "imgs").rename(tmp_path / "moved")
     said = Said()
-    take_corrections(out, in_masks(export), said)
+    correct_folder(out, in_masks(export), verbose=said)
     assert not (out / "overlays/scene.jpg").exists()
     assert any("Did not write overlay of 1 image" in line for line in said.lines)
     assert (out / "overlays/a.jpg").read_bytes() == (export / "overlays/a.jpg").read_bytes()
@@ -1056,7 +1055,7 @@ def _edit_mask(loop: Path) -> Path:
 
 def _take_in(loop: Path) -> Path:
     save(loop.parent / "fix/scene.png", WANTED)
-    take_corrections(loop, loop.parent / "fix", Silence())
+    correct_folder(loop, loop.parent / "fix", verbose=Silence())
     return loop
 
 
@@ -1089,7 +1088,7 @@ def two_runs(root: Path) -> Path:
 def test_corrected_masks_of_another_run_are_taken(tmp_path: Path, person: Callable[[Path], Path]) -> None:
     source = person(two_runs(tmp_path))
     said = Said()
-    found = take_corrections(tmp_path / "out", source, said)
+    found = correct_folder(tmp_path / "out", source, verbose=said)
     assert [mask.image for mask in found.masks] == ["scene.png"]
     assert (found.unchanged, found.unmatched) == ((), ())
     assert np.array_equal(labels_of(tmp_path, "a"), A)

@@ -18,11 +18,10 @@ from output_folders import CLASSES, make_run, save_inputs, tree
 from PIL import Image
 from saying import Said
 
-from tipsseg.commands.correct.take import take_corrections
+from tipsseg.commands.correct.take import correct_folder
 from tipsseg.corrections import files as sources
 from tipsseg.errors import TipssegError
 from tipsseg.formats.label_studio import decode_brush
-from tipsseg.options.run import CorrectOptions
 from tipsseg.regions.shapes import shape_from_polygons
 from tipsseg.types import LabelArray
 
@@ -41,11 +40,13 @@ def refusal(root: Path, make: Make, source_format: str | None = None) -> str:
     (root / "new").mkdir()
     said = Said()
     with pytest.raises(TipssegError) as caught:
-        take_corrections(
+        correct_folder(
             root / "out",
             make(root / "new"),
-            said,
-            CorrectOptions(source_format=source_format, add_classes=True, strict=True),
+            verbose=said,
+            source_format=source_format,
+            add_classes=True,
+            strict=True,
         )
     assert tree(root / "out") == before
     assert sorted(path.name for path in root.iterdir()) == ["imgs", "new", "out"]

@@ -15,9 +15,8 @@ from output_folders import CLASSES, make_run, save_inputs
 from PIL import Image
 from saying import Said
 
-from tipsseg.commands.correct.take import take_corrections
+from tipsseg.commands.correct.take import correct_folder
 from tipsseg.errors import InputError
-from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, CorrectOptions
 from tipsseg.types import LabelArray
 
 SIZE = (60, 80)
@@ -221,13 +220,13 @@ SHAPES: Mapping[str, tuple[Write, np.ndarray]] = {
 }  # fmt: skip
 
 
-def take(root: Path, write: Write, options: CorrectOptions = DEFAULT_CORRECT_OPTIONS) -> Said:
+def take(root: Path, write: Write, **options: Any) -> Said:
     save_inputs(root / "imgs", {NAME: np.zeros(SIZE, np.uint8)})
     make_run(root / "out", root / "imgs", {NAME: np.zeros(SIZE, np.uint8)}, formats=("png",))
     (root / "new").mkdir()
     write(root / "new")
     said = Said()
-    take_corrections(root / "out", root / "new", said, options)
+    correct_folder(root / "out", root / "new", verbose=said, **options)
     return said
 
 
@@ -262,7 +261,7 @@ VAGUE: Mapping[str, tuple[Write, list[str]]] = {
 
 @pytest.mark.parametrize(("write", "notes"), VAGUE.values(), ids=VAGUE)
 def test_shapes_without_pixels_are_skipped_with_a_line_per_kind(tmp_path: Path, write: Write, notes: list[str]) -> None:
-    said = take(tmp_path, write, CorrectOptions(emptied=True))
+    said = take(tmp_path, write, emptied=True)
     assert [line for line in said.lines if line.startswith("Skipped")] == [f"Skipped {note}." for note in notes]
     assert not labels_of(tmp_path).any()
 
@@ -293,7 +292,7 @@ def test_the_box_of_an_object_that_nobody_edited_changes_nothing(tmp_path: Path,
     box = f'<box xtl="{x}" ytl="{y}" xbr="{right}" ybr="{bottom}"/>'
     (tmp_path / "new").mkdir()
     write(box if write is xml else {"bbox": [x, y, right - x, bottom - y]})(tmp_path / "new")
-    assert take_corrections(tmp_path / "out", tmp_path / "new", Said()).masks == ()
+    assert correct_folder(tmp_path / "out", tmp_path / "new", verbose=Said()).masks == ()
 
 
 def test_instance_masks_are_no_index_masks(tmp_path: Path) -> None:
@@ -301,4 +300,4 @@ def test_instance_masks_are_no_index_masks(tmp_path: Path) -> None:
     save_inputs(tmp_path / "imgs", {NAME: labels})
     make_run(tmp_path / "out", tmp_path / "imgs", {NAME: labels}, formats=("png", "instances"))
     with pytest.raises(InputError, match="files of the format instances, which are not index masks"):
-        take_corrections(tmp_path / "out", tmp_path / "out/instances", Said())
+        correct_folder(tmp_path / "out", tmp_path / "out/instances", verbose=Said())

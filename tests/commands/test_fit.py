@@ -21,7 +21,6 @@ from tipsseg.commands.fit import masks as masked
 from tipsseg.errors import OtherRunError, TipssegError
 from tipsseg.learn import Fit, FittedVocabulary
 from tipsseg.run.outcome import FolderSummary
-from tipsseg.util.progress import Silence
 from tipsseg.vocabulary.fitted import Classes
 
 THINGS = ("sky", "grass", "tree")
@@ -100,7 +99,7 @@ def test_images_without_masks_are_looked_at(folder: Path, capsys: pytest.Capture
 
 
 def test_masks_of_a_run_whose_formats_follow_them_still_count(folder: Path, fit: Fit) -> None:
-    assert convert_folder(folder / "out", ("coco",), None, 1, Silence()) == 0
+    assert convert_folder(folder / "out", ("coco",), jobs=1, verbose=False) == 0
     again = tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
     np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
 

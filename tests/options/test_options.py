@@ -23,11 +23,14 @@ from tipsseg.options.fields import choices_of, options_of, record_of
 from tipsseg.options.run import (
     ComputeOptions,
     CorrectOptions,
+    DatasetOptions,
+    EncodeOptions,
     EngineOptions,
     ImageOptions,
     OntoOptions,
     OutputOptions,
     RasterOptions,
+    ReadingOptions,
     RegionOptions,
     StoreOptions,
     TruthOptions,
@@ -156,12 +159,17 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
         set(),
     ),
     "encode_folder": (
-        (LabelOptions, ComputeOptions, StoreOptions, ImageOptions),
-        {"min_confidence", "refine", "overlap", "features", "output", "retry_failed"},
+        (LabelOptions, EncodeOptions, StoreOptions, ImageOptions),
+        {"min_confidence", "refine", "overlap", "output"},
     ),
     "evaluate": ((TruthOptions, LabelOptions, RegionOptions, ComputeOptions), set()),
     "audit": ((LabelOptions, ComputeOptions), {"min_confidence", "overlap"}),
-    "correct_folder": ((CorrectOptions,), set()),
+    "check_folder": ((ReadingOptions,), set()),
+    "convert_folder": ((FileOptions, ReadingOptions), {"instances", "min_area", "png_mode", "simplify", "names"}),
+    "correct_folder": ((CorrectOptions, ReadingOptions), set()),
+    "report_folder": ((TruthOptions, ReadingOptions), set()),
+    "score_masks": ((TruthOptions, ReadingOptions), set()),
+    "write_dataset": ((DatasetOptions, ReadingOptions), set()),
     "fit_folder": ((ComputeOptions,), {"model"}),
     "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "overlap", "scales"}),
     "fit_thresholds": ((ComputeOptions,), {"model"}),
@@ -176,7 +184,7 @@ def test_the_types_of_keywords_are_those_of_the_options(name: str) -> None:
     hints = {key: hint for record in records for key, hint in get_type_hints(record).items()}
     chosen = {each.name for record in records for each in fields(record) if each.init} - left_out
     options = {key: hints[key] for key in chosen}
-    assert keywords.keys() - {"max_pixels"} == options.keys() - {"max_pixels"}
+    assert keywords.keys() == options.keys()
     for key, hint in options.items():
         assert kinds(hint) <= kinds(keywords[key]), key
     shown = inspect.signature(function).parameters

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.commands.check import check_labels
+from tipsseg.commands.check import check_folder
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import image_grid
@@ -164,7 +164,7 @@ def tree(folder: Path) -> Tree:
 
 def problems(folder: Path) -> list[str]:
     """What `tipsseg check` finds."""
-    return list(map(str, check_labels(folder, None, 2, Progress(quiet=True))))
+    return list(map(str, check_folder(folder, jobs=2, verbose=Progress(quiet=True))))
 
 
 # ---- damage ----

@@ -17,9 +17,7 @@ from tipsseg.util.files import describe_error, open_regular
 from tipsseg.util.text import shell_line, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.images.finding import Found
-    from tipsseg.run.inputs import Ignored
-    from tipsseg.util.progress import Progress
+    from tipsseg.images.finding import Listed
 
 #: Bytes after which an entry of a list must end.
 _LONGEST = 1 << 16
@@ -28,28 +26,20 @@ _LONGEST = 1 << 16
 _PICTURES = ((0, b"\x89PNG\r\n\x1a\n"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (0, b"II*\0"), (0, b"MM\0*"), (4, b"ftyp"))
 
 
-def sources(paths: Sequence[str], null: bool) -> dict[str, Any]:
-    """Return the keyword of a Choice: `entries` for a list on stdin, else `paths`.
+def images(paths: Sequence[str], null: bool) -> tuple[Path, ...] | Listed:
+    """Return the images that the arguments name: files and folders, or the list on stdin.
 
     Raise UsageError for an empty path, or - among other paths.
     """
+    from tipsseg.images.finding import Listed
+
     if list(paths) == ["-"]:
-        return {"entries": entries(null)}
+        return Listed(entries(null))
     if "" in paths:
         raise UsageError("an image path is empty", EMPTY_PATH)
     if "-" in paths:
         raise UsageError("- reads a list from stdin and cannot be combined with other paths")
-    return {"paths": tuple(map(as_address, paths))}
-
-
-def find_named(paths: Sequence[str], null: bool, ignored: Ignored, progress: Progress) -> Found:
-    """Find the images that the arguments name, for a command that writes no output folder."""
-    from tipsseg.run.inputs import found_images, note_inputs
-
-    named = sources(paths, null)
-    found = found_images(named.get("paths", ()), named.get("entries"), ignored)
-    note_inputs(progress, found, ignored)
-    return found
+    return tuple(map(as_address, paths))
 
 
 def entries(null: bool) -> Iterator[bytes]:

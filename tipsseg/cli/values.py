@@ -15,15 +15,11 @@ from tipsseg.cli.options import Question
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.formats import FORMATS
 from tipsseg.util.files import is_file, local_path, path_exists
-from tipsseg.util.text import join_first, pluralize, quote, shell_word
+from tipsseg.util.text import quote, shell_word
 
 if TYPE_CHECKING:
-    from tipsseg.util.progress import Progress
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
-
-#: The maximum number of class names in the first line of a run.
-_MAX_NAMES = 20
 
 
 def parse_question(question: Question) -> tuple[Vocabulary, FittedVocabulary | None]:
@@ -96,42 +92,6 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
     return make_vocabulary(
         names, "auto" if phrases is None else phrases, PROTOCOL_TEMPLATES if prompts is None else prompts
     )
-
-
-def note_vocabulary(
-    progress: Progress, classes: Sequence[str] | None, vocabulary: Vocabulary, *, overlap: bool = False
-) -> None:
-    """Print the classes as the first line of a run, and note commas that became part of a name, and parts beside their whole."""
-    names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
-    source = f" of {vocabulary.source}" if vocabulary.source else ""
-    progress.head(f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_NAMES)}.")
-    with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
-    if with_comma and vocabulary.source and not vocabulary.source.lower().endswith(".toml"):
-        progress.note(
-            f"{vocabulary.source} has one class per line, so commas are part of a name, as in {with_comma[0]!r}."
-        )
-    if classes and len(classes) > 1 and any("," in value for value in classes):
-        progress.note("--classes is repeated, so every value is one class, including its commas.")
-    if classes and not overlap and (pair := _part_beside_whole(vocabulary)):
-        whole, part = pair
-        path = f"{whole}/{part.removeprefix(whole).strip()}"
-        has_parts = any(entry.part_of for entry in vocabulary.classes)  # which --overlap refuses
-        other = "" if has_parts else "; to label each as if it were alone, add --overlap"
-        progress.note(
-            f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
-            f'"{whole},{path}"{other}.'
-        )
-
-
-def _part_beside_whole(vocabulary: Vocabulary) -> tuple[str, str] | None:
-    """Return a class and another whose name begins with its name, such as panda and panda leg; None if there are none."""
-    names = {entry.name for entry in vocabulary.classes if not entry.part_of}
-    for part in (entry.name for entry in vocabulary.classes if not entry.part_of):
-        words = part.split(" ")
-        for count in range(1, len(words)):
-            if (whole := " ".join(words[:count])) in names:
-                return whole, part
-    return None
 
 
 def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -25,15 +25,16 @@ from numpy.typing import NDArray
 
 from tipsseg._version import __version__
 from tipsseg.corrections.records import Objects
-from tipsseg.engine.local import LocalEngine, load_for
-from tipsseg.engine.notes import note_begin, note_skipped
+from tipsseg.engine.job import Job
+from tipsseg.engine.local import LocalEngine
+from tipsseg.engine.notes import note_begin, note_skipped, note_vocabulary
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.coco import category_record, image_record
 from tipsseg.given.labels import LabelSource, classes_of_labels, paint_objects
-from tipsseg.images.finding import Found, Paths, as_paths
+from tipsseg.images.finding import Listed, Paths
 from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import AuditKeywords, with_keywords
@@ -41,16 +42,14 @@ from tipsseg.options.run import ComputeOptions
 from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
 from tipsseg.regions.objects import LabelledObject, split_levels
-from tipsseg.run import inputs
 from tipsseg.run.files import digest_of
-from tipsseg.run.inputs import Ignored, Images, found_images
+from tipsseg.run.inputs import Ignored, Images, find_alone
 from tipsseg.run.plan import plan_run
-from tipsseg.run.record import run_context
 from tipsseg.run.spec import Counts, RunSpec
-from tipsseg.types import BACKGROUND, ConfidenceArray, Failed, ImageRef, LabelArray, LabelClass, printable_path
+from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, describe_error, list_left, read_regular, staged_path
 from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
-from tipsseg.util.progress import Progress, progress_for
+from tipsseg.util.progress import Verbosity, progress_for
 from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 
@@ -103,17 +102,24 @@ class Audit:
 
     Attributes:
         findings: The regions that the model doubts, the highest score first.
-        names: The class names by label id, 1..N.
+        classes: The classes, by label id 1..N.
+        model: The model.
         audited: The number of audited images.
         unlabelled: The number of images without labels, which were left out.
         failed: The number of images that failed.
     """
 
     findings: tuple[Finding, ...]
-    names: Mapping[int, str]
+    classes: tuple[LabelClass, ...]
+    model: str
     audited: int
     unlabelled: int
     failed: int
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Return the class names by label id."""
+        return {entry.id: entry.name for entry in self.classes}
 
     def __repr__(self) -> str:
         return f"Audit({pluralize(len(self.findings), 'finding')} in {self.audited} images, {self.failed} failed)"
@@ -146,58 +152,6 @@ class Audit:
 
 #: An image, its size (height, width), and the doubts; None for an image without labels.
 _Audited = tuple[ImageRef, tuple[int, int], list[Doubt] | None]
-
-
-def audit_images(spec: RunSpec, found: Found, labels: Path, progress: Progress, *, quiet: bool = False) -> Audit:
-    """Compare the labels of images with what the model sees.
-
-    Images without labels are left out; an image that fails is reported and left out.
-
-    Args:
-        spec: The run; its classes include those of the labels. It writes no formats.
-        found: The images.
-        labels: The labels, in any format that `tipsseg correct` reads.
-        progress: Prints notes and errors.
-        quiet: Hide the progress of a model download.
-
-    Raises:
-        TipssegError: The run cannot continue, or no image has labels.
-    """
-    inputs.check_listed(found)
-    source = LabelSource(labels, spec.vocabulary.classes)
-    source.names.expect(found.refs)
-    info = plan_run(spec)
-    loaded = load_for(info, progress.note, quiet=quiet, images=found.refs)
-    engine = LocalEngine(loaded, run_context(info), progress.note)
-    note_begin(engine.info, Images(found.refs, found.root), Counts(), progress)
-    findings: list[Finding] = []
-    audited = unlabelled = failed = 0
-    first = None
-    finish = partial(_audit, engine, source)
-    with closing(run_stages(found.refs, engine.source, engine.score, finish, spec.jobs)) as results:
-        for result in results:
-            progress.advance()
-            if isinstance(result, Failed):
-                failed, first = failed + 1, first or result.error
-                progress.error(result.error)
-                continue
-            ref, size, doubts = result
-            audited, unlabelled = audited + (doubts is not None), unlabelled + (doubts is None)
-            findings += [Finding(ref=ref, size=size, doubt=doubt) for doubt in doubts or ()]
-    progress.end()
-    note_skipped(source.skipped, labels, progress)
-    if not audited and first is not None:
-        raise InputError(f"no image was audited; the first failure: {first.message}", first.hint)
-    if not audited:
-        raise InputError(f"{labels}: no labels of these images", "Images and labels are matched by their names.")
-    findings.sort(key=lambda finding: -finding.doubt.score)  # stable
-    return Audit(
-        findings=tuple(findings),
-        names=info.names,
-        audited=audited,
-        unlabelled=unlabelled,
-        failed=failed,
-    )
 
 
 def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], scored: Scored) -> _Audited:
@@ -332,7 +286,7 @@ def interface_of(path: Path) -> Path:
     return path.with_name(f"{path.name.removesuffix('.json')}.xml")
 
 
-def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
+def write_coco(audit: Audit, path: Path) -> None:
     """Write the findings as a COCO file, which CVAT and FiftyOne open. Raises OutputError if the file exists.
 
     The category of an annotation is the class that the model sees, or the label if it sees none; `attributes` has both.
@@ -356,18 +310,18 @@ def write_coco(audit: Audit, spec: RunSpec, path: Path) -> None:
                 "attributes": {key: record[key] for key in ("kind", "label", "seen")},
             }
         )
-    categories: list[object] = [category_record(entry) for entry in spec.vocabulary.classes]
+    categories: list[object] = [category_record(entry) for entry in audit.classes]
     value = {"images": images, "categories": categories, "annotations": annotations}
     _write(path, json_bytes(value) + b"\n")
 
 
-def write_label_studio(audit: Audit, spec: RunSpec, path: Path) -> None:
+def write_label_studio(audit: Audit, path: Path) -> None:
     """Write the findings as Label Studio tasks with predictions, the most doubtful image first, and the interface beside them.
 
     A polygon has the class that the model sees, or the label if it sees none; its `meta` says why the label is doubted. Raises
     OutputError if the file exists.
     """
-    run = RunFacts(classes=spec.vocabulary.classes, info={"model": spec.model, "version": __version__})
+    run = RunFacts(classes=audit.classes, info={"model": audit.model, "version": __version__})
     by_image: dict[ImageRef, list[Finding]] = {}
     for finding in audit.findings:
         by_image.setdefault(finding.ref, []).append(finding)
@@ -428,11 +382,12 @@ def read_doubts(path: Path) -> Mapping[str, list[ListedDoubt]]:
 
 @with_keywords(AuditKeywords, LabelOptions, ComputeOptions)
 def audit(
-    images: Paths,
+    images: Paths | Listed,
     labels: str | Path,
     classes: Classes | None = None,
     *,
-    verbose: bool | None = None,
+    background: str | None = None,
+    verbose: Verbosity = None,
     **keywords: Unpack[AuditKeywords],
 ) -> Audit:
     """Find existing labels that the model doubts, and things without a label, as `tipsseg audit` does.
@@ -440,26 +395,47 @@ def audit(
         for record in tipsseg.review.audit("photos/", "annotations.json").records():
             print(record["score"], record["image"], record["label"], record["seen"])
 
+    Images without labels are left out; an image that fails is counted and left out.
+
     Args:
         images: Files and folders.
         labels: A folder, zip or file in any format that `correct_folder` reads.
         classes: Classes by name, to add synonyms, or to name the ids of index masks. None: the classes of the labels.
+        background: "auto", "none" or phrases separated by commas, if `classes` is None.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The findings, the most doubtful first; `records()` yields them as JSON values.
 
     Raises:
-        TipssegError: The labels cannot be read, or the run cannot continue.
+        TipssegError: The labels cannot be read, the run cannot continue, or no image has labels.
     """
-    vocabulary = classes_of_labels(Path(labels), None if classes is None else as_vocabulary(classes)[0])
-    spec = RunSpec.of(
-        take_options(ComputeOptions, keywords),
-        formats=(),
-        vocabulary=vocabulary,
-        options=take_options(LabelOptions, keywords),
-    )
+    labels, named = Path(labels), None if classes is None else as_vocabulary(classes)[0]
+    compute, options = (take_options(record, keywords) for record in (ComputeOptions, LabelOptions))
+    vocabulary = classes_of_labels(labels, named, background)
+    spec = RunSpec.of(compute, formats=(), vocabulary=vocabulary, options=options)
     with progress_for(verbose) as progress:
-        return audit_images(
-            spec, found_images(as_paths(images), None, Ignored(None)), Path(labels), progress, quiet=True
-        )
+        note_vocabulary(vocabulary, progress)
+        found = find_alone(images, Ignored(None), progress)
+        source = LabelSource(labels, vocabulary.classes)
+        source.names.expect(found.refs)
+        engine = LocalEngine.of(plan_run(spec), progress, found.refs)
+        note_begin(engine.info, Images(found.refs, found.root), Counts(), progress)
+        job, findings, unlabelled = Job(progress), list[Finding](), 0
+        stages = run_stages(found.refs, engine.source, engine.score, partial(_audit, engine, source), spec.jobs)
+        for ref, size, doubts in job.each(stages):
+            unlabelled += doubts is None
+            findings += [Finding(ref=ref, size=size, doubt=doubt) for doubt in doubts or ()]
+        note_skipped(source.skipped, labels, progress)
+    job.require(job.done, "audited")
+    if unlabelled == job.done:
+        raise InputError(f"{labels}: no labels of these images", "Images and labels are matched by their names.")
+    findings.sort(key=lambda finding: -finding.doubt.score)  # stable
+    return Audit(
+        findings=tuple(findings),
+        classes=vocabulary.classes,
+        model=spec.model,
+        audited=job.done - unlabelled,
+        unlabelled=unlabelled,
+        failed=job.failed,
+    )

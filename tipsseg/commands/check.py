@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
+from tipsseg.address import as_address
 from tipsseg.errors import FeatureFileError, ImageError, OutputError, RecordError
 from tipsseg.features.file import read_feature_file
 from tipsseg.features.folder import (
@@ -27,7 +29,9 @@ from tipsseg.features.folder import (
 from tipsseg.formats import FORMATS, format_name, is_model_only
 from tipsseg.images.access import below, exists, matches
 from tipsseg.images.decoding import upright_size
-from tipsseg.options import MAX_PIXELS
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import ReadingKeywords, with_keywords
+from tipsseg.options.run import ReadingOptions
 from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS
 from tipsseg.run.files import digest_of
 from tipsseg.run.inputs import check_image_root
@@ -38,7 +42,7 @@ from tipsseg.run.results import Deriver
 from tipsseg.run.shards import SHARDS_FOLDER, missing_shards
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
-from tipsseg.util.progress import Progress
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
 from tipsseg.util.threads import map_in_order
 
@@ -68,17 +72,23 @@ class _Report:
     others: list[Path] = field(default_factory=list)
 
 
-def check_labels(
-    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int = MAX_PIXELS
+@with_keywords(ReadingKeywords, ReadingOptions)
+def check_folder(
+    folder: str | Path,
+    *,
+    images: str | Path | None = None,
+    verbose: Verbosity = None,
+    **keywords: Unpack[ReadingKeywords],
 ) -> Iterator[Problem]:
-    """Find the faults of an output folder.
+    """Find the faults of an output folder or of a feature store.
+
+        for problem in tipsseg.review.check_folder("labels"):
+            print(problem.path, problem.what)
 
     Args:
-        folder: The output folder.
+        folder: The folder.
         images: The folder that image names are relative to, instead of the recorded addresses.
-        jobs: Number of threads that read images.
-        progress: Prints the progress, and notes about differences that are not problems.
-        max_pixels: Report larger images as problems.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Yields:
         The problems, sorted by image name.
@@ -87,9 +97,23 @@ def check_labels(
         UsageError: `images` is not a folder.
         OtherSchemaError: The record is from another version of tipsseg.
     """
+    folder, root, reading = (
+        Path(folder),
+        None if images is None else as_address(images),
+        take_options(ReadingOptions, keywords),
+    )
+    with progress_for(verbose) as progress:
+        if is_store(folder):
+            yield from check_store(folder, reading.jobs, progress)
+        else:
+            yield from check_labels(folder, root, reading, progress)
+
+
+def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, progress: Progress) -> Iterator[Problem]:
+    """Find the faults of an output folder, see `check_folder`, and note differences that are not problems."""
     check_image_root(images)
     whole, found = _Report(), 0
-    for problem in _problems(folder, images, jobs, progress, max_pixels, whole):
+    for problem in _problems(folder, images, reading, progress, whole):
         found += 1
         yield problem
     for path in whole.edited:
@@ -113,16 +137,18 @@ def check_labels(
 
 
 def _problems(
-    folder: Path, images: Path | None, jobs: int, progress: Progress, max_pixels: int, whole: _Report
+    folder: Path, images: Path | None, reading: ReadingOptions, progress: Progress, whole: _Report
 ) -> Iterator[Problem]:
     """Yield the faults of an output folder, and add to `whole` what else is found."""
     try:
-        with open_runs(folder, ended=False, max_pixels=max_pixels) as runs:
+        with open_runs(folder, ended=False, max_pixels=reading.max_pixels) as runs:
             yield from _check_runs(runs)
             total = sum(map(len, runs))
             progress.begin(f"{pluralize(total, 'image')} in {folder}.", total)
             for run in runs:
-                for report in map_in_order(jobs, partial(_check_image, images, Deriver(run.context)), run.images()):
+                for report in map_in_order(
+                    reading.jobs, partial(_check_image, images, Deriver(run.context)), run.images()
+                ):
                     whole.images += 1
                     whole.gone += report.gone
                     whole.files += report.files

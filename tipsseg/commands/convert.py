@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Unpack
 
+from tipsseg.address import as_address
+from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_division, note_end, note_formats, note_settled
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import (
     FORMATS,
     RASTER_FORMATS,
@@ -20,42 +22,40 @@ from tipsseg.formats import (
     is_model_only,
 )
 from tipsseg.formats.raster import check_rasterio
-from tipsseg.images.access import below
-from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, FileOptions
-from tipsseg.run.entry import Entry, recorded_ref
+from tipsseg.options import FileOptions
+from tipsseg.options.fields import take_options
+from tipsseg.options.keywords import ConvertKeywords, with_keywords
+from tipsseg.options.run import ReadingOptions
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import find_only, unlabelled_error
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
-from tipsseg.types import ImageRef
-from tipsseg.util.files import actual_name
-from tipsseg.util.progress import Progress
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import pluralize
 
 
+@with_keywords(ConvertKeywords, FileOptions, ReadingOptions)
 def convert_folder(
-    output: Path,
-    formats: Sequence[str],
-    images: Path | None,
-    jobs: int,
-    progress: Progress,
-    options: FileOptions = DEFAULT_FILE_OPTIONS,
-    only: Iterable[Path] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    output: str | Path,
+    formats: Sequence[str] = (),
+    *,
+    images: str | Path | None = None,
+    only: Iterable[str | Path] | None = None,
+    verbose: Verbosity = None,
+    **keywords: Unpack[ConvertKeywords],
 ) -> int:
     """Add formats to an output folder, byte for byte as its run would have written them, and update all others.
+
+        tipsseg.review.convert_folder("labels", ["yolo", "labelme"])
 
     Args:
         output: The output folder.
         formats: The names of the formats; none only updates the folder.
         images: The folder of the images, if they have moved.
-        jobs: The number of threads.
-        progress: Prints progress, results and notes.
-        options: Their `val_fraction`, `level` and `hard_links`, if given, replace those of the folder.
         only: The paths of the images to convert. None converts all images.
-        max_pixels: Images with more pixels are rejected.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The number of failed images and unknown paths in `only`.
@@ -65,14 +65,15 @@ def convert_folder(
         InputError: If the folder has no finished run, or a run of rasters and other formats than theirs are asked for.
         OutputError: If the folder cannot be written.
     """
-    check_image_root(images)
+    output, root = Path(output), None if images is None else as_address(images)
+    options, reading = take_options(FileOptions, keywords), take_options(ReadingOptions, keywords)
+    check_image_root(root)
     _check(formats)
-    with change_folder(output) as folder:
-        folder.change(_with_formats(folder.info, formats, options, max_pixels, covers=only is None))
-        folder.show_masks()
+    with progress_for(verbose) as progress, change_folder(output) as folder:
+        folder.change(_with_formats(folder.info, formats, options, reading.max_pixels, covers=only is None))
         names, unknown = None, list[Path]()
         if only is not None:
-            names, unknown = find_only(folder.state.entries(), only, images)
+            names, unknown = find_only(folder.state.entries(), map(Path, only), root)
             for path in unknown:
                 progress.error(unlabelled_error(path, output))
             if not names:
@@ -80,7 +81,7 @@ def convert_folder(
         refuse_shared(output, folder.context.files.names, formats, folder.state.names())
         folder.state.cover(formats, names)
         folder.write_record()
-        return _settle(folder, formats, images, jobs, progress, names) + len(unknown)
+        return _settle(folder, formats, root, reading.jobs, progress, names) + len(unknown)
 
 
 def _with_formats(
@@ -148,19 +149,10 @@ def _settle(
     progress.begin(f"Converting {pluralize(number, 'image')} of {folder.path}{into}.", None)
     sizes = (entry.input.size for entry in folder.state.entries() if names is None or entry.image in names)
     note_formats(formats, context.files, context.classes, sizes, progress)
-    settled, done = Settled(), 0
-    try:
-        for found in settle_images(folder, settled, jobs, asked=formats, refer=partial(refer_to, images)):
-            if isinstance(found, ImageError):
-                progress.error(found)
-            else:
-                done += 1
-            progress.advance()
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(f"{pluralize(done, 'image')} done; run the same command to resume")
-        raise
+    settled, job = Settled(), Job(progress, resumes=True)
+    for _ in job.each(settle_images(folder, settled, jobs, asked=formats, images=images)):
+        pass
     folder.finish_changes()
-    progress.end()
     if any(FORMATS[name].folder is not None for name in formats):
         for entry, rows in folder.state.images():
             if names is None or entry.image in names:
@@ -172,21 +164,18 @@ def _settle(
     note_settled(folder, settled, progress, asked=formats)
     note_division(formats, folder.state, context.files, progress)
     failed = len(settled.failed)
-    counts = Counts(labelled=done, failed=failed, unchanged=max(number - done - failed, 0))
+    counts = Counts(labelled=job.done, failed=failed, unchanged=max(number - job.done - failed, 0))
     note_end(progress, counts, time.monotonic() - began, f", into {folder.path}", "converted")
     return failed + len(folder.unwritten)
 
 
-def refer_to(images: Path | None, entry: Entry) -> ImageRef:
-    """Return the image of a record: below the folder `images`, or at its recorded address if that is None."""
-    if images is None:
-        return recorded_ref(entry)
-    name = actual_name(entry.image)
-    return ImageRef(below(images, name), PurePosixPath(name))
-
-
-def drop_formats(output: Path, names: Sequence[str], progress: Progress) -> int:
+def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity = None) -> int:
     """End formats: remove their files as tipsseg wrote them, and name the others. Return the number of those.
+
+    Args:
+        output: The output folder.
+        names: The formats.
+        verbose: See `convert_folder`.
 
     Raises:
         UsageError: A format is unknown, or it is that of the labels.
@@ -195,7 +184,7 @@ def drop_formats(output: Path, names: Sequence[str], progress: Progress) -> int:
     """
     for name in names:
         check_format(name)
-    with change_folder(output) as folder:
+    with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
         spec = folder.info.spec
         for name in names:
             if name == "png" or name in spec.label_names:
@@ -207,7 +196,6 @@ def drop_formats(output: Path, names: Sequence[str], progress: Progress) -> int:
                 f"{left} alone would make this a folder of rasters", "Drop it too, or keep another format."
             )
         folder.change(replace(folder.info, spec=replace(spec, formats=formats)))
-        folder.show_masks()
         for name in names:  # also one that is not there: an earlier command may have been interrupted at its end
             folder.drop(name)
         folder.finish_changes()

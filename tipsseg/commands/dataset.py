@@ -31,13 +31,13 @@ from tipsseg.images.finding import Paths, as_paths
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import DatasetKeywords, with_keywords
-from tipsseg.options.run import ComputeOptions, DatasetOptions
+from tipsseg.options.run import DatasetOptions, ReadingOptions
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
 from tipsseg.util.files import stamp
 from tipsseg.util.json import json_bytes, parse, read_value, take
-from tipsseg.util.progress import Progress, progress_for
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize, quote
 from tipsseg.util.threads import map_in_order
 
@@ -115,7 +115,7 @@ class _Index:
 _BATCH = 10
 
 
-@with_keywords(DatasetKeywords, DatasetOptions)
+@with_keywords(DatasetKeywords, DatasetOptions, ReadingOptions)
 def write_dataset(
     output: Paths,
     to: str | Path,
@@ -124,8 +124,7 @@ def write_dataset(
     images: str | Path | None = None,
     only: Iterable[str | Path] | None = None,
     val_fraction: float | None = None,
-    jobs: int | None = None,
-    verbose: bool | None = None,
+    verbose: Verbosity = None,
     **keywords: Unpack[DatasetKeywords],
 ) -> WrittenDataset:
     """Write the labels and images of a folder as a data set of shards, as `tipsseg convert --to` does.
@@ -142,7 +141,6 @@ def write_dataset(
         images: The image folder, if it has moved.
         only: The paths of the images to write. None writes all.
         val_fraction: The fraction of images for the validation split. None: as in the folder, or 0.
-        jobs: The number of threads. None: one per core.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
@@ -153,40 +151,25 @@ def write_dataset(
         InputError: The folders have no finished run, or runs of different settings.
         OutputError: The data set cannot be written.
     """
-    options, files = take_options(DatasetOptions, keywords), FileOptions(val_fraction=val_fraction)
-    compute = take_options(ComputeOptions, {"jobs": jobs})
+    options, reading = take_options(DatasetOptions, keywords), take_options(ReadingOptions, keywords)
     listed = None if only is None else as_paths(only)
     root = None if images is None else as_address(images)
-    with progress_for(verbose) as progress:
-        return export(as_paths(output), to, format, root, listed, files, compute, options, progress)
-
-
-def export(
-    outputs: Sequence[Path],
-    to: str | Path,
-    name: str,
-    images: Path | None,
-    only: Iterable[Path] | None,
-    files: FileOptions,
-    compute: ComputeOptions,
-    options: DatasetOptions,
-    progress: Progress,
-) -> WrittenDataset:
-    """Write a data set; see `write_dataset`. Of `files`, it takes `val_fraction`, and of `compute`, `jobs` and `max_pixels`."""
-    form = _check(name, options)
-    check_image_root(images)
-    place = open_destination(to)
-    for output in outputs:
-        if not has_scheme(place.address) and place.address.resolve().is_relative_to(output.resolve()):
-            raise UsageError(f"argument `to`={to} is in the output folder {output}", "Choose a place outside of it.")
+    files = FileOptions(val_fraction=val_fraction)
+    form = _check(format, options)
+    check_image_root(root)
+    place, outputs = open_destination(to), as_paths(output)
+    for folder in outputs:
+        if not has_scheme(place.address) and place.address.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"argument `to`={to} is in the output folder {folder}", "Choose a place outside of it.")
     with ExitStack() as stack:
-        opened = [stack.enter_context(open_runs(output, max_pixels=compute.max_pixels)) for output in outputs]
+        progress = stack.enter_context(progress_for(verbose))
+        opened = [stack.enter_context(open_runs(folder, max_pixels=reading.max_pixels)) for folder in outputs]
         runs = [run for some in opened for run in some]
-        _refuse_runs(runs, name)
-        names = _select(runs, only, images, progress)
-        source = Samples(runs, names, form, options, images, files.val_fraction)
+        _refuse_runs(runs, format)
+        names = _select(runs, listed, root, progress)
+        source = Samples(runs, names, form, options, root, files.val_fraction)
         stack.enter_context(place.locked())
-        return _Writer(source, place, compute.jobs, progress).write()
+        return _Writer(source, place, reading.jobs, progress).write()
 
 
 def _check(name: str, options: DatasetOptions) -> Dataset:

@@ -7,13 +7,13 @@ import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Unpack
 
 from tipsseg.backbones.registry import read_sizes
+from tipsseg.engine.job import Job
 from tipsseg.engine.local import load_for
 from tipsseg.engine.notes import Remarks, list_counts, note_damaged, note_end, readable_size
 from tipsseg.engine.stages import run_stages
@@ -29,22 +29,22 @@ from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, LabelOptions, choose
 from tipsseg.options.fields import take_options, text_of
 from tipsseg.options.keywords import EncodeFolderKeywords, with_keywords
 from tipsseg.options.run import (
-    ComputeOptions,
+    EncodeOptions,
     ImageOptions,
     StoreOptions,
 )
 from tipsseg.run.entry import Failure
-from tipsseg.run.inputs import Choice, Images, check_choice, find_images
+from tipsseg.run.inputs import Choice, check_choice, find_images
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.outcome import Done, FolderImage, FolderSummary
 from tipsseg.run.plan import plan_run
 from tipsseg.run.results import Encoded
-from tipsseg.run.spec import Counts, RunInfo, RunSpec
+from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.run.state import State
 from tipsseg.types import Failed
 from tipsseg.util.files import clean_up, is_folder
 from tipsseg.util.json import json_bytes
-from tipsseg.util.progress import Progress, progress_for
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
@@ -52,11 +52,12 @@ from tipsseg.weights.sources import find_model
 EncodeResult = Encoded | Failed
 
 
-def encode_spec(compute: ComputeOptions, store: StoreOptions, view: LabelOptions) -> RunSpec:
+def encode_spec(compute: EncodeOptions, store: StoreOptions, view: LabelOptions) -> RunSpec:
     """Return the settings of an encoding run: without classes and formats, with the feature store as output folder."""
     return RunSpec.of(
-        replace(compute, features=store.output),
+        compute,
         store,
+        features=store.output,
         vocabulary=Vocabulary((), (), ()),
         options=view,
         formats=(),
@@ -64,26 +65,27 @@ def encode_spec(compute: ComputeOptions, store: StoreOptions, view: LabelOptions
 
 
 def encode_images(
-    info: RunInfo, images: Images, progress: Progress, *, jsonl: bool = False, quiet: bool = False
+    spec: RunSpec, choice: Choice, progress: Progress, *, jsonl: bool = False
 ) -> Generator[EncodeResult, None, None]:
     """Encode the images that the store lacks. Yield the result of every image once its features are stored.
 
     A bad image is a Failed. Any number of runs may add features to a store, but only one at a time owns its records.
 
     Args:
-        info: The run, from `plan_run` for an `encode_spec`.
-        images: The images, from `find_images`.
+        spec: The settings, from `encode_spec`.
+        choice: The images.
         progress: Prints results and notes.
         jsonl: Print a line of JSON per image instead of the paths of its files.
-        quiet: Show no progress of downloads.
 
     Raises:
         TipssegError: The run cannot continue.
     """
-    spec, counts, remarks = info.spec, Counts(), Remarks()
+    info = plan_run(spec)
+    spec = info.spec
+    images, remarks, made = find_images(spec, choice, progress), Remarks(), 0
     refs = iter(images.refs)
     first = list(islice(refs, 1))  # an empty list raises before the store is created
-    loaded = load_for(info, progress.note, quiet=quiet)
+    loaded = load_for(info, progress.note, quiet=progress.quiet)
     assert loaded.store is not None
     files = [loaded.store.at(side) for side in loaded.view.short_sides]
     source: FeatureSource[FeatureHeader] = FeatureSource(
@@ -99,16 +101,13 @@ def encode_images(
         if lock.left_over:
             clean_up([spec.folder], keep={LOCK_FILE})
         records = stack.enter_context(closing(State(spec.folder)))
-        finish = partial(_encoded, source, files)
-        stages = run_stages(chain(first, refs), source, lambda _: None, finish, spec.jobs)
-        for result in stack.enter_context(closing(stages)):
+        stages = run_stages(chain(first, refs), source, lambda _: None, partial(_encoded, source, files), spec.jobs)
+        job = Job(progress, resumes=True)
+        for result in job.outcomes(stages):
             if isinstance(result, Failed):
-                counts = replace(counts, failed=counts.failed + 1)
                 records.fail(Failure.of(result.ref, progress.worded(result.error)))
-                progress.error(result.error)
             else:
-                made = {"labelled": counts.labelled + 1} if result.made else {"unchanged": counts.unchanged + 1}
-                counts = replace(counts, **made)
+                made += result.made
                 records.mend(result.ref.name)
                 remarks.add(result.ref, result.remarks)
                 if result.damaged:
@@ -117,13 +116,12 @@ def encode_images(
                 progress.text(json_bytes(result_record(result)).decode() + "\n")
             elif isinstance(result, Encoded):
                 progress.results(result.files)
-            progress.advance()
             yield result
         records.forget_failures()
         if records.changed:
             records.end()
-    progress.end()
     remarks.end(progress)
+    counts = Counts(labelled=made, unchanged=job.done - made, failed=job.failed)
     note_end(progress, counts, time.monotonic() - began, f", into {spec.output}", "encoded")
 
 
@@ -169,18 +167,19 @@ def result_record(result: EncodeResult) -> dict[str, object]:
     }
 
 
-def estimate_store(info: RunInfo, images: Images, progress: Progress) -> int:
+def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> int:
     """Print the images to encode, and note the size of their features. Write nothing.
 
     Args:
-        info: The run, from `plan_run` for an `encode_spec`.
-        images: The images.
+        spec: The settings, from `encode_spec`.
+        choice: The images.
         progress: Prints the paths and notes.
 
     Returns:
         The number of images that cannot be encoded.
     """
-    spec, store = info.spec, read_store(info.spec.output)
+    spec = plan_run(spec).spec
+    images, store = find_images(spec, choice, progress), read_store(spec.output)
     dtype = choose(spec.feature_dtype, FEATURE_DTYPES, "feature dtype")
     source = find_model(spec.model)
     model = view = None
@@ -236,9 +235,9 @@ def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:
     return {side for side, path in paths.items() if os.path.lexists(path)}
 
 
-@with_keywords(EncodeFolderKeywords, LabelOptions, ComputeOptions, StoreOptions, ImageOptions)
+@with_keywords(EncodeFolderKeywords, LabelOptions, EncodeOptions, StoreOptions, ImageOptions)
 def encode_folder(
-    images: Paths, output: str | Path, *, verbose: bool | None = None, **keywords: Unpack[EncodeFolderKeywords]
+    images: Paths, output: str | Path, *, verbose: Verbosity = None, **keywords: Unpack[EncodeFolderKeywords]
 ) -> FolderSummary:
     """Encode images and store their features in a folder, as `tipsseg encode` does.
 
@@ -260,15 +259,15 @@ def encode_folder(
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
     check_choice(bool(paths), choice)
     spec = encode_spec(
-        take_options(ComputeOptions, keywords),
+        take_options(EncodeOptions, keywords),
         take_options(StoreOptions, {**keywords, "output": output}),
         take_options(LabelOptions, keywords),
     )
-    progress = progress_for(verbose)
-    info = plan_run(spec)
-    found = find_images(spec, Choice(**vars(choice), paths=paths), progress)
     done = []
-    with progress, closing(encode_images(info, found, progress, quiet=True)) as results:
+    with (
+        progress_for(verbose) as progress,
+        closing(encode_images(spec, Choice(**vars(choice), images=paths), progress)) as results,
+    ):
         for result in results:
             if isinstance(result, Failed):
                 done.append(Done(result.ref, "failed", error=result.error))

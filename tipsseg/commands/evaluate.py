@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Unpack
 
 from tipsseg._version import __version__
 from tipsseg.address import address_text
-from tipsseg.engine.local import LocalEngine, check_device, load_for
-from tipsseg.engine.notes import ImageNotes, Reporter, note_begin, note_end
+from tipsseg.engine.job import Job
+from tipsseg.engine.local import LocalEngine, check_device
+from tipsseg.engine.notes import ImageNotes, note_begin, note_end, note_vocabulary
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
-from tipsseg.images.finding import Found, Paths, as_paths
+from tipsseg.images.finding import Listed, Paths
 from tipsseg.learning import metrics
 from tipsseg.learning.metrics import NO_LABEL_NAME, Confusion, ImageScore, Scores
 from tipsseg.learning.truth import (
@@ -36,22 +37,20 @@ from tipsseg.learning.truth import (
     read_predicted,
     read_truth,
 )
-from tipsseg.options import MAX_PIXELS, LabelOptions
+from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import EvaluateKeywords, ScoreMasksKeywords, with_keywords
-from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
+from tipsseg.options.run import ComputeOptions, ReadingOptions, RegionOptions, TruthOptions
 from tipsseg.regions.objects import Layer
-from tipsseg.run import inputs
-from tipsseg.run.inputs import Ignored, Images, found_images, is_output
+from tipsseg.run.inputs import Ignored, Images, find_alone, is_output
 from tipsseg.run.plan import plan_run
 from tipsseg.run.read import Run, find_run, refuse_raster
-from tipsseg.run.record import run_context
 from tipsseg.run.results import Labelled
 from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json import parse, take
-from tipsseg.util.progress import Progress, progress_for
+from tipsseg.util.progress import Progress, Silence, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.files import read_vocabulary
@@ -111,7 +110,7 @@ class Evaluation:
 
 
 class _Scorer:
-    """A confusion matrix over all images, the pixel counts of each image, and the first failure."""
+    """A confusion matrix over all images, and the pixel counts of each image."""
 
     def __init__(self, layout: Layout, max_pixels: int) -> None:
         """Create an empty matrix. Truth masks with more pixels than `max_pixels` are rejected."""
@@ -119,8 +118,6 @@ class _Scorer:
         self._max_pixels = max_pixels
         self._images: list[ImageScore] = []
         self._lock = threading.Lock()
-        self.failed = 0
-        self._first: ImageError | None = None
 
     def add(self, pair: Pair, labels: LabelArray, layers: Sequence[Layer] | None) -> None:
         """Compare labels [H, W] with their truth; `layers` are the classes if they overlap. Thread-safe.
@@ -134,19 +131,13 @@ class _Scorer:
             except InputError as error:
                 raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
 
-    def fail(self, error: ImageError) -> None:
-        """Count an image that is left out."""
-        self.failed += 1
-        self._first = self._first or error
-
-    def evaluation(self, facts: Mapping[str, object], classes: Sequence[LabelClass]) -> Evaluation:
+    def evaluation(self, facts: Mapping[str, object], classes: Sequence[LabelClass], job: Job) -> Evaluation:
         """Return the scores of all images; `classes` are those with the ids 1..N. Raises InputError if all images failed."""
-        if not self._images and self._first is not None:
-            raise InputError(f"no image was scored; the first failure: {self._first.message}", self._first.hint)
+        job.require(len(self._images), "scored")
         return Evaluation(
             {"tool": "tipsseg", "version": __version__, **facts},
             len(self._images),
-            self.failed,
+            job.failed,
             self._confusion,
             metrics.scores(self._confusion, classes),
             tuple(classes),
@@ -170,48 +161,60 @@ def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) 
 # ---- labels of the model ----
 
 
-def evaluate_images(
-    spec: RunSpec, found: Found, truths: Path, layout: Layout, progress: Progress, *, quiet: bool = False
+@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, RegionOptions, ComputeOptions)
+def evaluate(
+    images: Paths | Listed,
+    truths: str | Path,
+    classes: Classes | None = None,
+    *,
+    verbose: Verbosity = None,
+    **keywords: Unpack[EvaluateKeywords],
 ) -> Evaluation:
-    """Label images as `tipsseg label` does, and score the labels instead of writing them.
+    """Label images and score the labels against truth masks, as `tipsseg eval` does. Write nothing.
 
-    An image that cannot be read, or whose truth has a different size, is reported and left out.
+    To keep the labels, use `label_folder`, then `score_masks`. An image that cannot be read, or whose truth has a different size,
+    is counted and left out.
+
+        result = tipsseg.review.evaluate("photos/", "masks/", ["car", "road"])
+        print(result.scores.mean_iou)
 
     Args:
-        spec: The run; it writes no formats.
-        found: The images.
-        truths: The folder of the truth masks.
-        layout: Their layout, see `layout_of`.
-        progress: Prints notes and errors.
-        quiet: Hide the progress of a model download.
+        images: Files and folders.
+        truths: The folder with the truth masks, laid out like the image folders.
+        classes: See `label_folder`. None: the classes of `layout`.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
+
+    Returns:
+        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the numbers of
+        images `scored` and `failed`, and `record()`, all of them as JSON values.
 
     Raises:
-        TipssegError: The run cannot continue. Missing truths and unknown ids are detected before any image is labelled.
+        TipssegError: The run cannot start or continue. Missing truths and unknown ids are found before any image is labelled.
     """
-    began = time.monotonic()
-    inputs.check_listed(found)
-    pairs = pair_truths(found.refs, truths, layout)
-    if spec.features is None:  # with a store, `load_for` chooses the device
-        check_device(spec, spec.dtype)
-    _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
-    info = plan_run(spec)
-    if info.spec.given is not None:
-        info.spec.given.expect(found.refs)
-    engine = LocalEngine(
-        load_for(info, progress.note, quiet=quiet, images=found.refs), run_context(info), progress.note
-    )
-    note_begin(engine.info, Images(found.refs, found.root), Counts(), progress)
-    notes, reporter, scorer = ImageNotes(info.model, progress), Reporter(progress), _Scorer(layout, spec.max_pixels)
-    finish = partial(_label_and_score, engine, {pair.ref: pair for pair in pairs.pairs}, scorer)
-    with closing(run_stages(found.refs, engine.source, engine.score, finish, spec.jobs)) as results:
-        for result in results:
-            if isinstance(result, Failed):
-                scorer.fail(result.error)
-            else:
-                notes.add(result)
-            reporter.report(result)
-    notes.end()
-    note_end(progress, reporter.counts, time.monotonic() - began, "")
+    truths, truth = Path(truths), take_options(TruthOptions, keywords)
+    vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
+    layout = layout_of(truth, [entry.name for entry in vocabulary.classes], truths)
+    options, regions = take_options(LabelOptions, keywords), take_options(RegionOptions, keywords)
+    compute = take_options(ComputeOptions, keywords)
+    spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=fitted, options=options)
+    with progress_for(verbose) as progress:
+        note_vocabulary(vocabulary, progress, overlap=options.overlap)
+        found, began = find_alone(images, Ignored(None, truths), progress), time.monotonic()
+        pairs = pair_truths(found.refs, truths, layout)
+        if spec.features is None:  # with a store, `load_for` chooses the device
+            check_device(spec, spec.dtype)
+        _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
+        info = plan_run(spec)
+        if info.spec.given is not None:
+            info.spec.given.expect(found.refs)
+        engine = LocalEngine.of(info, progress, found.refs)
+        note_begin(engine.info, Images(found.refs, found.root), Counts(), progress)
+        notes, job, scorer = ImageNotes(info.model, progress), Job(progress), _Scorer(layout, spec.max_pixels)
+        finish = partial(_label_and_score, engine, {pair.ref: pair for pair in pairs.pairs}, scorer)
+        for labelled in job.each(run_stages(found.refs, engine.source, engine.score, finish, spec.jobs)):
+            notes.add(labelled)
+        notes.end()
+        note_end(progress, Counts(labelled=job.done, failed=job.failed), time.monotonic() - began, "")
     facts = {
         "image_root": address_text(found.root),
         "gt": str(truths),
@@ -220,7 +223,7 @@ def evaluate_images(
         "dtype": engine.info.dtype,
         "layout": layout.name,
     }
-    return scorer.evaluation(facts, spec.vocabulary.classes)
+    return scorer.evaluation(facts, vocabulary.classes, job)
 
 
 def _label_and_score(
@@ -237,39 +240,41 @@ def _label_and_score(
 # ---- labels in files ----
 
 
-def evaluate_masks(
-    predicted: Path,
-    truths: Path,
-    truth: TruthOptions,
-    classes: Sequence[LabelClass] | None,
-    progress: Progress,
+@with_keywords(ScoreMasksKeywords, TruthOptions, ReadingOptions)
+def score_masks(
+    predicted: str | Path,
+    truths: str | Path,
+    classes: Classes | None = None,
     *,
-    jobs: int,
-    max_pixels: int = MAX_PIXELS,
+    verbose: Verbosity = None,
+    **keywords: Unpack[ScoreMasksKeywords],
 ) -> Evaluation:
-    """Score the labels of a run, or the masks in a folder.
+    """Score existing masks against truth masks, as `tipsseg eval --pred` does.
 
-    Masks without a truth are counted and left out. A predicted mask that cannot be read is reported and left out.
+    Masks without a truth are counted and left out. A predicted mask that cannot be read is counted and left out.
 
     Args:
         predicted: The output folder of a run, its folder of masks, or any folder of index masks.
-        truths: The folder of the truth masks.
-        truth: How to read them.
-        classes: The classes of the masks. None: those of the layout, of the run, or of classes.json beside the masks.
-        progress: Prints notes and errors.
-        jobs: The number of threads.
-        max_pixels: Masks with more pixels are rejected.
+        truths: See `evaluate`.
+        classes: The classes of the masks. None: the classes of `layout`, of the run, or of classes.json beside the masks.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
+
+    Returns:
+        The scores, see `evaluate`.
 
     Raises:
         UsageError: Both folders are the same, no names are known, or they differ from those of the run or the layout.
         InputError: The folder has no masks, or no mask has a truth.
         ImageError: A truth cannot be read, or a mask has unknown ids.
     """
-    if classes is None and truth.layout is not None:
-        classes = read_vocabulary(truth.layout).classes
-    with _open_run(predicted, truths, max_pixels) as run:
-        classes = _classes_of(predicted, run, classes)
-        layout = layout_of(truth, [entry.name for entry in classes], truths)
+    predicted, truths = Path(predicted), Path(truths)
+    truth, reading = take_options(TruthOptions, keywords), take_options(ReadingOptions, keywords)
+    given = None if classes is None else as_vocabulary(classes)[0].classes
+    if given is None and truth.layout is not None:
+        given = read_vocabulary(truth.layout).classes
+    with progress_for(verbose) as progress, _open_run(predicted, truths, reading.max_pixels) as run:
+        known = _classes_of(predicted, run, given)
+        layout = layout_of(truth, [entry.name for entry in known], truths)
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
         pairs = find_truths(refs, truths, layout)
         if not pairs.pairs:
@@ -278,25 +283,20 @@ def evaluate_masks(
             progress.note(
                 f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without a truth: {join_first(without, 3)}."
             )
-        _check_truths(pairs, jobs, progress, max_pixels)
+        _check_truths(pairs, reading.jobs, progress, reading.max_pixels)
         progress.begin(
             f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs)
         )
-        scorer = _Scorer(layout, max_pixels)
-        score = partial(_score_file, run, scorer, layout.classes, max_pixels)
-        with closing(map_in_order(jobs, score, pairs.pairs)) as errors:
-            for error in errors:
-                if error is not None:
-                    scorer.fail(error)
-                    progress.error(error)
-                progress.advance()
-        progress.end()
+        job, scorer = Job(progress), _Scorer(layout, reading.max_pixels)
+        score = partial(_score_file, run, scorer, layout.classes, reading.max_pixels)
+        for _ in job.each(map_in_order(reading.jobs, score, pairs.pairs)):
+            pass
         facts = {"pred": str(predicted), "gt": str(truths), "layout": layout.name, "without_truth": len(without)}
-        return scorer.evaluation(facts, classes)
+        return scorer.evaluation(facts, known, job)
 
 
-def _score_file(run: Run | None, scorer: _Scorer, classes: int, max_pixels: int, pair: Pair) -> ImageError | None:
-    """Score the labels of an image, and return its error or None. Thread-safe. Raises LabelIdError for other classes' ids."""
+def _score_file(run: Run | None, scorer: _Scorer, classes: int, max_pixels: int, pair: Pair) -> Failed | None:
+    """Score the labels of an image, unless it fails. Thread-safe. Raises LabelIdError for other classes' ids."""
     try:
         if run is None:
             scorer.add(pair, read_predicted(pair.ref.path, classes, max_pixels), None)
@@ -306,7 +306,7 @@ def _score_file(run: Run | None, scorer: _Scorer, classes: int, max_pixels: int,
     except LabelIdError:
         raise
     except ImageError as error:
-        return error
+        return Failed(pair.ref, error)
     return None
 
 
@@ -337,11 +337,9 @@ def _open_run(folder: Path, truths: Path, max_pixels: int) -> Iterator[Run | Non
 def _find_masks(folder: Path) -> Sequence[ImageRef]:
     """Find the masks in a folder. Raises InputError if it has no masks."""
     try:
-        found = inputs.found_images([folder], None, inputs.Ignored(None))
+        return find_alone(folder, Ignored(None), Silence()).refs
     except InputError as error:
         raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
-    inputs.check_listed(found)
-    return found.refs
 
 
 def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | None) -> Sequence[LabelClass]:
@@ -399,77 +397,3 @@ def _classes_beside(folder: Path) -> Sequence[LabelClass]:
             f"{path}: not a {CLASSES_FILE} of tipsseg",
             "Set the classes with argument `classes` or argument `vocabulary`.",
         ) from error
-
-
-@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, RegionOptions, ComputeOptions)
-def evaluate(
-    images: Paths,
-    truths: str | Path,
-    classes: Classes | None = None,
-    *,
-    verbose: bool | None = None,
-    **keywords: Unpack[EvaluateKeywords],
-) -> Evaluation:
-    """Label images and score the labels against truth masks, as `tipsseg eval` does. Write nothing.
-
-    To keep the labels, use `label_folder`, then `score_masks`.
-
-        result = tipsseg.review.evaluate("photos/", "masks/", ["car", "road"])
-        print(result.scores.mean_iou)
-
-    Args:
-        images: Files and folders.
-        truths: The folder with the truth masks, laid out like the image folders.
-        classes: See `label_folder`. None: the classes of `layout`.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the numbers of
-        images `scored` and `failed`, and `record()`, all of them as JSON values.
-
-    Raises:
-        TipssegError: The run cannot start or continue.
-    """
-    truth = take_options(TruthOptions, keywords)
-    vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
-    layout = layout_of(truth, [entry.name for entry in vocabulary.classes], Path(truths))
-    spec = RunSpec.of(
-        take_options(ComputeOptions, keywords),
-        take_options(RegionOptions, keywords),
-        formats=(),
-        vocabulary=vocabulary,
-        fitted=fitted,
-        options=take_options(LabelOptions, keywords),
-    )
-    with progress_for(verbose) as progress:
-        found = found_images(as_paths(images), None, Ignored(None, Path(truths)))
-        return evaluate_images(spec, found, Path(truths), layout, progress, quiet=True)
-
-
-@with_keywords(ScoreMasksKeywords, TruthOptions, ComputeOptions)
-def score_masks(
-    predicted: str | Path,
-    truths: str | Path,
-    classes: Classes | None = None,
-    *,
-    verbose: bool | None = None,
-    **keywords: Unpack[ScoreMasksKeywords],
-) -> Evaluation:
-    """Score existing masks against truth masks, as `tipsseg eval --pred` does.
-
-    Args:
-        predicted: The output folder of a run that wrote index masks, or a folder of index masks.
-        truths: See `evaluate`.
-        classes: The classes of the masks. None: the classes of `layout`, or of the run.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The scores, see `evaluate`.
-
-    Raises:
-        TipssegError: The masks cannot be read or scored.
-    """
-    truth, compute = take_options(TruthOptions, keywords), take_options(ComputeOptions, keywords)
-    given = None if classes is None else as_vocabulary(classes)[0].classes
-    with progress_for(verbose) as progress:
-        return evaluate_masks(Path(predicted), Path(truths), truth, given, progress, jobs=compute.jobs)

@@ -12,10 +12,12 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.formats import format_name, is_model_only
 from tipsseg.images.access import matches
+from tipsseg.images.finding import as_paths
 from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import StagedFile, digest_of, discard
@@ -30,17 +32,19 @@ from tipsseg.run.spec import Counts, RunInfo, check_folder
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.types import Failed
 from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, is_same, output_error, remove_file
-from tipsseg.util.progress import Progress
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize, shell_word
 
 
-def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> int:
-    """Join the runs in output folders into `target`: a new folder, or one of `folders`.
+def merge_folders(folders: Sequence[str | Path], output: str | Path, *, verbose: Verbosity = None) -> int:
+    """Join the runs in output folders into one: a new folder, or one of `folders`.
+
+        tipsseg.review.merge_folders(["labels-a", "labels-b"], "labels")
 
     Args:
         folders: Output folders of `tipsseg label`, each with a run, shards, or both.
-        target: The folder of the joined run.
-        progress: Prints progress, notes and results.
+        output: The folder of the joined run.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The number of images that could not be joined, and of files that are in the way.
@@ -50,14 +54,16 @@ def merge_folders(folders: Sequence[Path], target: Path, progress: Progress) -> 
         InputError: The runs cannot be joined.
         OutputError: The target cannot be written.
     """
-    for number, folder in enumerate(folders):
-        if any(is_same(folder, other) for other in folders[:number]):
+    paths, target = as_paths(folders), Path(output)
+    for number, folder in enumerate(paths):
+        if any(is_same(folder, other) for other in paths[:number]):
             raise UsageError(f"{folder} is given twice", "Pass each output folder once.")
         if not is_same(folder, target) and target.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{target} is in {folder}, which is to be joined", "Choose a folder outside.")
     check_folder(target)
     try:
-        return _merge(folders, target, progress)
+        with progress_for(verbose) as progress:
+            return _merge(paths, target, progress)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("run the same command to resume")
         raise
@@ -80,13 +86,9 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         what = f"{pluralize(len(names), 'image')} of {pluralize(len(runs), 'shard' if runs[0].shard else 'run')}"
         progress.begin(f"Joining {what}.", sum(map(len, runs)))
         joined.begin(joined.info)
-        failed = 0
-        for found in join_images(joined, runs):
-            result = joined.record(found)
-            if isinstance(result, Failed):
-                failed += 1
-                progress.error(result.error)
-            progress.advance()
+        job = Job(progress, resumes=True)
+        for _ in job.each(joined.record(found) for found in join_images(joined, runs)):
+            pass
         for run in runs:
             for failure in run.state.failures():
                 if failure.image not in state or is_shard_of(run, target):
@@ -96,17 +98,16 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats
         settled = settle(joined, spec.jobs)
         joined.finish(joined.info.counts)
-        if not failed:
+        if not job.failed:
             remove_shards(target)
-        progress.end()
         progress.results(joined.run_paths)
         for error in settled.failed:
             progress.error(error)
         note_settled(joined, settled, progress)
         if failures := len(state.failures()):
             progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
-        progress.note(f"Joined {what} into {target}" + (f", but {failed} not." if failed else ""))
-        return failed + len(settled.failed) + len(joined.unwritten)
+        progress.note(f"Joined {what} into {target}" + (f", but {job.failed} not." if job.failed else ""))
+        return job.failed + len(settled.failed) + len(joined.unwritten)
 
 
 def _run_folders(folders: Sequence[Path], target: Path) -> Iterator[Path]:

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.address import as_address
 from tipsseg.errors import ImageError, InputError
 from tipsseg.options import check_whole_number
 from tipsseg.run.entry import Entry
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import find_only, open_runs, refuse_other_settings, unlabelled_error
 from tipsseg.types import BACKGROUND, name_order, printable_path
-from tipsseg.util.progress import Progress, Silence
+from tipsseg.util.progress import Verbosity, progress_for
 from tipsseg.util.text import pluralize
 
 #: The number of images that later ones are compared with.
@@ -74,30 +75,31 @@ def rank(
         OutputError: If the manifest cannot be read.
     """
     ranked = []
-    wanted, root = None if only is None else map(Path, only), None if images is None else Path(images)
-    for result in rank_folder(Path(output), wanted, root, limit, Silence()):
+    for result in iter_ranked(output, only=only, images=images, limit=limit, verbose=False):
         if isinstance(result, ImageError):
             raise InputError(result.message, result.hint)
         ranked.append(result)
     return ranked
 
 
-def rank_folder(
-    output: Path,
-    only: Iterable[Path] | None,
-    images: Path | None,
-    limit: int | None,
-    progress: Progress,
+def iter_ranked(
+    output: str | Path,
+    *,
+    only: Iterable[str | Path] | None = None,
+    images: str | Path | None = None,
+    limit: int | None = None,
+    verbose: Verbosity = None,
 ) -> Generator[Ranked | ImageError, None, None]:
     """Yield an error for each path in `only` that is not labelled, then the images in review order, see `rank`."""
+    output, root, progress = Path(output), None if images is None else as_address(images), progress_for(verbose)
     if limit is not None:
         check_whole_number("argument `limit`", limit)
-    check_image_root(images)
+    check_image_root(root)
     order, corrected, names = ReviewOrder(), 0, None
     with open_runs(output, ended=False) as runs:
         refuse_other_settings(runs)
         if only is not None:
-            names, unknown = find_only((entry for run in runs for entry in run.state.entries()), only, images)
+            names, unknown = find_only((entry for run in runs for entry in run.state.entries()), map(Path, only), root)
             yield from (unlabelled_error(path, output) for path in unknown)
         for image in (image for run in runs for image in run.images()):
             if names is not None and image.entry.image not in names:
@@ -110,7 +112,7 @@ def rank_folder(
             progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
         for name in order.names()[:limit]:
             image = next(run.image(name) for run in runs if name in run)
-            yield Ranked(image.path(images), name, mean_confidence(image.entry))
+            yield Ranked(image.path(root), name, mean_confidence(image.entry))
 
 
 class _Image(NamedTuple):

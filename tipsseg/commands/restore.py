@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from tipsseg.address import as_address
 from tipsseg.errors import ImageError, OtherSchemaError, OutputError, RecordError
 from tipsseg.images.access import below, exists, identify
 from tipsseg.images.decoders import image_extensions
@@ -38,25 +39,30 @@ from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import ImageRef
 from tipsseg.util.files import Fingerprint, actual_path, is_inside, open_regular, output_error, remove_file, stamp
 from tipsseg.util.json import parse, take
-from tipsseg.util.progress import Progress
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize
 
 #: The record while it is rebuilt.
 _REBUILT = f"{STATE_FOLDER}/rebuilt.db"
 
 
-def restore_folder(folder: Path, images: Path | None, progress: Progress) -> None:
+def restore_folder(folder: str | Path, *, images: str | Path | None = None, verbose: Verbosity = None) -> None:
     """Rebuild the record of an output folder. A mask that differs from its line of manifest.jsonl, or has none, is a person's.
 
     Args:
         folder: The output folder.
         images: The folder of the images, if they have moved.
-        progress: Prints notes.
+        verbose: See `check_folder`.
 
     Raises:
         RecordError: The folder has a sound record, or run.json cannot be read.
         OutputError: The folder cannot be written.
     """
+    with progress_for(verbose) as progress:
+        _rebuild(Path(folder), None if images is None else as_address(images), progress)
+
+
+def _rebuild(folder: Path, images: Path | None, progress: Progress) -> None:
     lock = FolderLock(folder)
     try:
         clean_up_folder(folder)

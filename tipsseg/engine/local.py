@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -40,10 +41,12 @@ from tipsseg.options import FEATURE_DTYPES, LabelOptions, choose
 from tipsseg.options.run import ComputeOptions
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.run.labels import RunContext
+from tipsseg.run.record import run_context
 from tipsseg.run.results import Deriver, ImageResult, Labelled, Triaged, write_image
 from tipsseg.run.spec import LABELS_VERSION, RunInfo, model_identity
 from tipsseg.types import ImageRef
 from tipsseg.util.files import cache_folder
+from tipsseg.util.progress import Progress
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import file_hashes, find_model
@@ -198,6 +201,12 @@ class LocalEngine:
         self._deriver = Deriver(context)
         self._top = TOP_CLASSES if context.need("top") else 0
         self._raster = RasterTask(self.labeller, self.info, context, note) if spec.is_raster else None
+
+    @classmethod
+    def of(cls, info: RunInfo, progress: Progress, images: Sequence[ImageRef]) -> Self:
+        """Load the model of a run that writes no folder, see `load_for`."""
+        loaded = load_for(info, progress.note, quiet=progress.quiet, images=images)
+        return cls(loaded, run_context(loaded.info), progress.note)
 
     @property
     def batch_size(self) -> int:

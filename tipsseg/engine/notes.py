@@ -31,14 +31,15 @@ from tipsseg.types import Failed, ImageRef, LabelClass, Remark
 from tipsseg.util.json import json_bytes
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, one_line, pluralize, shell_word
+from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 
 #: The demo model, which was trained on drawn scenes only.
 _DEMO_MODEL = "tiny"
 
-#: Maximum number of names in a note.
-_MAX_NAMES = 3
+#: Maximum number of names in a note, and of classes in the first line of a run.
+_MAX_NAMES, _MAX_CLASSES = 3, 20
 
 _REMARKS: Mapping[Remark, str] = {
     "squeezed": f"more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the long side squeezed, which may "
@@ -99,6 +100,40 @@ class ImageNotes:
     def end(self) -> None:
         note_polygon_quality(self._progress, self._quality)
         self._remarks.end(self._progress)
+
+
+def note_vocabulary(vocabulary: Vocabulary, progress: Progress, *, overlap: bool = False) -> None:
+    """Print the classes as the first line of a run, and note commas that became part of a name, and parts beside their whole."""
+    names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
+    source = f" of {vocabulary.source}" if vocabulary.source else ""
+    progress.head(f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_CLASSES)}.")
+    with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
+    if with_comma and not vocabulary.source:
+        progress.note(f"Every value of argument `classes` is one class, including its commas, as in {with_comma[0]!r}.")
+    elif with_comma and not vocabulary.source.lower().endswith(".toml"):
+        progress.note(
+            f"{vocabulary.source} has one class per line, so commas are part of a name, as in {with_comma[0]!r}."
+        )
+    if not vocabulary.source and not overlap and (pair := _part_beside_whole(vocabulary)):
+        whole, part = pair
+        path = f"{whole}/{part.removeprefix(whole).strip()}"
+        has_parts = any(entry.part_of for entry in vocabulary.classes)  # which `overlap` refuses
+        other = "" if has_parts else "; to label each as if it were alone, add argument `overlap`"
+        progress.note(
+            f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
+            f'"{whole},{path}"{other}.'
+        )
+
+
+def _part_beside_whole(vocabulary: Vocabulary) -> tuple[str, str] | None:
+    """Return a class and another whose name begins with its name, such as panda and panda leg; None if there are none."""
+    names = {entry.name for entry in vocabulary.classes if not entry.part_of}
+    for part in (entry.name for entry in vocabulary.classes if not entry.part_of):
+        words = part.split(" ")
+        for count in range(1, len(words)):
+            if (whole := " ".join(words[:count])) in names:
+                return whole, part
+    return None
 
 
 def note_damaged(what: str, progress: Progress) -> None:
@@ -383,11 +418,11 @@ class Reporter:
             self._print(result)
         self.progress.advance()
 
-    def report_derived(self, found: list[Path] | ImageError) -> None:
+    def report_derived(self, found: list[Path] | Failed) -> None:
         """Print derived files of an image that are new, or count and print an error, unless it was before."""
-        if isinstance(found, ImageError):
-            if found.path not in self._failed:
-                self._fail(found)
+        if isinstance(found, Failed):
+            if found.error.path not in self._failed:
+                self._fail(found.error)
         elif not self._jsonl:
             self.progress.results(found)
 

@@ -45,6 +45,13 @@ _ACCESS_URL = "Check the URL, the network, and the credentials of the service."
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A list of image paths; its entries may arrive one by one."""
+
+    entries: Iterable[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """The images of a run.
 

@@ -265,6 +265,9 @@ class LabelOptions(OptionRecord):
         return record_of(self)
 
 
+#: The options of LabelOptions for how the model sees an image.
+VIEW = ("mode", "short_side", "stretch")
+
 DEFAULT_LABEL_OPTIONS = LabelOptions()
 
 _MIN_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)

@@ -5,7 +5,7 @@ Command parameters, library keywords, run.json entries and the flags in messages
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -142,6 +142,11 @@ def short_repr(record: Any) -> str:
     values = {entry.name: (getattr(record, entry.name), entry.default) for entry in fields(record)}
     texts = [f"{name}={value!r}" for name, (value, default) in values.items() if value != default]
     return f"{type(record).__name__}({', '.join(texts)})"
+
+
+def keywords_of(record: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
+    """Return the options of a record as keywords of a function; all, or those with these names."""
+    return {name: getattr(record, name) for name in (options_of(type(record)) if names is None else names)}
 
 
 def take_options(record: type[_Record], keywords: Mapping[str, Any]) -> _Record:

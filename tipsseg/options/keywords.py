@@ -14,7 +14,7 @@ from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
 from tipsseg.options import Dtype, FeatureDtype, Instances, Level, MinArea, Mode, Names, PngMode, Refinement
 from tipsseg.options.fields import options_of
-from tipsseg.options.values import Every
+from tipsseg.options.values import ByteSize, Every
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -45,19 +45,22 @@ class FileKeywords(TypedDict, total=False):
     hard_links: bool | None
 
 
-class DeviceKeywords(TypedDict, total=False):
-    """Keywords of ComputeOptions without the model and the features."""
+class ReadingKeywords(TypedDict, total=False):
+    jobs: int | None
+    max_pixels: int
+
+
+class DeviceKeywords(ReadingKeywords, total=False):
+    """Keywords of EncodeOptions, except the model."""
 
     device: str | int
     dtype: Dtype
     batch_size: int
-    jobs: int | None
-    max_pixels: int
     use_cache: bool
 
 
 class ComputeKeywords(DeviceKeywords, total=False):
-    """Keywords of ComputeOptions without the model."""
+    """Keywords of ComputeOptions, except the model."""
 
     features: str | Path | None
 
@@ -67,8 +70,6 @@ class ModelKeywords(TypedDict, total=False):
 
 
 class ImageKeywords(TypedDict, total=False):
-    """Keywords of ImageOptions without `retry_failed`."""
-
     limit: int | None
     sample: int | None
     every: str | int | Every | None
@@ -122,20 +123,30 @@ class AuditKeywords(ViewKeywords, ComputeKeywords, ModelKeywords, total=False):
     scales: Iterable[float] | float | str
 
 
-class ScoreMasksKeywords(TruthKeywords, total=False):
-    jobs: int | None
+class ScoreMasksKeywords(TruthKeywords, ReadingKeywords, total=False):
+    """Keywords of `score_masks`."""
+
+
+class ReportKeywords(TruthKeywords, ReadingKeywords, total=False):
+    """Keywords of `report_folder`."""
 
 
 class FitTruthsKeywords(TruthKeywords, ViewKeywords, ComputeKeywords, ModelKeywords, total=False):
     """Keywords of `fit_truths`."""
 
 
-class DatasetKeywords(TypedDict, total=False):
-    shard_size: int | str | None
+class DatasetKeywords(ReadingKeywords, total=False):
+    shard_size: int | str | ByteSize | None
     link_images: bool
 
 
-class CorrectKeywords(TypedDict, total=False):
+class ConvertKeywords(ReadingKeywords, total=False):
+    val_fraction: float | None
+    level: Level | None
+    hard_links: bool | None
+
+
+class CorrectKeywords(ReadingKeywords, total=False):
     source_format: str | None
     add_classes: bool
     everything: bool
@@ -146,7 +157,6 @@ class CorrectKeywords(TypedDict, total=False):
     accept: bool
     images: str | Path | None
     dry_run: bool
-    max_pixels: int
 
 
 def with_keywords(typed: type, *records: type) -> Callable[[_Function], _Function]:

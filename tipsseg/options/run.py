@@ -61,7 +61,26 @@ def _ray_address(ray: object) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeOptions(OptionRecord):
+class ReadingOptions(OptionRecord):
+    """Options for reading images and masks. Raises UsageError if a value is invalid."""
+
+    # fmt: off
+    jobs: int = option(None, metavar="N", group=IMAGES, rare=True, min=1,
+        role="machine",
+        help="Threads for decoding, labelling and writing files.  [default: one per core, up to 32]")
+    max_pixels: int = option(MAX_PIXELS, metavar="N", group=IMAGES, rare=True, min=1,
+        role="machine", recorded=COMMAND,
+        help="Reject images with more pixels, to protect against decompression bombs.")
+    # fmt: on
+
+    def __post_init__(self) -> None:
+        if self.jobs is None:
+            object.__setattr__(self, "jobs", default_jobs())
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(ReadingOptions):
     """Options for the model and the machine.
 
     Raises:
@@ -82,24 +101,21 @@ class ComputeOptions(OptionRecord):
     batch_size: int = option(8, metavar="N", group=MODEL, rare=True, min=1,
         role="machine", repeated=True, recorded="asked",
         help="Windows per batch on a GPU; a CPU processes one at a time.")
-    features: Path | None = option(None, metavar="DIR", group=MODEL,
-        role="labels", held="identity", recorded="features.folder",
-        help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")
-    jobs: int = option(None, metavar="N", group=IMAGES, rare=True, min=1,
-        role="machine",
-        help="Threads for decoding, labelling and writing files.  [default: one per core, up to 32]")
-    max_pixels: int = option(MAX_PIXELS, metavar="N", group=IMAGES, rare=True, min=1,
-        role="machine", recorded=COMMAND,
-        help="Reject images with more pixels, to protect against decompression bombs.")
     use_cache: bool = option(False, commands_give=True,
         role="machine",
         help="Cache text vectors and file hashes in the user cache folder.")
     # fmt: on
 
-    def __post_init__(self) -> None:
-        if self.jobs is None:
-            object.__setattr__(self, "jobs", default_jobs())
-        super().__post_init__()
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(EncodeOptions):
+    """Options for the model and the machine, and stored features. Raises UsageError as EncodeOptions does."""
+
+    # fmt: off
+    features: Path | None = option(None, metavar="DIR", group=MODEL,
+        role="labels", held="identity", recorded="features.folder",
+        help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")
+    # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +142,10 @@ class OutputOptions(OptionRecord):
     overwrite: bool = option(False, group=FILES,
         role="action",
         help="Start over: remove the files of earlier runs from the output folder, except edited files such as corrected masks.")
+    retry_failed: bool = option(False, group=IMAGES, rare=True,
+        role="action",
+        help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
+        "options of the earlier run.")
     replace_edited: bool = option(False, group=FILES, rare=True,
         role="action",
         help="Also relabel images whose files were edited by hand, overwriting the edits.")
@@ -230,10 +250,6 @@ class ImageOptions(OptionRecord):
     every: Every | None = option(None, metavar="N|SECONDS", group=IMAGES, check=parse_every,
         role="images", recorded=COMMAND,
         help="Interval of the frames to take from videos: 10 for every tenth frame, 1s for one per second.")
-    retry_failed: bool = option(False, group=IMAGES, rare=True,
-        role="action",
-        help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
-        "options of the earlier run.")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -335,6 +351,3 @@ class CorrectOptions:
         help="Folder of the images, to write overlays and other pictures anew.  [default: as recorded]")
     dry_run: bool = option(False, help="Check the corrections and list the changes; write nothing.")
     # fmt: on
-
-
-DEFAULT_CORRECT_OPTIONS = CorrectOptions()

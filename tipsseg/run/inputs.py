@@ -17,7 +17,18 @@ from tipsseg.formats.dataset import DATA_FOLDER, INDEX
 from tipsseg.images.access import is_plain, real_path
 from tipsseg.images.decoders import image_extensions
 from tipsseg.images.decoding import open_header
-from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
+from tipsseg.images.finding import (
+    Found,
+    Listed,
+    Paths,
+    as_paths,
+    by_name,
+    choose_images,
+    find,
+    find_again,
+    find_in_list,
+    stream,
+)
 from tipsseg.options.run import ImageOptions
 from tipsseg.options.values import Every, Shard
 from tipsseg.run.file_names import NameKey, OutputNames, RunNames, exact, name_key
@@ -40,12 +51,20 @@ class Choice(ImageOptions):
     """The images that the user chose.
 
     Attributes:
-        paths: Files and folders.
-        entries: A list of paths, instead of `paths`; entries may arrive one by one.
+        images: Files and folders, or a list.
     """
 
-    paths: tuple[Path, ...] = ()
-    entries: Iterable[bytes] | None = None
+    images: tuple[Path, ...] | Listed = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files and folders; none for a list."""
+        return () if isinstance(self.images, Listed) else self.images
+
+    @property
+    def entries(self) -> Iterable[bytes] | None:
+        """Return the entries of a list; None for files and folders."""
+        return self.images.entries if isinstance(self.images, Listed) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +90,11 @@ class Images:
         return len(self.refs) if isinstance(self.refs, tuple) else None
 
 
-def check_choice(given: bool, options: ImageOptions) -> None:
+def check_choice(given: bool, options: ImageOptions, *, retry_failed: bool = False) -> None:
     """Raise UsageError for an impossible choice; `given` is True if the user gave paths or a list."""
     if given:
         return
-    if not options.retry_failed:
+    if not retry_failed:
         raise UsageError("no images given", "Name images or folders, or write - to read a list from stdin.")
     for name in ("limit", "sample"):
         if getattr(options, name) is not None:
@@ -101,7 +120,7 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress, folder: Outpu
     if spec.shard is not None and spec.shard.source:
         progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
     _note_outputs(choice.paths, spec.output, progress)
-    if not choice.retry_failed or folder is None:
+    if folder is None or not spec.retry_failed:
         try:
             return _given(spec, choice, progress, folder)
         except NoImagesError as error:
@@ -292,10 +311,19 @@ def _only(images: Images, names: Container[str]) -> Images:
     return replace(images, refs=tuple(refs) if images.number is not None else refs)
 
 
-def check_listed(found: Found) -> None:
-    """Raise InputError if a folder cannot be listed."""
+def find_alone(images: Paths | Listed, ignored: Ignored, progress: Progress) -> Found:
+    """Find images for a command without an output folder, and note what is left out.
+
+    Raises InputError if a path does not exist, a folder cannot be listed, or no image was found.
+    """
+    if isinstance(images, Listed):
+        found = found_images((), images.entries, ignored)
+    else:
+        found = found_images(as_paths(images), None, ignored)
+    note_inputs(progress, found, ignored)
     if found.refused:
         raise InputError(found.refused[0].error.message, found.refused[0].error.hint)
+    return found
 
 
 def check_image_root(images: Path | None) -> None:

@@ -7,7 +7,7 @@ that a person changed are not overwritten.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -20,12 +20,13 @@ from tipsseg.formats.raster import IN_PIXELS, image_grid
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import Entry, FileRow, input_path, recorded_ref
+from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import label_rows, read_current, scored_objects
+from tipsseg.run.read import RunImage
 from tipsseg.run.results import Derived, Due
 from tipsseg.run.resume import is_edited
-from tipsseg.types import ImageRef
+from tipsseg.types import Failed, ImageRef
 from tipsseg.util.threads import map_in_order
 
 
@@ -83,10 +84,10 @@ class _Item:
     in_pixels: bool = False
 
 
-def settle(folder: OutputFolder, jobs: int, *, refer: Callable[[Entry], ImageRef] = recorded_ref) -> Settled:
+def settle(folder: OutputFolder, jobs: int, *, images: Path | None = None) -> Settled:
     """Write the derived files of a folder that are missing or out of date, and return what became of them. See `settle_images`."""
     settled = Settled()
-    for _ in settle_images(folder, settled, jobs, refer=refer):
+    for _ in settle_images(folder, settled, jobs, images=images):
         pass
     return settled
 
@@ -97,8 +98,8 @@ def settle_images(
     jobs: int,
     *,
     asked: Container[str] = (),
-    refer: Callable[[Entry], ImageRef] = recorded_ref,
-) -> Iterator[list[Path] | ImageError]:
+    images: Path | None = None,
+) -> Generator[list[Path] | Failed, None, None]:
     """Write the derived files of a folder that are missing or out of date: those of images, then those for the whole run.
 
     Args:
@@ -106,7 +107,7 @@ def settle_images(
         settled: Records the result.
         jobs: The number of threads.
         asked: The formats that the user named: an image whose picture is missing fails if one of them needs it.
-        refer: Returns the image of a record; by default at its recorded address.
+        images: The folder of the images, if they have moved.
 
     Yields:
         For each image that was out of date, its files that are new in the folder, or its error.
@@ -115,15 +116,15 @@ def settle_images(
         OutputError: The folder cannot be written.
     """
     folder.show_masks()
-    for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, refer, settled)):
+    for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, images, settled)):
         try:
-            if isinstance(item, ImageError):
-                raise item
+            if isinstance(item, Failed):
+                raise item.error
             paths = folder.put(item.ref, item.entry, (), item.derived, item.rows)
             folder.state.set_files(item.entry.image, item.labels, _remove_lacking(folder, item))
         except ImageError as error:
             settled.failed.append(error)
-            yield error
+            yield Failed(item.ref, error)
             continue
         written = set(map(folder.files.place, paths))
         kept = {format_name(file.row.name) for file in item.derived.files if file.row.place not in written}
@@ -137,9 +138,9 @@ def settle_images(
     _settle_run_files(folder, settled)
 
 
-def _items(folder: OutputFolder, refer: Callable[[Entry], ImageRef], settled: Settled) -> Iterator[_Item]:
+def _items(folder: OutputFolder, images: Path | None, settled: Settled) -> Iterator[_Item]:
     for entry, rows in folder.state.images():
-        ref, labels = refer(entry), label_rows(rows, folder.context)
+        ref, labels = RunImage(entry, rows, folder).ref(images), label_rows(rows, folder.context)
         if input_path(ref) != entry.path and matches(entry.input, ref.path):
             entry = replace(entry, path=input_path(ref))  # noqa: PLW2901
         if folder.info.spec.shard is not None and any(folder.files.look(row) == "gone" for row in labels):
@@ -152,7 +153,7 @@ def _items(folder: OutputFolder, refer: Callable[[Entry], ImageRef], settled: Se
             settled.stale += due.stale
 
 
-def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item | ImageError:
+def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item | Failed:
     """Read the labels of an image, and write its files under temporary names. Thread-safe."""
     ref, deriver, context, spec = item.ref, folder.deriver, folder.context, folder.info.spec
     try:
@@ -189,7 +190,7 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
         )
         derived = deriver.make(image, entry, formats)
     except ImageError as error:
-        return error
+        return Failed(ref, error)
     in_pixels = grid is not None and grid.transform == IN_PIXELS
     return replace(item, entry=entry, labels=rows, derived=derived, lacking=lacking, in_pixels=in_pixels)
 

@@ -198,6 +198,10 @@ class Silence(Progress):
         """Print nothing."""
 
 
+#: What functions of the library print: see `progress_for`.
+Verbosity = bool | None | Progress
+
+
 def _is_notebook() -> bool:
     """Return True in a kernel of Jupyter."""
     if (ipython := sys.modules.get("IPython")) is None:
@@ -206,8 +210,10 @@ def _is_notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-def progress_for(verbose: bool | None) -> Progress:
-    """Return a Progress that prints on stderr if `verbose`; nothing if it is False; and if it is None, only a bar."""
+def progress_for(verbose: Verbosity) -> Progress:
+    """Return a Progress that prints on stderr if `verbose`; nothing if it is False; if it is None, only a bar; or itself."""
+    if isinstance(verbose, Progress):
+        return verbose
     return Progress(quiet=False, results=False) if verbose else Silence(bar=verbose is None)
 
 

@@ -16,7 +16,7 @@ from output_folders import A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
-from tipsseg.commands.report.make import PAGE_FILES, _chunks, make_report, page_file
+from tipsseg.commands.report.make import PAGE_FILES, _chunks, page_file, report_folder
 from tipsseg.commands.report.pictures import jpeg, script
 from tipsseg.util.progress import Silence
 
@@ -44,7 +44,7 @@ def test_a_person_looks_at_a_run(browser: Browser, tmp_path: Path) -> None:
     labels = {HOSTILE_IMAGE: A, "b.jpg": B, "sub/c.png": B}
     save_inputs(tmp_path / "imgs", labels)
     make_run(tmp_path / "out", tmp_path / "imgs", labels, (HOSTILE_CLASS, "tree", "sky", "never"), ("png", "npz"))
-    make_report(tmp_path / "out", None, None, 1, Silence())
+    report_folder(tmp_path / "out", jobs=1, verbose=Silence())
     browser.go(tmp_path / "out/report/index.html", "page.complete")
     assert browser.value("document.querySelectorAll('.cell').length") == 3
     assert browser.value("document.querySelectorAll('.cell img').length") == 3
@@ -96,7 +96,7 @@ def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> No
         Image.fromarray(np.where(ids == 255, 0, ids).astype(np.uint8)).save(tmp_path / "truth" / name)
     wrong = np.where(B == 2, 3, B)
     Image.fromarray(wrong).save(tmp_path / "truth/sub/c.png")
-    make_report(out, None, None, 1, Silence(), truths=tmp_path / "truth")
+    report_folder(out, jobs=1, verbose=Silence(), truths=tmp_path / "truth")
     browser.go(out / "report/index.html", "page.complete")
     browser.value("document.querySelector('nav [data-view=truth]').click()")
     assert browser.value("byId('truth').hidden") is False
@@ -127,7 +127,7 @@ def test_truth_and_images_that_are_alike(browser: Browser, tmp_path: Path) -> No
 
     # With features, the images that are most like one are shown beside it.
     tokens = {"a.png": [1.0, 0.0], "b.png": [1.0, 0.5], "sub/c.png": [0.0, 1.0]}
-    make_report(out, None, None, 1, Silence(), features=keep_features(out, tokens))
+    report_folder(out, jobs=1, verbose=Silence(), features=keep_features(out, tokens))
     browser.go(out / "report/index.html", "page.complete")
     browser.value("viewer.openRecord(page.records.find((each) => each.image === 'a.png'))")
     found = browser.value(
@@ -155,7 +155,7 @@ def regions(tmp_path: Path) -> Path:
     names = ("tree", "door", "sky", "never", "nowhere")
     make_run(tmp_path / "out", tmp_path / "imgs", labels, names, ("png", "npz"))
     Image.fromarray(np.array([[1, 1, 2, 2], [1, 1, 1, 2]], np.uint8)).save(tmp_path / "out/masks/d.png")
-    make_report(tmp_path / "out", None, None, 1, Silence())
+    report_folder(tmp_path / "out", jobs=1, verbose=Silence())
     return tmp_path / "out/report/index.html"
 
 
@@ -276,7 +276,7 @@ def test_order_by_certainty_puts_corrected_images_last(browser: Browser, tmp_pat
     save_inputs(tmp_path / "imgs", labels)
     make_run(tmp_path / "out", tmp_path / "imgs", labels, ("tree", "door", "sky"), ("png",))
     Image.fromarray(REGIONS[::-1]).save(tmp_path / "out/masks/d.png")
-    make_report(tmp_path / "out", None, None, 1, Silence())
+    report_folder(tmp_path / "out", jobs=1, verbose=Silence())
     browser.go(tmp_path / "out/report/index.html", "page.complete")
     confidence = dict(browser.value("page.records.map((each) => [each.image, each.confidence])"))
     uncertain = sorted("abc", key=lambda name: confidence[f"{name}.png"])
@@ -288,7 +288,7 @@ def test_order_by_certainty_puts_corrected_images_last(browser: Browser, tmp_pat
 
 def test_order_by_truth_is_offered_where_images_were_scored(browser: Browser, regions: Path, tmp_path: Path) -> None:
     def offered(truths: Path | None) -> bool:
-        make_report(tmp_path / "out", None, None, 1, Silence(), truths=truths)
+        report_folder(tmp_path / "out", jobs=1, verbose=Silence(), truths=truths)
         browser.go(regions.with_name("report.json"), "true")  # so that the page is loaded anew
         browser.go(regions, "page.complete")
         return "truth" in browser.value("[...byId('order').options].map((each) => each.value)")
@@ -334,7 +334,7 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
     save_inputs(tmp_path / "imgs", labels)
     out = tmp_path / "out"
     make_run(out, tmp_path / "imgs", labels, ("panda", HOSTILE_CLASS, "sky"), ("png", "coco"))
-    make_report(out, None, None, 1, Silence())
+    report_folder(out, jobs=1, verbose=Silence())
     page = out / "report/index.html"
     browser.ask("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     browser.go(page, "page.complete")
@@ -380,7 +380,7 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
             assert (np.asarray(mask) == wanted).all()
     assert tipsseg.review.correct_folder(out, saved).masks == ()
     # The page of the corrected masks starts anew.
-    make_report(out, None, None, 1, Silence())
+    report_folder(out, jobs=1, verbose=Silence())
     browser.go(page, "page.complete && page.records.length === 2")
     assert browser.value("corrections.text()") == "Nothing changed"
     assert browser.value("page.records.map((each) => each.state)") == ["edited", "edited"]
@@ -393,7 +393,7 @@ def test_the_page_shows_corrections_at_once_and_says_why_a_key_does_nothing(brow
     save_inputs(tmp_path / "imgs", {"a.png": ids})
     out = tmp_path / "it's out"
     make_run(out, tmp_path / "imgs", {"a.png": ids}, ("panda", "tree", "sky"), ("png",))
-    make_report(out, None, None, 1, Silence())
+    report_folder(out, jobs=1, verbose=Silence())
     browser.ask("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     browser.go(out / "report/index.html", "page.complete")
     assert browser.value("byId('import').textContent").endswith("out' --from corrections.json")
@@ -441,7 +441,7 @@ def test_the_view_zooms_to_the_pixels_of_the_image(browser: Browser, tmp_path: P
     ids[100:300, 200:500] = 1
     save_inputs(tmp_path / "imgs", {"a #1.png": ids})
     make_run(tmp_path / "out", tmp_path / "imgs", {"a #1.png": ids}, ("panda",), ("png",))
-    make_report(tmp_path / "out", None, None, 1, Silence())
+    report_folder(tmp_path / "out", jobs=1, verbose=Silence())
     browser.go(tmp_path / "out/report/index.html", "page.complete")
     open_image(browser, "a #1.png")
     browser.wait("byId('picture').naturalWidth === 800")
@@ -473,7 +473,7 @@ def test_parts_are_folded_and_deleted_parts_are_their_whole(browser: Browser, tm
     out, names = tmp_path / "out", ["panda/head", "panda/leg", "tree"]
     (_,) = tipsseg.label_folder(scene, names, output=out, model="tiny", device="cpu", formats=["png"])
     head, leg, panda = 1, 2, 4
-    make_report(out, None, None, 1, Silence())
+    report_folder(out, jobs=1, verbose=Silence())
     browser.go(out / "report/index.html", "page.complete")
     browser.value("viewer.openRecord(page.records[0])")
     browser.wait("viewer.ids")
@@ -507,7 +507,7 @@ def test_a_browser_without_storage_warns(browser: Browser, tmp_path: Path) -> No
     labels = {"a.png": np.ones((60, 90), np.uint8)}
     save_inputs(tmp_path / "imgs", labels)
     make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree"), ("png",))
-    make_report(tmp_path / "out", None, None, 1, Silence())
+    report_folder(tmp_path / "out", jobs=1, verbose=Silence())
     browser.go(tmp_path / "out/report/index.html", "page.complete")
     browser.value("Storage.prototype.setItem = () => { throw new Error('full'); }; null")
     open_image(browser, "a.png")
@@ -533,7 +533,7 @@ def test_other_labels_are_one_switch_away(browser: Browser, tmp_path: Path) -> N
     finding = {"kind": "class", "label": HOSTILE_CLASS, "seen": "panda", "score": 0.9, "bbox": [10, 10, 30, 30]}
     doubts = tmp_path / "doubts.jsonl"
     doubts.write_text("".join(json.dumps({"image": "b.png", **finding, "score": score}) + "\n" for score in (0.5, 0.9)))
-    make_report(tmp_path / "out", None, None, 1, Silence(), labels=tmp_path / "others", doubts=doubts)
+    report_folder(tmp_path / "out", jobs=1, verbose=Silence(), labels=tmp_path / "others", doubts=doubts)
     browser.go(tmp_path / "out/report/index.html", "page.complete")
     browser.value("byId('order').value = 'doubt'; refresh()")
     assert browser.value("page.shown[0].image") == "b.png"

@@ -22,7 +22,7 @@ from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 
 from tipsseg.commands.report import make
-from tipsseg.commands.report.make import make_report
+from tipsseg.commands.report.make import report_folder
 from tipsseg.commands.report.pictures import script
 from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.run.entry import Failure
@@ -43,7 +43,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def report(out: Path, target: Path | None = None, images: Path | None = None) -> int:
-    return make_report(out, target, images, 2, Silence())
+    return report_folder(out, target, images=images, jobs=2, verbose=Silence())
 
 
 def data(path: Path) -> list[object]:
@@ -191,10 +191,13 @@ def test_images_that_moved_are_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     save_inputs(tmp_path / "imgs", labels)
     make_run(tmp_path / "out", tmp_path / "imgs", labels, formats=("png",))
     (tmp_path / "imgs").rename(tmp_path / "moved")
-    assert make_report(tmp_path / "out", None, None, 2, Progress(quiet=True, results=False)) == 9
+    assert report_folder(tmp_path / "out", jobs=2, verbose=Progress(quiet=True, results=False)) == 9
     (line,) = capsys.readouterr().err.splitlines()
     assert "0.png: no such file, like 8 more images (Set the folder of the images" in line
-    assert make_report(tmp_path / "out", None, tmp_path / "moved", 2, Progress(quiet=True, results=False)) == 0
+    assert (
+        report_folder(tmp_path / "out", images=tmp_path / "moved", jobs=2, verbose=Progress(quiet=True, results=False))
+        == 0
+    )
 
 
 def test_failures_of_the_run_come_last(out: Path) -> None:
@@ -249,7 +252,7 @@ def test_the_truth_of_each_image(out: Path) -> None:
     (out.parent / "truth").mkdir()
     for name, ids in {HOSTILE_IMAGE: np.where(A == 255, 0, A), "b.png": truth}.items():
         Image.fromarray(ids.astype(np.uint8)).save(out.parent / "truth" / name)
-    assert make_report(out, None, None, 2, Silence(), truths=out.parent / "truth") == 0
+    assert report_folder(out, jobs=2, verbose=Silence(), truths=out.parent / "truth") == 0
     found = {each["image"]: each["accuracy"] for each in records(out)}
     assert found == {HOSTILE_IMAGE: round(46 / 48, 4), "b.jpg": 0.8}
     (facts,) = data(out / "report/data/run.js")
@@ -261,7 +264,7 @@ def test_the_truth_of_each_image(out: Path) -> None:
     assert not any("accuracy" in each for each in records(out))
     # A truth of another size: an error line, and the page is made without the score of that image.
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(out.parent / "truth/b.png")
-    assert make_report(out, None, None, 2, Silence(), truths=out.parent / "truth") == 1
+    assert report_folder(out, jobs=2, verbose=Silence(), truths=out.parent / "truth") == 1
     assert [each["image"] for each in records(out) if "accuracy" in each] == [HOSTILE_IMAGE]
 
 
@@ -272,7 +275,7 @@ def test_images_that_are_alike(out: Path) -> None:
     report(out)
     assert not any("alike" in each for each in records(out))
     folder = keep_features(out, {HOSTILE_IMAGE: [1, 0.1], "b.jpg": [1, 0]})
-    assert make_report(out, None, None, 1, Silence(), features=folder) == 0
+    assert report_folder(out, jobs=1, verbose=Silence(), features=folder) == 0
     assert [each["alike"] for each in records(out)] == [[1], [0]]
 
 
@@ -285,14 +288,14 @@ def test_other_labels_and_doubts(out: Path, tmp_path: Path) -> None:
     doubts.write_text(
         '{"image": "b.jpg", "kind": "class", "label": "tree", "seen": null, "score": 0.5, "bbox": [1, 2, 3, 4]}\n'
     )
-    assert make_report(out, None, None, 1, Silence(), labels=tmp_path / "others", doubts=doubts) == 0
+    assert report_folder(out, jobs=1, verbose=Silence(), labels=tmp_path / "others", doubts=doubts) == 0
     found = {each["image"]: each.get("doubts") for each in records(out)}
     assert found == {HOSTILE_IMAGE: None, "b.jpg": [["class", "tree", None, 0.5, [1, 2, 3, 4]]]}
     changed = [name for name, content in tree(out / "report").items() if plain[name] != content]
     assert len([name for name in changed if name.startswith("maps/")]) == 1
     # Labels of another size: an error line, and the image is shown without them.
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "others/b.png")
-    assert make_report(out, None, None, 1, Silence(), labels=tmp_path / "others") == 1
+    assert report_folder(out, jobs=1, verbose=Silence(), labels=tmp_path / "others") == 1
     assert tree(out / "report") == plain
 
 
@@ -303,7 +306,7 @@ def test_labels_that_several_images_could_have(tmp_path: Path) -> None:
     make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree", "sky"), ("png",))
     (tmp_path / "others").mkdir()
     Image.fromarray(np.zeros(A.shape, np.uint8)).save(tmp_path / "others/b.png")
-    assert make_report(tmp_path / "out", None, None, 1, Silence(), labels=tmp_path / "others") == 2
+    assert report_folder(tmp_path / "out", jobs=1, verbose=Silence(), labels=tmp_path / "others") == 2
 
 
 def test_labels_and_doubts_of_other_images_are_noted(
@@ -316,7 +319,7 @@ def test_labels_and_doubts_of_other_images_are_noted(
         '{"image": "x", "kind": "class", "label": "a", "seen": null, "score": 0.5, "bbox": [1, 2, 3, 4]}\n'
     )
     progress = Progress(quiet=False)
-    assert make_report(out, None, None, 1, progress, labels=tmp_path / "others", doubts=doubts) == 0
+    assert report_folder(out, jobs=1, verbose=progress, labels=tmp_path / "others", doubts=doubts) == 0
     err = capsys.readouterr().err
     for name in ("other labels have", "doubts name"):
         assert f"{name} no image of this run." in err
@@ -326,9 +329,9 @@ def test_labels_and_doubts_of_other_images_are_noted(
 def test_other_files_are_no_doubts(out: Path, tmp_path: Path, line: str) -> None:
     (tmp_path / "doubts.jsonl").write_text(f"{line}\n")
     with pytest.raises(InputError, match=r"doubts.jsonl: line 1: "):
-        make_report(out, None, None, 1, Silence(), doubts=tmp_path / "doubts.jsonl")
+        report_folder(out, jobs=1, verbose=Silence(), doubts=tmp_path / "doubts.jsonl")
     with pytest.raises(InputError, match="no such file"):
-        make_report(out, None, None, 1, Silence(), doubts=tmp_path / "nowhere")
+        report_folder(out, jobs=1, verbose=Silence(), doubts=tmp_path / "nowhere")
 
 
 def test_the_page_describes_the_run(out: Path) -> None:
@@ -343,13 +346,13 @@ def test_the_page_describes_the_run(out: Path) -> None:
 def test_colours_for_any_colour_vision(out: Path) -> None:
     report(out)
     before = tree(out / "report")
-    make_report(out, None, None, 1, Silence(), palette="safe")
+    report_folder(out, jobs=1, verbose=Silence(), palette="safe")
     (facts,) = data(out / "report/data/run.js")
     assert isinstance(facts, dict)
     assert [each["colour"] for each in facts["classes"]] == ["#0072b2", "#f0e442", "#d55e00"]
     changed = {name for name, content in tree(out / "report").items() if before[name] != content}
     assert any(name.startswith("thumbnails/") for name in changed)
-    make_report(out, None, None, 1, Silence())
+    report_folder(out, jobs=1, verbose=Silence())
     assert tree(out / "report") == before
 
 

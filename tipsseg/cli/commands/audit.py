@@ -13,11 +13,11 @@ import typer
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
-from tipsseg.cli.parameters import Without, command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
-from tipsseg.options import LabelOptions
-from tipsseg.options.fields import FILES, IMAGES, WHAT, option
+from tipsseg.options import VIEW, LabelOptions
+from tipsseg.options.fields import FILES, IMAGES, WHAT, keywords_of, option
 from tipsseg.options.run import ComputeOptions
 from tipsseg.util.text import pluralize
 
@@ -54,28 +54,23 @@ class Auditing:
     # fmt: on
 
 
+#: The options of labelling that an audit has.
+_AUDITED = (*VIEW, "scales", "refine")
+
+
 @command(EPILOG)
 def audit(
     auditing: Auditing,
     question: opt.Asked,
     compute: ComputeOptions,
-    options: Annotated[LabelOptions, Without("min_confidence", "overlap")],
+    options: Annotated[LabelOptions, Only(*_AUDITED)],
     paths: Annotated[
         list[str] | None, typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin.")
     ] = None,
 ) -> int:
     """List labels that the model doubts, and things without a label."""
-    from tipsseg.commands.audit import (
-        audit_images,
-        claimed,
-        interface_of,
-        refuse_existing,
-        write_coco,
-        write_label_studio,
-    )
-    from tipsseg.given.labels import classes_of_labels
-    from tipsseg.run.inputs import Ignored
-    from tipsseg.run.spec import RunSpec
+    from tipsseg.commands.audit import audit as audit_labels
+    from tipsseg.commands.audit import claimed, interface_of, refuse_existing, write_coco, write_label_studio
     from tipsseg.util.json import json_bytes
 
     values.refuse_split_lists(paths or (), question.classes, None)
@@ -88,21 +83,23 @@ def audit(
     if auditing.label_studio is not None:
         refuse_existing(interface_of(auditing.label_studio))
     named = question.classes or question.vocab
-    vocabulary = classes_of_labels(
-        auditing.labels, values.parse_question(question)[0] if named else None, question.background
-    )
-    spec = RunSpec.of(compute, formats=(), vocabulary=vocabulary, options=options)
     with ExitStack() as claims, open_progress(auditing.quiet, results=False) as progress:
-        values.note_vocabulary(progress, question.classes, vocabulary)
-        found = stdin.find_named(paths or (), auditing.null, Ignored(None), progress)
-        result = audit_images(spec, found, auditing.labels, progress, quiet=auditing.quiet)
+        result = audit_labels(
+            stdin.images(paths or (), auditing.null),
+            auditing.labels,
+            values.parse_question(question)[0] if named else None,
+            background=None if named else question.background,
+            verbose=progress,
+            **keywords_of(compute),
+            **keywords_of(options, _AUDITED),
+        )
         for finding, record in islice(zip(result.findings, result.records(), strict=True), auditing.limit):
             progress.text(
                 json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record, result.describe(finding.doubt))
             )
         for write, file in files:
             claims.enter_context(claimed(file))
-            write(result, spec, file)
+            write(result, file)
             progress.note(f"Wrote {file}.")
         left = f"; {pluralize(result.unlabelled, 'image')} without labels" if result.unlabelled else ""
         failed = f"; {result.failed} failed" if result.failed else ""

@@ -8,8 +8,8 @@ from typing import Annotated
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import as_typed, open_progress
-from tipsseg.options.fields import option
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options.fields import keywords_of, option
+from tipsseg.options.run import ReadingOptions
 
 EPILOG = """\b
 Examples:
@@ -36,23 +36,19 @@ class Checking:
 @command(EPILOG)
 def check(
     output: opt.Folder,
-    compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
+    reading: ReadingOptions,
     checking: Checking,
     folders: Annotated[opt.Folders, Only("images", "quiet")],
 ) -> int:
     """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
-    from tipsseg.commands.check import check_labels, check_store, is_store
+    from tipsseg.commands.check import check_folder
     from tipsseg.commands.restore import restore_folder
 
     wrong = False
     with open_progress(folders.quiet, results=False) as progress:
         if checking.restore:
-            restore_folder(output, folders.images, progress)
-        if is_store(output):
-            problems = check_store(output, compute.jobs, progress)
-        else:
-            problems = check_labels(output, folders.images, compute.jobs, progress, compute.max_pixels)
-        for problem in problems:
+            restore_folder(output, images=folders.images, verbose=progress)
+        for problem in check_folder(output, images=folders.images, verbose=progress, **keywords_of(reading)):
             wrong = True
             progress.text(f"{as_typed(str(problem))}\n")
     return wrong

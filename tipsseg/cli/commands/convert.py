@@ -16,8 +16,8 @@ from tipsseg.cli.wording import open_progress, prints_paths
 from tipsseg.errors import UsageError
 from tipsseg.formats import DATASET_FORMATS
 from tipsseg.options import FileOptions, split_names
-from tipsseg.options.fields import FILES, option
-from tipsseg.options.run import ComputeOptions, DatasetOptions
+from tipsseg.options.fields import FILES, keywords_of, option
+from tipsseg.options.run import DatasetOptions, ReadingOptions
 from tipsseg.util.text import quote
 
 EPILOG = """\b
@@ -65,7 +65,7 @@ def convert(
             help="The output folder of tipsseg label; with --to, several.",
         ),
     ],
-    compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
+    reading: ReadingOptions,
     files: Annotated[FileOptions, Only("val_fraction", "level", "hard_links")],
     converting: Converting,
     dataset: DatasetOptions,
@@ -91,21 +91,22 @@ def convert(
     results = prints_paths(folders.quiet, asked=folders.print_paths, null=folders.null)
     with open_progress(folders.quiet, results=results, null=folders.null) as progress:
         if drop is not None:
-            return drop_formats(output, split_names(drop), progress)
+            return drop_formats(output, split_names(drop), verbose=progress)
         paths = read_only(folders.only, folders.null, "convert", output)
         if converting.to is not None:
-            from tipsseg.commands.dataset import export
+            from tipsseg.commands.dataset import write_dataset
 
-            outputs = [output, *map(path_of("the folder"), context.args)]
-            written = export(outputs, converting.to, names[0], folders.images, paths, files, compute, dataset, progress)
+            written = write_dataset(
+                [output, *map(path_of("the folder"), context.args)],
+                converting.to,
+                format=names[0],
+                images=folders.images,
+                only=paths,
+                val_fraction=files.val_fraction if "val_fraction" in files.given else None,
+                verbose=progress,
+                **keywords_of(dataset),
+                **keywords_of(reading),
+            )
             return len(written.failed)
-        return convert_folder(
-            output,
-            names,
-            folders.images,
-            compute.jobs,
-            progress,
-            files,
-            paths,
-            compute.max_pixels,
-        )
+        given = {**keywords_of(files, files.given), **keywords_of(reading)}
+        return convert_folder(output, names, images=folders.images, only=paths, verbose=progress, **given)

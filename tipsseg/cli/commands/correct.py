@@ -10,8 +10,8 @@ from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress, prints_paths
 from tipsseg.errors import UsageError
-from tipsseg.options.fields import option
-from tipsseg.options.run import ComputeOptions, CorrectOptions
+from tipsseg.options.fields import keywords_of, option
+from tipsseg.options.run import CorrectOptions, ReadingOptions
 
 EPILOG = """\b
 Examples:
@@ -44,24 +44,29 @@ class Correcting:
 def correct(
     output: opt.Folder,
     options: CorrectOptions,
-    compute: Annotated[ComputeOptions, Only("max_pixels")],
+    reading: ReadingOptions,
     correcting: Correcting,
     folders: Annotated[opt.Folders, Only("null_results", "print_paths", "quiet")],
 ) -> int:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
-    from tipsseg.commands.correct.take import take_corrections, undo_corrections
+    from tipsseg.commands.correct.take import correct_folder, undo_corrections
+    from tipsseg.types import printable_path
+    from tipsseg.util.json import json_bytes
 
     source, undo, jsonl = correcting.source, correcting.undo, correcting.jsonl
     if jsonl and folders.null_results:
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
     if source is not None and undo is not None:
         raise UsageError("--from and --undo exclude each other", "Run one after the other.")
-    results = prints_paths(folders.quiet, asked=folders.print_paths, null=folders.null_results)
+    results = prints_paths(folders.quiet, asked=folders.print_paths, null=folders.null_results) and not jsonl
     with open_progress(folders.quiet, results=results, null=folders.null_results) as progress:
         if undo is not None:
-            undo_corrections(output, [Path(image) for image in undo], progress, dry_run=options.dry_run)
+            undo_corrections(output, undo, dry_run=options.dry_run, verbose=progress)
             return 0
         if source is None:
             raise UsageError("nothing to import", "Name corrections with --from, or images with --undo.")
-        result = take_corrections(output, source, progress, options, jsonl=jsonl, max_pixels=compute.max_pixels)
+        result = correct_folder(output, source, verbose=progress, **keywords_of(options), **keywords_of(reading))
+        for mask in result.masks if jsonl else ():
+            record = {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}
+            progress.text(json_bytes(record).decode() + "\n")
     return result.failed

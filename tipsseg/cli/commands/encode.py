@@ -7,10 +7,10 @@ from typing import Annotated
 
 from tipsseg.cli import options as opt
 from tipsseg.cli import stdin
-from tipsseg.cli.parameters import Only, Without, command
+from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
-from tipsseg.options import LabelOptions
-from tipsseg.options.run import ComputeOptions, ImageOptions, StoreOptions
+from tipsseg.options import VIEW, LabelOptions
+from tipsseg.options.run import EncodeOptions, ImageOptions, StoreOptions
 
 EPILOG = """\b
 Examples:
@@ -30,17 +30,16 @@ Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
 
 @command(EPILOG)
 def encode(
-    compute: Annotated[ComputeOptions, Without("features")],
+    compute: EncodeOptions,
     store: StoreOptions,
-    view: Annotated[LabelOptions, Only("mode", "short_side", "stretch", "scales")],
-    images: Annotated[ImageOptions, Without("retry_failed")],
+    view: Annotated[LabelOptions, Only(*VIEW, "scales")],
+    images: ImageOptions,
     printing: opt.Printing,
     paths: opt.Paths = None,
 ) -> int:
     """Store the features of images in a folder, so that relabelling skips the model."""
     from tipsseg.commands.encode import encode_images, encode_spec, estimate_store
-    from tipsseg.run.inputs import Choice, check_choice, find_images
-    from tipsseg.run.plan import plan_run
+    from tipsseg.run.inputs import Choice, check_choice
     from tipsseg.types import Failed
 
     given = tuple(paths or ())
@@ -48,14 +47,8 @@ def encode(
     printing.check(given, "features")
     spec = encode_spec(compute, store, view)
     with open_progress(printing.quiet, results=printing.paths, null=printing.null) as progress:
-        info = plan_run(spec)
-        found = find_images(spec, Choice(**vars(images), **stdin.sources(given, printing.null)), progress)
+        choice = Choice(**vars(images), images=stdin.images(given, printing.null))
         if printing.dry_run:
-            return estimate_store(info, found, progress)
-        results = encode_images(info, found, progress, jsonl=printing.jsonl, quiet=printing.quiet)
-        try:
-            with closing(results):
-                return sum(isinstance(result, Failed) for result in results)
-        except KeyboardInterrupt as interrupt:
-            interrupt.add_note("run the same command to resume")
-            raise
+            return estimate_store(spec, choice, progress)
+        with closing(encode_images(spec, choice, progress, jsonl=printing.jsonl)) as results:
+            return sum(isinstance(result, Failed) for result in results)

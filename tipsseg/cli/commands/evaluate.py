@@ -14,8 +14,8 @@ from tipsseg.cli.parameters import command, given_options
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions
-from tipsseg.options.fields import FILES, IMAGES, TRUTH, option
-from tipsseg.options.run import ComputeOptions, RegionOptions, TruthOptions
+from tipsseg.options.fields import FILES, IMAGES, TRUTH, keywords_of, option, options_of
+from tipsseg.options.run import ComputeOptions, ReadingOptions, RegionOptions, TruthOptions
 from tipsseg.util.files import is_file
 from tipsseg.util.text import shell_line
 
@@ -71,29 +71,26 @@ def evaluate(
     ] = None,
 ) -> int:
     """Score labels against ground-truth masks: mean IoU, IoU per class, confusion matrix."""
-    from tipsseg.commands.evaluate import evaluate_images, evaluate_masks
-    from tipsseg.learning.truth import layout_of, preset_of
-    from tipsseg.run.inputs import Ignored
-    from tipsseg.run.spec import RunSpec
+    from tipsseg.commands.evaluate import evaluate as evaluate_images
+    from tipsseg.commands.evaluate import score_masks
+    from tipsseg.learning.truth import preset_of
 
     values.refuse_split_lists(paths or (), question.classes, None)
     _refuse_together(context, scoring)
-    named = bool(question.classes) or question.vocab is not None
-    gt, pred = scoring.gt, scoring.pred
+    named, gt = bool(question.classes) or question.vocab is not None, scoring.gt
     with open_progress(scoring.quiet, results=False) as progress:
-        if pred is not None:
-            classes = values.parse_question(question)[0].classes if named else None
-            jobs, max_pixels = compute.jobs, compute.max_pixels
-            evaluation = evaluate_masks(pred, gt, truth, classes, progress, jobs=jobs, max_pixels=max_pixels)
+        if scoring.pred is not None:
+            classes = values.parse_question(question)[0] if named else None
+            reading = {**keywords_of(truth), **keywords_of(compute, options_of(ReadingOptions))}
+            evaluation = score_masks(scoring.pred, gt, classes, verbose=progress, **reading)
         else:
             if not named and truth.layout is not None:
                 question = replace(question, vocab=preset_of(truth))
             vocabulary, fitted = values.parse_question(question)
-            layout = layout_of(truth, [entry.name for entry in vocabulary.classes], gt)
-            spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=fitted, options=options)
-            values.note_vocabulary(progress, question.classes, vocabulary, overlap=options.overlap)
-            found = stdin.find_named(paths or (), scoring.null, Ignored(None, gt), progress)
-            evaluation = evaluate_images(spec, found, gt, layout, progress, quiet=scoring.quiet)
+            images = stdin.images(paths or (), scoring.null)
+            records = (truth, regions, compute, options)
+            keywords = {name: value for record in records for name, value in keywords_of(record).items()}
+            evaluation = evaluate_images(images, gt, fitted or vocabulary, verbose=progress, **keywords)
         _print(evaluation, scoring.as_json, progress)
     return evaluation.failed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,14 +13,13 @@ from tipsseg.cli import stdin, values
 from tipsseg.cli.parameters import Only, command, given_options
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
-from tipsseg.options import LabelOptions
-from tipsseg.options.fields import FILES, TRUTH, WHAT, option
+from tipsseg.options import VIEW, LabelOptions
+from tipsseg.options.fields import FILES, TRUTH, WHAT, keywords_of, option, options_of
 from tipsseg.options.run import ComputeOptions, TruthOptions
 
 if TYPE_CHECKING:
-    from tipsseg.commands.fit.masks import Masks
-    from tipsseg.run.spec import RunSpec
-    from tipsseg.util.progress import Progress
+    from tipsseg.commands.fit.thresholds import Thresholds
+    from tipsseg.commands.fit.vectors import Fit
 
 EPILOG = """\b
 Examples:
@@ -57,6 +56,10 @@ class Fitting:
     # fmt: on
 
 
+#: The options of the model that a run does not fix.
+_OF_A_RUN = tuple(name for name in options_of(ComputeOptions) if name != "model")
+
+
 @command(EPILOG)
 def fit(
     context: typer.Context,
@@ -64,7 +67,7 @@ def fit(
     truth: TruthOptions,
     question: opt.Asked,
     compute: ComputeOptions,
-    view: Annotated[LabelOptions, Only("mode", "short_side", "stretch")],
+    view: Annotated[LabelOptions, Only(*VIEW)],
     paths: Annotated[
         list[str],
         typer.Argument(
@@ -73,71 +76,49 @@ def fit(
     ],
 ) -> int:
     """Learn classes from the masks of a few images, for label --vocab and eval --vocab."""
-    from tipsseg.commands.fit.masks import edited_masks
-    from tipsseg.commands.fit.vectors import check_target, fit_masks, note_other_scales, spec_of_run, spec_of_truths
+    from tipsseg.commands.fit.thresholds import fit_thresholds
+    from tipsseg.commands.fit.vectors import check_target, fit_folder, fit_truths
     from tipsseg.learning.truth import preset_of
     from tipsseg.util.files import local_path
     from tipsseg.util.json import json_bytes
 
     values.refuse_split_lists(paths, question.classes, ())
     _refuse_together(context, paths, fitting)
-    if fitting.precision is not None:
-        folder = local_path("the output folder", paths[0])
-        return _choose_thresholds(folder, fitting, fitting.precision, question.vocab, compute)
-    check_target(fitting.output, fitted=True, overwrite=fitting.overwrite)
-    if truth.layout is not None and not question.classes and question.vocab is None:
-        question = replace(question, vocab=preset_of(truth))
+    precision, vocab, gt = fitting.precision, question.vocab, fitting.gt
+    has_vectors = precision is None or vocab is not None
+    if precision is not None and vocab is not None:
+        _refuse_other_file(vocab)
+    check_target(fitting.output, fitted=has_vectors, overwrite=fitting.overwrite)
+    run: dict[str, Any] = {"images": fitting.images, **keywords_of(compute, _OF_A_RUN)}
     with open_progress(fitting.quiet, results=False) as progress:
-        masks: Masks
-        if fitting.gt is None:
-            masks = edited_masks(local_path("the output folder", paths[0]), fitting.images, compute.max_pixels)
-            spec = spec_of_run(masks, compute)
-            spec.check()
-            note_other_scales(masks, progress)
+        result: Fit | Thresholds
+        if precision is not None:
+            own = None if vocab is None else values.read_fit(Path(vocab))
+            folder = local_path("the output folder", paths[0])
+            result = fit_thresholds(folder, precision, fitted=own, verbose=progress, **run)
+        elif gt is None:
+            result = fit_folder(local_path("the output folder", paths[0]), verbose=progress, **run)
         else:
-            spec = spec_of_truths(values.parse_question(question)[0], view, compute)
-            spec.check()
-            values.note_vocabulary(progress, question.classes, spec.vocabulary)
-            masks = _truth_masks(paths, fitting.gt, truth, spec, progress)
-        result = fit_masks(spec, masks, fitting.output, progress, quiet=fitting.quiet)
-        progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
-    return result.failed
-
-
-def _choose_thresholds(
-    folder: Path, fitting: Fitting, precision: float, vocab: str | None, compute: ComputeOptions
-) -> int:
-    from tipsseg.commands.fit.thresholds import fit_run_thresholds
-    from tipsseg.commands.fit.vectors import check_target
-    from tipsseg.util.json import json_bytes
-    from tipsseg.vocabulary.fitted import is_fit
-
-    if vocab is not None and not is_fit(vocab):
-        raise UsageError(
-            f"--vocab {vocab} is not a .fit file; the classes come from the run",
-            "Remove --vocab, or name the .fit file that the run was labelled with.",
-        )
-    check_target(fitting.output, fitted=vocab is not None, overwrite=fitting.overwrite)
-    fitted = None if vocab is None else values.read_fit(Path(vocab))
-    with open_progress(fitting.quiet, results=False) as progress:
-        result = fit_run_thresholds(folder, precision, fitted, fitting.images, compute, progress, quiet=fitting.quiet)
+            if truth.layout is not None and not question.classes and vocab is None:
+                question = replace(question, vocab=preset_of(truth))
+            classes = values.parse_question(question)[0]
+            keywords = {**keywords_of(truth), **keywords_of(compute), **keywords_of(view, VIEW)}
+            result = fit_truths(stdin.images(paths, False), gt, classes, verbose=progress, **keywords)
         result.save(fitting.output)
         progress.note(f"Wrote {fitting.output}.")
         progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
     return result.failed
 
 
-def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec, progress: Progress) -> Masks:
-    from tipsseg.commands.fit.masks import truth_masks
-    from tipsseg.learning.truth import layout_of
-    from tipsseg.run.inputs import Ignored
+def _refuse_other_file(vocab: str) -> None:
+    """Raise UsageError if a vocabulary beside --precision is not a fit."""
+    from tipsseg.vocabulary.fitted import is_fit
 
-    found = stdin.find_named(paths, False, Ignored(None, gt), progress)
-    layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes], gt)
-    masks = truth_masks(found.refs, gt, layout, spec.max_pixels)
-    if masks.without:
-        progress.note(f"{masks.without} of {len(found.refs)} images have no mask in {gt}.")
-    return masks
+    if not is_fit(vocab):
+        raise UsageError(
+            f"--vocab {vocab} is not a .fit file; the classes come from the run",
+            "Remove --vocab, or name the .fit file that the run was labelled with.",
+        )
 
 
 def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting) -> None:

@@ -147,11 +147,10 @@ def label(
         _commands_to_paste(spec),
         opened(spec) as folder,
     ):
-        values.note_vocabulary(progress, question.classes, spec.vocabulary, overlap=spec.options.overlap)
+        choice = Choice(**vars(images), images=stdin.images(given, printing.null))
+        found = find_to_label(folder, choice, progress)
         for note in [] if repeated is None else repeated.notes(folder.info):
             progress.note(note)
-        choice = Choice(**vars(images), **stdin.sources(given, printing.null))
-        found = find_to_label(folder, choice, progress)
         if printing.dry_run:
             return list_images(folder, found, progress)
         return run_label(folder, found, make_engine, Reporter(progress, jsonl=printing.jsonl)).failed
@@ -168,10 +167,10 @@ def _refuse_mistakes(
     from tipsseg.run.inputs import check_choice
 
     values.refuse_split_lists(paths, question.classes, output.formats)
-    check_choice(bool(paths), images)
+    check_choice(bool(paths), images, retry_failed=output.retry_failed)
     printing.check(paths, "labels")
     for wanted, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
-        if images.retry_failed and wanted:
+        if output.retry_failed and wanted:
             raise UsageError(f"--retry-failed resumes a run, but {flag} does not", "Use one of them.")
 
 

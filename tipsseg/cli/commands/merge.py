@@ -49,4 +49,4 @@ def merge(
 
     results = prints_paths(printing.quiet, asked=printing.print_paths, null=printing.null_results)
     with open_progress(printing.quiet, results=results, null=printing.null_results) as progress:
-        return merge_folders(folders, merging.output, progress)
+        return merge_folders(folders, merging.output, verbose=progress)

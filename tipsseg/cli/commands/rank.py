@@ -42,7 +42,7 @@ def rank(
     folders: Annotated[opt.Folders, Only("images", "only", "null", "quiet")],
 ) -> int:
     """List the images of an output folder in review order."""
-    from tipsseg.commands.rank import rank_folder
+    from tipsseg.commands.rank import iter_ranked
     from tipsseg.util.json import json_bytes
 
     if folders.null and ranking.jsonl and str(folders.only) != "-":
@@ -50,7 +50,8 @@ def rank(
     with open_progress(folders.quiet, null=folders.null) as progress:
         paths = read_only(folders.only, folders.null, "rank", output)
         failed = False
-        for result in rank_folder(output, paths, folders.images, ranking.limit, progress):
+        ranked = iter_ranked(output, only=paths, images=folders.images, limit=ranking.limit, verbose=progress)
+        for result in ranked:
             if isinstance(result, ImageError):
                 failed = True
                 progress.error(result)

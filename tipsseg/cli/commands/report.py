@@ -10,8 +10,8 @@ from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.options import PALETTES, Palette, choose
-from tipsseg.options.fields import FILES, TRUTH, option
-from tipsseg.options.run import ComputeOptions, TruthOptions
+from tipsseg.options.fields import FILES, TRUTH, keywords_of, option
+from tipsseg.options.run import ReadingOptions, TruthOptions
 
 EPILOG = """\b
 Examples:
@@ -49,27 +49,25 @@ class Reporting:
 @command(EPILOG)
 def report(
     output: opt.Folder,
-    compute: Annotated[ComputeOptions, Only("jobs", "max_pixels")],
+    reading: ReadingOptions,
     truth: TruthOptions,
     reporting: Reporting,
     folders: Annotated[opt.Folders, Only("images", "null_results", "quiet")],
 ) -> int:
     """Write an HTML page with the images, labels and class statistics of an output folder."""
-    from tipsseg.commands.report.make import make_report
+    from tipsseg.commands.report.make import report_folder
 
-    colours = choose(reporting.palette, PALETTES, "palette")
     with open_progress(folders.quiet, null=folders.null_results) as progress:
-        return make_report(
+        return report_folder(
             output,
             reporting.target,
-            folders.images,
-            compute.jobs,
-            progress,
-            compute.max_pixels,
-            reporting.features,
-            colours,
+            images=folders.images,
+            features=reporting.features,
+            palette=choose(reporting.palette, PALETTES, "palette"),
             labels=reporting.labels,
             doubts=reporting.doubts,
             truths=reporting.gt,
-            truth=truth,
+            verbose=progress,
+            **keywords_of(truth),
+            **keywords_of(reading),
         )

@@ -10,11 +10,10 @@ import os
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Unpack
 
-from tipsseg.commands.convert import refer_to
+from tipsseg.address import as_address
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
 from tipsseg.commands.correct.sources import PAGE, SourceRun, find_page, find_source_run
 from tipsseg.corrections.files import Source
@@ -24,10 +23,9 @@ from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import detect_format, find_reading_format, format_name, refuse_parts
 from tipsseg.formats.base import Format
-from tipsseg.options import MAX_PIXELS, default_jobs
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import CorrectKeywords, with_keywords
-from tipsseg.options.run import DEFAULT_CORRECT_OPTIONS, ComputeOptions, CorrectOptions
+from tipsseg.options.run import CorrectOptions, ReadingOptions
 from tipsseg.run.entry import Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
 from tipsseg.run.folder import EDITED_MEANWHILE, OutputFolder, change_folder
@@ -37,8 +35,7 @@ from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_ra
 from tipsseg.run.results import Derived
 from tipsseg.run.settle import Settled, settle
 from tipsseg.types import name_order, printable_path
-from tipsseg.util.json import json_bytes
-from tipsseg.util.progress import Progress, progress_for
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize, shorten
 
 #: The maximum number of redrawn objects to name.
@@ -80,35 +77,41 @@ class Corrections:
     failed: int = 0
 
 
-def take_corrections(
-    output: Path,
-    source: Path,
-    progress: Progress,
-    options: CorrectOptions = DEFAULT_CORRECT_OPTIONS,
-    *,
-    jsonl: bool = False,
-    max_pixels: int = MAX_PIXELS,
+@with_keywords(CorrectKeywords, CorrectOptions, ReadingOptions)
+def correct_folder(
+    output: str | Path, corrections: str | Path, *, verbose: Verbosity = None, **keywords: Unpack[CorrectKeywords]
 ) -> Corrections:
-    """Import corrected labels into the output folder of a run, as masks that a person edited.
+    """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
+
+    The masks then count as edited by a person, and later commands keep them.
 
     Args:
         output: The output folder.
-        source: The file, folder or zip archive with the corrections.
-        progress: Prints progress, results and notes.
-        options: See CorrectOptions.
-        jsonl: Print a JSON line for each mask instead of its path.
-        max_pixels: Images with more pixels are rejected.
+        corrections: The file, folder or zip that a labelling tool exported.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
-    Raises InputError if the folder does not contain a finished run, or the corrections cannot be imported as a whole.
+    Returns:
+        The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
+        `unmatched` images, `uncorrected` images of a source run, new `classes`, `redrawn` objects, which are left unchanged
+        although their edges differ, and the number of files that `failed` to follow.
+
+    Raises:
+        UsageError: The format is unknown.
+        InputError: A correction cannot be imported. Nothing was changed.
+        ImageError: A file of the corrections cannot be read. Nothing was changed.
+        OutputError: The folder cannot be written.
     """
-    check_image_root(options.images)
+    options, reading = take_options(CorrectOptions, keywords), take_options(ReadingOptions, keywords)
+    source, moved = Path(corrections), None if options.images is None else as_address(options.images)
+    check_image_root(moved)
     with ExitStack() as stack:
+        progress = stack.enter_context(progress_for(verbose))
         folder = None
         if options.dry_run:
-            run = stack.enter_context(open_run(output, max_pixels=max_pixels))
+            run = stack.enter_context(open_run(Path(output), max_pixels=reading.max_pixels))
         else:
-            run = folder = stack.enter_context(change_folder(output))
-            folder.change(replace(folder.info, spec=replace(folder.info.spec, max_pixels=max_pixels)))
+            run = folder = stack.enter_context(change_folder(Path(output)))
+            folder.change(replace(folder.info, spec=replace(folder.info.spec, max_pixels=reading.max_pixels)))
             folder.show_masks()
         refuse_raster(run.info)
         refuse_overlap(run.info, "corrections are index masks")
@@ -121,13 +124,13 @@ def take_corrections(
         images = reader.read(files, names)
         if source_run is not None and not options.everything:
             images = source_run.select_corrected(images)
-        corrections, unmatched = _match(images, run, source_run, source, progress)
+        matched, unmatched = _match(images, run, source_run, source, progress)
         uncorrected = () if source_run is None else tuple(source_run.uncorrected)
 
-        count = len(corrections)
+        count = len(matched)
         progress.begin(f"Importing {pluralize(count, 'image')} of {source} ({reader.name}) into {run.output}.", count)
         planner = Planner(run, names, printable_path(source.absolute()), reader.name, options)
-        plans = planner.plan_all(corrections, progress)
+        plans = planner.plan_all(matched, progress)
         progress.end()
         changed = _keep_unseen(source, plans, options.emptied, progress, partly=bool(uncorrected))
         unchanged = tuple(image for image, plan in plans.items() if plan.mask is None)
@@ -140,7 +143,7 @@ def take_corrections(
             if options.accept:
                 _accept(folder, unchanged, planner)
             _take_in(folder, edited, {*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
-            settled = settle(folder, default_jobs(), refer=partial(refer_to, options.images))
+            settled = settle(folder, reading.jobs, images=moved)
             folder.finish_changes()
         errors = [*late.values(), *settled.failed]
         result = Corrections(
@@ -153,7 +156,7 @@ def take_corrections(
             redrawn=tuple(redrawn for plan in plans.values() for redrawn in plan.redrawn),
             failed=len(errors) + (0 if folder is None else len(folder.unwritten)),
         )
-        _print_result(result, source, progress, options, jsonl=jsonl)
+        _print_result(result, source, progress, options)
         for error in errors:
             progress.error(error)
         if folder is not None:
@@ -161,23 +164,32 @@ def take_corrections(
         return result
 
 
-def undo_corrections(output: Path, paths: Sequence[Path], progress: Progress, *, dry_run: bool = False) -> None:
+def undo_corrections(
+    output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
+) -> None:
     """Let the next run label images again that a person corrected. Their masks stay until then.
+
+    Args:
+        output: The output folder.
+        images: The images: their paths, or their names in the folder.
+        dry_run: Only check the images.
+        verbose: See `correct_folder`.
 
     Raises:
         InputError: The folder has no finished run, or an image is not in it, or nobody corrected it. Nothing was changed.
     """
-    with change_folder(output) as folder:
+    output = Path(output)
+    with progress_for(verbose) as progress, change_folder(output) as folder:
         folder.show_masks()
-        names, unknown = find_only(folder.state.entries(), paths, None)
-        images = [folder.image(name) for name in sorted(names)]
+        names, unknown = find_only(folder.state.entries(), map(Path, images), None)
+        corrected = [folder.image(name) for name in sorted(names)]
         others = [str(path) for path in unknown]
-        others += [image.entry.image for image in images if not image.corrected and not image.entry.undone]
+        others += [image.entry.image for image in corrected if not image.corrected and not image.entry.undone]
         if others:
             raise InputError(
                 f"{output}: no correction of {join_first(others, 3)}", "Name corrected images of this folder."
             )
-        for image in images:
+        for image in corrected:
             progress.results([folder.files.path(row.place) for row in image.label_files[:1]])
             if not dry_run:
                 # The mask may be invalid or gone: the next run replaces it.
@@ -345,15 +357,8 @@ def _take_in(folder: OutputFolder, edited: Iterable[tuple[str, FileRow]], images
 # ---- report ----
 
 
-def _print_result(
-    result: Corrections, source: Path, progress: Progress, options: CorrectOptions, *, jsonl: bool
-) -> None:
-    for mask in result.masks:
-        if jsonl:
-            record = {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}
-            progress.text(json_bytes(record).decode() + "\n")
-        else:
-            progress.results([mask.path])
+def _print_result(result: Corrections, source: Path, progress: Progress, options: CorrectOptions) -> None:
+    progress.results(mask.path for mask in result.masks)
     if result.classes:
         progress.note(f"New classes: {join_first(result.classes, 10)}.")
     if result.redrawn:
@@ -373,32 +378,3 @@ def _print_result(
 
 def _join(names: Iterable[str]) -> str:
     return join_first([shorten(name) for name in names], 5)
-
-
-@with_keywords(CorrectKeywords, CorrectOptions, ComputeOptions)
-def correct_folder(
-    output: str | Path, corrections: str | Path, *, verbose: bool | None = None, **keywords: Unpack[CorrectKeywords]
-) -> Corrections:
-    """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
-
-    The masks then count as edited by a person, and later commands keep them.
-
-    Args:
-        output: The output folder.
-        corrections: The file, folder or zip that a labelling tool exported.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
-        `unmatched` images, `uncorrected` images of a source run, new `classes`, `redrawn` objects, which are left unchanged
-        although their edges differ, and the number of files that `failed` to follow.
-
-    Raises:
-        UsageError: The format is unknown.
-        InputError: A correction cannot be imported. Nothing was changed.
-        ImageError: A file of the corrections cannot be read. Nothing was changed.
-        OutputError: The folder cannot be written.
-    """
-    options, max_pixels = take_options(CorrectOptions, keywords), take_options(ComputeOptions, keywords).max_pixels
-    with progress_for(verbose) as progress:
-        return take_corrections(Path(output), Path(corrections), progress, options, max_pixels=max_pixels)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
+from tipsseg.engine.job import Job
 from tipsseg.engine.local import LoadedModel
 from tipsseg.engine.notes import note_damaged
 from tipsseg.engine.stages import run_stages
@@ -22,9 +23,9 @@ from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
 from tipsseg.regions.components import count_labels
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.read import open_run, refuse_overlap, refuse_raster
+from tipsseg.run.read import Run, open_run, refuse_overlap, refuse_raster
 from tipsseg.run.spec import RunInfo
-from tipsseg.types import Failed, ImageRef, LabelArray
+from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
@@ -70,22 +71,25 @@ class EditedMasks(Masks):
     """The masks in a run's output folder that a person edited.
 
     Attributes:
-        info: The run.
+        run: The run, which is open while the masks are read.
     """
 
     noun: ClassVar[str] = "corrected mask"
     remedy: ClassVar[str] = "Correct"
 
-    info: RunInfo
+    run: Run
+
+    @property
+    def info(self) -> RunInfo:
+        return self.run.info
 
     def read(self, ref: ImageRef) -> LabelArray:
         if not exists(ref.path):
             raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
-        with open_run(self.folder, max_pixels=self.info.spec.max_pixels) as run:
-            image = run.image(ref.name)
-            if not matches(image.entry.input, ref.path):
-                raise ImageError(ref.path, f"changed since it was labelled, so its mask {image.mask} is out of date")
-            return image.current().labels.labels
+        image = self.run.image(ref.name)
+        if not matches(image.entry.input, ref.path):
+            raise ImageError(ref.path, f"changed since it was labelled, so its mask {image.mask} is out of date")
+        return image.current().labels.labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +111,8 @@ class TruthMasks(Masks):
         return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
 
 
-def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMasks:
+@contextmanager
+def edited_masks(output: Path, images: Path | None, max_pixels: int) -> Iterator[EditedMasks]:
     """Find the masks of a run that a person edited.
 
     Args:
@@ -126,14 +131,13 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> EditedMa
         refuse_overlap(run.info, "learning needs corrected index masks")
         for image in run.images():
             (refs if image.corrected else others).append(image.ref(images))
-        info = replace(run.info, spec=replace(run.info.spec, max_pixels=max_pixels))
-    if not refs:
-        raise InputError(
-            f"{output}: nothing to learn from: no mask was edited",
-            "Correct some masks. To import masks from other tools, see: "
-            f"tipsseg correct {shell_word(str(output))} --help",
-        )
-    return EditedMasks(folder=output, refs=tuple(refs), others=tuple(draw(others, MOST_UNLABELLED)), info=info)
+        if not refs:
+            raise InputError(
+                f"{output}: nothing to learn from: no mask was edited",
+                "Correct some masks. To import masks from other tools, see: "
+                f"tipsseg correct {shell_word(str(output))} --help",
+            )
+        yield EditedMasks(folder=output, refs=tuple(refs), others=tuple(draw(others, MOST_UNLABELLED)), run=run)
 
 
 def draw(items: Sequence[_Value], most: int) -> list[_Value]:
@@ -204,8 +208,8 @@ def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: 
     return [*first, *(index for index in order if index not in first)]
 
 
-def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minimum: int) -> None:
-    """Raise InputError if fewer masks can be used than the `minimum`; `failed` are the errors of the other masks."""
+def require_masks(masks: Masks, usable: int, minimum: int, job: Job | None = None) -> None:
+    """Raise InputError if fewer masks can be used than the `minimum`; `job` has the failures of the others."""
     if usable >= minimum:
         return
     number = pluralize(len(masks.refs), masks.noun)
@@ -213,9 +217,9 @@ def require_masks(masks: Masks, usable: int, failed: Sequence[ImageError], minim
         number = f"{usable} of {number} can be used"
     elif usable == 1:
         number = f"only {number}"
-    if failed:
-        more = f" {pluralize(len(failed) - 1, 'more image')} failed." if len(failed) > 1 else ""
-        hint = f"Fix this first: {failed[0].message}.{more}"
+    if job is not None and job.first is not None:
+        more = f" {pluralize(job.failed - 1, 'more image')} failed." if job.failed > 1 else ""
+        hint = f"Fix this first: {job.first.message}.{more}"
     else:
         lacking = minimum - usable
         what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
@@ -232,10 +236,10 @@ def learn_from(
     progress: Progress,
     *,
     masked: bool,
-) -> tuple[list[_Value], list[ImageError]]:
+) -> tuple[list[_Value], Job]:
     """Learn from images in the stages of `run_stages`.
 
-    Return what `learn` returns for each image in order, and the errors of the others. Errors of images with masks are printed.
+    Return what `learn` returns for each image in order, and the count of failures. Errors of images with masks are printed.
     """
 
     def finish(image: Loaded[Any], scored: _Scored) -> tuple[_Value, str]:
@@ -243,18 +247,9 @@ def learn_from(
 
     masks, info = "with masks" if masked else "without masks", loaded.info
     progress.begin(f"{pluralize(len(refs), 'image')} {masks}, model {info.model['id']} on {info.place}.", len(refs))
-    values, failed = list[_Value](), list[ImageError]()
-    with closing(run_stages(refs, source, score, finish, info.spec.jobs)) as results:
-        for result in results:
-            if isinstance(result, Failed):
-                failed.append(result.error)
-                if masked:
-                    progress.error(result.error)
-            else:
-                value, damaged = result
-                values.append(value)
-                if damaged:
-                    note_damaged(damaged, progress)
-            progress.advance()
-    progress.end()
-    return values, failed
+    values, job = list[_Value](), Job(progress, names_failures=masked)
+    for value, damaged in job.each(run_stages(refs, source, score, finish, info.spec.jobs)):
+        values.append(value)
+        if damaged:
+            note_damaged(damaged, progress)
+    return values, job

@@ -28,7 +28,7 @@ from tipsseg.run.record import run_context
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import LabelArray
 from tipsseg.util.files import atomic_write
-from tipsseg.util.progress import Progress, progress_for
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, quote, text_table
 from tipsseg.vocabulary.files import vocabulary_toml
 from tipsseg.vocabulary.fitted import FittedVocabulary
@@ -120,7 +120,7 @@ def fit_thresholds(
     *,
     fitted: FittedVocabulary | None = None,
     images: str | Path | None = None,
-    verbose: bool | None = None,
+    verbose: Verbosity = None,
     **keywords: Unpack[ComputeKeywords],
 ) -> Thresholds:
     """Choose the minimum confidence of each class from the masks of a run that a person edited, as `tipsseg fit --precision` does.
@@ -145,51 +145,26 @@ def fit_thresholds(
         InputError: Fewer than three masks were edited, or `output` is not the folder of a finished run.
         TipssegError: The run cannot start or continue.
     """
-    compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
-    with progress_for(verbose) as progress:
-        return fit_run_thresholds(Path(output), precision, fitted, moved, compute, progress, quiet=True)
-
-
-def fit_run_thresholds(
-    output: Path,
-    precision: float,
-    fitted: FittedVocabulary | None,
-    images: Path | None,
-    compute: ComputeOptions,
-    progress: Progress,
-    *,
-    quiet: bool = False,
-) -> Thresholds:
-    """Choose minimum confidences from the masks of a run that a person edited.
-
-    Args:
-        output: The output folder of the run.
-        precision: The requested precision of each class, 0..1.
-        fitted: The fit that the run was labelled with, if any.
-        images: The folder of the images, if they have moved.
-        compute: Everything except the model, which is the run's.
-        progress: Prints progress and notes.
-        quiet: Hide the progress of a model download.
-
-    Raises:
-        UsageError: If `precision` is out of range, or `fitted` is not the run's fit.
-        TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
-    """
     if not 0 < precision < 1:
         raise UsageError(
             f"argument `precision`={quote(precision)} must be above 0 and below 1",
             "Write 0.95 if 95 of 100 pixels must be correct.",
         )
-    masks = edited_masks(output, images, compute.max_pixels)
-    spec = _spec(masks, compute, fitted)
+    compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
+    with progress_for(verbose) as progress, edited_masks(Path(output), moved, compute.max_pixels) as masks:
+        return _fit_thresholds(masks, precision, _spec(masks, compute, fitted), progress)
+
+
+def _fit_thresholds(masks: EditedMasks, precision: float, spec: RunSpec, progress: Progress) -> Thresholds:
+    """Choose minimum confidences from masks. Images that cannot be read are reported and left out."""
     spec.check()
-    require_masks(masks, len(masks.refs), (), _MINIMUM)
+    require_masks(masks, len(masks.refs), _MINIMUM)
     if spec.fitted is not None:
         progress.note(
             "If the vectors were fitted to these masks, the thresholds will be too low: use masks of other images."
         )
     masks = draw_masks(masks, progress)
-    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
+    loaded = load_for(plan_run(spec), progress.note, quiet=progress.quiet, images=masks.refs)
     engine = LocalEngine(loaded, run_context(loaded.info), progress.note, spec.fitted or spec.vocabulary)
 
     def tally_mask(image: Loaded[Patches], scored: Scored) -> Tally | None:
@@ -199,9 +174,9 @@ def fit_run_thresholds(
                 return None
             return _tally(label_map, mask)
 
-    found, failed = learn_from(masks.refs, loaded, engine.source, engine.score, tally_mask, progress, masked=True)
+    found, failures = learn_from(masks.refs, loaded, engine.source, engine.score, tally_mask, progress, masked=True)
     tallies = [image for image in found if image is not None]
-    require_masks(masks, len(tallies), failed, _MINIMUM)
+    require_masks(masks, len(tallies), _MINIMUM, failures)
     thresholds = choose_thresholds(tallies, precision)
     vocabulary = with_min_confidences(spec.vocabulary, [threshold.min_confidence for threshold in thresholds])
     missed = [
@@ -213,7 +188,7 @@ def fit_run_thresholds(
             "pixel with the label; choose a lower precision to keep more."
         )
     fitted = None if spec.fitted is None else replace(spec.fitted, vocabulary=vocabulary)
-    return Thresholds(vocabulary, fitted, precision, thresholds, len(tallies), len(failed))
+    return Thresholds(vocabulary, fitted, precision, thresholds, len(tallies), failures.failed)
 
 
 def _tally(label_map: LabelMap, mask: NDArray[np.unsignedinteger]) -> Tally:

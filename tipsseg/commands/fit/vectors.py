@@ -21,8 +21,9 @@ from tipsseg.commands.fit.masks import (
     truth_masks,
 )
 from tipsseg.engine.local import load_for
+from tipsseg.engine.notes import note_vocabulary
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
-from tipsseg.images.finding import Paths, as_paths
+from tipsseg.images.finding import Listed, Paths
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
@@ -32,11 +33,11 @@ from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, TruthOptions
-from tipsseg.run.inputs import Ignored, found_images
+from tipsseg.run.inputs import Ignored, find_alone
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec, check_folder, model_identity
 from tipsseg.util.files import cache_folder, is_folder
-from tipsseg.util.progress import Progress, progress_for
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import format_duration, join_first, pluralize, text_table
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, Classes, FittedVocabulary, as_vocabulary
@@ -65,6 +66,10 @@ class Fit:
     fitted: FittedVocabulary
     images: int
     failed: int
+
+    def save(self, path: Path) -> None:
+        """Write the fitted vocabulary to a .fit file. Raises OutputError."""
+        self.fitted.save(path)
 
     def record(self) -> dict[str, object]:
         """Return the scores as JSON values."""
@@ -107,7 +112,7 @@ def fit_folder(
     output: str | Path,
     *,
     images: str | Path | None = None,
-    verbose: bool | None = None,
+    verbose: Verbosity = None,
     **keywords: Unpack[ComputeKeywords],
 ) -> Fit:
     """Fit the classes of a run to the masks in its output folder that a person edited, as `tipsseg fit` does.
@@ -129,22 +134,21 @@ def fit_folder(
         InputError: Fewer than two masks were edited, or `output` is not the folder of a finished run.
         TipssegError: The run cannot start or continue.
     """
-    compute = take_options(ComputeOptions, keywords)
-    edited = edited_masks(Path(output), None if images is None else as_address(images), compute.max_pixels)
-    spec = spec_of_run(edited, compute)
-    spec.check()
-    with progress_for(verbose) as progress:
+    compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
+    with progress_for(verbose) as progress, edited_masks(Path(output), moved, compute.max_pixels) as edited:
+        spec = spec_of_run(edited, compute)
+        spec.check()
         note_other_scales(edited, progress)
-        return fit_masks(spec, edited, None, progress, quiet=True)
+        return _fit(spec, edited, progress)
 
 
 @with_keywords(FitTruthsKeywords, TruthOptions, LabelOptions, ComputeOptions)
 def fit_truths(
-    images: Paths,
+    images: Paths | Listed,
     truths: str | Path,
     classes: Classes | None = None,
     *,
-    verbose: bool | None = None,
+    verbose: Verbosity = None,
     **keywords: Unpack[FitTruthsKeywords],
 ) -> Fit:
     """Fit classes to truth masks of images, as `tipsseg fit --gt` does.
@@ -161,15 +165,18 @@ def fit_truths(
     Raises:
         TipssegError: The run cannot start or continue.
     """
-    truth = take_options(TruthOptions, keywords)
+    truths, truth = Path(truths), take_options(TruthOptions, keywords)
     vocabulary, _ = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
     spec = spec_of_truths(vocabulary, take_options(LabelOptions, keywords), take_options(ComputeOptions, keywords))
-    layout = layout_of(truth, [entry.name for entry in vocabulary.classes], Path(truths))
+    layout = layout_of(truth, [entry.name for entry in vocabulary.classes], truths)
     spec.check()
     with progress_for(verbose) as progress:
-        found = found_images(as_paths(images), None, Ignored(None, Path(truths)))
-        masks = truth_masks(found.refs, Path(truths), layout, spec.max_pixels)
-        return fit_masks(spec, masks, None, progress, quiet=True)
+        note_vocabulary(vocabulary, progress)
+        found = find_alone(images, Ignored(None, truths), progress)
+        masks = truth_masks(found.refs, truths, layout, spec.max_pixels)
+        if masks.without:
+            progress.note(f"{masks.without} of {len(found.refs)} images have no mask in {truths}.")
+        return _fit(spec, masks, progress)
 
 
 def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
@@ -210,26 +217,18 @@ def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
         )
 
 
-def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progress, *, quiet: bool = False) -> Fit:
-    """Fit class vectors to masks, and write them to a file.
+def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
+    """Fit class vectors to masks; of `spec`, output and formats are ignored.
 
-    Args:
-        spec: Model, classes, encoding options and feature store; output and formats are ignored.
-        masks: The images and their masks.
-        target: The file to write, or None to write no file.
-        progress: Prints progress and notes.
-        quiet: Hide the progress of a model download.
-
-    Raises:
-        TipssegError: If the run cannot continue. Images that cannot be read are reported and left out instead.
+    Raises TipssegError if the run cannot continue. Images that cannot be read are reported and left out instead.
     """
     from tipsseg.learning.fit import fit_windows, groups_by_id
     from tipsseg.learning.maths import make_windows
     from tipsseg.learning.unlabelled import sample_patches
 
-    require_masks(masks, len(masks.refs), (), _MINIMUM)
+    require_masks(masks, len(masks.refs), _MINIMUM)
     masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
-    loaded = load_for(plan_run(spec), progress.note, quiet=quiet, images=masks.refs)
+    loaded = load_for(plan_run(spec), progress.note, quiet=progress.quiet, images=masks.refs)
     backbone = loaded.model.backbone
     classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     groups = groups_by_id(classifier.vocabulary)
@@ -253,9 +252,9 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
             )
         return make_windows(features.patches, features.plan, mask, groups)
 
-    cut, failed = learn_from(masks.refs, loaded, source, itemgetter(0), cut_mask, progress, masked=True)
+    cut, job = learn_from(masks.refs, loaded, source, itemgetter(0), cut_mask, progress, masked=True)
     images = [windows for windows in cut if windows]  # the others ignore all pixels
-    require_masks(masks, len(images), failed, _MINIMUM)
+    require_masks(masks, len(images), _MINIMUM, job)
 
     def draw_patches(_: Loaded[Features], features: Features) -> Tensor:
         return sample_patches(features.patches)
@@ -263,8 +262,8 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     patches: list[Tensor] = []
     if masks.others:
         patches, missing = learn_from(masks.others, loaded, source, itemgetter(0), draw_patches, progress, masked=False)
-        if missing:
-            of = f"{len(missing)} of the {pluralize(len(masks.others), 'image')}"
+        if missing.failed:
+            of = f"{missing.failed} of the {pluralize(len(masks.others), 'image')}"
             progress.note(f"Could not read {of} without masks; the fit ignores them.")
     began = time.monotonic()
     progress.note(
@@ -280,10 +279,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
         progress.note(
             f"The masks have no pixels of {join_first(absent, 10)}: classes without pixels keep their text vectors."
         )
-    if target is not None:
-        fitted.save(target)
-        progress.note(f"Wrote {target} in {format_duration(round(time.monotonic() - began))}.")
-    return Fit(fitted, len(images), len(failed))
+    return Fit(fitted, len(images), job.failed)
 
 
 def check_suffix(target: Path, *, fitted: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Unpack
 from tipsseg.address import address_text
 from tipsseg.commands.label.images import label_images
 from tipsseg.commands.label.ray import engine_maker
-from tipsseg.engine.notes import Reporter
+from tipsseg.engine.notes import Reporter, note_vocabulary
 from tipsseg.errors import UsageError
 from tipsseg.formats import RASTER_FORMATS
 from tipsseg.given.labels import join_classes
@@ -39,7 +39,7 @@ from tipsseg.run.read import open_runs
 from tipsseg.run.results import ImageResult, Labelled
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.progress import Progress, progress_for
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import shell_word
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -63,7 +63,7 @@ _LABEL_RECORDS = (
 
 @with_keywords(LabelFolderKeywords, *_LABEL_RECORDS)
 def label_folder(
-    images: Paths, classes: Classes, *, verbose: bool | None = None, **keywords: Unpack[LabelFolderKeywords]
+    images: Paths, classes: Classes, *, verbose: Verbosity = None, **keywords: Unpack[LabelFolderKeywords]
 ) -> FolderSummary:
     """Label images and write the labels to a folder, as `tipsseg label` does.
 
@@ -98,7 +98,7 @@ def label_folder(
 
 @with_keywords(LabelFolderKeywords, *_LABEL_RECORDS)
 def iter_label_folder(
-    images: Paths, classes: Classes, *, verbose: bool | None = None, **keywords: Unpack[LabelFolderKeywords]
+    images: Paths, classes: Classes, *, verbose: Verbosity = None, **keywords: Unpack[LabelFolderKeywords]
 ) -> Generator[FolderImage, None, None]:
     """Label images like `label_folder`, and yield each once its files are written.
 
@@ -169,7 +169,7 @@ def _labelled_image(entry: Entry, files: Mapping[str, Path], path: Path, status:
 def _asked(images: Paths, classes: Classes, keywords: LabelFolderKeywords) -> tuple[RunSpec, Choice, EngineOptions]:
     """Return the settings of a run, its images, and its engine."""
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
-    check_choice(bool(paths), choice)
+    check_choice(bool(paths), choice, retry_failed=keywords.get("retry_failed", False))
     vocabulary, fitted = as_vocabulary(classes)
     records = (take_options(record, keywords) for record in (ComputeOptions, RegionOptions))
     spec = label_spec(
@@ -184,7 +184,7 @@ def _asked(images: Paths, classes: Classes, keywords: LabelFolderKeywords) -> tu
         raster=take_options(RasterOptions, keywords),
         sources=tuple(map(address_text, paths)),
     )
-    return spec, Choice(**vars(choice), paths=paths), take_options(EngineOptions, keywords)
+    return spec, Choice(**vars(choice), images=paths), take_options(EngineOptions, keywords)
 
 
 def label_spec(
@@ -227,6 +227,7 @@ def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> I
     coordinates that the formats of other runs do not store.
     """
     spec = folder.info.spec
+    note_vocabulary(spec.vocabulary, progress, overlap=spec.options.overlap)
     images = find_images(spec, choice, progress, folder)
     refs = [ref for ref in images.known if isinstance(ref, ImageRef)]
     able = [ref for ref in refs if ref.path.suffix.lower() in _WITH_COORDINATES and is_plain(ref.path)]

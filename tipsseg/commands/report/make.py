@@ -5,29 +5,33 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.address import address_text
+from tipsseg.address import address_text, as_address
 from tipsseg.commands.audit import read_doubts
-from tipsseg.commands.evaluate import evaluate_masks
+from tipsseg.commands.evaluate import score_masks
 from tipsseg.commands.rank import ReviewOrder
 from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, Place, Record, failed_record, image_key
 from tipsseg.commands.report.pictures import script
+from tipsseg.engine.job import Job
 from tipsseg.engine.notes import list_counts, note_aside
 from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
-from tipsseg.options import MAX_PIXELS, Palette
-from tipsseg.options.run import TruthOptions
+from tipsseg.options import Palette
+from tipsseg.options.fields import keywords_of, take_options
+from tipsseg.options.keywords import ReportKeywords, with_keywords
+from tipsseg.options.run import ReadingOptions, TruthOptions
 from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files
 from tipsseg.run.inputs import REPORT_FILE, check_image_root
@@ -36,7 +40,7 @@ from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raste
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
-from tipsseg.util.progress import Progress
+from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.palette import safe_colour
@@ -66,40 +70,34 @@ FIRST_CHUNK = 200
 CHUNK = 1000
 
 
-def make_report(
-    output: Path,
-    target: Path | None,
-    images: Path | None,
-    jobs: int,
-    progress: Progress,
-    max_pixels: int = MAX_PIXELS,
-    features: Path | None = None,
-    palette: Palette = "own",
+@with_keywords(ReportKeywords, TruthOptions, ReadingOptions)
+def report_folder(
+    output: str | Path,
+    target: str | Path | None = None,
     *,
-    labels: Path | None = None,
-    doubts: Path | None = None,
-    truths: Path | None = None,
-    truth: TruthOptions | None = None,
+    images: str | Path | None = None,
+    features: str | Path | None = None,
+    palette: Palette = "own",
+    labels: str | Path | None = None,
+    doubts: str | Path | None = None,
+    truths: str | Path | None = None,
+    verbose: Verbosity = None,
+    **keywords: Unpack[ReportKeywords],
 ) -> int:
     """Write the page of a run, finished or not, and return the number of images that cannot be read or scored.
 
-    Files that show the present labels stay.
-
-    Memory use grows by a few hundred bytes per image, plus the pixels of `jobs` images.
+    Files that show the present labels stay. Memory use grows by a few hundred bytes per image, plus the pixels of `jobs` images.
 
     Args:
         output: The run's output folder.
         target: The folder for the page. If None, `report` in the output folder.
         images: The folder of the images, if they have moved.
-        jobs: The number of threads.
-        progress: Prints progress and notes.
-        max_pixels: Images with more pixels are rejected.
         features: A feature store, to find similar images by their class tokens. None compares their labels.
         palette: "own" for the classes' own colours, "safe" for a colour-blind-safe palette.
         labels: Other labels to switch to on the page, in any format that `tipsseg correct` reads.
         doubts: The findings of `tipsseg audit --jsonl` to list on the page.
-        truths: A folder of truth masks. The page shows the scores of the labels, see `evaluate_masks`.
-        truth: How to read them.
+        truths: A folder of truth masks. The page shows the scores of the labels, see `score_masks`.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Raises:
         UsageError: If `images` is not a folder.
@@ -107,22 +105,23 @@ def make_report(
             be read.
         OutputError: If the folder for the page cannot be written, or contains other files.
     """
-    check_image_root(images)
+    output, root = Path(output), None if images is None else as_address(images)
+    truth, reading = take_options(TruthOptions, keywords), take_options(ReadingOptions, keywords)
+    check_image_root(root)
     with ExitStack() as stack:
-        runs = stack.enter_context(open_runs(output, ended=False, max_pixels=max_pixels))
+        progress = stack.enter_context(progress_for(verbose))
+        runs = stack.enter_context(open_runs(output, ended=False, max_pixels=reading.max_pixels))
         refuse_raster(runs[0].info)
         refuse_other_settings(runs)
         classes = runs[0].classes
         if palette == "safe":
             classes = tuple(replace(entry, colour=safe_colour(entry.id)) for entry in classes)
-        findings = {} if doubts is None else read_doubts(doubts)
-        others = None if labels is None else LabelSource(labels, classes)
+        findings = {} if doubts is None else read_doubts(Path(doubts))
+        others = None if labels is None else LabelSource(Path(labels), classes)
         evaluation = None
         if truths is not None:
-            evaluation = evaluate_masks(
-                output, truths, truth or TruthOptions(), None, progress, jobs=jobs, max_pixels=max_pixels
-            )
-        folder = output / "report" if target is None else target
+            evaluation = score_masks(output, truths, verbose=progress, **keywords_of(truth), **keywords_of(reading))
+        folder = output / "report" if target is None else Path(target)
         if target is None:
             Files(output).refuse_outside(folder / REPORT_FILE)
         lock = FolderLock(folder)
@@ -134,15 +133,15 @@ def make_report(
         number = sum(map(len, runs))
         progress.begin(f"Drawing {pluralize(number, 'image')} of {runs[0].output} into {folder}.", number)
         if others or findings:
-            _note_unmatched([image.ref(images) for run in runs for image in run.images()], others, findings, progress)
-        drawn = _draw(runs, ImageMaker(place, classes, images, max_pixels, others), jobs, progress)
+            _note_unmatched([image.ref(root) for run in runs for image in run.images()], others, findings, progress)
+        drawn = _draw(runs, ImageMaker(place, classes, root, reading.max_pixels, others), reading.jobs, progress)
         place.remove_others({image_key(image) for image in drawn.order if image not in drawn.unreadable})
-        alike = {} if features is None else _similar_images(features, drawn, progress)
+        alike = {} if features is None else _similar_images(Path(features), drawn, progress)
         scored = () if evaluation is None else evaluation.images
         accuracies = {score.image: round(score.right / score.pixels, 4) for score in scored if score.pixels}
         scores = None if evaluation is None else evaluation.record()
         failures = [
-            failed_record(image, str(path) if images is None else address_text(images / actual_name(image)), reason)
+            failed_record(image, str(path) if root is None else address_text(root / actual_name(image)), reason)
             for run in runs
             for image, path, reason in run.failures()
         ]
@@ -215,25 +214,18 @@ def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress)
     review, totals, counts = ReviewOrder(), TotalsSum(maker.classes), Counter[str]()
     hashes, unreadable, moved = dict[str, str | None](), dict[str, Record](), list[ImageError]()
     images = (image for run in runs for image in run.images())
-    try:
-        with closing(map_in_order(jobs, maker.make, images)) as results:
-            for result in results:
-                entry = result.entry
-                review.add(entry)
-                hashes[entry.image] = entry.input.sha256
-                totals.add(entry.summary)
-                counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
-                if result.error is not None and result.error.hint == MOVED_HINT:
-                    moved.append(result.error)
-                elif result.error is not None:
-                    progress.error(result.error)
-                if result.record["state"] == "failed":
-                    unreadable[entry.image] = result.record
-                progress.advance()
-    except KeyboardInterrupt as interrupt:
-        done = pluralize(counts["drawn"] + counts["unchanged"], "image")
-        interrupt.add_note(f"{done} done; run the same command to resume")
-        raise
+    for result in Job(progress, resumes=True).each(map_in_order(jobs, maker.make, images)):
+        entry = result.entry
+        review.add(entry)
+        hashes[entry.image] = entry.input.sha256
+        totals.add(entry.summary)
+        counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
+        if result.error is not None and result.error.hint == MOVED_HINT:
+            moved.append(result.error)
+        elif result.error is not None:
+            progress.error(result.error)
+        if result.record["state"] == "failed":
+            unreadable[entry.image] = result.record
     if moved:
         more = f", like {pluralize(len(moved) - 1, 'more image')}" if len(moved) > 1 else ""
         progress.error(ImageError(moved[0].path, moved[0].reason + more, MOVED_HINT))
