@@ -11,7 +11,7 @@
     │   ├── ImageError               unreadable image
     │   │   └── LabelIdError         mask with ids that do not belong to a class
     │   ├── FeatureFileError         unreadable feature file
-    │   └── CheckpointError          tensor: files that are not a TIPSv2 model
+    │   └── CheckpointError          tensor: files that are not a model of a known architecture
     ├── OutputError                  path, reason: result that cannot be written
     │   └── OtherRunError            folder with labels or features of a run with other settings
     ├── DeviceError                  device: unavailable device or dtype, or a failed computation
@@ -210,7 +210,7 @@ class DeviceError(TipssegError):
 
 
 class CheckpointError(FileError):
-    """Folder whose files are not a TIPSv2 model.
+    """Folder whose files are not a model of a known architecture.
 
     Attributes:
         tensor: The name of the first tensor at fault, or None.

@@ -77,6 +77,7 @@ def test_an_absent_file_is_named(copy: Path, file: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load_tipsv2(copy, CPU, torch.float32)
     assert str(copy / file) in caught.value.message
+    assert "its entry in weights.lock, if any, lists all three" in caught.value.hint
 
 
 @pytest.mark.parametrize(

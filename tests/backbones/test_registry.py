@@ -1,4 +1,4 @@
-"""A model of another architecture works in every command, by its config.json alone."""
+"""A model of another architecture works in every command, by its config.json alone, from a folder and from the hub."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from pathlib import Path
 import colours
 import numpy as np
 import pytest
+from fake_hub import FakeHub
+from huggingface_hub import constants
 from PIL import Image
 from running import run_command
 
 import tipsseg
 from tipsseg.backbones.registry import ARCHITECTURES
 from tipsseg.errors import CheckpointError
+from tipsseg.types import LockedFile, ModelSpec
+from tipsseg.weights import lock
+
+REVISION = "0123456789" * 4
 
 
 @pytest.fixture
@@ -45,6 +51,45 @@ def test_every_command_takes_a_model_of_another_architecture(model: str) -> None
         96,
         128,
     )
+
+
+def test_weights_lock_takes_a_model_of_another_architecture(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned = Path("weights.lock").absolute()
+    files = tuple(map(LockedFile, colours.FILES))
+    lock.write_lock(
+        pinned, {"tiny": lock.get_model("tiny"), "hues": ModelSpec("hues", "MIT", 1, files, "me/hues", REVISION)}
+    )
+    monkeypatch.setattr(lock, "find_lock", lambda: pinned)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(pinned.parent / "hub"))
+    with FakeHub() as hub:
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        for name in colours.FILES:
+            hub.add("me/hues", REVISION, name, Path(model, name).read_bytes(), large=False)
+        for verb in ("lock", "download"):
+            ran = run_command("weights", verb, "hues")
+            assert ran.code == 0, ran.err
+    assert all(file.sha256 for file in lock.get_model("hues").files)
+    assert run_command("weights", "path", "hues").out == ran.out
+    assert "downloaded, hashes in the lock" in run_command("weights", "list").out.splitlines()[1]
+    verified = run_command("weights", "verify", "hues").out
+    assert [line.split() for line in verified.splitlines()] == [["hues", name, "ok"] for name in colours.FILES]
+    examined = run_command("doctor", "-m", "hues", "--device", "cpu")
+    assert (examined.code, "ok    model hues: in " in examined.out) == (0, True), examined.out
+    ask = ("-c", "red,blue", "--device", "cpu", "--background", "none", "-f", "png")
+    assert run_command("label", "imgs", *ask, "-m", "hues", "-o", "pinned").code == 0
+    assert run_command("label", "imgs", *ask, "-m", model, "-o", "local").code == 0
+    assert Path("pinned/masks/flag.png").read_bytes() == Path("local/masks/flag.png").read_bytes()
+
+
+def test_a_change_in_any_file_makes_another_model(model: str) -> None:
+    for name in lock.FILES[1:]:  # also beside the files that TIPSv2 has
+        Path(model, name).touch()
+    ask = ("label", "imgs", "-c", "red", "-m", model, "--device", "cpu", "-o", "out")
+    assert run_command(*ask).code == 0
+    Path(model, "colours.json").write_text("{}")
+    assert "model model -> model with other files" in run_command(*ask).err
 
 
 def test_an_unknown_architecture_is_named(model: str) -> None:

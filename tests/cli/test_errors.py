@@ -42,7 +42,8 @@ USAGE = {
         ["imgs", "-c", "a", "-m", "imgs"],
         1,
         "Error: imgs/config.json: no such file\n"
-        "Hint: A model folder contains config.json, model.safetensors, tokenizer.model.\n",
+        "Hint: A TIPSv2 model consists of config.json, model.safetensors, tokenizer.model; its entry in weights.lock, if any, "
+        "lists all three.\n",
     ),
     "unknown format": (
         ["imgs", "-c", "a", "-f", "png,cocoo"],

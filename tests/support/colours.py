@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from tipsseg.backbones.protocol import Backbone, Sizes, WindowFeatures
 
 SIZES = Sizes(native_size=64, patch_size=8, embed_dim=3, class_tokens=1, temperature=0.05)
-COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "grey": (1, 1, 1)}
+FILES = {
+    "config.json": {"model_type": "colours"},
+    "colours.json": {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)},
+}
 
 
 def read_sizes(folder: Path) -> Sizes:
@@ -24,26 +27,20 @@ def read_sizes(folder: Path) -> Sizes:
 
 
 def open_backbone(folder: Path, device: str, dtype: str, batch_size: int, *, lazy: bool) -> Backbone:
-    return Colours(folder)
+    return Colours(folder, "cpu", "float32", SIZES)
 
 
 def save_model(folder: Path) -> Path:
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"model_type": "colours"}))
+    for name, content in FILES.items():
+        (folder / name).write_text(json.dumps(content))
     return folder
 
 
-class Colours:
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.device, self.device_name = folder, torch.device("cpu"), "cpu"
-        self.dtype_name, self.dtype_reason = "float32", ""
-        self.native_size, self.patch_size = SIZES.native_size, SIZES.patch_size
-        self.embed_dim, self.temperature = SIZES.embed_dim, SIZES.temperature
-        self.batch_size, self.at_work = 1, threading.Lock()
-        self.on_less_memory: Callable[[int], None] = lambda _: None
-
+class Colours(Backbone):
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
-        return normalize(torch.tensor([COLOURS.get(phrase, (1, 1, 1)) for phrase in phrases], dtype=torch.float32))
+        colours = json.loads((self.folder / "colours.json").read_text())
+        return normalize(torch.tensor([colours.get(phrase, (1, 1, 1)) for phrase in phrases], dtype=torch.float32))
 
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
         pixels = torch.from_numpy(np.stack(windows)).float()  # [B, side, side, 3]
@@ -55,4 +52,4 @@ class Colours:
         )
 
     def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
-        raise NotImplementedError
+        return self.encode_windows([np.array(Image.fromarray(image).resize(size[::-1]))])

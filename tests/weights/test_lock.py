@@ -82,6 +82,11 @@ WRONG = {
     "not toml": ("[models", "Expected ']'"),
     "unknown key": (HUB.replace("parameters", "size = 3\nparameters"), "models.demo: has the keys"),
     "model id": (HUB.replace("models.demo", "models.Demo"), "models.Demo: a model id"),
+    "no config.json": (HUB.replace("config.json", "preprocessor.json"), "models.demo.files: does not list config.json"),
+    "pickle": (HUB.replace("tokenizer.model", "model.bin"), "models.demo.files[2].name: must be the name of a file"),
+    "outside": (HUB.replace("tokenizer.model", "../tokenizer.model"), "models.demo.files[2].name: must be"),
+    "other drive": (HUB.replace("tokenizer.model", "C:tokenizer.model"), "models.demo.files[2].name: must be"),
+    "hidden": (HUB.replace("tokenizer.model", ".tokenizer.model"), "models.demo.files[2].name: must be"),
     "branch": (HUB.replace(REVISION, "main"), "models.demo.revision: must be a full commit hash"),
 }
 

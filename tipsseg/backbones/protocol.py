@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,8 +60,8 @@ class Architecture(Protocol):
         """Open the model in a folder, see `registry.open_backbone`."""
 
 
-class Backbone(Protocol):
-    """A model's two towers on one device.
+class Backbone(ABC):
+    """A model's two towers on one device. What `__init__` does not take has a default.
 
     Attributes:
         folder: Folder of the model's files.
@@ -75,22 +77,24 @@ class Backbone(Protocol):
         at_work: Lock to hold while computing with torch. On a CPU, competing torch threads only wait for each other.
     """
 
-    folder: Path
-    device_name: str
-    dtype_name: str
-    dtype_reason: str
-    native_size: int
-    patch_size: int
-    embed_dim: int
-    temperature: float
-    batch_size: int
-    on_less_memory: Callable[[int], None]
-    at_work: threading.Lock
+    dtype_reason = ""
+    batch_size = 1
 
-    @property
+    def __init__(self, folder: Path, device_name: str, dtype_name: str, sizes: Sizes) -> None:
+        self.folder, self.device_name, self.dtype_name = folder, device_name, dtype_name
+        self.native_size, self.patch_size = sizes.native_size, sizes.patch_size
+        self.embed_dim, self.temperature = sizes.embed_dim, sizes.temperature
+        self.on_less_memory: Callable[[int], None] = lambda _: None
+        self.at_work = threading.Lock()
+
+    @cached_property
     def device(self) -> torch.device:
         """The torch device. Reading it may import torch."""
+        import torch
 
+        return torch.device(self.device_name)
+
+    @abstractmethod
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
         """Encode phrases, averaging over the templates.
 
@@ -102,6 +106,7 @@ class Backbone(Protocol):
             [P, D] float32 unit vectors, one per phrase, on the device.
         """
 
+    @abstractmethod
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
         """Encode windows, `batch_size` at a time. The result for a window does not depend on the others in its batch.
 
@@ -118,6 +123,7 @@ class Backbone(Protocol):
             DeviceError: The device has too little memory for a single window.
         """
 
+    @abstractmethod
     def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
         """Encode an image in one piece, stretched to `size`.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -15,13 +14,10 @@ from numpy.typing import NDArray
 
 from tipsseg.backbones.protocol import Architecture, Backbone, Sizes, WindowFeatures
 from tipsseg.errors import UsageError
-from tipsseg.util.files import read_regular
-from tipsseg.util.json import parse
 from tipsseg.util.text import quote
-from tipsseg.weights.lock import CONFIG_FILE
+from tipsseg.weights.sources import read_model_type
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 #: The modules of architectures, see `Architecture`, by `model_type`. They import torch once a model is opened.
@@ -70,27 +66,16 @@ def check_batch_size(size: int) -> None:
 
 def _architecture_of(folder: Path) -> Architecture:
     """Return the architecture of a model; that of TIPSv2 for an unknown one, because it explains why it cannot be read."""
-    kind: object = None
-    with suppress(OSError, ValueError):
-        config = parse(read_regular(folder / CONFIG_FILE))
-        kind = config.get("model_type") if isinstance(config, Mapping) else None
-    return cast(Architecture, import_module(ARCHITECTURES.get(str(kind), ARCHITECTURES["tipsv2"])))
+    name = ARCHITECTURES.get(str(read_model_type(folder)), ARCHITECTURES["tipsv2"])
+    return cast(Architecture, import_module(name))
 
 
-class _LazyBackbone:
-    """A model on the CPU, see `Backbone`, that is opened when it is first used. Until then, torch is not imported."""
+class _LazyBackbone(Backbone):
+    """A model on the CPU that is opened when it is first used. Until then, torch is not imported."""
 
     def __init__(self, folder: Path, dtype_name: str, sizes: Sizes, open_model: Callable[[], Backbone]) -> None:
         """Set up for the model in a folder, with its sizes; `open_model` opens it."""
-        self.folder = folder
-        self.device_name = "cpu"
-        self.dtype_name = dtype_name
-        self.dtype_reason = ""  # a lazy model has a dtype from before
-        self.native_size, self.patch_size = sizes.native_size, sizes.patch_size
-        self.embed_dim, self.temperature = sizes.embed_dim, sizes.temperature
-        self.batch_size = 1
-        self.on_less_memory: Callable[[int], None] = lambda _: None
-        self.at_work = threading.Lock()
+        super().__init__(folder, "cpu", dtype_name, sizes)
         self._open_model = open_model
         self._loading = threading.Lock()
 
@@ -103,11 +88,6 @@ class _LazyBackbone:
     def _load(self) -> Backbone:
         with self._loading:
             return self._model
-
-    @property
-    def device(self) -> torch.device:
-        """The CPU as a torch device."""
-        return self._load().device
 
     def encode_text(self, phrases: Sequence[str], templates: Sequence[str]) -> Tensor:
         return self._load().encode_text(phrases, templates)

@@ -210,7 +210,7 @@ def load(
         UsageError: An argument has an invalid value.
         DeviceError: The device or the dtype is not available.
         WeightsError: The files cannot be downloaded, or differ from their pins.
-        CheckpointError: The files are not a TIPSv2 model.
+        CheckpointError: The files are not a model of a known architecture.
     """
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
     from tipsseg.backbones.registry import check_batch_size, open_backbone

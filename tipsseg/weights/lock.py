@@ -18,10 +18,13 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.model"
 
-#: The files of a model in the hub layout.
+#: The files of a TIPSv2 model. Another architecture has a config.json, and any other files that MODEL_FILE allows.
 FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
 
-FOLDER_HINT = f"A model folder contains {', '.join(FILES)}."
+#: The names of files that a model may have: directly in its folder, not hidden, no pickles.
+MODEL_FILE = r"(?!\.)[^\x00-\x1f/:\\]+\.(json|safetensors|model)"
+
+_FOLDER_HINT = f"A TIPSv2 model consists of {', '.join(FILES)}; its entry in weights.lock, if any, lists all three."
 
 # Hints for folders that transformers or peft saved, by the missing file and the file in its place.
 _MISSING_HINTS = {
@@ -57,7 +60,7 @@ def missing_hint(path: Path) -> str:
     hints = (
         hint for (name, other), hint in _MISSING_HINTS.items() if path.name == name and (path.parent / other).exists()
     )
-    return next(hints, FOLDER_HINT)
+    return next(hints, _FOLDER_HINT)
 
 
 def find_lock() -> Path:
@@ -143,8 +146,8 @@ def _read_model(key: str, table: dict[str, Any]) -> ModelSpec:
     for index, file in enumerate(table["files"]):
         _check_keys(f"{where}.files[{index}]", file, {"name"}, {"size", "sha256"})
     files = tuple(LockedFile(**file) for file in table["files"])
-    if missing := set(FILES) - {file.name for file in files}:  # further files are allowed
-        raise ValueError(f"{where}.files: does not list {', '.join(sorted(missing))}")
+    if CONFIG_FILE not in {file.name for file in files}:
+        raise ValueError(f"{where}.files: does not list {CONFIG_FILE}")
     return ModelSpec(id=key, **{**table, "files": files})
 
 
@@ -152,12 +155,13 @@ def _check_keys(where: str, table: Mapping[str, object], required: Set[str], opt
     known = required | optional
     if not required <= table.keys() <= known:
         raise ValueError(f"{where}: has the keys {', '.join(table)}; they must be {', '.join(sorted(known))}")
-    for key, (pattern, description) in _HASHES.items():
+    for key, (pattern, description) in _PATTERNS.items():
         if key in table and not re.fullmatch(pattern, str(table[key])):
             raise ValueError(f"{where}.{key}: must be {description}, not {table[key]!r}")
 
 
-_HASHES = {
+_PATTERNS = {
+    "name": (MODEL_FILE, "the name of a file in the model's folder that ends with .json, .safetensors or .model"),
     "revision": (r"[0-9a-f]{40}", "a full commit hash of 40 lower-case hex digits"),
     "sha256": (r"[0-9a-f]{64}", "64 lower-case hex digits"),
 }

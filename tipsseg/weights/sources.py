@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg.errors import CheckpointError, UsageError
 from tipsseg.types import ModelSpec
-from tipsseg.util.files import describe_error, is_file, is_folder
+from tipsseg.util.files import describe_error, is_file, is_folder, read_regular
+from tipsseg.util.json import parse
 from tipsseg.weights import fetching, lock
 from tipsseg.weights.fetching import sha256_of
-from tipsseg.weights.lock import CONFIG_FILE, FILES, missing_hint
+from tipsseg.weights.lock import CONFIG_FILE, FILES, MODEL_FILE, missing_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,18 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
 
 def _files_of(folder: Path) -> Sequence[str]:
     """Return the names of the files of a model: those of TIPSv2, or all that another architecture may keep in its folder."""
-    if all(is_file(folder / name) for name in FILES):
+    if read_model_type(folder) in (None, "tipsv2") and all(is_file(folder / name) for name in FILES):
         return FILES
-    kinds = (".json", ".safetensors", ".model")
-    return sorted(path.name for path in folder.iterdir() if path.suffix in kinds and is_file(path))
+    return sorted(path.name for path in folder.iterdir() if re.fullmatch(MODEL_FILE, path.name) and is_file(path))
+
+
+def read_model_type(folder: Path) -> object:
+    """Return `model_type` in the config.json of a model, by which the architecture is chosen; None if it cannot be read."""
+    try:
+        config = parse(read_regular(folder / CONFIG_FILE))
+    except (OSError, ValueError):
+        return None
+    return config.get("model_type") if isinstance(config, Mapping) else None
 
 
 def find_model_id(folder: Path, hashes: Mapping[str, str]) -> str:

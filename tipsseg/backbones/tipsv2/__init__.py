@@ -10,14 +10,7 @@ from tipsseg.backbones.tipsv2.headers import read_headers
 
 def read_sizes(folder: Path) -> Sizes:
     """Read config.json and the header of model.safetensors. Raises CheckpointError if they are invalid."""
-    config, _ = read_headers(folder)
-    return Sizes(
-        native_size=config.vision.image_size,
-        patch_size=config.vision.patch_size,
-        embed_dim=config.text.hidden_size,
-        class_tokens=config.vision.num_prefix_tokens,
-        temperature=config.temperature,
-    )
+    return read_headers(folder)[0].sizes
 
 
 def open_backbone(folder: Path, device: str, dtype: str, batch_size: int, *, lazy: bool) -> Backbone:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from tipsseg.backbones.devices import (
     resolve_dtype,
     to_device,
 )
-from tipsseg.backbones.protocol import WindowFeatures
+from tipsseg.backbones.protocol import Backbone, WindowFeatures
 from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.backbones.tipsv2.headers import read_headers
 from tipsseg.backbones.tipsv2.inference import TowerInference
@@ -39,8 +38,8 @@ _TEXT_BATCH = 256
 _ONE_WINDOW = ("for one window", "Use device cpu, or another dtype.")
 
 
-class Tipsv2Backbone:
-    """A TIPSv2 model on a device, see `Backbone`.
+class Tipsv2Backbone(Backbone):
+    """A TIPSv2 model on a device.
 
     Both class tokens were trained on captions of whole images: the first on web alt-texts, the second (the register) on
     synthetic captions.
@@ -72,25 +71,17 @@ class Tipsv2Backbone:
             DeviceError: The device or the dtype is not available.
             UsageError: The device or the dtype has an unknown name.
         """
-        self.folder = folder
-        self.device = resolve_device(device)
-        self.device_name = str(self.device)
-        self._workers = Workers()
-        self.dtype = resolve_dtype(dtype, self.device)
+        place = resolve_device(device)
+        self.dtype = resolve_dtype(dtype, place)
         config, _ = read_headers(folder)
-        self.dtype_reason = ""
-        if dtype == "auto" and self.device.type == "cpu":
+        if dtype == "auto" and place.type == "cpu":
             self.dtype, self.dtype_reason = choose_cpu_dtype(config.vision.hidden_size)
-        self.dtype_name = "int8" if dtype == "int8" else str(self.dtype).removeprefix("torch.")
+        dtype_name = "int8" if dtype == "int8" else str(self.dtype).removeprefix("torch.")
+        super().__init__(folder, str(place), dtype_name, config.sizes)
+        self._workers = Workers()
         # On a CPU, batching would make a window's features depend on the other windows, so threads encode single windows
         # instead.
-        self.batch_size = 1 if self.device.type == "cpu" else batch_size
-        self.on_less_memory: Callable[[int], None] = lambda _: None
-        self.at_work = threading.Lock()
-        self.native_size = config.vision.image_size
-        self.patch_size = config.vision.patch_size
-        self.embed_dim = config.text.hidden_size
-        self.temperature = config.temperature
+        self.batch_size = 1 if place.type == "cpu" else batch_size
         if not lazy:
             self._tower, self.text_encoder  # noqa: B018  load both now, so that their errors are raised here
 

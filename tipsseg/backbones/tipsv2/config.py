@@ -20,6 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from tipsseg.backbones.protocol import Sizes
 from tipsseg.errors import CheckpointError
 from tipsseg.util.files import read_regular
 from tipsseg.util.json import parse
@@ -150,6 +151,16 @@ class ModelConfig:
     vision: VisionConfig
     text: TextConfig
     temperature: float = DEFAULT_TEMPERATURE
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(
+            native_size=self.vision.image_size,
+            patch_size=self.vision.patch_size,
+            embed_dim=self.text.hidden_size,
+            class_tokens=self.vision.num_prefix_tokens,
+            temperature=self.temperature,
+        )
 
 
 @contextmanager
