@@ -26,7 +26,6 @@ from tipsseg.features.folder import (
 )
 from tipsseg.formats import FORMATS, format_name, is_model_only
 from tipsseg.images.access import below, exists, matches
-from tipsseg.images.decoding import upright_size
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS
 from tipsseg.run.files import digest_of
@@ -216,7 +215,7 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
     elif not matches(image.entry.input, path):
         report.problems.append(Problem(path, "changed since it was labelled"))
     elif not image.run.info.spec.is_raster:
-        size, labelled = upright_size(path, image.run.max_pixels), image.entry.numbers.size
+        size, labelled = image.run.reader.size(path), image.entry.numbers.size
         if size != labelled:
             report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(labelled)}"))
 

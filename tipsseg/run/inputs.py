@@ -16,7 +16,6 @@ from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import DATA_FOLDER, INDEX
 from tipsseg.images.access import is_plain, real_path
 from tipsseg.images.decoders import image_extensions
-from tipsseg.images.decoding import open_header
 from tipsseg.images.finding import Found, by_name, choose_images, find, find_again, find_in_list, stream
 from tipsseg.options.run import ImageOptions
 from tipsseg.options.values import Every, Shard
@@ -257,7 +256,7 @@ def _refuse_others(found: Found, spec: RunSpec) -> None:
         if spec.is_raster or suffix_of(ref.path) in extensions or not is_plain(ref.path):
             return
         try:
-            with open_header(ref.path, spec.max_pixels):
+            with spec.reader.header(ref.path):
                 return
         except ImageError as fault:
             error = error or fault

@@ -90,7 +90,7 @@ def fit(
     with open_progress(fitting.quiet, results=False) as progress:
         masks: Masks
         if fitting.gt is None:
-            masks = edited_masks(local_path("the output folder", paths[0]), fitting.images, compute.max_pixels)
+            masks = edited_masks(local_path("the output folder", paths[0]), fitting.images)
             spec = spec_of_run(masks, compute)
             spec.check()
             note_other_scales(masks, progress)
@@ -134,7 +134,7 @@ def _truth_masks(paths: list[str], gt: Path, truth: TruthOptions, spec: RunSpec,
 
     found = stdin.find_named(paths, False, Ignored(None, gt), progress)
     layout = layout_of(truth, [entry.name for entry in spec.vocabulary.classes], gt)
-    masks = truth_masks(found.refs, gt, layout, spec.max_pixels)
+    masks = truth_masks(found.refs, gt, layout, spec.reader)
     if masks.without:
         progress.note(f"{masks.without} of {len(found.refs)} images have no mask in {gt}.")
     return masks

@@ -107,8 +107,7 @@ def take_corrections(
         if options.dry_run:
             run = stack.enter_context(open_run(output, max_pixels=max_pixels))
         else:
-            run = folder = stack.enter_context(change_folder(output))
-            folder.change(replace(folder.info, spec=replace(folder.info.spec, max_pixels=max_pixels)))
+            run = folder = stack.enter_context(change_folder(output, max_pixels=max_pixels))
             folder.show_masks()
         refuse_raster(run.info)
         refuse_overlap(run.info, "corrections are index masks")

@@ -180,7 +180,7 @@ def fit_run_thresholds(
             f"argument `precision`={quote(precision)} must be above 0 and below 1",
             "Write 0.95 if 95 of 100 pixels must be correct.",
         )
-    masks = edited_masks(output, images, compute.max_pixels)
+    masks = edited_masks(output, images)
     spec = _spec(masks, compute, fitted)
     spec.check()
     require_masks(masks, len(masks.refs), (), _MINIMUM)

@@ -130,7 +130,7 @@ def fit_folder(
         TipssegError: The run cannot start or continue.
     """
     compute = take_options(ComputeOptions, keywords)
-    edited = edited_masks(Path(output), None if images is None else as_address(images), compute.max_pixels)
+    edited = edited_masks(Path(output), None if images is None else as_address(images))
     spec = spec_of_run(edited, compute)
     spec.check()
     with progress_for(verbose) as progress:
@@ -168,7 +168,7 @@ def fit_truths(
     spec.check()
     with progress_for(verbose) as progress:
         found = found_images(as_paths(images), None, Ignored(None, Path(truths)))
-        masks = truth_masks(found.refs, Path(truths), layout, spec.max_pixels)
+        masks = truth_masks(found.refs, Path(truths), layout, spec.reader)
         return fit_masks(spec, masks, None, progress, quiet=True)
 
 
@@ -234,12 +234,7 @@ def fit_masks(spec: RunSpec, masks: Masks, target: Path | None, progress: Progre
     classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     groups = groups_by_id(classifier.vocabulary)
     source = FeatureSource(
-        backbone,
-        loaded.view,
-        loaded.store,
-        find_features(backbone.device),
-        max_pixels=spec.max_pixels,
-        digests=loaded.digests,
+        backbone, loaded.view, loaded.store, find_features(backbone.device), spec.reader, digests=loaded.digests
     )
 
     def cut_mask(image: Loaded[Features], features: Features) -> list[Window]:

@@ -135,7 +135,7 @@ def make_report(
         progress.begin(f"Drawing {pluralize(number, 'image')} of {runs[0].output} into {folder}.", number)
         if others or findings:
             _note_unmatched([image.ref(images) for run in runs for image in run.images()], others, findings, progress)
-        drawn = _draw(runs, ImageMaker(place, classes, images, max_pixels, others), jobs, progress)
+        drawn = _draw(runs, ImageMaker(place, classes, images, others), jobs, progress)
         place.remove_others({image_key(image) for image in drawn.order if image not in drawn.unreadable})
         alike = {} if features is None else _similar_images(features, drawn, progress)
         scored = () if evaluation is None else evaluation.images
