@@ -200,14 +200,14 @@ class LabelMap:
         """
         from PIL import Image
 
-        from tipsseg.images.decoding import to_upright
+        from tipsseg.images.decoding import ImageReader
         from tipsseg.images.upright import thumbnail_rgb
         from tipsseg.regions.drawing import draw_labels
 
         image = self.image if image is None else image
         if image is None:
             raise UsageError("labels from features have no image to draw on", "Pass the image: overlay(image).")
-        upright = to_upright(image, max(MAX_PIXELS, self.labels.size))
+        upright = ImageReader(max(MAX_PIXELS, self.labels.size)).upright(image)
         height, width = self.shape
         if upright.size != (width, height):
             raise InputError(

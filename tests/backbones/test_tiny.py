@@ -13,7 +13,7 @@ import tipsseg
 from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
 from tinytips.world.concepts import CLOSED_LIST, LEAF_LIST
 from tinytips.world.scenes import draw_scene
-from tipsseg.images.decoding import open_image
+from tipsseg.images.decoding import ImageReader
 from tipsseg.options import Dtype
 from tipsseg.weights import fetching, lock
 
@@ -51,7 +51,7 @@ def test_tiny_labels_unseen_scenes(tiny: tipsseg.Model) -> None:
 def test_two_phrases_on_the_example_scenes(tiny: tipsseg.Model, name: str) -> None:
     classes = ("panda leg", "tree")
     truth = to_list(np.asarray(Image.open(EXAMPLES / "truth" / Path(name).with_suffix(".png"))), classes)
-    image = open_image(EXAMPLES / "scenes" / name)
+    image = ImageReader().pixels(EXAMPLES / "scenes" / name)
     labels = tipsseg.Labeller(tiny, tipsseg.make_vocabulary(classes)).label(image).labels.astype(np.uint8)
     assert labels.shape == truth.shape
     present = [number for number in (1, 2) if (truth == number).any()]
@@ -66,12 +66,12 @@ def test_the_examples_are_twelve_scenes_of_many_formats_with_a_truth_each() -> N
     assert len({path.suffix for path in scenes}) >= 5
     for path in scenes:
         truth = EXAMPLES / "truth" / path.relative_to(EXAMPLES / "scenes").with_suffix(".png")
-        assert np.asarray(Image.open(truth)).shape == open_image(path).shape[:2]
+        assert np.asarray(Image.open(truth)).shape == ImageReader().pixels(path).shape[:2]
     names = [entry.name for entry in tipsseg.read_vocabulary(EXAMPLES / "leaves.txt").classes]
     assert names == list(LEAF_LIST)  # the ids in the truth
     with Image.open(EXAMPLES / "scenes/street/turned.jpg") as turned:
         assert turned.getexif()[0x0112] == 6
-        assert turned.size == open_image(EXAMPLES / "scenes/street/turned.jpg").shape[:2]  # on its side
+        assert turned.size == ImageReader().pixels(EXAMPLES / "scenes/street/turned.jpg").shape[:2]  # on its side
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_other_dtypes_move_few_labels() -> None:
     for dtype, shares in same.items():
         labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu", dtype=dtype), vocabulary)
         for path in sorted((EXAMPLES / "scenes").rglob("*.png")):
-            image = open_image(path)
+            image = ImageReader().pixels(path)
             shares.append(float((labeller.label(image).labels == plain.label(image).labels).mean()))
     assert len(same["bfloat16"]) >= 4
     assert all(np.mean(shares) >= 0.99 for shares in same.values()), same

@@ -20,7 +20,7 @@ from PIL import Image
 from running import Command
 from sources import Site, forget_remote, serving, serving_bucket, write_parquet, write_tar, write_video, write_zip
 
-from tipsseg.images.decoding import ImageInput, open_image, upright_size
+from tipsseg.images.decoding import ImageInput, ImageReader
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 OPTIONS = ["-c", "panda,tree,sky", "-m", "tiny", "--device", "cpu", "--quiet"]
@@ -135,7 +135,7 @@ def test_frames_of_a_video(command: Command, tmp_path: Path) -> None:
     assert command("label", path, "--every", 5, "-o", out, *OPTIONS, "-f", "png,overlay,yolo").code == 0
     assert len(entries(out)) == 6
     for image in (out / "yolo" / "images").rglob("*.bmp"):
-        assert open_image(image).shape == (64, 96, 3)
+        assert ImageReader().pixels(image).shape == (64, 96, 3)
     assert len(list((out / "yolo" / "images").rglob("*.bmp"))) == 6
     assert "nothing wrong" in command("check", out).err
 
@@ -377,5 +377,5 @@ def test_python_takes_the_same_addresses(tmp_path: Path, expected: list[bytes]) 
     )
     assert [image.path for image in run] == [tmp_path / "clip.mp4" / name for name in ("000000", "000010")]
     features = model.encode(f"{path}/desert.png")
-    assert features.size == upright_size(SCENES / "desert.png")
+    assert features.size == ImageReader().size(SCENES / "desert.png")
     shutil.rmtree(tmp_path / "out")

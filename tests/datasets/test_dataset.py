@@ -26,7 +26,7 @@ import tipsseg
 from tipsseg.commands import dataset
 from tipsseg.errors import UsageError
 from tipsseg.formats.dataset import DATASETS, Dataset, Parquet
-from tipsseg.images.decoding import open_image
+from tipsseg.images.decoding import ImageReader
 from tipsseg.util.files import temporary_path
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
@@ -77,7 +77,7 @@ def test_datasets_loads_parquet(here: Path, command: Command) -> None:
     for row in rows:
         name, labels = row["file_name"], np.array(row["mask"])
         assert np.array_equal(labels, mask_of(name))
-        assert np.array_equal(np.array(row["image"].convert("RGB")), open_image(here / "imgs" / name))
+        assert np.array_equal(np.array(row["image"].convert("RGB")), ImageReader().pixels(here / "imgs" / name))
         assert {IDS[each] for each in row["names"]} == {*np.unique(labels)} - {0} | ({3} if 1 in labels else set())
         number = next(each["id"] for each in annotations["images"] if each["file_name"] == name)
         expected = [each for each in annotations["annotations"] if each["image_id"] == number]
@@ -107,7 +107,7 @@ def test_webdataset_loads_tars(here: Path, command: Command) -> None:
     found = 0
     for image, labels, facts in data.to_tuple("jpg;png;webp", "mask.png", "json"):
         assert np.array_equal(labels, mask_of(facts["file_name"]))
-        assert np.array_equal(np.array(image), open_image(here / "imgs" / facts["file_name"]))
+        assert np.array_equal(np.array(image), ImageReader().pixels(here / "imgs" / facts["file_name"]))
         assert image.size == (facts["width"], facts["height"])
         found += 1
     assert found == 12
@@ -486,8 +486,8 @@ def test_stretched_images_are_stored_as_the_model_saw_them(here: Path, command: 
     convert(command, "parquet", "set", outputs=("stretched",))
     (row,) = read_rows(here / "set/data/train-00000.parquet")
     stored = np.array(Image.open(io.BytesIO(row["image"]["bytes"])))
-    assert np.array_equal(stored, open_image(SCENES / "desert.png", stretch=(20, 60)))
-    assert not np.array_equal(stored, open_image(SCENES / "desert.png"))
+    assert np.array_equal(stored, ImageReader(stretch=(20, 60)).pixels(SCENES / "desert.png"))
+    assert not np.array_equal(stored, ImageReader().pixels(SCENES / "desert.png"))
 
 
 def test_the_same_command_leaves_the_same_files(here: Path, command: Command) -> None:

@@ -20,7 +20,7 @@ from tipsseg.errors import ImageError
 from tipsseg.images import decoders
 from tipsseg.images import decoding as images
 from tipsseg.images.decoders import HEIC_HINT, VIDEO_HINT, Skipped
-from tipsseg.images.decoding import open_image
+from tipsseg.images.decoding import ImageReader
 
 H, W = 7, 11
 RNG = np.random.default_rng(5)
@@ -73,7 +73,7 @@ def animated(side: int) -> bytes:
 )
 def test_files_that_take_long_get_a_process(tmp_path: Path, content: bytes, apart: bool) -> None:
     (tmp_path / "a").write_bytes(content)
-    with images.open_header(tmp_path / "a") as image:
+    with ImageReader().header(tmp_path / "a") as image:
         assert decoders.needs_own_process(image.picture) is apart
 
 
@@ -83,7 +83,7 @@ def test_decoding_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(images, "DECODE_SECONDS", 1)
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ImageError) as caught:
-        open_image(tmp_path / "a")
+        ImageReader().pixels(tmp_path / "a")
     assert caught.value.reason == "decoding takes more than 1 seconds"
     assert caught.value.hint
 
@@ -116,8 +116,8 @@ def test_another_process_decodes_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     seen: list[tuple[str | None, list[int], list[int]]] = []
     for apart in (False, True):
         monkeypatch.setattr(images, "needs_own_process", lambda image, apart=apart: apart)
-        stored = images.decode_stored(path)
-        seen.append((stored.format, np.asarray(stored).tolist(), open_image(path).tolist()))
+        stored = ImageReader().stored(path)
+        seen.append((stored.format, np.asarray(stored).tolist(), ImageReader().pixels(path).tolist()))
     assert seen[0] == seen[1]
 
 
@@ -132,7 +132,7 @@ def test_another_process_reports_the_same_fault(tmp_path: Path, monkeypatch: pyt
     for apart in (False, True):
         monkeypatch.setattr(images, "needs_own_process", lambda image, apart=apart: apart)
         with pytest.raises(ImageError) as caught:
-            open_image(path)
+            ImageReader().pixels(path)
         told.append((caught.value.path, caught.value.reason, caught.value.hint))
     assert told[0] == told[1]
     assert "broken image data" in told[0][1]
@@ -146,7 +146,7 @@ def test_a_decoder_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         monkeypatch.setattr(decoders, "_COMMAND", (sys.executable, "-c", code))
         with pytest.raises(ImageError) as caught:
-            open_image(tmp_path / "a.jp2")
+            ImageReader().pixels(tmp_path / "a.jp2")
         assert caught.value.reason == f"its decoder {reason}"
 
 
@@ -159,9 +159,9 @@ def test_libtiff_is_silent(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(data)
     loud = "from PIL import Image\nimage = Image.open('a.tif')\ntry: image.load()\nexcept OSError: pass"
     quiet = (
-        "from pathlib import Path\nfrom tipsseg.errors import ImageError\nfrom tipsseg.images.decoding import open_image\n"
+        "from pathlib import Path\nfrom tipsseg.errors import ImageError\nfrom tipsseg.images.decoding import ImageReader\n"
         "from tipsseg.images.decoders import silence_decoders\n"
-        "silence_decoders()\ntry: open_image(Path('a.tif'))\nexcept ImageError: print('told')"
+        "silence_decoders()\ntry: ImageReader().pixels(Path('a.tif'))\nexcept ImageError: print('told')"
     )
     said = [
         subprocess.run(

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images import decoders, upright
 from tipsseg.images import decoding as images
-from tipsseg.images.decoding import open_image, upright_size
+from tipsseg.images.decoding import ImageReader
 
 Pixels = NDArray[np.uint8]
 
@@ -81,9 +81,9 @@ def test_modes_are_what_pillow_converts_to_rgb(tmp_path: Path, mode: str, suffix
             expected = np.asarray(again.convert("RGB"))
     except OSError:  # some Pillow versions cannot read what they wrote themselves, such as YCbCr TIFF
         with pytest.raises(ImageError):
-            open_image(path)
+            ImageReader().pixels(path)
         return
-    pixels = open_image(path)
+    pixels = ImageReader().pixels(path)
     check(pixels)
     assert np.array_equal(pixels, expected)
     if mode in ("RGB", "RGBA") and suffix in ("png", "tif", "bmp", "ppm", "tga", "qoi"):
@@ -94,7 +94,7 @@ def test_palette_with_alpha(tmp_path: Path) -> None:
     picture = Image.fromarray(GREY).convert("P")
     picture.info["transparency"] = bytes(range(256))  # Pillow warns when this is converted
     path = saved(tmp_path, picture, "a.png")
-    assert np.array_equal(open_image(path), grey3(GREY))
+    assert np.array_equal(ImageReader().pixels(path), grey3(GREY))
     pixels = np.array(
         upright.upright_image(Image.fromarray(np.dstack([RGB, GREY])).convert("RGBA").quantize(8).convert("PA"))
     )
@@ -105,7 +105,7 @@ def test_palette_with_alpha(tmp_path: Path) -> None:
 def test_16_bit_grey_is_scaled(tmp_path: Path, suffix: str) -> None:
     values = DEEP.copy()
     values[0, :6] = [0, 128, 129, 255, 256, 65535]
-    pixels = open_image(saved(tmp_path, Image.fromarray(values), f"a.{suffix}"))
+    pixels = ImageReader().pixels(saved(tmp_path, Image.fromarray(values), f"a.{suffix}"))
     check(pixels)
     assert np.array_equal(pixels, grey3(np.rint(values / 257).astype(np.uint8)))
     assert pixels[0, :6, 0].tolist() == [0, 0, 1, 1, 1, 255]
@@ -116,7 +116,7 @@ def test_16_bit_big_endian(tmp_path: Path) -> None:
     path = saved(tmp_path, picture, "a.tif")
     with Image.open(path) as again:
         assert again.mode == "I;16B"
-    assert np.array_equal(open_image(path), grey3(np.rint(DEEP / 257).astype(np.uint8)))
+    assert np.array_equal(ImageReader().pixels(path), grey3(np.rint(DEEP / 257).astype(np.uint8)))
 
 
 def png(colour_type: int, depth: int, rows: bytes, width: int, height: int) -> bytes:
@@ -132,7 +132,7 @@ def test_16_bit_colour_png(tmp_path: Path, colour_type: int, channels: int) -> N
     values = np.random.default_rng(1).integers(0, 65536, (H, W, channels), dtype=np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     (tmp_path / "a.png").write_bytes(png(colour_type, 16, rows, W, H))
-    pixels = open_image(tmp_path / "a.png")
+    pixels = ImageReader().pixels(tmp_path / "a.png")
     check(pixels)
     colours = values[..., :3] if channels > 2 else values[..., :1].repeat(3, axis=2)
     assert np.abs(pixels.astype(int) - colours / 257).max() <= 1  # Pillow takes the high byte
@@ -141,14 +141,14 @@ def test_16_bit_colour_png(tmp_path: Path, colour_type: int, channels: int) -> N
 def test_32_bit_integers(tmp_path: Path) -> None:
     values = DEEP.astype(np.int32)
     path = saved(tmp_path, Image.fromarray(values), "a.tif")
-    assert np.array_equal(open_image(path), grey3(np.rint(values / 257).astype(np.uint8)))
+    assert np.array_equal(ImageReader().pixels(path), grey3(np.rint(values / 257).astype(np.uint8)))
     values %= 256  # as large as 8 bits, and so taken for that
     path = saved(tmp_path, Image.fromarray(values), "a.tif")
-    assert np.array_equal(open_image(path), grey3(values.astype(np.uint8)))
+    assert np.array_equal(ImageReader().pixels(path), grey3(values.astype(np.uint8)))
     for bad in (65536, -1):
         values[3, 4] = bad
         with pytest.raises(ImageError, match=str(bad)):
-            open_image(saved(tmp_path, Image.fromarray(values), "a.tif"))
+            ImageReader().pixels(saved(tmp_path, Image.fromarray(values), "a.tif"))
 
 
 @pytest.mark.parametrize("suffix", ["tif", "pfm"])
@@ -158,12 +158,14 @@ def test_images_of_floats(tmp_path: Path, suffix: str) -> None:
     byte = GREY.astype(np.float32)
     black = np.zeros((H, W), np.float32)
     for values, expected in ((unit, np.rint(unit * 255).astype(np.uint8)), (byte, GREY), (black, np.zeros_like(GREY))):
-        assert np.array_equal(open_image(saved(tmp_path, Image.fromarray(values), f"a.{suffix}")), grey3(expected))
+        assert np.array_equal(
+            ImageReader().pixels(saved(tmp_path, Image.fromarray(values), f"a.{suffix}")), grey3(expected)
+        )
     for bad in (-0.5, 256.0, np.nan, np.inf, -np.inf):
         broken = unit.copy()
         broken[5, 5] = bad
         with pytest.raises(ImageError, match="float pixels"):
-            open_image(saved(tmp_path, Image.fromarray(broken), f"a.{suffix}"))
+            ImageReader().pixels(saved(tmp_path, Image.fromarray(broken), f"a.{suffix}"))
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif", *AVIF])
@@ -171,7 +173,7 @@ def test_animations_give_their_first_frame(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (W, H), colour) for colour in ("red", "lime", "blue")]
     options: dict[str, object] = {"lossless": True} if suffix == "webp" else {}
     path = saved(tmp_path, frames[0], f"a.{suffix}", save_all=True, append_images=frames[1:], **options)
-    pixels = open_image(path)
+    pixels = ImageReader().pixels(path)
     assert pixels.shape == (H, W, 3)
     assert np.abs(pixels.astype(int) - [255, 0, 0]).max() <= 3
 
@@ -180,7 +182,9 @@ def test_colour_profiles_are_ignored(tmp_path: Path) -> None:
     from PIL import ImageCms
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
-    assert np.array_equal(open_image(saved(tmp_path, Image.fromarray(RGB), "a.png", icc_profile=profile)), RGB)
+    assert np.array_equal(
+        ImageReader().pixels(saved(tmp_path, Image.fromarray(RGB), "a.png", icc_profile=profile)), RGB
+    )
 
 
 # ---- orientation ----
@@ -207,15 +211,15 @@ def test_orientations(tmp_path: Path, orientation: int, suffix: str) -> None:
     exif[0x0112] = orientation
     options: dict[str, object] = {"lossless": True} if suffix == "webp" else {}
     path = saved(tmp_path, Image.fromarray(RGB), f"a.{suffix}", exif=exif, **options)
-    plain = open_image(saved(tmp_path, Image.fromarray(RGB), f"b.{suffix}", **options))
-    pixels = open_image(path)
+    plain = ImageReader().pixels(saved(tmp_path, Image.fromarray(RGB), f"b.{suffix}", **options))
+    pixels = ImageReader().pixels(path)
     check(pixels)
     assert np.array_equal(pixels, UPRIGHT[orientation](plain))
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0rubbish", b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03", b"Exif\0\0II*\0"])
 def test_damaged_exif_does_not_matter(tmp_path: Path, exif: bytes) -> None:
-    assert open_image(saved(tmp_path, Image.fromarray(RGB), "a.jpg", exif=exif)).shape == (H, W, 3)
+    assert ImageReader().pixels(saved(tmp_path, Image.fromarray(RGB), "a.jpg", exif=exif)).shape == (H, W, 3)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg", "late.png"])
@@ -236,7 +240,7 @@ def test_xmp_data_turn_no_image(tmp_path: Path, suffix: str) -> None:
     with Image.open(path) as image:
         image.load()
         assert ImageOps.exif_transpose(image).size == (H, W)  # (width, height): turned
-    assert open_image(path).shape[:2] == upright_size(path) == (H, W)
+    assert ImageReader().pixels(path).shape[:2] == ImageReader().size(path) == (H, W)
 
 
 def test_an_orientation_beside_damaged_metadata_counts(tmp_path: Path) -> None:
@@ -245,7 +249,7 @@ def test_an_orientation_beside_damaged_metadata_counts(tmp_path: Path) -> None:
     path = saved(tmp_path, Image.fromarray(RGB), "a.png", exif=exif)
     with Image.open(path) as image, pytest.raises(TypeError, match="bytes"):
         ImageOps.exif_transpose(image)
-    assert np.array_equal(open_image(path), UPRIGHT[6](RGB))
+    assert np.array_equal(ImageReader().pixels(path), UPRIGHT[6](RGB))
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
@@ -261,8 +265,8 @@ def test_upright_sizes(tmp_path: Path, orientation: int, behind: bool) -> None:
     if behind:
         path.write_bytes(data[:start] + data[pixels:end] + data[start:pixels] + data[end:])
     upright = UPRIGHT[orientation](RGB)
-    assert np.array_equal(open_image(path), upright)
-    assert upright_size(path) == upright.shape[:2]
+    assert np.array_equal(ImageReader().pixels(path), upright)
+    assert ImageReader().size(path) == upright.shape[:2]
 
 
 # ---- failures ----
@@ -270,7 +274,7 @@ def test_upright_sizes(tmp_path: Path, orientation: int, behind: bool) -> None:
 
 def failure(path: Path) -> ImageError:
     with pytest.raises(ImageError) as caught:
-        open_image(path)
+        ImageReader().pixels(path)
     assert caught.value.path == path
     assert str(path) in caught.value.message
     return caught.value
@@ -310,7 +314,7 @@ def test_heic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool) -> No
     assert ".heic" in decoders.image_extensions()
     assert heif.is_supported(path)
     if read:
-        assert np.abs(open_image(path).astype(int) - np.asarray(colour)).max() < 9
+        assert np.abs(ImageReader().pixels(path).astype(int) - np.asarray(colour)).max() < 9
         path.write_bytes(path.read_bytes()[:30])
         assert "header is damaged" in failure(path).reason
         return
@@ -408,10 +412,10 @@ def test_pillows_limit_gives_way_and_comes_back(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert np.array_equal(open_image(path, H * W), RGB)
-        assert images.upright_size(path, H * W) == (H, W)
+        assert np.array_equal(ImageReader(H * W).pixels(path), RGB)
+        assert ImageReader(H * W).size(path) == (H, W)
         with pytest.raises(ImageError):
-            open_image(tmp_path / "broken.png")
+            ImageReader().pixels(tmp_path / "broken.png")
     assert caught == []
     assert pillows == Image.MAX_IMAGE_PIXELS
 
@@ -483,21 +487,21 @@ def test_damaged_files_give_an_array_or_an_image_error(
     for content in damaged:
         path.write_bytes(content)
         try:
-            check(open_image(path, 1_000_000))  # damaged headers ask for much
+            check(ImageReader(1_000_000).pixels(path))  # damaged headers ask for much
         except ImageError as error:
             reasons.append(error.reason)
     assert len(reasons) > 10
     assert all(reasons)
 
 
-def test_each_call_has_a_limit_of_its_own(tmp_path: Path) -> None:
+def test_each_reader_has_a_limit_of_its_own(tmp_path: Path) -> None:
     small, wide = (saved(tmp_path, Image.new("L", (width, 1), 9), f"{width}.png") for width in (1, 2))
-    calls = (open_image, images.decode_stored, images.decode_upright, images.open_thumbnail, images.upright_size)
-    for call in calls:
-        call(small, 1)
-        call(wide, 2)
+    one, two = ImageReader(1), ImageReader(2)
+    for name in ("pixels", "stored", "upright", "thumbnail", "size"):
+        getattr(one, name)(small)
+        getattr(two, name)(wide)
         with pytest.raises(ImageError, match=r"the limit is 1(?m:$)"):
-            call(wide, 1)
+            getattr(one, name)(wide)
 
 
 def test_an_image_without_pixels() -> None:
@@ -523,7 +527,7 @@ def test_the_size_at_which_images_are_shown(size: tuple[int, int], shown: tuple[
 def test_large_images_are_shown_as_means_of_areas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture: Pixels = RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8)
     path = saved(tmp_path, Image.fromarray(picture), "a.png")
-    assert np.array_equal(images.open_thumbnail(path), picture)
+    assert np.array_equal(ImageReader().thumbnail(path), picture)
     monkeypatch.setattr(upright, "THUMBNAIL_SIDE", 6)
     means = picture.reshape(4, 2, 6, 2, 3).astype(float).mean((1, 3))
-    assert np.abs(images.open_thumbnail(path) - means).max() <= 1
+    assert np.abs(ImageReader().thumbnail(path) - means).max() <= 1

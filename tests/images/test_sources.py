@@ -32,7 +32,7 @@ from tipsseg.images.access import (
     release,
     stamp_source,
 )
-from tipsseg.images.decoding import open_image, to_upright
+from tipsseg.images.decoding import ImageReader
 from tipsseg.options.values import Every, parse_every
 from tipsseg.types import ImageRef
 from tipsseg.util.files import describe_error
@@ -64,14 +64,14 @@ def test_members_of_an_archive_are_read_in_any_order(archive: Any) -> None:
     for name in ("b/c.png", "a.png", "b/c.png"):
         address = path / name
         assert open_source(address).read() == PICTURES[name]
-        assert (open_image(address) == pixels_of(PICTURES[name])).all()
+        assert (ImageReader().pixels(address) == pixels_of(PICTURES[name])).all()
         assert exists(address)
         found = identify(address)[0]
         assert (found.size, found.mtime_ns) == (len(PICTURES[name]), path.stat().st_mtime_ns)
         assert matches(found, address)
     assert not exists(path / "gone.png")
     with pytest.raises(ImageError, match="no such member"):
-        open_image(path / "gone.png")
+        ImageReader().pixels(path / "gone.png")
 
 
 def test_an_archive_that_changed_is_read_anew(archive: Any) -> None:
@@ -145,7 +145,7 @@ def test_a_broken_zip(tmp_path: Path) -> None:
     data[50] ^= 255
     path.write_bytes(data)
     with pytest.raises(ImageError, match="broken in the archive"):
-        open_image(path / "a.png")
+        ImageReader().pixels(path / "a.png")
     path.write_bytes(b"PK\x03\x04" + bytes(99))
     with pytest.raises(OSError, match="not a readable zip"):
         listed(path)
@@ -252,12 +252,12 @@ def test_frames_are_counted_by_decoding(tmp_path: Path) -> None:
     assert list(listed(path)) == [f"{number:06d}" for number in range(50)]
     assert list(listed(path, Every(frames=20))) == ["000000", "000020", "000040"]
     assert list(listed(path, Every(seconds=1.5))) == ["000000", "000015", "000030", "000045"]
-    shades = {number: int(np.median(open_image(path / f"{number:06d}"))) for number in (0, 40, 13, 14, 49)}
+    shades = {number: int(np.median(ImageReader().pixels(path / f"{number:06d}"))) for number in (0, 40, 13, 14, 49)}
     assert all(abs(shade - 2 * number) <= 6 for number, shade in shades.items())
     again = open_source(path / "000013").read()
     assert open_source(path / "000013").read() == again
     with pytest.raises(ImageError, match="only 50 readable frames"):
-        open_image(path / "000050")
+        ImageReader().pixels(path / "000050")
     assert not exists(path / "frame")
 
 
@@ -324,7 +324,7 @@ def test_a_rotated_video_is_turned_upright(tmp_path: Path) -> None:
     header, track, rest = path.read_bytes().rpartition(b"tkhd")  # the matrix of the track, as phones write it
     assert identity in rest
     path.write_bytes(header + track + rest.replace(identity, turned, 1))
-    assert open_image(path / "000000").shape == (96, 64, 3)
+    assert ImageReader().pixels(path / "000000").shape == (96, 64, 3)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ def test_a_url_is_read_once(site: Site) -> None:
     url = Path(f"{site.url}/in/a.png")
     hold(url)
     for _ in range(3):
-        assert (open_image(url) == pixels_of(PICTURES["a.png"])).all()
+        assert (ImageReader().pixels(url) == pixels_of(PICTURES["a.png"])).all()
     release(url)
     assert identify(url)[0].size == len(PICTURES["a.png"])
     assert site.gets["/in/a.png"] == 1
@@ -409,7 +409,7 @@ def test_a_url_is_read_once(site: Site) -> None:
 @pytest.mark.parametrize("faults", [[500], ["cut"], [429]])
 def test_passing_faults_of_servers_are_tried_again(site: Site, faults: list[int | str]) -> None:
     site.faults["/in/a.png"] = faults[:]
-    assert (open_image(Path(f"{site.url}/in/a.png")) == pixels_of(PICTURES["a.png"])).all()
+    assert (ImageReader().pixels(Path(f"{site.url}/in/a.png")) == pixels_of(PICTURES["a.png"])).all()
     assert site.gets["/in/a.png"] == len(faults) + 1
 
 
@@ -426,7 +426,7 @@ def test_passing_faults_of_servers_are_tried_again(site: Site, faults: list[int 
 def test_lasting_faults_of_servers_are_reported(site: Site, faults: list[int | str], reason: str, gets: int) -> None:
     site.faults["/in/a.png"] = faults
     with pytest.raises(ImageError) as caught:
-        open_image(Path(f"{site.url}/in/a.png?token=secret"))
+        ImageReader().pixels(Path(f"{site.url}/in/a.png?token=secret"))
     assert reason in caught.value.reason
     assert "secret" not in caught.value.message
     assert site.gets["/in/a.png"] == gets
@@ -435,7 +435,7 @@ def test_lasting_faults_of_servers_are_reported(site: Site, faults: list[int | s
 def test_a_url_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     forget_remote(monkeypatch)
     with pytest.raises(ImageError, match="cannot be fetched"):
-        open_image(Path("http://127.0.0.1:1/a.png"))
+        ImageReader().pixels(Path("http://127.0.0.1:1/a.png"))
 
 
 def test_a_changed_etag_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -475,14 +475,14 @@ def test_memory_and_unknown_schemes() -> None:
     import fsspec
 
     fsspec.filesystem("memory").pipe("/here/a.png", PICTURES["a.png"])
-    assert (np.asarray(to_upright("memory://here/a.png")) == pixels_of(PICTURES["a.png"])).all()
+    assert (np.asarray(ImageReader().upright("memory://here/a.png")) == pixels_of(PICTURES["a.png"])).all()
     with pytest.raises(InputError, match="ftp:// URLs are not supported"):
-        to_upright("ftp://host/a.png")
+        ImageReader().upright("ftp://host/a.png")
 
 
 def test_secrets_in_an_invalid_url_are_not_printed() -> None:
     with pytest.raises(InputError, match="an invalid URL") as caught:
-        to_upright("https://user:pass/word@host/a.png")
+        ImageReader().upright("https://user:pass/word@host/a.png")
     assert "word" not in caught.value.message
 
 
@@ -490,20 +490,20 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
     remote._filesystem.cache_clear()
     with pytest.raises(InputError) as caught:
-        to_upright("gs://bucket/a.png")
+        ImageReader().upright("gs://bucket/a.png")
     assert "tipsseg[remote]" in caught.value.hint
 
 
 def test_open_files(tmp_path: Path) -> None:
     data = PICTURES["a.png"]
-    assert (np.asarray(to_upright(io.BytesIO(data))) == pixels_of(data)).all()
+    assert (np.asarray(ImageReader().upright(io.BytesIO(data))) == pixels_of(data)).all()
     (tmp_path / "a.png").write_bytes(data)
     with (tmp_path / "a.png").open("rb") as file:
-        assert to_upright(file).size == (96, 64)
+        assert ImageReader().upright(file).size == (96, 64)
     with (tmp_path / "a.png").open(encoding="latin-1") as text, pytest.raises(InputError, match="open as text"):
-        to_upright(text)  # type: ignore[arg-type]
+        ImageReader().upright(text)  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="not an image"):
-        to_upright(io.BytesIO(b"nothing"))
+        ImageReader().upright(io.BytesIO(b"nothing"))
 
 
 def test_reasons_are_in_plain_words() -> None:

@@ -16,7 +16,7 @@ from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import ImageError
 from tipsseg.features.file import FeatureRecord
 from tipsseg.features.folder import FeatureFiles
-from tipsseg.images.decoding import OpenImage, open_header
+from tipsseg.images.decoding import ImageReader, OpenImage
 from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
 from tipsseg.labelling.view import Prepared, View
@@ -38,21 +38,23 @@ def save(path: Path, value: int, size: tuple[int, int] = (4, 4)) -> None:
 def after_reading(monkeypatch: pytest.MonkeyPatch, happens: Callable[[Path], None]) -> None:
     """Let something happen to a file each time that it was read, or could not be read."""
 
+    header = ImageReader.header
+
     @contextmanager
-    def busy(path: Path, max_pixels: int) -> Iterator[OpenImage]:
+    def busy(self: ImageReader, path: Path) -> Iterator[OpenImage]:
         try:
-            with open_header(path, max_pixels) as image:
+            with header(self, path) as image:
                 yield image
         finally:
             happens(path)
 
-    monkeypatch.setattr(source, "open_header", busy)
+    monkeypatch.setattr(ImageReader, "header", busy)
 
 
 def reader(*, thumbnails: bool = True, short_side: int = 4) -> FeatureSource[FeatureRecord]:
     view = View(native_size=14, patch_size=1, mode="slide", base=short_side, short_sides=(short_side,))
     return FeatureSource(
-        cast(Backbone, None), view, None, FeatureFiles.find, max_pixels=1_000_000, thumbnails=thumbnails
+        cast(Backbone, None), view, None, FeatureFiles.find, ImageReader(1_000_000), thumbnails=thumbnails
     )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tipsseg.errors import ImageError, LabelIdError
+from tipsseg.images.decoding import ImageReader
 from tipsseg.learning.truth import IGNORED, LAYOUTS, TruthIds, get_layout, plain_ids, read_predicted, read_truth
 
 PLAIN = plain_ids(3)
@@ -148,29 +149,31 @@ READ = [[0, 1, 2], [3, IGNORED, 1]]
     ],
 )
 def test_grey_and_palette_masks(tmp_path: Path, image: Image.Image, name: str) -> None:
-    truth = read_truth(saved(tmp_path, image, name), PLAIN)
+    truth = read_truth(saved(tmp_path, image, name), PLAIN, ImageReader())
     assert truth.dtype == np.uint16
     assert truth.tolist() == READ
 
 
 def test_small_palettes_and_single_bits(tmp_path: Path) -> None:
     few = palette_picture([[0, 1, 2, 3, 0]])
-    assert read_truth(saved(tmp_path, few, bits=2), PLAIN).tolist() == [[0, 1, 2, 3, 0]]
+    assert read_truth(saved(tmp_path, few, bits=2), PLAIN, ImageReader()).tolist() == [[0, 1, 2, 3, 0]]
     bits = Image.fromarray(np.array([[False, True, True]]))
-    assert read_truth(saved(tmp_path, bits, "b.png"), PLAIN).tolist() == [[0, 1, 1]]
-    assert read_truth(saved(tmp_path, bits, "b.png"), plain_ids(2, zero_based=True)).tolist() == [[1, 2, 2]]
+    assert read_truth(saved(tmp_path, bits, "b.png"), PLAIN, ImageReader()).tolist() == [[0, 1, 1]]
+    assert read_truth(saved(tmp_path, bits, "b.png"), plain_ids(2, zero_based=True), ImageReader()).tolist() == [
+        [1, 2, 2]
+    ]
 
 
 def test_an_orientation_is_not_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    assert read_truth(saved(tmp_path, grey(IDS), exif=exif), PLAIN).tolist() == READ
+    assert read_truth(saved(tmp_path, grey(IDS), exif=exif), PLAIN, ImageReader()).tolist() == READ
 
 
 def test_16_bit_ids(tmp_path: Path) -> None:
     path = saved(tmp_path, grey([[0, 255, 256, 300, 65535]], np.uint16))
-    assert read_truth(path, plain_ids(300)).tolist() == [[0, 255, 256, 300, IGNORED]]
-    assert (labels := read_predicted(path, 300)).dtype == np.uint16
+    assert read_truth(path, plain_ids(300), ImageReader()).tolist() == [[0, 255, 256, 300, IGNORED]]
+    assert (labels := read_predicted(path, 300, ImageReader())).dtype == np.uint16
     assert labels.tolist() == [[0, 255, 256, 300, 65535]]
 
 
@@ -180,15 +183,15 @@ def test_reading_is_the_table_pixel_by_pixel(tmp_path_factory: pytest.TempPathFa
     ids = data.draw(st.sampled_from(LAYOUTS[layout].kinds)).ids
     row = data.draw(st.lists(st.sampled_from(sorted(ids.meaning)), min_size=1, max_size=9))
     path = saved(tmp_path_factory.mktemp("truth"), grey([row]))
-    assert read_truth(path, ids).tolist() == [[ids.meaning[value] for value in row]]
+    assert read_truth(path, ids, ImageReader()).tolist() == [[ids.meaning[value] for value in row]]
 
 
 def test_predicted_masks(tmp_path: Path) -> None:
-    labels = read_predicted(saved(tmp_path, grey(IDS)), 3)
+    labels = read_predicted(saved(tmp_path, grey(IDS)), 3, ImageReader())
     assert labels.dtype == np.uint8
     assert labels.tolist() == IDS
-    assert read_predicted(saved(tmp_path, palette_picture(IDS)), 3).tolist() == IDS
-    assert read_predicted(saved(tmp_path, grey(IDS, np.uint16)), 3).dtype == np.uint8
+    assert read_predicted(saved(tmp_path, palette_picture(IDS)), 3, ImageReader()).tolist() == IDS
+    assert read_predicted(saved(tmp_path, grey(IDS, np.uint16)), 3, ImageReader()).dtype == np.uint8
 
 
 SAVE_AS_PNG = "Save it as a single-channel PNG, 8 or 16 bits, whose values are the class ids."
@@ -244,8 +247,8 @@ def test_masks_that_are_refused(tmp_path: Path, name: str) -> None:
     image, reason, hint = REFUSED[name]
     path = saved(tmp_path, image, name if "." in name else "a.png")
     for read, ids_hint in (
-        (lambda: read_truth(path, PLAIN), TRUTH_HINT),
-        (lambda: read_predicted(path, 3), LABELS_HINT),
+        (lambda: read_truth(path, PLAIN, ImageReader()), TRUTH_HINT),
+        (lambda: read_predicted(path, 3, ImageReader()), LABELS_HINT),
     ):
         with pytest.raises(ImageError) as caught:
             read()
@@ -269,7 +272,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     }
     for name, reason in expected.items():
         with pytest.raises(ImageError) as caught:
-            read_truth(tmp_path / name, PLAIN)
+            read_truth(tmp_path / name, PLAIN, ImageReader())
         assert caught.value.reason.startswith(reason)
     with pytest.raises(ImageError, match="too large: 40 x 40"):
-        read_truth(whole, PLAIN, 1599)
+        read_truth(whole, PLAIN, ImageReader(1599))

@@ -15,9 +15,9 @@ from tipsseg.commands.check import check_folder
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import image_grid
-from tipsseg.images.decoding import open_thumbnail
+from tipsseg.images.decoding import ImageReader
 from tipsseg.label_map import LabelMap
-from tipsseg.options import DEFAULT_FILE_OPTIONS, MAX_PIXELS, FileOptions
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.values import Shard
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.run.folder import open_folder
@@ -116,9 +116,9 @@ def make_run(
                     ref,
                     stamp(ref.path),
                     label_map,
-                    thumbnail=open_thumbnail(ref.path),
+                    thumbnail=ImageReader().thumbnail(ref.path),
                     pixels=partial(np.full, (*ids.shape, 3), 90, np.uint8),
-                    grid=partial(image_grid, ref.path, ids.shape, len(classes), MAX_PIXELS),
+                    grid=partial(image_grid, ref.path, ids.shape, len(classes), ImageReader()),
                 )
             )
         settle(folder, 1)

@@ -28,7 +28,6 @@ from tipsseg.features.folder import (
 )
 from tipsseg.formats import FORMATS, format_name, is_model_only
 from tipsseg.images.access import below, exists, matches
-from tipsseg.images.decoding import upright_size
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ReadingKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions
@@ -242,7 +241,7 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
     elif not matches(image.entry.input, path):
         report.problems.append(Problem(path, "changed since it was labelled"))
     elif not image.run.info.spec.is_raster:
-        size, labelled = upright_size(path, image.run.max_pixels), image.entry.numbers.size
+        size, labelled = image.run.reader.size(path), image.entry.numbers.size
         if size != labelled:
             report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(labelled)}"))
 

@@ -69,8 +69,8 @@ def convert_folder(
     options, reading = take_options(FileOptions, keywords), take_options(ReadingOptions, keywords)
     check_image_root(root)
     _check(formats)
-    with progress_for(verbose) as progress, change_folder(output) as folder:
-        folder.change(_with_formats(folder.info, formats, options, reading.max_pixels, covers=only is None))
+    with progress_for(verbose) as progress, change_folder(output, max_pixels=reading.max_pixels) as folder:
+        folder.change(_with_formats(folder.info, formats, options, covers=only is None))
         names, unknown = None, list[Path]()
         if only is not None:
             names, unknown = find_only(folder.state.entries(), map(Path, only), root)
@@ -84,9 +84,7 @@ def convert_folder(
         return _settle(folder, formats, root, reading.jobs, progress, names) + len(unknown)
 
 
-def _with_formats(
-    info: RunInfo, formats: Sequence[str], options: FileOptions, max_pixels: int, *, covers: bool
-) -> RunInfo:
+def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *, covers: bool) -> RunInfo:
     """Return a run with more formats, if all images are to be in them, and with the file options that the user gave."""
     spec, files = info.spec, info.spec.files
     if spec.is_raster and (others := [name for name in formats if name not in RASTER_FORMATS]):
@@ -102,9 +100,7 @@ def _with_formats(
     for name in given:
         _refuse_unused(name, every)
     files = replace(files, **{name: getattr(options, name) for name in given})
-    return replace(
-        info, spec=replace(spec, formats=every if covers else spec.formats, files=files, max_pixels=max_pixels)
-    )
+    return replace(info, spec=replace(spec, formats=every if covers else spec.formats, files=files))
 
 
 #: The formats that use the file options which `convert` can change.

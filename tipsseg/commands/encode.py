@@ -21,7 +21,6 @@ from tipsseg.errors import ImageError
 from tipsseg.features.file import FeatureHeader, feature_bytes
 from tipsseg.features.folder import FeatureFiles, feature_path, read_store
 from tipsseg.images.access import identify
-from tipsseg.images.decoding import upright_size
 from tipsseg.images.finding import Paths, as_paths
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import make_view, short_sides
@@ -89,7 +88,7 @@ def encode_images(
     assert loaded.store is not None
     files = [loaded.store.at(side) for side in loaded.view.short_sides]
     source: FeatureSource[FeatureHeader] = FeatureSource(
-        loaded.model.backbone, loaded.view, loaded.store, FeatureFiles.find_header, max_pixels=spec.max_pixels
+        loaded.model.backbone, loaded.view, loaded.store, FeatureFiles.find_header, spec.reader
     )
     what = "Images" if images.number is None else pluralize(images.number, "image")
     place = f"{info.model['id']} on {loaded.info.place}"
@@ -197,7 +196,7 @@ def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> int:
             if len(sides) == len(spec.options.scales):
                 unchanged += 1
                 continue
-            size = upright_size(ref.path, spec.max_pixels)
+            size = spec.reader.size(ref.path)
         except (ImageError, OSError, ValueError) as error:
             failed += 1
             progress.error(error if isinstance(error, ImageError) else ImageError(ref.path, str(error)))

@@ -21,6 +21,7 @@ from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
+from tipsseg.images.decoding import ImageReader
 from tipsseg.images.finding import Listed, Paths
 from tipsseg.learning import metrics
 from tipsseg.learning.metrics import NO_LABEL_NAME, Confusion, ImageScore, Scores
@@ -112,10 +113,10 @@ class Evaluation:
 class _Scorer:
     """A confusion matrix over all images, and the pixel counts of each image."""
 
-    def __init__(self, layout: Layout, max_pixels: int) -> None:
-        """Create an empty matrix. Truth masks with more pixels than `max_pixels` are rejected."""
+    def __init__(self, layout: Layout, reader: ImageReader) -> None:
+        """Create an empty matrix; `reader` decodes the truth masks."""
         self._confusion = Confusion(layout.classes, layout.background)
-        self._max_pixels = max_pixels
+        self._reader = reader
         self._images: list[ImageScore] = []
         self._lock = threading.Lock()
 
@@ -124,7 +125,7 @@ class _Scorer:
 
         Raises ImageError if the truth cannot be used.
         """
-        truth = read_truth(pair.truth, pair.kind.ids, self._max_pixels)
+        truth = read_truth(pair.truth, pair.kind.ids, self._reader)
         with self._lock:
             try:
                 self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels, layers)))
@@ -145,14 +146,14 @@ class _Scorer:
         )
 
 
-def _check_truths(pairs: Pairs, jobs: int, progress: Progress, max_pixels: int) -> None:
+def _check_truths(pairs: Pairs, jobs: int, progress: Progress, reader: ImageReader) -> None:
     """Read all truths once, because unknown ids reveal a wrong vocabulary or layout before an hour of labelling."""
     if pairs.unused:
         progress.note(f"Ignored {pluralize(pairs.unused, 'truth mask')} without an image.")
     progress.note(f"Checking {pluralize(len(pairs.pairs), 'truth mask')}.")
 
     def check(pair: Pair) -> None:  # returns nothing, because results would stay in memory
-        read_truth(pair.truth, pair.kind.ids, max_pixels)
+        read_truth(pair.truth, pair.kind.ids, reader)
 
     for _ in map_in_order(jobs, check, pairs.pairs):
         pass
@@ -203,13 +204,13 @@ def evaluate(
         pairs = pair_truths(found.refs, truths, layout)
         if spec.features is None:  # with a store, `load_for` chooses the device
             check_device(spec, spec.dtype)
-        _check_truths(pairs, spec.jobs, progress, spec.max_pixels)
+        _check_truths(pairs, spec.jobs, progress, spec.reader)
         info = plan_run(spec)
         if info.spec.given is not None:
             info.spec.given.expect(found.refs)
         engine = LocalEngine.of(info, progress, found.refs)
         note_begin(engine.info, Images(found.refs, found.root), Counts(), progress)
-        notes, job, scorer = ImageNotes(info.model, progress), Job(progress), _Scorer(layout, spec.max_pixels)
+        notes, job, scorer = ImageNotes(info.model, progress), Job(progress), _Scorer(layout, spec.reader)
         finish = partial(_label_and_score, engine, {pair.ref: pair for pair in pairs.pairs}, scorer)
         for labelled in job.each(run_stages(found.refs, engine.source, engine.score, finish, spec.jobs)):
             notes.add(labelled)
@@ -269,10 +270,11 @@ def score_masks(
     """
     predicted, truths = Path(predicted), Path(truths)
     truth, reading = take_options(TruthOptions, keywords), take_options(ReadingOptions, keywords)
+    reader = ImageReader(reading.max_pixels)
     given = None if classes is None else as_vocabulary(classes)[0].classes
     if given is None and truth.layout is not None:
         given = read_vocabulary(truth.layout).classes
-    with progress_for(verbose) as progress, _open_run(predicted, truths, reading.max_pixels) as run:
+    with progress_for(verbose) as progress, _open_run(predicted, truths) as run:
         known = _classes_of(predicted, run, given)
         layout = layout_of(truth, [entry.name for entry in known], truths)
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
@@ -283,23 +285,23 @@ def score_masks(
             progress.note(
                 f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without a truth: {join_first(without, 3)}."
             )
-        _check_truths(pairs, reading.jobs, progress, reading.max_pixels)
+        _check_truths(pairs, reading.jobs, progress, reader)
         progress.begin(
             f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs)
         )
-        job, scorer = Job(progress), _Scorer(layout, reading.max_pixels)
-        score = partial(_score_file, run, scorer, layout.classes, reading.max_pixels)
+        job, scorer = Job(progress), _Scorer(layout, reader)
+        score = partial(_score_file, run, scorer, layout.classes, reader)
         for _ in job.each(map_in_order(reading.jobs, score, pairs.pairs)):
             pass
         facts = {"pred": str(predicted), "gt": str(truths), "layout": layout.name, "without_truth": len(without)}
         return scorer.evaluation(facts, known, job)
 
 
-def _score_file(run: Run | None, scorer: _Scorer, classes: int, max_pixels: int, pair: Pair) -> Failed | None:
+def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageReader, pair: Pair) -> Failed | None:
     """Score the labels of an image, unless it fails. Thread-safe. Raises LabelIdError for other classes' ids."""
     try:
         if run is None:
-            scorer.add(pair, read_predicted(pair.ref.path, classes, max_pixels), None)
+            scorer.add(pair, read_predicted(pair.ref.path, classes, reader), None)
         else:
             labels = run.image(pair.ref.name).current().labels
             scorer.add(pair, labels.labels, labels.layers)
@@ -311,7 +313,7 @@ def _score_file(run: Run | None, scorer: _Scorer, classes: int, max_pixels: int,
 
 
 @contextmanager
-def _open_run(folder: Path, truths: Path, max_pixels: int) -> Iterator[Run | None]:
+def _open_run(folder: Path, truths: Path) -> Iterator[Run | None]:
     """Open the run whose output folder, or whose folder of masks, is given; yield None for other folders.
 
     Raises:
@@ -323,7 +325,7 @@ def _open_run(folder: Path, truths: Path, max_pixels: int) -> Iterator[Run | Non
     refuse_parts(folder)
     is_masks = folder.absolute().name == _MASKS and is_output(folder.absolute().parent)
     output = folder.absolute().parent if is_masks else folder
-    with find_run(output, ended=False, max_pixels=max_pixels) as run:
+    with find_run(output, ended=False) as run:
         if os.path.realpath(folder if run is None else mask_folder(output)) == os.path.realpath(mask_folder(truths)):
             raise UsageError(
                 "argument `predicted` and argument `truths` are the same folder",

@@ -12,7 +12,6 @@ from tipsseg.address import as_address
 from tipsseg.errors import ImageError, OtherSchemaError, OutputError, RecordError
 from tipsseg.images.access import below, exists, identify
 from tipsseg.images.decoders import image_extensions
-from tipsseg.images.decoding import upright_size
 from tipsseg.regions.components import count_labels
 from tipsseg.run.entry import (
     ERRORS_FILE,
@@ -193,7 +192,7 @@ def _adopt(
     if ref is None:
         return None
     try:
-        labels = read_labels({"png": path}, upright_size(ref.path, info.spec.max_pixels), context, by_hand=True)
+        labels = read_labels({"png": path}, info.spec.reader.size(ref.path), context, by_hand=True)
         written, fingerprint = stamp(path), identify(ref.path)[0]
     except (ImageError, OSError, OutputError):
         return None

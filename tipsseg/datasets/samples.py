@@ -19,7 +19,7 @@ from tipsseg.formats.dataset import Dataset, Sample
 from tipsseg.formats.png import encode_mask, encode_picture
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.images.access import absence, absolute, container_of, exists, matches
-from tipsseg.images.decoding import open_header, open_pixels
+from tipsseg.images.decoding import ImageReader
 from tipsseg.images.upright import orientation_of
 from tipsseg.options.run import DatasetOptions
 from tipsseg.run.labels import scored_objects
@@ -127,7 +127,7 @@ class Samples:
             records = annotation_records(objects, encode_masks(objects, size), run.classes)
             picture, suffix, encoded = None, ref.relative.suffix, False
             if not self.options.link_images:
-                picture, suffix, encoded = _picture(ref, size, run)
+                picture, suffix, encoded = _picture(ref, size, run.reader)
             elif container_of(ref.path) is not None:
                 raise ImageError(
                     ref.path, "inside another file, so no link leads to it", "Leave out argument `link_images`."
@@ -149,14 +149,12 @@ class Samples:
         )
 
 
-def _picture(ref: ImageRef, size: tuple[int, int], run: Run) -> tuple[bytes, str, bool]:
+def _picture(ref: ImageRef, size: tuple[int, int], reader: ImageReader) -> tuple[bytes, str, bool]:
     """Return the bytes of an image, their suffix, and True if they are a new PNG: of its upright pixels, as the model saw them."""
-    stretch = run.info.spec.options.stretch
-    with open_header(ref.path, run.max_pixels) as image:
+    with reader.header(ref.path) as image:
         picture = image.picture
         is_common = picture.format in _COMMON and picture.mode in _MODES and not (image.deep or image.pages)
-        if is_common and orientation_of(picture) == 1 and stretch is None:
+        if is_common and orientation_of(picture) == 1 and reader.stretch is None:
             image.source.seek(0)
             return image.source.read(), _COMMON[str(picture.format)], False
-    pixels = open_pixels(ref.path, size, run.max_pixels, stretch)
-    return encode_picture(Image.fromarray(pixels)), ".png", True
+    return encode_picture(Image.fromarray(reader.pixels(ref.path, size))), ".png", True

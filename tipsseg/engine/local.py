@@ -30,7 +30,6 @@ from tipsseg.features.folder import (
     read_store,
 )
 from tipsseg.formats.raster import image_grid
-from tipsseg.images.decoding import open_pixels
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.labeller import Labeller, Patches, Scored
@@ -103,7 +102,7 @@ def load_for(info: RunInfo, note: Note, *, quiet: bool, images: Sequence[ImageRe
     store = None
     if spec.features is not None:
         identity = model_identity(facts)
-        recipe = Recipe(identity, backbone.dtype_name, view.mode, view.base, LABELS_VERSION, view.stretch)
+        recipe = Recipe(identity, backbone.dtype_name, view.mode, view.base, LABELS_VERSION, spec.options.stretch)
         dtype = choose(spec.feature_dtype or DEFAULT_FEATURE_DTYPE, FEATURE_DTYPES, "feature dtype")
         store = FeatureStore(spec.features, StoreRecord(str(facts["id"]), recipe, dtype))
     info = replace(
@@ -193,7 +192,7 @@ class LocalEngine:
             self.labeller.view,
             loaded.store,
             on_device or FeatureFiles.find,
-            max_pixels=spec.max_pixels,
+            spec.reader,
             digests=loaded.digests,
             pixels=spec.options.refine != "none",
             thumbnails=context.need("thumbnail"),
@@ -268,8 +267,8 @@ class LocalEngine:
             loaded.fingerprint,
             label_map,
             thumbnail=picture.thumbnail,
-            pixels=lambda: open_pixels(ref.path, size, spec.max_pixels, spec.options.stretch),
-            grid=lambda: image_grid(ref.path, size, len(label_map.classes), spec.max_pixels),
+            pixels=lambda: spec.reader.pixels(ref.path, size),
+            grid=lambda: image_grid(ref.path, size, len(label_map.classes), spec.reader),
             given=None if spec.given is None else spec.given.digest(ref, size),
         )
         entry = replace(done.entry, seconds=round(loaded.seconds + time.monotonic() - began, 3))

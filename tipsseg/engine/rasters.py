@@ -202,18 +202,18 @@ class RasterTask:
     @contextmanager
     def _open(self, ref: ImageRef) -> Iterator[Raster]:
         """Open a raster as the run labels it. Raise ImageError if it cannot be read, or is too small."""
-        options, labelling, view = self._spec.raster, self._labeller.options, self._labeller.view
+        options, reader, view = self._spec.raster, self._spec.reader, self._labeller.view
         try:
             with (
                 local_file(ref.path) as file,
                 open_raster(
-                    file, options.bands, labelling.scales[0], options.ground_resolution, self._spec.max_pixels
+                    file, reader, options.bands, self._spec.options.scales[0], options.ground_resolution
                 ) as raster,
             ):
                 if not window_side(view.native_size, min(raster.size), view.patch_size):
                     height, width = raster.size
                     raise ImageError(ref.path, f"{height} x {width} pixels are smaller than a patch of the model")
-                raster.stretch(labelling.stretch)
+                raster.stretch(reader.stretch)
                 yield raster
         except OSError as error:
             raise ImageError(ref.path, describe_error(error)) from error

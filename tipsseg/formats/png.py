@@ -21,7 +21,7 @@ from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, Size, 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.classes_file import MaskIds
-from tipsseg.images.decoding import as_image_error, open_header
+from tipsseg.images.decoding import ImageReader, as_image_error
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import LabelArray, LabelClass, label_dtype
 from tipsseg.util.text import size_text
@@ -106,7 +106,7 @@ def read_mask(path: Path, size: tuple[int, int], classes: int, mode: str = "L") 
 def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
     """Decode a PNG of `size` (height, width). Raises ImageError before decoding pixels if the size differs."""
 
-    with open_header(path, max(MAX_PIXELS, prod(size))) as image:
+    with ImageReader(max(MAX_PIXELS, prod(size))).header(path) as image:
         if (kind := image.picture.format) != "PNG":
             raise ImageError(path, f"a {kind}, which may not preserve pixel values", "Save masks as PNG.")
         if image.size != size:

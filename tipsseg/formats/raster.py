@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tipsseg.images.decoding import ImageReader
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.types import LabelArray, LabelClass
 
@@ -278,22 +279,21 @@ def object_lines(
     return lines
 
 
-def image_grid(path: Path, size: tuple[int, int], number_of_classes: int, max_pixels: int) -> RasterGrid:
+def image_grid(path: Path, size: tuple[int, int], number_of_classes: int, reader: ImageReader) -> RasterGrid:
     """Return the grid of an image that was labelled whole, at `size` (height, width).
 
     It is in pixels, with y downwards, for an image without coordinates, and for one that EXIF data turn, as its coordinates do not
     fit its labels.
     """
     from tipsseg.images.access import local_file
-    from tipsseg.images.decoding import open_header
     from tipsseg.images.raster import open_raster
     from tipsseg.images.upright import orientation_of
 
     ignore = ignore_id(number_of_classes)
     with suppress(ImageError, OSError):
-        with open_header(path, max_pixels) as image:
+        with reader.header(path) as image:
             turned = orientation_of(image.picture) != 1
-        with local_file(path) as file, open_raster(file, None, 1.0, None, max_pixels) as raster:
+        with local_file(path) as file, open_raster(file, reader) as raster:
             if not turned and raster.size == size:
                 return RasterGrid(
                     size=size, transform=raster.transform, crs=raster.crs, epsg=raster.epsg, ignore=ignore

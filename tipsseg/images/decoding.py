@@ -1,7 +1,4 @@
-"""Decode image files of any format, as stored or as upright RGB. Every failure is an ImageError.
-
-The functions refuse images with more than `max_pixels` pixels. They are safe to call from several threads.
-"""
+"""Decode image files of any format, as stored or as upright RGB. Every failure is an ImageError."""
 
 from __future__ import annotations
 
@@ -59,87 +56,184 @@ _SEVERAL = frozenset({"TIFF", "GIF", "PNG", "WEBP"})
 ImageInput = str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
 
 
-def open_image(path: Path, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> NDArray[np.uint8]:
-    """Read the pixels of an image file, turned upright.
+@dataclass(frozen=True, slots=True)
+class ImageReader:
+    """Read images, and refuse those that are too large. Thread-safe.
 
-    All formats and modes that Pillow decodes are supported. Apply the EXIF orientation, read the first frame of an animation,
-    drop an alpha channel, and ignore colour profiles. Scale 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and
-    32-bit integers up to 255 are not scaled. With `stretch`, scale each band by these percentiles instead, see `upright_image`.
-
-    Return [H, W, 3] uint8 RGB, C-contiguous and writable. Raise ImageError if the file cannot be read.
+    Attributes:
+        max_pixels: Limit on the number of pixels of an image.
+        stretch: Percentiles of each band that become black and white; None for the rules of `pixels`.
     """
-    upright = decode_upright(path, max_pixels, stretch)
-    with as_image_error(path):
-        return np.array(upright)
 
+    max_pixels: int = MAX_PIXELS
+    stretch: Stretch | None = None
 
-def open_thumbnail(path: Path, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> NDArray[np.uint8]:
-    """Read an image file as a thumbnail, see `thumbnail_rgb`. Raise ImageError if the file cannot be read."""
-    upright = decode_upright(path, max_pixels, stretch)
-    with as_image_error(path):
-        return thumbnail_rgb(upright)
+    def pixels(self, path: Path, size: tuple[int, ...] | None = None) -> NDArray[np.uint8]:
+        """Read the pixels of an image file, turned upright.
 
+        All formats and modes that Pillow decodes are supported. Apply the EXIF orientation, read the first frame of an animation,
+        drop an alpha channel, and ignore colour profiles. Scale 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and
+        32-bit integers up to 255 are not scaled. With `stretch`, scale each band by these percentiles instead, see `upright_image`.
 
-def open_pixels(
-    path: Path, size: tuple[int, ...], max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None
-) -> NDArray[np.uint8]:
-    """Read the image of labels of `size` (height, width). Raise ImageError if it cannot be read, or has another size."""
-    pixels = open_image(path, max_pixels, stretch)
-    if pixels.shape[:2] != size:
-        raise ImageError(path, "its size changed while it was labelled", "Run the command again.")
-    return pixels
+        Return [H, W, 3] uint8 RGB, C-contiguous and writable. Raise ImageError if the file cannot be read, or if the image does not
+        have the `size` (height, width) of its labels.
+        """
+        upright = self._decode(path)
+        with as_image_error(path):
+            pixels = np.array(upright)
+        if size is not None and pixels.shape[:2] != size:
+            raise ImageError(path, "its size changed while it was labelled", "Run the command again.")
+        return pixels
 
+    def thumbnail(self, path: Path) -> NDArray[np.uint8]:
+        """Read an image file as a thumbnail, see `thumbnail_rgb`. Raise ImageError if the file cannot be read."""
+        upright = self._decode(path)
+        with as_image_error(path):
+            return thumbnail_rgb(upright)
 
-def decode_upright(path: Path, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> Image.Image:
-    """Decode an image file to an upright RGB picture, following the rules of `open_image`. Raise ImageError if that fails."""
-    with open_header(path, max_pixels) as image:
-        return image.upright(stretch)
+    def stored(self, path: Path) -> Image.Image:
+        """Decode an image file as stored: in its own mode, not turned upright. Raise ImageError if that fails."""
+        with self.header(path) as image:
+            return image.decode()
 
+    def upright(self, image: ImageInput) -> Image.Image:
+        """Convert an image file, a Pillow image or pixels (see `ImageInput`) to an upright picture in mode RGB.
 
-def decode_stored(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode an image file as stored: in its own mode, not turned upright. Raise ImageError if that fails."""
-    with open_header(path, max_pixels) as image:
-        return image.decode()
+        Raises:
+            ImageError: The file cannot be read.
+            InputError: The image has a wrong type, shape or dtype, or pixel values without an 8-bit equivalent.
+        """
+        if isinstance(image, str | Path):
+            address = as_address(image)
+            check_address(address)
+            return self._decode(address)
+        if hasattr(image, "read") and not isinstance(image, Image.Image):
+            return self._decode_file(cast(BinaryIO, image))
+        if isinstance(image, Image.Image):
+            return upright_image(image, self.stretch)
+        if not hasattr(image, "__array__"):
+            accepted = "an address, an open file, a Pillow image or an array"
+            raise InputError(
+                f"an image must be {accepted}, not {type(image).__name__}", 'For example: label("photo.jpg").'
+            )
+        image = np.asarray(image)  # arrays of torch and other libraries
+        if image.ndim == 3 and image.shape[0] in (3, 4) and image.shape[2] not in (3, 4):
+            image = np.ascontiguousarray(image.transpose(1, 2, 0))  # as torch has them
+        channels_last = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
+        if not channels_last or image.dtype != np.uint8 or 0 in image.shape:
+            kinds = "uint8, [H, W, 3] or [3, H, W] RGB, [H, W, 4] or [4, H, W] RGBA, or [H, W] grey"
+            hint = (
+                "Convert floats from 0 to 1 with (image * 255).astype(numpy.uint8), or pass a Pillow image of any mode."
+            )
+            raise InputError(f"an image array must be {kinds}, got {list(image.shape)} {image.dtype}", hint)
+        return upright_image(Image.fromarray(image), self.stretch)
 
+    def size(self, path: Path) -> tuple[int, int]:
+        """Return the upright (height, width) of an image file, from its header and its EXIF orientation.
 
-def to_upright(image: ImageInput, max_pixels: int = MAX_PIXELS, stretch: Stretch | None = None) -> Image.Image:
-    """Convert an image file, a Pillow image or pixels (see `ImageInput`) to an upright picture in mode RGB.
+        Decode pixels only for a PNG without EXIF data before them, because PNG may store it after them. Raise ImageError if the
+        header is damaged, but not for damaged pixels.
+        """
+        with self.header(path) as image, self.catch_errors(path):
+            height, width = image.size
+            if not width or not height:
+                raise ImageError(path, "the image has no pixels")
+            # For a TIFF, Pillow's size already includes the rotation by its tag.
+            tags = getattr(image.picture, "tag_v2", ())
+            turned = width != height and orientation_of(image.picture) in {5, 6, 7, 8} and ORIENTATION not in tags
+            return (width, height) if turned else (height, width)
 
-    Raises:
-        ImageError: The file cannot be read.
-        InputError: The image has a wrong type, shape or dtype, or pixel values without an 8-bit equivalent.
-    """
-    if isinstance(image, str | Path):
-        address = as_address(image)
-        check_address(address)
-        return decode_upright(address, max_pixels, stretch)
-    if hasattr(image, "read") and not isinstance(image, Image.Image):
-        return _decode_file(cast(BinaryIO, image), max_pixels, stretch)
-    if isinstance(image, Image.Image):
-        return upright_image(image, stretch)
-    if not hasattr(image, "__array__"):
-        accepted = "an address, an open file, a Pillow image or an array"
-        raise InputError(f"an image must be {accepted}, not {type(image).__name__}", 'For example: label("photo.jpg").')
-    image = np.asarray(image)  # arrays of torch and other libraries
-    if image.ndim == 3 and image.shape[0] in (3, 4) and image.shape[2] not in (3, 4):
-        image = np.ascontiguousarray(image.transpose(1, 2, 0))  # as torch has them
-    channels_last = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))
-    if not channels_last or image.dtype != np.uint8 or 0 in image.shape:
-        kinds = "uint8, [H, W, 3] or [3, H, W] RGB, [H, W, 4] or [4, H, W] RGBA, or [H, W] grey"
-        hint = "Convert floats from 0 to 1 with (image * 255).astype(numpy.uint8), or pass a Pillow image of any mode."
-        raise InputError(f"an image array must be {kinds}, got {list(image.shape)} {image.dtype}", hint)
-    return upright_image(Image.fromarray(image), stretch)
+    @contextmanager
+    def header(self, path: Path) -> Iterator[OpenImage]:
+        """Open an image file and read its header. Raise ImageError if it is invalid or the image is too large."""
+        try:
+            source = open_source(path)
+        except IsADirectoryError as error:
+            raise ImageError(path, "a folder, not an image file") from error
+        except (OSError, ValueError) as error:
+            raise ImageError(path, describe_error(error)) from error
+        with self._header(path, source) as image:
+            yield image
 
+    @contextmanager
+    def catch_errors(self, path: Path) -> Iterator[None]:
+        """Convert any Pillow exception to ImageError. Wrap only Pillow calls in it."""
+        try:
+            with PILLOW_LIMIT.at_least(self.max_pixels):
+                yield
+        except ImageError:
+            raise
+        except DecodingTimeoutError as error:
+            raise _too_slow(path) from error
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            # Pillow checked the size before `refuse_large` could; its message contains the number of pixels. The warning is an
+            # exception only in programs that turn warnings into errors.
+            pixels = re.search(r"\d+", str(error))
+            raise self._too_large(path, f"{int(pixels[0]):,} pixels" if pixels else "the image") from error
+        except MemoryError as error:
+            raise ImageError(path, "not enough memory to decode it", _LESS_MEMORY) from error
+        except Exception as error:
+            # On broken data, decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, EOFError,
+            # IndexError, KeyError, TypeError, zlib.error, ... No file may take down a run, so this catches all of them.
+            raise ImageError(path, _describe_fault(error), f"{_DOWNLOAD_AGAIN} Or convert it to PNG.") from error
 
-def _decode_file(file: BinaryIO, max_pixels: int, stretch: Stretch | None) -> Image.Image:
-    """Decode an image from an open file, from its current position."""
-    name = getattr(file, "name", None)
-    path = Path(name if isinstance(name, str) else "<open file>")
-    data = None if isinstance(file, TextIOBase) else file.read()
-    if not isinstance(data, bytes | bytearray):
-        raise InputError(f"{path}: the file is open as text", "Open it in binary mode: open(path, 'rb').")
-    with _read_header(path, BytesIO(data), max_pixels) as image:
-        return image.upright(stretch)
+    def refuse_large(self, path: Path, picture: Image.Image) -> None:
+        """Raise ImageError for a picture of more than `max_pixels`."""
+        width, height = picture.size
+        if width * height > self.max_pixels:
+            raise self._too_large(path, f"{height} x {width} (height x width) = {width * height:,} pixels")
+
+    def _too_large(self, path: Path, size: str) -> ImageError:
+        return ImageError(
+            path,
+            f"too large: {size}; the limit is {self.max_pixels:,}",
+            "Scale it down, label it as a raster with format geotiff, or raise the limit with argument `max_pixels` (decoding "
+            "takes 4 to 11 bytes of memory per pixel).",
+        )
+
+    def _decode(self, path: Path) -> Image.Image:
+        """Decode an image file to an upright RGB picture, by the rules of `pixels`. Raise ImageError if that fails."""
+        with self.header(path) as image:
+            return image.upright()
+
+    def _decode_file(self, file: BinaryIO) -> Image.Image:
+        """Decode an image from an open file, from its current position."""
+        name = getattr(file, "name", None)
+        path = Path(name if isinstance(name, str) else "<open file>")
+        data = None if isinstance(file, TextIOBase) else file.read()
+        if not isinstance(data, bytes | bytearray):
+            raise InputError(f"{path}: the file is open as text", "Open it in binary mode: open(path, 'rb').")
+        with self._header(path, BytesIO(data)) as image:
+            return image.upright()
+
+    @contextmanager
+    def _header(self, path: Path, source: FileIO | BytesIO) -> Iterator[OpenImage]:
+        # Pillow gets the open file instead of its name: given a name, it memory-maps some formats, and then a file that another
+        # program truncates kills the process.
+        file = _TimedFile(source, DECODE_SECONDS)
+        with file:
+            try:
+                if not file.seek(0, os.SEEK_END):
+                    reason = "empty file (0 bytes)" if isinstance(source, FileIO) else "no bytes left to read"
+                    raise ImageError(path, reason, _DOWNLOAD_AGAIN)
+                file.seek(0)
+            except OSError as error:
+                raise ImageError(path, describe_error(error)) from error
+            with self.catch_errors(path):
+                try:
+                    picture = Image.open(file, formats=image_formats())
+                except UnidentifiedImageError as error:
+                    raise _not_an_image(path, file) from error
+            with picture:
+                self.refuse_large(path, picture)
+                with self.catch_errors(path):
+                    pages = _has_pages(picture)
+                    if picture.format == "TIFF":
+                        orientation_of(
+                            picture
+                        )  # Pillow turns it while loading it, by the orientation that is read first
+                deep = picture.mode.startswith("I;16") or ";16" in str(getattr(picture, "tile", [])[:1])
+                yield OpenImage(path, source, picture, self, deep, pages)
 
 
 @contextmanager
@@ -154,22 +248,6 @@ def _as_file(source: FileIO | BytesIO) -> Iterator[Path]:
         yield Path(file.name)
 
 
-def upright_size(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Return the upright (height, width) of an image file, from its header and its EXIF orientation.
-
-    Decode pixels only for a PNG without EXIF data before them, because PNG may store it after them. Raise ImageError if the
-    header is damaged, but not for damaged pixels.
-    """
-    with open_header(path, max_pixels) as image, catch_pillow_errors(path, max_pixels):
-        height, width = image.size
-        if not width or not height:
-            raise ImageError(path, "the image has no pixels")
-        # For a TIFF, Pillow's size already includes the rotation by its tag.
-        tags = getattr(image.picture, "tag_v2", ())
-        turned = width != height and orientation_of(image.picture) in {5, 6, 7, 8} and ORIENTATION not in tags
-        return (width, height) if turned else (height, width)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenImage:
     """An open image file with its header read and its pixels not yet decoded.
@@ -178,7 +256,7 @@ class OpenImage:
         path: The address.
         source: The open file, or its bytes.
         picture: Pillow's image.
-        max_pixels: Limit on the number of pixels.
+        reader: The reader that opened it.
         deep: True for 16 bits per channel.
         pages: True if the file has more pages or frames than the first, which is the only one read. Reduced copies of it do not
             count.
@@ -187,7 +265,7 @@ class OpenImage:
     path: Path
     source: FileIO | BytesIO
     picture: Image.Image
-    max_pixels: int
+    reader: ImageReader
     deep: bool = False
     pages: bool = False
 
@@ -204,29 +282,29 @@ class OpenImage:
         found: dict[Remark, bool] = {"dark": dark, "pages": self.pages, "labelme": foreign}
         return tuple(remark for remark, holds in found.items() if holds)
 
-    def upright(self, stretch: Stretch | None) -> Image.Image:
+    def upright(self) -> Image.Image:
         """Decode the pixels to an upright RGB picture, see `upright_image`. Raise ImageError as `decode` does."""
         with as_image_error(self.path):
             refuse_misread(self.picture)  # another process returns no tags
-            return upright_image(self.decode(), stretch)
+            return upright_image(self.decode(), self.reader.stretch)
 
     def decode(self) -> Image.Image:
         """Decode the pixels. Raise ImageError if that fails or takes more than DECODE_SECONDS.
 
         The result stays valid after the file is closed. It is a new object if another process decoded it.
         """
-        path, picture = self.path, self.picture
-        with catch_pillow_errors(path, self.max_pixels):
+        path, picture, reader = self.path, self.picture, self.reader
+        with reader.catch_errors(path):
             if not needs_own_process(picture):
                 picture.load()
-                _refuse_large(path, picture, self.max_pixels)  # the header may declare too few pixels
+                reader.refuse_large(path, picture)  # the header may declare too few pixels
                 orientation_of(picture)  # makes Pillow read it while the file is open
                 return picture
         # Pillow turns TIFF upright while decoding it.
         orientation = 1 if picture.format == "TIFF" else orientation_of(picture)
         try:
             with as_image_error(path), _as_file(self.source) as file:
-                decoded = decode_apart(path, file, DECODE_SECONDS, self.max_pixels)
+                decoded = decode_apart(path, file, DECODE_SECONDS, reader.max_pixels)
         except DecodingTimeoutError as error:
             raise _too_slow(path) from error
         except OSError as error:  # the process did not start, or the disk is full
@@ -234,47 +312,6 @@ class OpenImage:
         decoded.getexif()[ORIENTATION] = orientation
         decoded.format = picture.format
         return decoded
-
-
-@contextmanager
-def open_header(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[OpenImage]:
-    """Open an image file and read its header. Raise ImageError if it is invalid or has more than `max_pixels`."""
-    try:
-        source = open_source(path)
-    except IsADirectoryError as error:
-        raise ImageError(path, "a folder, not an image file") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(path, describe_error(error)) from error
-    with _read_header(path, source, max_pixels) as image:
-        yield image
-
-
-@contextmanager
-def _read_header(path: Path, source: FileIO | BytesIO, max_pixels: int) -> Iterator[OpenImage]:
-    # Pillow gets the open file instead of its name: given a name, it memory-maps some formats, and then a file that another
-    # program truncates kills the process.
-    file = _TimedFile(source, DECODE_SECONDS)
-    with file:
-        try:
-            if not file.seek(0, os.SEEK_END):
-                reason = "empty file (0 bytes)" if isinstance(source, FileIO) else "no bytes left to read"
-                raise ImageError(path, reason, _DOWNLOAD_AGAIN)
-            file.seek(0)
-        except OSError as error:
-            raise ImageError(path, describe_error(error)) from error
-        with catch_pillow_errors(path, max_pixels):
-            try:
-                picture = Image.open(file, formats=image_formats())
-            except UnidentifiedImageError as error:
-                raise _not_an_image(path, file) from error
-        with picture:
-            _refuse_large(path, picture, max_pixels)
-            with catch_pillow_errors(path, max_pixels):
-                pages = _has_pages(picture)
-                if picture.format == "TIFF":
-                    orientation_of(picture)  # Pillow turns it while loading it, by the orientation that is read first
-            deep = picture.mode.startswith("I;16") or ";16" in str(getattr(picture, "tile", [])[:1])
-            yield OpenImage(path, source, picture, max_pixels, deep, pages)
 
 
 def _has_pages(picture: Image.Image) -> bool:
@@ -303,29 +340,6 @@ def as_image_error(path: Path) -> Iterator[None]:
         raise ImageError(path, error.message, error.hint) from error
     except MemoryError as error:
         raise ImageError(path, "not enough memory to process it", _LESS_MEMORY) from error
-
-
-@contextmanager
-def catch_pillow_errors(path: Path, max_pixels: int) -> Iterator[None]:
-    """Convert any Pillow exception to ImageError. Wrap only Pillow calls in it."""
-    try:
-        with PILLOW_LIMIT.at_least(max_pixels):
-            yield
-    except ImageError:
-        raise
-    except DecodingTimeoutError as error:
-        raise _too_slow(path) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        # Pillow checked the size before `_refuse_large` could; its message contains the number of pixels. The warning is an
-        # exception only in programs that turn warnings into errors.
-        pixels = re.search(r"\d+", str(error))
-        raise _too_large(path, f"{int(pixels[0]):,} pixels" if pixels else "the image", max_pixels) from error
-    except MemoryError as error:
-        raise ImageError(path, "not enough memory to decode it", _LESS_MEMORY) from error
-    except Exception as error:
-        # On broken data, decoders raise nearly anything: OSError, SyntaxError, ValueError, struct.error, EOFError,
-        # IndexError, KeyError, TypeError, zlib.error, ... No file may take down a run, so this catches all of them.
-        raise ImageError(path, _describe_fault(error), f"{_DOWNLOAD_AGAIN} Or convert it to PNG.") from error
 
 
 class _TimedFile(BufferedReader):
@@ -392,21 +406,6 @@ def _not_an_image(path: Path, file: BinaryIO) -> ImageError:
     return ImageError(path, "not an image in a format that Pillow reads", "Convert it to PNG or JPEG, or remove it.")
 
 
-def _refuse_large(path: Path, picture: Image.Image, max_pixels: int) -> None:
-    width, height = picture.size
-    if width * height > max_pixels:
-        raise _too_large(path, f"{height} x {width} (height x width) = {width * height:,} pixels", max_pixels)
-
-
-def _too_large(path: Path, size: str, max_pixels: int) -> ImageError:
-    return ImageError(
-        path,
-        f"too large: {size}; the limit is {max_pixels:,}",
-        "Scale it down, label it as a raster with format geotiff, or raise the limit with argument `max_pixels` (decoding takes "
-        "4 to 11 bytes of memory per pixel).",
-    )
-
-
 def _too_slow(path: Path) -> ImageError:
     reason = f"decoding takes more than {DECODE_SECONDS} seconds"
     return ImageError(path, reason, "Save it again as a PNG, or remove it.")
@@ -429,14 +428,14 @@ def _describe_fault(error: Exception) -> str:
 
 def decode_for_parent() -> None:
     """Decode an image to a TIFF on stdout, for `decode_apart`: python -m tipsseg.images.decoding PATH SECONDS PIXELS."""
-    path, seconds, pixels = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    path, seconds, reader = Path(sys.argv[1]), int(sys.argv[2]), ImageReader(int(sys.argv[3]))
     with suppress(ImportError):  # Windows lacks this module, so only the caller's timeout applies there
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     silence_decoders()
     try:
-        with open_header(path, pixels) as image, catch_pillow_errors(path, pixels):
+        with reader.header(path) as image, reader.catch_errors(path):
             image.picture.load()
             plain = image.picture.copy()  # a copy has no format, so its metadata are not written
             plain.info.clear()

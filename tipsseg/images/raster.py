@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.images.access import open_source
+from tipsseg.images.decoding import ImageReader
 from tipsseg.images.upright import stretch_limits, to_bytes
 
 #: GDAL drivers that read a file by itself. Others, such as VRT, may open other files or the network.
@@ -205,16 +206,20 @@ def gdal() -> Iterator[None]:
 
 @contextmanager
 def open_raster(
-    path: Path, bands: Sequence[int] | None, scale: float, ground_resolution: float | None, max_pixels: int
+    path: Path,
+    reader: ImageReader,
+    bands: Sequence[int] | None = None,
+    scale: float = 1.0,
+    ground_resolution: float | None = None,
 ) -> Iterator[Raster]:
     """Open a local raster.
 
     Args:
         path: The file.
+        reader: Its limit is for PNG and JPEG files, which are decoded whole.
         bands: The bands for red, green and blue, or one band for grey, from 1. None: the first three, or the first.
         scale: The factor from the raster's pixels to those of the labels.
         ground_resolution: The side of a pixel of the labels in units of the coordinate system, instead of `scale`.
-        max_pixels: Limit on the pixels of PNG and JPEG files, which are decoded whole.
 
     Raises:
         ImageError: The file is not a raster, has too few bands, or cannot be scaled to the resolution.
@@ -234,7 +239,7 @@ def open_raster(
             reason = "not a GeoTIFF, JPEG 2000, PNG or JPEG file, or broken"
             raise ImageError(path, reason, "Convert it: gdal_translate -of COG IN OUT.tif.")
         with dataset:
-            _check(path, dataset, bands, max_pixels)
+            _check(path, dataset, bands, reader.max_pixels)
             yield Raster(path, dataset, bands, _scale(path, dataset, scale, ground_resolution))
 
 

@@ -23,7 +23,7 @@ Stretch = tuple[float, float]
 
 
 def upright_image(image: Image.Image, stretch: Stretch | None = None) -> Image.Image:
-    """Convert a Pillow image to mode RGB by the rules of `open_image`, and turn it upright.
+    """Convert a Pillow image to mode RGB by the rules of `ImageReader.pixels`, and turn it upright.
 
     With `stretch`, values become 8 bits by these percentiles of each band, in place of those rules.
 
@@ -105,7 +105,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     except MemoryError:
         raise
-    except Exception as error:  # damaged palettes and transparency raise only here, as in `catch_pillow_errors`
+    except Exception as error:  # damaged palettes and transparency raise only here, as in `ImageReader.catch_errors`
         reason = f"Pillow cannot convert mode {image.mode} to RGB ({type(error).__name__}: {error})"
         raise InputError(reason, "Save the image as RGB.") from error
 

@@ -173,7 +173,7 @@ class Backend:
             loaded.view,
             loaded.store,
             find_features(loaded.model.backbone.device),
-            max_pixels=compute.max_pixels,
+            spec.reader,
             pixels=self._options.refine != "none",
         )
         self._labellers: OrderedDict[str, Labeller] = OrderedDict()

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.features.file import FeatureRecord
-from tipsseg.images.decoding import ImageInput, to_upright
+from tipsseg.images.decoding import ImageInput, ImageReader
 from tipsseg.label_map import LabelMap, label_map_of
 from tipsseg.labelling.assign import (
     Assignment,
@@ -154,7 +154,7 @@ class Labeller:
         self.options = (
             take_options(LabelOptions, keywords) if options is None else replace(options, **cast(Any, keywords))
         )
-        self._max_pixels = check_whole_number("argument `max_pixels`", max_pixels)
+        self._reader = ImageReader(check_whole_number("argument `max_pixels`", max_pixels), self.options.stretch)
         self.view = view_of(model.backbone, self.options)
         self._contests: list[ClassContest] = []
         self._temperature = model.backbone.temperature
@@ -311,7 +311,7 @@ class Labeller:
         return prepared
 
     def _prepare(self, image: ImageInput) -> Prepared:
-        return self.view.prepare(to_upright(image, self._max_pixels, self.view.stretch))
+        return self.view.prepare(self._reader.upright(image))
 
     def _check(self, features: Features) -> None:
         """Raise UsageError if the features do not match this labeller's model and options."""

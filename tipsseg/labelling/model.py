@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import UsageError
-from tipsseg.images.decoding import ImageInput, to_upright
+from tipsseg.images.decoding import ImageInput, ImageReader
 from tipsseg.labelling.features import Features, encode_prepared
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.view import view_of
@@ -146,7 +146,8 @@ class Model:
             DeviceError: The device has too little memory.
         """
         options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales), stretch=stretch)
-        upright = to_upright(image, check_whole_number("argument `max_pixels`", max_pixels), options.stretch)
+        reader = ImageReader(check_whole_number("argument `max_pixels`", max_pixels), options.stretch)
+        upright = reader.upright(image)
         return encode_prepared(self.backbone, view_of(self.backbone, options).prepare(upright))
 
 

@@ -25,7 +25,7 @@ from tipsseg.features.file import FeatureRecord, Origin
 from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.images.access import identify, stamp_source
 from tipsseg.images.containers import Stamp
-from tipsseg.images.decoding import as_image_error, open_header
+from tipsseg.images.decoding import ImageReader, as_image_error
 from tipsseg.images.upright import thumbnail_rgb
 from tipsseg.labelling.features import Batched, Batches, non_finite_error, round_features
 from tipsseg.labelling.view import Prepared, View
@@ -118,8 +118,8 @@ class FeatureSource(Generic[Stored]):
         view: View,
         store: FeatureStore | None,
         find: Find[Stored],
+        reader: ImageReader,
         *,
-        max_pixels: int,
         digests: Digests | None = None,
         pixels: bool = False,
         thumbnails: bool = False,
@@ -131,7 +131,7 @@ class FeatureSource(Generic[Stored]):
             view: Sizes and windows of its input.
             store: The feature store to read and extend. None: no features are stored.
             find: Reads stored features.
-            max_pixels: Maximum number of pixels in an image.
+            reader: Decodes images.
             digests: Hashes that are already computed.
             pixels: Decode images even if their features are stored.
             thumbnails: Make thumbnails.
@@ -139,7 +139,7 @@ class FeatureSource(Generic[Stored]):
         self.backbone, self.view = backbone, view
         self._files = {} if store is None else {side: store.at(side) for side in view.short_sides}
         self._find = find
-        self._max_pixels = max_pixels
+        self._reader = reader
         self._digests = digests or Digests()
         self._pixels = pixels
         self._thumbnails = thumbnails
@@ -179,7 +179,7 @@ class FeatureSource(Generic[Stored]):
             raise ImageError(ref.path, str(error)) from error
         by_side, damaged = self.find_stored(sha256)
         stored = tuple(by_side.values())
-        if any(prod(features.size) > self._max_pixels for features in stored):
+        if any(prod(features.size) > self._reader.max_pixels for features in stored):
             stored = ()
         picture = self._picture(ref, stored)
         return Loaded(
@@ -212,8 +212,8 @@ class FeatureSource(Generic[Stored]):
             first, *finer = [Prepared(features.size, NO_PIXELS, features.plan) for features in stored]
             prepared = replace(first, finer=tuple(finer))
         if prepared is None or self._thumbnails:
-            with open_header(ref.path, self._max_pixels) as image, self.alone(image.size), as_image_error(ref.path):
-                upright = image.upright(self.view.stretch)
+            with self._reader.header(ref.path) as image, self.alone(image.size), as_image_error(ref.path):
+                upright = image.upright()
                 thumbnail = thumbnail_rgb(upright) if self._thumbnails else NO_PIXELS
                 if prepared is None:
                     prepared, remarks = self.view.prepare(upright), image.remarks(upright)

@@ -232,7 +232,6 @@ class View:
         mode: "slide" for windows, "whole" for the image in one piece.
         base: Shorter side of the resized image at scale 1, in pixels.
         short_sides: Shorter side at each scale of the run, in ascending order.
-        stretch: Percentiles of each band that become black and white; None for the values as they are.
     """
 
     native_size: int
@@ -240,7 +239,6 @@ class View:
     mode: Mode
     base: int
     short_sides: tuple[int, ...]
-    stretch: tuple[float, float] | None = None
 
     def plans(self, size: tuple[int, int]) -> tuple[WindowPlan, ...]:
         """Return the plan of an image of `size` (height, width) at each scale."""
@@ -285,7 +283,6 @@ def make_view(native_size: int, patch_size: int, options: LabelOptions) -> View:
         mode=options.mode,
         base=base,
         short_sides=sides,
-        stretch=options.stretch,
     )
 
 

@@ -19,8 +19,7 @@ from tipsseg.errors import InputError, LabelIdError, UsageError, VocabularyError
 from tipsseg.formats import refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, ordered_names
 from tipsseg.formats.png import read_ids
-from tipsseg.images.decoding import as_image_error, decode_stored
-from tipsseg.options import MAX_PIXELS
+from tipsseg.images.decoding import ImageReader, as_image_error
 from tipsseg.options.run import TruthOptions
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id, label_dtype
@@ -216,13 +215,13 @@ def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
 # ---- reading ----
 
 
-def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint16]:
+def read_truth(path: Path, ids: TruthIds, reader: ImageReader) -> NDArray[np.uint16]:
     """Read a truth mask.
 
     Args:
         path: A greyscale image of 1, 8 or 16 bits with ids as values, or a palette image with ids as indices.
         ids: The meaning of the ids.
-        max_pixels: Limit on the number of pixels.
+        reader: Decodes it.
 
     Returns:
         [H, W] uint16: 0 for background, 1..N for the classes, or IGNORED.
@@ -237,10 +236,10 @@ def read_truth(path: Path, ids: TruthIds, max_pixels: int = MAX_PIXELS) -> NDArr
         "If their ids begin elsewhere, set argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or "
         "select the benchmark with argument `layout`."
     )
-    return table.astype(np.uint16)[_read_ids(path, max_pixels, table != _UNKNOWN, hint)]
+    return table.astype(np.uint16)[_read_ids(path, reader, table != _UNKNOWN, hint)]
 
 
-def read_predicted(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> LabelArray:
+def read_predicted(path: Path, classes: int, reader: ImageReader) -> LabelArray:
     """Read a mask that `tipsseg label` wrote for N classes: [H, W] uint8, or uint16 above 254 classes.
 
     Raises:
@@ -254,13 +253,13 @@ def read_predicted(path: Path, classes: int, max_pixels: int = MAX_PIXELS) -> La
         f"Predicted masks have 0 for background, 1..{classes} for the classes in the vocabulary's order, and "
         f"{ignore_id(classes)} for pixels without a label. Use the vocabulary of the run that wrote them."
     )
-    stored = _read_ids(path, max_pixels, valid, hint)
+    stored = _read_ids(path, reader, valid, hint)
     return stored.astype(np.uint8) if label_dtype(classes) is np.uint8 else stored.astype(np.uint16)
 
 
-def _read_ids(path: Path, max_pixels: int, valid: NDArray[np.bool_], hint: str) -> LabelArray:
+def _read_ids(path: Path, reader: ImageReader, valid: NDArray[np.bool_], hint: str) -> LabelArray:
     """Read the ids [H, W] of a mask. Raises LabelIdError if it has ids that are not `valid` [65536]."""
-    picture = decode_stored(path, max_pixels)
+    picture = reader.stored(path)
     with as_image_error(path):
         stored = read_ids(picture)
     counts = count_labels(stored)

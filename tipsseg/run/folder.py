@@ -22,6 +22,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError, OtherRunError, OutputError
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
+from tipsseg.options import MAX_PIXELS
 from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path, recorded_ref
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
@@ -76,7 +77,7 @@ class OutputFolder(Run):
         before: RunInfo | None,
         read_whole: Callable[[], Run | None] = lambda: None,
     ) -> None:
-        super().__init__(info, state, info.spec.max_pixels)
+        super().__init__(info, state)
         self.path = info.spec.folder
         self.before, self._read_whole = before, read_whole
         self.refusal: OtherRunError | None = None
@@ -95,7 +96,7 @@ class OutputFolder(Run):
 
     def change(self, info: RunInfo) -> None:
         """Set the run, before the first image."""
-        self.info, self.max_pixels = info, info.spec.max_pixels
+        self.info = info
         self.context = run_context(info)
         self.deriver = Deriver(self.context)
 
@@ -488,7 +489,7 @@ def _planned(spec: RunSpec, state: State, stack: ExitStack) -> OutputFolder:
             return None
         other = stack.enter_context(closing(State(spec.output)))
         found = stored_run(other)
-        return None if found is None else Run(found, other, spec.max_pixels)
+        return None if found is None else Run(found, other)
 
     whole = None if before or shared else read_whole()
     begun = Begun(own=before, shared=shared, whole=None if whole is None else whole.info)
@@ -507,11 +508,11 @@ def _planned(spec: RunSpec, state: State, stack: ExitStack) -> OutputFolder:
 
 
 @contextmanager
-def change_folder(output: Path) -> Iterator[OutputFolder]:
+def change_folder(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[OutputFolder]:
     """Lock the folder of a finished run to change it. Raises RecordError, or OutputError if another process uses it."""
     with locked_state(output) as state:
         refuse_shards(state)
-        info = require_run(state)
+        info = require_run(state, max_pixels=max_pixels)
         yield OutputFolder(info, state, info)
 
 

@@ -16,7 +16,6 @@ from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import DATA_FOLDER, INDEX
 from tipsseg.images.access import is_plain, real_path
 from tipsseg.images.decoders import image_extensions
-from tipsseg.images.decoding import open_header
 from tipsseg.images.finding import (
     Found,
     Listed,
@@ -276,7 +275,7 @@ def _refuse_others(found: Found, spec: RunSpec) -> None:
         if spec.is_raster or suffix_of(ref.path) in extensions or not is_plain(ref.path):
             return
         try:
-            with open_header(ref.path, spec.max_pixels):
+            with spec.reader.header(ref.path):
                 return
         except ImageError as fault:
             error = error or fault

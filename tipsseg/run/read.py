@@ -14,12 +14,13 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, RecordError
 from tipsseg.images.access import below
+from tipsseg.images.decoding import ImageReader
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options.values import Shard
 from tipsseg.run.entry import Entry, FileRow
@@ -113,16 +114,19 @@ class Run:
         context: The facts for format writers.
         state: The record.
         files: Its files.
-        max_pixels: Refuse images with more pixels.
     """
 
-    def __init__(self, info: RunInfo, state: State, max_pixels: int) -> None:
-        self.info, self.state, self.max_pixels = info, state, max_pixels
+    def __init__(self, info: RunInfo, state: State) -> None:
+        self.info, self.state = info, state
         self.context, self.files = run_context(info), Files(info.spec.folder)
 
     @property
     def output(self) -> Path:
         return self.info.spec.folder
+
+    @property
+    def reader(self) -> ImageReader:
+        return self.info.spec.reader
 
     @property
     def hint(self) -> str:
@@ -193,7 +197,7 @@ def find_run(folder: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) 
     with ExitStack() as stack:
         state = _open_state(folder, stack, ended=ended)
         refuse_shards(state)
-        yield None if state.meta("run") is None else Run(require_run(state, ended=ended), state, max_pixels)
+        yield None if state.meta("run") is None else Run(require_run(state, ended=ended, max_pixels=max_pixels), state)
 
 
 @contextmanager
@@ -212,7 +216,7 @@ def open_runs(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS)
         states = [_open_state(output, stack, ended=ended)]
         if shards := shards_without_run(states[0]):
             states = [_open_state(state_folder(output, shard), stack, ended=ended) for shard in shards]
-        yield tuple(Run(require_run(state, ended=ended), state, max_pixels) for state in states)
+        yield tuple(Run(require_run(state, ended=ended, max_pixels=max_pixels), state) for state in states)
 
 
 @contextmanager
@@ -223,7 +227,7 @@ def open_folders(folders: Iterable[Path]) -> Iterator[tuple[Run, ...]]:
     """
     with ExitStack() as stack:
         states = [_open_state(folder, stack, ended=True) for folder in folders]
-        yield tuple(Run(require_run(state), state, MAX_PIXELS) for state in states if not shards_without_run(state))
+        yield tuple(Run(require_run(state), state) for state in states if not shards_without_run(state))
 
 
 def _open_state(folder: Path, stack: ExitStack, *, ended: bool) -> State:
@@ -272,14 +276,17 @@ def refuse_other_settings(runs: Sequence[Run]) -> None:
         raise RecordError(output, "its shards were labelled with different settings", check_hint(output))
 
 
-def require_run(state: State, *, ended: bool = True) -> RunInfo:
-    """Return the run that a record holds. Raises RecordError if there is none, or with `ended` if it was interrupted."""
+def require_run(state: State, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> RunInfo:
+    """Return the run that a record holds; no record has the limit `max_pixels` of its reader.
+
+    Raises RecordError if there is none, or with `ended` if it was interrupted.
+    """
     info = stored_run(state)
     if info is None:
         raise no_run_error(state.folder)
     if ended and info.ended is None:
         raise RecordError(state.folder, "the run was interrupted", RUN_AGAIN)
-    return info
+    return replace(info, spec=replace(info.spec, max_pixels=max_pixels))
 
 
 def no_run_error(folder: Path) -> RecordError:

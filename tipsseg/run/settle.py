@@ -18,7 +18,6 @@ from tipsseg.formats import FORMATS, format_name
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import IN_PIXELS, image_grid
 from tipsseg.images.access import absence, exists, matches
-from tipsseg.images.decoding import open_pixels, open_thumbnail
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder
@@ -172,11 +171,11 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
         needs = {need for name in formats for need in FORMATS[name].needs}
         thumbnail = pixels = grid = None
         if "thumbnail" in needs:
-            thumbnail = open_thumbnail(ref.path, spec.max_pixels, spec.options.stretch)
+            thumbnail = spec.reader.thumbnail(ref.path)
         if "pixels" in needs:
-            pixels = open_pixels(ref.path, entry.numbers.size, spec.max_pixels, spec.options.stretch)
+            pixels = spec.reader.pixels(ref.path, entry.numbers.size)
         if "grid" in needs:
-            grid = image_grid(ref.path, entry.numbers.size, len(context.classes), spec.max_pixels)
+            grid = image_grid(ref.path, entry.numbers.size, len(context.classes), spec.reader)
         every = scored_objects(labels, context.classes, entry.facts.objects, None, context.files.simplify)
         image = ImageLabels(
             ref=ref,

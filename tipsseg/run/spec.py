@@ -52,6 +52,7 @@ from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
     from tipsseg.given.image import Given
+    from tipsseg.images.decoding import ImageReader
 
 #: The records of options that make up the settings of a run, each with the field of RunSpec that holds it; "" for RunSpec itself.
 RECORDS: Mapping[type, str] = {
@@ -141,6 +142,13 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         if "given" in self.__dict__:
             spec.__dict__["given"] = self.__dict__["given"]
         return spec
+
+    @property
+    def reader(self) -> ImageReader:
+        """Return the reader of the run's images."""
+        from tipsseg.images.decoding import ImageReader  # slow to import
+
+        return ImageReader(self.max_pixels, self.options.stretch)
 
     @property
     def folder(self) -> Path:

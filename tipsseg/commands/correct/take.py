@@ -110,8 +110,7 @@ def correct_folder(
         if options.dry_run:
             run = stack.enter_context(open_run(Path(output), max_pixels=reading.max_pixels))
         else:
-            run = folder = stack.enter_context(change_folder(Path(output)))
-            folder.change(replace(folder.info, spec=replace(folder.info.spec, max_pixels=reading.max_pixels)))
+            run = folder = stack.enter_context(change_folder(Path(output), max_pixels=reading.max_pixels))
             folder.show_masks()
         refuse_raster(run.info)
         refuse_overlap(run.info, "corrections are index masks")

@@ -19,6 +19,7 @@ from tipsseg.engine.notes import note_damaged
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images.access import exists, matches
+from tipsseg.images.decoding import ImageReader
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
 from tipsseg.regions.components import count_labels
@@ -99,26 +100,25 @@ class TruthMasks(Masks):
     Attributes:
         pairs: Images and their masks, by image name.
         without: The number of images without a mask.
-        max_pixels: Masks with more pixels are rejected.
+        reader: Decodes them.
     """
 
     pairs: Mapping[str, Pair]
     without: int
-    max_pixels: int
+    reader: ImageReader
 
     def read(self, ref: ImageRef) -> LabelArray:
         pair = self.pairs[ref.name]
-        return read_truth(pair.truth, pair.kind.ids, self.max_pixels)
+        return read_truth(pair.truth, pair.kind.ids, self.reader)
 
 
 @contextmanager
-def edited_masks(output: Path, images: Path | None, max_pixels: int) -> Iterator[EditedMasks]:
+def edited_masks(output: Path, images: Path | None) -> Iterator[EditedMasks]:
     """Find the masks of a run that a person edited.
 
     Args:
         output: The output folder.
         images: The folder of the images, if they have moved.
-        max_pixels: Images with more pixels are rejected.
 
     Raises:
         UsageError: If `images` is not a folder.
@@ -126,7 +126,7 @@ def edited_masks(output: Path, images: Path | None, max_pixels: int) -> Iterator
     """
     check_image_root(images)
     refs, others = list[ImageRef](), list[ImageRef]()
-    with open_run(output, max_pixels=max_pixels) as run:
+    with open_run(output) as run:
         refuse_raster(run.info)
         refuse_overlap(run.info, "learning needs corrected index masks")
         for image in run.images():
@@ -146,7 +146,7 @@ def draw(items: Sequence[_Value], most: int) -> list[_Value]:
     return [items[index] for index in sorted(drawn)]
 
 
-def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixels: int) -> TruthMasks:
+def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, reader: ImageReader) -> TruthMasks:
     """Find the images with a truth mask, see `truth.find_truths`. Raises InputError if no image has one."""
     truths = find_truths(refs, folder, layout)
     if not truths.pairs:
@@ -160,7 +160,7 @@ def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, max_pixe
         others=tuple(draw(truths.missing, MOST_UNLABELLED)),
         pairs={pair.ref.name: pair for pair in truths.pairs},
         without=len(truths.missing),
-        max_pixels=max_pixels,
+        reader=reader,
     )
 
 

@@ -151,7 +151,7 @@ def fit_thresholds(
             "Write 0.95 if 95 of 100 pixels must be correct.",
         )
     compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
-    with progress_for(verbose) as progress, edited_masks(Path(output), moved, compute.max_pixels) as masks:
+    with progress_for(verbose) as progress, edited_masks(Path(output), moved) as masks:
         return _fit_thresholds(masks, precision, _spec(masks, compute, fitted), progress)
 
 

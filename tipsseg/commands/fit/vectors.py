@@ -135,7 +135,7 @@ def fit_folder(
         TipssegError: The run cannot start or continue.
     """
     compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
-    with progress_for(verbose) as progress, edited_masks(Path(output), moved, compute.max_pixels) as edited:
+    with progress_for(verbose) as progress, edited_masks(Path(output), moved) as edited:
         spec = spec_of_run(edited, compute)
         spec.check()
         note_other_scales(edited, progress)
@@ -173,7 +173,7 @@ def fit_truths(
     with progress_for(verbose) as progress:
         note_vocabulary(vocabulary, progress)
         found = find_alone(images, Ignored(None, truths), progress)
-        masks = truth_masks(found.refs, truths, layout, spec.max_pixels)
+        masks = truth_masks(found.refs, truths, layout, spec.reader)
         if masks.without:
             progress.note(f"{masks.without} of {len(found.refs)} images have no mask in {truths}.")
         return _fit(spec, masks, progress)
@@ -233,12 +233,7 @@ def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
     classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     groups = groups_by_id(classifier.vocabulary)
     source = FeatureSource(
-        backbone,
-        loaded.view,
-        loaded.store,
-        find_features(backbone.device),
-        max_pixels=spec.max_pixels,
-        digests=loaded.digests,
+        backbone, loaded.view, loaded.store, find_features(backbone.device), spec.reader, digests=loaded.digests
     )
 
     def cut_mask(image: Loaded[Features], features: Features) -> list[Window]:

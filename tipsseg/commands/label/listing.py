@@ -11,7 +11,6 @@ from tipsseg.backbones.registry import read_sizes
 from tipsseg.engine.notes import list_counts, note_reasons
 from tipsseg.errors import ImageError
 from tipsseg.images.access import needs_hold
-from tipsseg.images.decoding import upright_size
 from tipsseg.labelling.view import make_view
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.run.folder import OutputFolder
@@ -71,7 +70,7 @@ def _note_sizes(spec: RunSpec, todo: list[ImageRef], progress: Progress) -> None
     for ref in todo[:: max(len(todo) // _SAMPLE, 1)][:_SAMPLE]:
         with suppress(ImageError, OSError, ValueError):  # a run reports it
             if not needs_hold(ref.path):
-                sizes.append(upright_size(ref.path, spec.max_pixels))
+                sizes.append(spec.reader.size(ref.path))
     if not sizes:
         return
     ends = dict.fromkeys(f"{h} x {w}" for h, w in (min(sizes, key=prod), max(sizes, key=prod)))

@@ -23,7 +23,6 @@ from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats.npz import read_confidence
 from tipsseg.given.labels import LabelSource, paint_objects
 from tipsseg.images.access import absence, exists, matches
-from tipsseg.images.decoding import open_thumbnail
 from tipsseg.regions.components import every_region
 from tipsseg.regions.objects import number_pixels
 from tipsseg.run.entry import Entry
@@ -148,7 +147,6 @@ class ImageMaker:
     place: Place
     classes: tuple[LabelClass, ...]
     images: Path | None
-    max_pixels: int
     others: LabelSource | None = None
 
     def make(self, image: RunImage) -> DrawnImage:
@@ -196,7 +194,7 @@ class ImageMaker:
         pixels = None
         if fault is None:
             try:
-                pixels = open_thumbnail(path, self.max_pixels, image.run.info.spec.options.stretch)
+                pixels = image.run.reader.thumbnail(path)
             except ImageError as error:
                 fault, signature = error, ""  # the signature does not depend on whether the image can be decoded
         shown = pictures.picture(pixels, labels.shape)

@@ -134,7 +134,7 @@ def report_folder(
         progress.begin(f"Drawing {pluralize(number, 'image')} of {runs[0].output} into {folder}.", number)
         if others or findings:
             _note_unmatched([image.ref(root) for run in runs for image in run.images()], others, findings, progress)
-        drawn = _draw(runs, ImageMaker(place, classes, root, reading.max_pixels, others), reading.jobs, progress)
+        drawn = _draw(runs, ImageMaker(place, classes, root, others), reading.jobs, progress)
         place.remove_others({image_key(image) for image in drawn.order if image not in drawn.unreadable})
         alike = {} if features is None else _similar_images(Path(features), drawn, progress)
         scored = () if evaluation is None else evaluation.images

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from tinytips.world.captions import Captions, captions
 from tinytips.world.scenes import draw_scene
 from tipsseg.errors import InputError
-from tipsseg.images.decoding import open_image
+from tipsseg.images.decoding import ImageReader
 from tipsseg.util.files import is_file
 
 #: Pictures that are longer than this, in shares of their short side, are cut at both ends.
@@ -203,7 +203,7 @@ def _decode(
     records = []
     for row, index in enumerate(chunk):
         path, texts = lines[index]
-        image = open_image(path)
+        image = ImageReader().pixels(path)
         portrait = image.shape[0] > image.shape[1]
         if portrait:
             image = np.ascontiguousarray(image.transpose(1, 0, 2))
