@@ -75,6 +75,23 @@ def read_names() -> tuple[dict[str, set[str]], dict[str, set[str]], set[str]]:
     return modules, classes, public
 
 
+def test_a_public_name_stands_in_one_module() -> None:
+    """But for the functions that each architecture has, and the commands, which have the names of their functions."""
+    homes: dict[str, set[str]] = {}
+    for path in TOP.rglob("*.py"):
+        if path.parent != TOP / "cli" / "commands":
+            for node in ast.parse(path.read_text("utf-8")).body:
+                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+                stored = [each for target in targets if target is not None for each in ast.walk(target)]
+                names = {each.id for each in stored if isinstance(each, ast.Name)}
+                names |= {node.name} if isinstance(node, ast.FunctionDef | ast.ClassDef) else set()
+                for name in names:
+                    homes.setdefault(name, set()).add(str(path.relative_to(TOP)))
+    both = {"main", "TYPE_CHECKING", "read_sizes", "open_backbone"}
+    twice = {name: found for name, found in homes.items() if len(found) > 1 and not name.startswith("_")}
+    assert twice.keys() <= both, twice
+
+
 def names_in(tree: ast.AST) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(tree):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tipsseg.backbones.tipsv2 import checkpoint
 from tipsseg.errors import CheckpointError
-from tipsseg.weights.lock import FILES
+from tipsseg.weights.lock import TIPSV2_FILES
 
 CPU = torch.device("cpu")
 Tensors = dict[str, Tensor]
@@ -71,7 +71,7 @@ def test_weights_are_of_the_dtype_asked_for_and_frozen(mlp_checkpoint: Path, dty
     assert not model.training
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", TIPSV2_FILES)
 def test_an_absent_file_is_named(copy: Path, file: str) -> None:
     (copy / file).unlink()
     with pytest.raises(CheckpointError) as caught:

@@ -17,7 +17,7 @@ from tipsseg.backbones.tipsv2.text import TextTower
 from tipsseg.labelling import golden
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.weights import lock
-from tipsseg.weights.lock import FILES, write_lock
+from tipsseg.weights.lock import TIPSV2_FILES, write_lock
 
 REVISION = "0123456789" * 4
 
@@ -125,7 +125,7 @@ def test_a_download(
     command: Command, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: bytes
 ) -> None:
     """As the hub cache holds it: verified, then changed, then of unknown hash. Nothing is removed."""
-    files = tuple(LockedFile(name) for name in FILES)
+    files = tuple(LockedFile(name) for name in TIPSV2_FILES)
     spec = ModelSpec("b14", "Apache-2.0", 1, files, "owner/demo", REVISION)
     storage = cache / "models--owner--demo"
     snapshot = storage / "snapshots" / REVISION

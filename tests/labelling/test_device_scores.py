@@ -23,7 +23,7 @@ import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, Model, make_vocabulary
 from tipsseg.errors import DeviceError
 from tipsseg.labelling import device_scores, labeller
-from tipsseg.labelling.assign import Assignment, LabelTable, Level, best_groups
+from tipsseg.labelling.assign import Assignment, LabelTable, ReadyContest, best_groups
 from tipsseg.labelling.device_scores import DeviceScorer
 from tipsseg.labelling.golden import draw_picture
 from tipsseg.labelling.scores import WholeScores, WindowScores
@@ -261,7 +261,7 @@ def as_on_a_gpu(made: Labeller) -> Labeller:
     """Scores where the features are, as if the CPU were a GPU."""
     backbone = made.model.backbone
 
-    def scorer(level: Level, *, raw: bool) -> DeviceScorer:
+    def scorer(level: ReadyContest, *, raw: bool) -> DeviceScorer:
         return DeviceScorer(labeller._table_of(level, raw), backbone.temperature, backbone.device)
 
     made._scorer = scorer  # type: ignore[method-assign]

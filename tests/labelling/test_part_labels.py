@@ -16,7 +16,7 @@ import tipsseg
 from tipsseg import ClassSpec, Labeller, LabelMap, LabelOptions, Model, make_vocabulary
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.labelling import labeller as module
-from tipsseg.labelling.assign import Level, match
+from tipsseg.labelling.assign import ReadyContest, match
 from tipsseg.labelling.device_scores import DeviceScorer
 from tipsseg.labelling.labeller import Cosines
 
@@ -76,10 +76,10 @@ def test_a_gpu_gives_the_same_labels(model: Model, monkeypatch: pytest.MonkeyPat
 
     host = label(model)
 
-    def scorer(self: Labeller, level: Level, *, raw: bool) -> DeviceScorer:
+    def scorer(self: Labeller, level: ReadyContest, *, raw: bool) -> DeviceScorer:
         return DeviceScorer(module._table_of(level, raw), model.backbone.temperature, model.backbone.device)
 
-    def of_level(self: Labeller, level: Level, cosines: Sequence[Any]) -> Sequence[torch.Tensor]:
+    def of_level(self: Labeller, level: ReadyContest, cosines: Sequence[Any]) -> Sequence[torch.Tensor]:
         own = [torch.from_numpy(np.asarray(scale)[..., level.phrases]) for scale in cosines]
         return own if level.biases is None else [scale + torch.from_numpy(level.biases) for scale in own]
 

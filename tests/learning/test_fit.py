@@ -23,7 +23,7 @@ from tipsseg.backbones.workers import limit_torch_threads
 from tipsseg.errors import TipssegError, VocabularyError
 from tipsseg.learn import FittedVocabulary
 from tipsseg.learning import fit as choice
-from tipsseg.learning.maths import Mask, Prior, Window, cell_logits, draw_pieces, make_windows, solve
+from tipsseg.learning.maths import MaskTensor, Prior, Window, cell_logits, draw_pieces, make_windows, solve
 from tipsseg.learning.unlabelled import compare, second_moment
 from tipsseg.types import WindowPlan
 
@@ -32,9 +32,9 @@ THINGS = ("sky", "grass", "tree", "balloon")
 
 
 @pytest.fixture(scope="module")
-def pairs(tiny: Model) -> list[tuple[Features, Mask]]:
+def pairs(tiny: Model) -> list[tuple[Features, MaskTensor]]:
     """Five scenes with grass, and masks of everything but balloons."""
-    found: list[tuple[Features, Mask]] = []
+    found: list[tuple[Features, MaskTensor]] = []
     for seed in range(FIRST_SEED + 6000, FIRST_SEED + 6100):
         scene = draw_scene(seed, 112, 112)
         mask = to_list(scene.truth, THINGS)
@@ -53,13 +53,13 @@ VOCABULARY = tipsseg.make_vocabulary(NAMES, "none")
 
 
 @pytest.fixture(scope="module")
-def fitted(tiny: Model, pairs: list[tuple[Features, Mask]]) -> FittedVocabulary:
+def fitted(tiny: Model, pairs: list[tuple[Features, MaskTensor]]) -> FittedVocabulary:
     features, masks = zip(*pairs[:4], strict=True)
     return tipsseg.learn.fit(tiny, features, masks, VOCABULARY, OPTIONS)
 
 
 def test_a_word_that_the_text_tower_does_not_know_is_learnt(
-    tiny: Model, fitted: FittedVocabulary, pairs: list[tuple[Features, Mask]]
+    tiny: Model, fitted: FittedVocabulary, pairs: list[tuple[Features, MaskTensor]]
 ) -> None:
     features, mask = pairs[4]
     grass = mask == 2
@@ -108,7 +108,7 @@ def test_classes_are_held_the_more_where_masks_lack_many(
 
 
 def test_the_same_masks_give_the_same_file_and_it_is_read_back(
-    tiny: Model, fitted: FittedVocabulary, pairs: list[tuple[Features, Mask]], tmp_path: Path
+    tiny: Model, fitted: FittedVocabulary, pairs: list[tuple[Features, MaskTensor]], tmp_path: Path
 ) -> None:
     features, masks = zip(*pairs[:4], strict=True)
     with limit_torch_threads(3):  # sums of several threads differ by their number
@@ -124,7 +124,7 @@ def test_the_same_masks_give_the_same_file_and_it_is_read_back(
 
 
 def test_images_without_masks_keep_a_fit_from_serving_them_badly(
-    tiny: Model, pairs: list[tuple[Features, Mask]]
+    tiny: Model, pairs: list[tuple[Features, MaskTensor]]
 ) -> None:
     """Patches of the images with masks are dim and noisy, so that the text is unsure of them; those of the others are not."""
     generator = torch.Generator().manual_seed(0)
@@ -180,7 +180,7 @@ def test_logits_of_patches_that_are_held_stay() -> None:
     assert changes[1] < 0.02
 
 
-Change = Callable[[Features, Mask], tuple[Features, Mask]]
+Change = Callable[[Features, MaskTensor], tuple[Features, MaskTensor]]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ Change = Callable[[Features, Mask], tuple[Features, Mask]]
     ],
 )
 def test_unusable_masks_are_refused(
-    tiny: Model, pairs: list[tuple[Features, Mask]], change: Change, message: str
+    tiny: Model, pairs: list[tuple[Features, MaskTensor]], change: Change, message: str
 ) -> None:
     features, mask = change(*pairs[0])
     with pytest.raises(TipssegError, match=message):

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from tipsseg import types
 from tipsseg.errors import OutputError, RecordError
 from tipsseg.options import FileOptions, LabelOptions, MinArea
 from tipsseg.options.values import Shard
 from tipsseg.run import record as module
-from tipsseg.run import spec as specs
 from tipsseg.run.question import question_differences
 from tipsseg.run.record import RUN_FILE, read_record, run_record, write_run
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
@@ -59,7 +59,7 @@ TEMPLATES = ["a {}", "the {}"]
 
 #: Changes that make another question, and their names in messages.
 DECIDING: dict[str, tuple[Change, list[str]]] = {
-    "labels to keep": (spec(onto=Path("old"), added=("tree",)), ["onto"]),
+    "labels to keep": (spec(onto=Path("old"), new_classes=("tree",)), ["onto"]),
     "a raster": (spec(formats=("geotiff",)), ["raster"]),
     "revision": (model(revision="2" * 40), ["model"]),
     "a local model": (model(**LOCAL), ["model"]),
@@ -108,9 +108,9 @@ def test_another_release_gives_the_same_labels_until_their_version_is_raised(mon
     before = PLANNED.digest
     monkeypatch.setattr(module, "__version__", "99")
     assert PLANNED.digest == before
-    monkeypatch.setattr(specs, "LABELS_VERSION", specs.LABELS_VERSION + 1)
+    monkeypatch.setattr(types, "LABELS_VERSION", types.LABELS_VERSION + 1)
     assert PLANNED.digest != before
-    assert run_record(INFO)["labels_version"] == specs.LABELS_VERSION
+    assert run_record(INFO)["labels_version"] == types.LABELS_VERSION
 
 
 def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:

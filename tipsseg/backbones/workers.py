@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import torch
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 Result = TypeVar("Result")
 
 #: Serializes changes to the number of torch threads.
@@ -51,7 +51,7 @@ class Workers:
         """Number of torch threads for the caller; 1 for a worker, or if threads cannot be divided."""
         return 1 if hasattr(self._worker, "threads") or not _can_divide_threads() else torch.get_num_threads()
 
-    def map(self, work: Callable[[Item], Result], items: Sequence[Item], at_once: int) -> list[Result]:
+    def map(self, work: Callable[[_Item], Result], items: Sequence[_Item], at_once: int) -> list[Result]:
         """Apply `work` to items, several in parallel. A free worker takes the next item.
 
         Args:

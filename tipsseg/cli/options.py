@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tipsseg.cli.parameters import Without, path_of
+from tipsseg.cli.parameters import path_of
 from tipsseg.cli.wording import prints_paths
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import IMAGES, OTHER, WHAT, option
@@ -17,6 +17,7 @@ from tipsseg.options.fields import IMAGES, OTHER, WHAT, option
 QUIET_HELP = "Do not print progress, notes, or paths of written files."
 PATHS_HELP = "Print the paths of written files, also on a terminal, and with --quiet."
 IMAGES_HELP = "Folder of the images, if they have moved."
+NULL_RESULTS_HELP = "End paths on stdout with NUL instead of a newline."
 NULL_HELP = "Separate paths with NUL instead of newlines, on stdin and stdout."
 
 
@@ -33,13 +34,7 @@ class Question:
     background: str | None = option(None, metavar="NAMES", group=WHAT, choices=("auto", "none"),
         help='Background phrases: auto (a general list), none, or your own, such as "sky,wall". Their pixels are written as 0.  '
         "[default: the vocabulary's, or auto]")
-    templates: str | None = option(None, metavar="NAME|FILE", group=WHAT, choices=("protocol", "plain"), rare=True,
-        help="Prompt templates: protocol, plain, or a file with one per line.  [default: the vocabulary's, or protocol]")
     # fmt: on
-
-
-#: The question of a command that labels; its templates come only from a vocabulary file.
-Asked = Annotated[Question, Without("templates")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +61,7 @@ class Printing:
             raise UsageError(f"--dry-run prints paths, but --jsonl prints records of {what}", "Use one of them.")
 
 
-Paths = Annotated[
+PathArguments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="PATHS", help="Images, folders (searched recursively), or - for a list on stdin.", show_default=False
@@ -78,15 +73,29 @@ Folder = Annotated[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Folders:
-    """Options of commands that read or change an output folder; each takes some of them."""
+class Moved:
+    images: Path | None = option(None, metavar="DIR", help=IMAGES_HELP)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
     # fmt: off
     only: Path | None = option(None, metavar="FILE", group=IMAGES,
         help="Use only the images listed in this file, one path per line, or - for stdin.")
-    images: Path | None = option(None, metavar="DIR", help=IMAGES_HELP)
     null: bool = option(False, short="0", group=IMAGES, rare=True, help=NULL_HELP)
-    null_results: bool = option(False, flag="null", short="0", help="End paths on stdout with NUL instead of a newline.")
-    print_paths: bool = option(False, flag="paths", rare=True, help=PATHS_HELP)
-    quiet: bool = option(False, short="q", help=QUIET_HELP)
     # fmt: on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrintedPaths:
+    print_paths: bool = option(False, flag="paths", rare=True, help=PATHS_HELP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results(PrintedPaths):
+    null: bool = option(False, short="0", help=NULL_RESULTS_HELP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quiet:
+    quiet: bool = option(False, short="q", help=QUIET_HELP)

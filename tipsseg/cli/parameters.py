@@ -34,10 +34,6 @@ class Only:
         self.names = names
 
 
-class Without(Only):
-    """Take all options of a record except these."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Part:
     """An argument of the function, with the options and the parameters that it is made of."""
@@ -149,7 +145,7 @@ def _part(parameter: inspect.Parameter, hint: Any) -> _Part:
         assert isinstance(kind, type)
         hints, options, parameters = get_type_hints(kind), {}, []
         for key, (field, option) in options_of(kind).items():
-            if option.commands_give is None and all((key in mark.names) != isinstance(mark, Without) for mark in marks):
+            if option.commands_give is None and all(key in mark.names for mark in marks):
                 default = inspect.Parameter.empty if field.default is MISSING else field.default
                 options[key] = option
                 parameters.append(_parameter(key, option, hints[key], default))

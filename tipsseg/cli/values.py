@@ -22,14 +22,17 @@ if TYPE_CHECKING:
     from tipsseg.vocabulary.vocabulary import Vocabulary
 
 
-def parse_question(question: Question) -> tuple[Vocabulary, FittedVocabulary | None]:
-    """Return the vocabulary for a question, and its fit if --vocab is a .fit file. Raise UsageError if it is invalid."""
+def parse_question(question: Question, templates: str | None = None) -> tuple[Vocabulary, FittedVocabulary | None]:
+    """Return the vocabulary for a question, and its fit if --vocab is a .fit file. Raise UsageError if it is invalid.
+
+    `templates` is the value of --templates.
+    """
     from tipsseg.vocabulary.fitted import is_fit
 
     vocab = question.vocab
     if question.classes or vocab is None or not is_fit(vocab):
-        return _parse_vocabulary(question), None
-    for option, value in (("--templates", question.templates), ("--background", question.background)):
+        return _parse_vocabulary(question, templates), None
+    for option, value in (("--templates", templates), ("--background", question.background)):
         if value is not None:
             raise UsageError(
                 f"{option} needs phrases to encode, but {vocab} has vectors", f"Remove {option}, or fit again with it."
@@ -46,7 +49,7 @@ def read_fit(path: Path) -> FittedVocabulary:
     return replace(fitted, vocabulary=replace(fitted.vocabulary, source=path.name))
 
 
-def _parse_vocabulary(question: Question) -> Vocabulary:
+def _parse_vocabulary(question: Question, templates: str | None) -> Vocabulary:
     from tipsseg.vocabulary.files import read_vocabulary
     from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, find_templates
     from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_phrases
@@ -72,7 +75,7 @@ def _parse_vocabulary(question: Question) -> Vocabulary:
             f"--background takes phrases, but {background} is a file name",
             "Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall",
         )
-    prompts = None if question.templates is None else find_templates(question.templates)
+    prompts = None if templates is None else find_templates(templates)
     phrases = None if background is None else parse_background(background)
     if vocab is not None:
         return read_vocabulary(vocab, phrases, prompts)

@@ -28,7 +28,7 @@ from tipsseg.run.record import stored_run
 from tipsseg.run.results import Derived, ImageResult, Labelled, Unchanged
 from tipsseg.run.settle import settle
 from tipsseg.run.shards import SHARDS_FOLDER, missing_shards, output_folder, state_folders
-from tipsseg.run.spec import Counts, RunInfo, check_folder
+from tipsseg.run.spec import Counts, RunInfo, refuse_file
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.types import Failed
 from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, is_same, output_error, remove_file
@@ -60,7 +60,7 @@ def merge_folders(folders: Sequence[str | Path], output: str | Path, *, verbose:
             raise UsageError(f"{folder} is given twice", "Pass each output folder once.")
         if not is_same(folder, target) and target.resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"{target} is in {folder}, which is to be joined", "Choose a folder outside.")
-    check_folder(target)
+    refuse_file(target)
     try:
         with progress_for(verbose) as progress:
             return _merge(paths, target, progress)

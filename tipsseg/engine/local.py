@@ -42,8 +42,8 @@ from tipsseg.regions.naming import NamedRegions
 from tipsseg.run.labels import RunContext
 from tipsseg.run.record import run_context
 from tipsseg.run.results import Deriver, ImageResult, Labelled, Triaged, write_image
-from tipsseg.run.spec import LABELS_VERSION, RunInfo, model_identity
-from tipsseg.types import ImageRef
+from tipsseg.run.spec import RunInfo, model_identity
+from tipsseg.types import LABELS_VERSION, ImageRef
 from tipsseg.util.files import cache_folder
 from tipsseg.util.progress import Progress
 from tipsseg.vocabulary.fitted import FittedVocabulary

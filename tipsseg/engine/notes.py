@@ -14,7 +14,7 @@ from tipsseg.address import address_text
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.pictures import Overlay
-from tipsseg.formats.yolo import TRAIN, VAL
+from tipsseg.formats.yolo import TRAINING, VALIDATING
 from tipsseg.labelling.view import LONGEST_ASPECT
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import options_of
@@ -263,7 +263,7 @@ def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress
     if spec.onto is not None:
         ids = {False: list[str](), True: list[str]()}
         for entry in spec.vocabulary.classes:
-            ids[entry.name in spec.added].append(f"{entry.name} (id {entry.id})")
+            ids[entry.name in spec.new_classes].append(f"{entry.name} (id {entry.id})")
         kept, added = (join_first(ids[new], 10) for new in (False, True))
         progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
     if info.dropped and not again:
@@ -366,7 +366,9 @@ def note_division(formats: Iterable[str], state: State, options: FileOptions, pr
         images = state.names(name) if FORMATS[name].splits else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
-            progress.note(f"{name}: {pluralize(parts[TRAIN], 'image')} for training, {parts[VAL]} for validation.")
+            progress.note(
+                f"{name}: {pluralize(parts[TRAINING], 'image')} for training, {parts[VALIDATING]} for validation."
+            )
         elif parts:
             fraction = options.val_fraction
             hint = (

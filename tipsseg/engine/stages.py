@@ -22,26 +22,26 @@ from tipsseg.labelling.source import FeatureSource, Loaded, PendingRecord
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.threads import Feeder
 
-Scored = TypeVar("Scored")
-Done = TypeVar("Done")
+_Scored = TypeVar("_Scored")
+_Done = TypeVar("_Done")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Image(Generic[Done]):
+class _Image(Generic[_Done]):
     """An image on its way: as it is read, and its result."""
 
     ref: ImageRef
     loaded: Future[Loaded[Any]]
-    result: Future[Done | Failed]
+    result: Future[_Done | Failed]
 
 
 def run_stages(
-    items: Iterable[ImageRef | Done | Failed],
+    items: Iterable[ImageRef | _Done | Failed],
     source: FeatureSource[Any],
-    score: Callable[[Sequence[Any]], Scored],
-    finish: Callable[[Loaded[Any], Scored], Done],
+    score: Callable[[Sequence[Any]], _Scored],
+    finish: Callable[[Loaded[Any], _Scored], _Done],
     jobs: int,
-) -> Generator[Done | Failed, None, None]:
+) -> Generator[_Done | Failed, None, None]:
     """Read, score and finish images. Yield the results in order, and pass other items through.
 
     `items` may arrive slowly: images are finished without waiting for a full batch. Memory holds at most 2 * `jobs` images, plus
@@ -55,7 +55,7 @@ def run_stages(
         jobs: The number of threads.
     """
     stages = _Stages(source, score, finish, jobs)
-    results: deque[Future[Done | Failed]] = deque()
+    results: deque[Future[_Done | Failed]] = deque()
     ahead = ReadAhead(items)
     feed = Feeder(ahead, 2 * jobs + source.batch_size, stages.happened.set)
     broken: Exception | None = None  # the error that ends the run, once finished images are yielded
@@ -86,26 +86,26 @@ def run_stages(
         stages.stop()
 
 
-class _Stages(Generic[Scored, Done]):
+class _Stages(Generic[_Scored, _Done]):
     """The three stages, between which images wait in order. `happened` is set whenever one of them may go on."""
 
     def __init__(
         self,
         source: FeatureSource[Any],
-        score: Callable[[Sequence[Any]], Scored],
-        finish: Callable[[Loaded[Any], Scored], Done],
+        score: Callable[[Sequence[Any]], _Scored],
+        finish: Callable[[Loaded[Any], _Scored], _Done],
         jobs: int,
     ) -> None:
         self.happened = threading.Event()
         self._source, self._score, self._finish = source, score, finish
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="work")
-        self._reading: deque[_Image[Done]] = deque()
-        self._batches: Batches[_Image[Done]] = source.batches()
+        self._reading: deque[_Image[_Done]] = deque()
+        self._batches: Batches[_Image[_Done]] = source.batches()
         self._finishing: set[Future[None]] = set()
 
-    def read(self, item: ImageRef | Done | Failed | BaseException) -> Future[Done | Failed]:
+    def read(self, item: ImageRef | _Done | Failed | BaseException) -> Future[_Done | Failed]:
         """Begin to read an image. Return its result, or the item itself as a result."""
-        result: Future[Done | Failed] = Future()
+        result: Future[_Done | Failed] = Future()
         result.add_done_callback(lambda _: self.happened.set())
         if isinstance(item, ImageRef):
             loaded = self._pool.submit(self._source.load, item)
@@ -132,7 +132,7 @@ class _Stages(Generic[Scored, Done]):
         """Encode a batch that is not full. Return False if no image waits for it."""
         return self._score_all(self._batches.flush())
 
-    def _score_all(self, encoded: Iterable[tuple[_Image[Done], Features | None]]) -> bool:
+    def _score_all(self, encoded: Iterable[tuple[_Image[_Done], Features | None]]) -> bool:
         """Score images, and begin to finish them. Return False if there are none."""
         found = False
         for image, features in encoded:
@@ -145,7 +145,7 @@ class _Stages(Generic[Scored, Done]):
             future.add_done_callback(self._finishing.discard)
         return found
 
-    def _save_and_finish(self, loaded: Loaded[Any], scored: Scored, unsaved: Sequence[PendingRecord]) -> Done:
+    def _save_and_finish(self, loaded: Loaded[Any], scored: _Scored, unsaved: Sequence[PendingRecord]) -> _Done:
         self._source.save(unsaved)
         return self._finish(loaded, scored)
 
@@ -159,7 +159,7 @@ class _Stages(Generic[Scored, Done]):
         self.wait()
 
 
-def _settle(result: Future[Done | Failed], work: Callable[[], Done | Failed], ref: ImageRef | None = None) -> None:
+def _settle(result: Future[_Done | Failed], work: Callable[[], _Done | Failed], ref: ImageRef | None = None) -> None:
     """Set a result to what `work` returns. An ImageError of image `ref` is a Failed; others are raised in the result's turn."""
     try:
         result.set_result(work())
@@ -172,7 +172,7 @@ def _settle(result: Future[Done | Failed], work: Callable[[], Done | Failed], re
         result.set_exception(error)
 
 
-def _raised(item: Done | Failed | BaseException) -> Done | Failed:
+def _raised(item: _Done | Failed | BaseException) -> _Done | Failed:
     if isinstance(item, BaseException):
         raise item
     return item

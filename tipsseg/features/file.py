@@ -49,7 +49,7 @@ class Recipe:
         dtype: Dtype of the vision tower.
         mode: "slide" or "whole".
         short_side: Shorter side of the resized image in pixels.
-        labels_version: See `spec.LABELS_VERSION`.
+        labels_version: See `types.LABELS_VERSION`.
         stretch: See `LabelOptions.stretch`.
     """
 

@@ -25,7 +25,7 @@ _IMAGE_FORMATS = {
     "coco-polygon": "coco.CocoPolygon",
     "coco-results": "coco.CocoResults",
     "panoptic": "panoptic.Panoptic",
-    "instances": "instances.Instances",
+    "instances": "instances.InstanceMasks",
     "yolo": "yolo.Yolo",
     "yolo-boxes": "yolo.YoloBoxes",
     "yolo-obb": "yolo.YoloObb",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "annotations.json"
 
-Record = dict[str, object]
+_Record = dict[str, object]
 
 #: The key of a part's annotation with the id of the annotation of its whole.
 _PART_OF = "part_of"
@@ -148,7 +148,7 @@ def _encode_rows(image: ImageLabels, run: RunFacts, segmentations: Iterable[obje
 
 def annotation_records(
     objects: Sequence[LabelledObject], segmentations: Iterable[object], classes: Sequence[LabelClass]
-) -> list[Record]:
+) -> list[_Record]:
     """Return the entries of the objects of an image, without ids: a part names its whole by its position, from 0."""
     from tipsseg.regions.objects import find_wholes
 
@@ -159,7 +159,7 @@ def annotation_records(
     return records
 
 
-def annotation_record(labelled: LabelledObject, segmentation: object = None) -> Record:
+def annotation_record(labelled: LabelledObject, segmentation: object = None) -> _Record:
     """Return the entry of an object, without ids."""
     y, x, h, w = labelled.region.box
     return {
@@ -177,20 +177,20 @@ def encode_masks(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Se
     return encode_regions([entry.region for entry in objects], size)
 
 
-def image_record(ref: ImageRef, size: tuple[int, int]) -> Record:
+def image_record(ref: ImageRef, size: tuple[int, int]) -> _Record:
     """Return the `images` entry of an image of `size` (height, width), without its id."""
     height, width = size
     return {"file_name": ref.name, "width": width, "height": height, "license": 1}
 
 
-def category_record(entry: LabelClass) -> Record:
+def category_record(entry: LabelClass) -> _Record:
     # A missing supercategory defaults to the name: readers that group by supercategory treat "" as a group.
     return {"id": entry.id, "name": entry.name, "supercategory": entry.supercategory or entry.name}
 
 
-def encode_head(run: RunFacts, noun: str, categories: Iterable[Record]) -> Iterator[bytes]:
+def encode_head(run: RunFacts, noun: str, categories: Iterable[_Record]) -> Iterator[bytes]:
     """Yield the start of a file: `info`, `licenses` and `categories`. The description calls an object `noun`."""
-    info: Record = {"description": f"Labels made by tipsseg; one {noun} per {_UNITS[run.files.instances]}."}
+    info: _Record = {"description": f"Labels made by tipsseg; one {noun} per {_UNITS[run.files.instances]}."}
     info |= {key: run.info[key] for key in _INFO_KEYS if key in run.info}
     yield b'{\n"info": ' + json_bytes(info)
     yield b',\n"licenses": ' + json_bytes([{"id": 1, "name": "", "url": ""}])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MOST = 65_535
 
 
-class Instances(Format):
+class InstanceMasks(Format):
     name = "instances"
     description = "instance masks, 16 bits: instances/<image>.png, 0 background, 1..N the objects"
     folder = "instances"

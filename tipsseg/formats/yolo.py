@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from tipsseg.regions.components import Region
     from tipsseg.regions.objects import LabelledObject
 
-IMAGES, LABELS = "images", "labels"
-TRAIN, VAL = "train", "val"
-_SPLITS = [TRAIN], [VAL], ["valid"], ["test"]
+_IMAGES, LABELS = "images", "labels"
+TRAINING, VALIDATING = "train", "val"
+_SPLITS = [TRAINING], [VALIDATING], ["valid"], ["test"]
 
 #: Size limits in bytes: for data.yaml, which takes seconds per megabyte to parse, and for the text file of an image.
 _YAML_MAX = 1 << 20
@@ -53,7 +53,7 @@ _LISTS = frozenset({"train", "val", "valid", "validation", "test"})
 _DECIMALS = 6
 
 #: Folder names that get an underscore. "images_" gets another one, so that names stay unique.
-_RESERVED = re.compile(rf"{IMAGES}_*")
+_RESERVED = re.compile(rf"{_IMAGES}_*")
 
 
 class YoloLayout(Format):
@@ -65,7 +65,7 @@ class YoloLayout(Format):
     divides = True
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
-        return VAL if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAIN
+        return VALIDATING if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAINING
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
         folders = (f"{name}_" if _RESERVED.fullmatch(name) else name for name in image.parent.parts)  # see `image_name`
@@ -73,9 +73,9 @@ class YoloLayout(Format):
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
         """Yield data.yaml: the image folders, relative to this file, the number of classes, and their names."""
-        splits = {self.split(PurePosixPath(image), run.files) for image in images} or {TRAIN}
-        for split in (TRAIN, VAL):  # a split without images has no folder
-            yield f"{split}: {IMAGES}/{split if split in splits else min(splits)}\n".encode()
+        splits = {self.split(PurePosixPath(image), run.files) for image in images} or {TRAINING}
+        for split in (TRAINING, VALIDATING):  # a split without images has no folder
+            yield f"{split}: {_IMAGES}/{split if split in splits else min(splits)}\n".encode()
         classes = divided_classes(run)
         yield f"nc: {len(classes)}\nnames:\n".encode()
         for number, entry in enumerate(classes):
@@ -96,7 +96,7 @@ class Yolo(YoloLayout):
         "copies of the images in yolo/images/train/; val beside train"
     )
     folder = f"{name}/{LABELS}"
-    link_folder = f"{name}/{IMAGES}"
+    link_folder = f"{name}/{_IMAGES}"
     files = (f"{name}/data.yaml",)
     multi_part_objects = False
 
@@ -165,7 +165,7 @@ class Yolo(YoloLayout):
                 lists.append(name)
         for name in lists:
             for _, line in source.lines(name):
-                image = image_name(PurePosixPath(line.replace("\\", "/")), IMAGES)
+                image = image_name(PurePosixPath(line.replace("\\", "/")), _IMAGES)
                 yield SourceImage(image, source.display_path(name), _no_objects, submitted, by_list=True)
 
     def round_ring(self, ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
@@ -183,7 +183,7 @@ class YoloBoxes(YoloLayout):
     name = "yolo-boxes"
     description = "YOLO detection, an upright box per object: yolo-boxes/data.yaml, labels and images as in yolo"
     folder = f"{name}/{LABELS}"
-    link_folder = f"{name}/{IMAGES}"
+    link_folder = f"{name}/{_IMAGES}"
     files = (f"{name}/data.yaml",)
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
@@ -202,7 +202,7 @@ class YoloObb(Yolo):
     name = "yolo-obb"
     description = "YOLO oriented boxes, the smallest rectangle around each object: yolo-obb/data.yaml, labels and images as in yolo"
     folder = f"{name}/{LABELS}"
-    link_folder = f"{name}/{IMAGES}"
+    link_folder = f"{name}/{_IMAGES}"
     files = (f"{name}/data.yaml",)
     multi_part_objects = True
 
@@ -251,7 +251,7 @@ def _line(class_number: int, numbers: Iterable[float]) -> bytes:
 
 
 def image_name(file: PurePosixPath, kind: str) -> str:
-    """Return the image name from a path in a YOLO data set: the path without the folder `kind` (LABELS or IMAGES).
+    """Return the image name from a path in a YOLO data set: the path without the folder `kind` (LABELS or _IMAGES).
 
     Of several such folders, the first one directly above a split is dropped, or else the last one, as Roboflow places it.
     """

@@ -82,7 +82,7 @@ class LabelTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Level:
+class ReadyContest:
     """A contest of the vocabulary, ready to be scored.
 
     Attributes:
@@ -167,7 +167,11 @@ def _box_of(where: NDArray[np.bool_], span: Span) -> Span | None:
 
 
 def add_parts(
-    labels: LabelArray, confidence: ConfidenceArray, level: Level, found: Assignment, minimum: NDArray[np.float32]
+    labels: LabelArray,
+    confidence: ConfidenceArray,
+    level: ReadyContest,
+    found: Assignment,
+    minimum: NDArray[np.float32],
 ) -> None:
     """Give the pixels of a whole to the parts that win them, in place, unless their confidence is too low.
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tipsseg._version import __version__
 from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import TipssegError, UsageError
-from tipsseg.labelling.assign import LabelTable, Level
+from tipsseg.labelling.assign import LabelTable, ReadyContest
 from tipsseg.labelling.sums import Values
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id, label_dtype
 from tipsseg.util.files import atomic_path, processor_name
@@ -54,7 +54,7 @@ class Classifier:
 
     def levels(
         self, min_confidence: float, temperature: float, present: Collection[int] | None = None
-    ) -> tuple[Level, ...]:
+    ) -> tuple[ReadyContest, ...]:
         """Return the contests of the vocabulary: that for the image, then those inside wholes.
 
         Args:
@@ -64,21 +64,21 @@ class Classifier:
         """
         contests = self.vocabulary.contests_of(present)
         if len(contests) == 1 and present is None:
-            return (Level(whole=BACKGROUND, table=self._label_table(contests[0], min_confidence)),)
+            return (ReadyContest(whole=BACKGROUND, table=self._label_table(contests[0], min_confidence)),)
         # A phrase has one text vector, but a fitted vector in each contest.
         fitted = self.biases is not None
         known = [(contest.whole, phrase) for contest in self.vocabulary.contests for phrase in contest.phrases]
         if not fitted:
             known = [(BACKGROUND, phrase) for phrase in self.vocabulary.phrases]
         numbers = {(whole, *_text_of(phrase)): number for number, (whole, phrase) in enumerate(known)}
-        levels = list[Level]()
+        levels = list[ReadyContest]()
         for contest in contests:
             whole = contest.whole if fitted else BACKGROUND
             phrases = np.array([numbers[whole, *_text_of(phrase)] for phrase in contest.phrases], np.intp)
             handicaps = np.array([phrase.handicap for phrase in contest.phrases], np.float32)
             biases = None if fitted or not handicaps.any() else handicaps * np.float32(-_HANDICAP * temperature)
             table = self._label_table(contest, min_confidence)
-            levels.append(Level(whole=contest.whole, phrases=phrases, biases=biases, table=table))
+            levels.append(ReadyContest(whole=contest.whole, phrases=phrases, biases=biases, table=table))
         return tuple(levels)
 
     def _label_table(self, contest: Contest, min_confidence: float) -> LabelTable:

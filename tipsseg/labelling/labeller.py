@@ -26,7 +26,7 @@ from tipsseg.labelling.assign import (
     Assignment,
     ClassContest,
     LabelTable,
-    Level,
+    ReadyContest,
     add_parts,
     best_groups,
     crop,
@@ -173,7 +173,7 @@ class Labeller:
         self._classifier = classifier
         self._levels = classifier.levels(self.options.min_confidence, self._temperature)
         self._table = self._levels[0].table
-        self._levels_of: dict[frozenset[int] | None, tuple[Level, ...]] = {None: self._levels}
+        self._levels_of: dict[frozenset[int] | None, tuple[ReadyContest, ...]] = {None: self._levels}
         self._scorers: dict[tuple[int, bool], DeviceScorer] = {}
 
     def __repr__(self) -> str:
@@ -349,7 +349,7 @@ class Labeller:
 
         return to_device(values, self.model.backbone.device)
 
-    def _levels_for(self, present: frozenset[int] | None) -> tuple[Level, ...]:
+    def _levels_for(self, present: frozenset[int] | None) -> tuple[ReadyContest, ...]:
         """Return the contests among some classes; None for all."""
         found = self._levels_of.get(present)
         if found is None:
@@ -359,7 +359,7 @@ class Labeller:
             self._levels_of[present] = found
         return found
 
-    def _scorer(self, level: Level, *, raw: bool) -> DeviceScorer | None:
+    def _scorer(self, level: ReadyContest, *, raw: bool) -> DeviceScorer | None:
         """Return what computes labels on a GPU. On a CPU all threads compute already, and pruning makes `match` faster."""
         if self._on_cpu or self._contests:
             return None
@@ -503,7 +503,7 @@ class Labeller:
 
     def _assign(
         self,
-        level: Level,
+        level: ReadyContest,
         cosines: Cosines,
         values: list[Values],
         pixels: NDArray[np.uint8] | None,
@@ -527,7 +527,7 @@ class Labeller:
             assigned = scorer.fetch(self._of_level(level, cosines.values), cosines.plans, cosines.size)
         return assigned if inner is None else crop(assigned, inner)
 
-    def _of_level(self, level: Level, cosines: Sequence[Tensor]) -> Sequence[Tensor]:
+    def _of_level(self, level: ReadyContest, cosines: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return the cosines of the phrases of a contest, on the device."""
         if level.phrases is None:
             return cosines
@@ -561,7 +561,7 @@ class Labeller:
 
     def _best_classes(
         self,
-        levels: Sequence[Level],
+        levels: Sequence[ReadyContest],
         values: Sequence[Values],
         plans: Sequence[WindowPlan],
         grid: tuple[int, int],
@@ -593,7 +593,7 @@ class Labeller:
             return pamr(to_device(maps, self.model.backbone.device), image).cpu().numpy()
 
 
-def _table_of(level: Level, raw: bool) -> LabelTable:
+def _table_of(level: ReadyContest, raw: bool) -> LabelTable:
     """Return the label table of a contest; `raw` leaves out minimum confidences."""
     table = level.table
     return replace(table, min_confidence=np.zeros_like(table.min_confidence)) if raw else table

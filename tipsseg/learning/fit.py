@@ -23,7 +23,7 @@ from tipsseg.labelling.classifier import Classifier, make_classifier
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.view import View, view_of
-from tipsseg.learning.maths import Mask, Prior, Window, confusion, draw_pieces, make_windows, regroup, solve
+from tipsseg.learning.maths import MaskTensor, Prior, Window, confusion, draw_pieces, make_windows, regroup, solve
 from tipsseg.learning.unlabelled import compare, sample_patches, second_moment
 from tipsseg.options import LabelOptions
 from tipsseg.regions.objects import ancestors
@@ -37,7 +37,7 @@ from tipsseg.weights.sources import file_hashes, find_model_id
 def fit(
     model: Model,
     features: Sequence[Features],
-    masks: Sequence[Mask],
+    masks: Sequence[MaskTensor],
     vocabulary: Vocabulary | Sequence[str | ClassSpec],
     options: LabelOptions | None = None,
     *,
@@ -186,7 +186,7 @@ def _check_pairs(
     model: Model,
     view: View,
     features: Sequence[Features],
-    masks: Sequence[Mask],
+    masks: Sequence[MaskTensor],
     classes: int,
 ) -> None:
     if len(features) != len(masks):

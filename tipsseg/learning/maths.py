@@ -34,7 +34,7 @@ _PIECE = 8
 #: Cells per matrix product.
 _BATCH = 1 << 14
 
-Mask = NDArray[np.uint8] | NDArray[np.uint16]
+MaskTensor = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ class Prior:
     moment_strength: Tensor | None = None
 
 
-def make_windows(patches: Tensor, plan: WindowPlan, mask: Mask, groups: NDArray[np.int64]) -> list[Window]:
+def make_windows(patches: Tensor, plan: WindowPlan, mask: MaskTensor, groups: NDArray[np.int64]) -> list[Window]:
     """Cut a mask into the windows of its image, and pair them with the features.
 
     Args:

@@ -34,7 +34,7 @@ _MIN_IMAGES = 3
 
 _EDGES = (np.arange(STEPS + 1) / STEPS).astype(np.float32)
 
-Counts = NDArray[np.int64]
+_Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,9 +47,9 @@ class Tally:
         truth: [N], true pixels of each class.
     """
 
-    labelled: Counts
-    right: Counts
-    truth: Counts
+    labelled: _Counts
+    right: _Counts
+    truth: _Counts
 
 
 def tally(labels: LabelArray, confidence: ConfidenceArray, truth: NDArray[np.integer], classes: int) -> Tally:
@@ -66,7 +66,7 @@ def tally(labels: LabelArray, confidence: ConfidenceArray, truth: NDArray[np.int
     step = np.searchsorted(_EDGES, confidence[counts].astype(np.float32), side="right") - 1
     cell = predicted * (STEPS + 1) + np.maximum(step, 0)
 
-    def count_from_above(selected: NDArray[np.bool_]) -> Counts:
+    def count_from_above(selected: NDArray[np.bool_]) -> _Counts:
         histogram = np.bincount(cell[selected], minlength=(classes + 1) * (STEPS + 1))[: (classes + 1) * (STEPS + 1)]
         histogram = histogram.reshape(classes + 1, STEPS + 1)[1:]
         return np.cumsum(histogram[:, ::-1], axis=1)[:, ::-1]
@@ -136,7 +136,7 @@ def _share(part: int, whole: int) -> float | None:
     return None if not whole else float(part / whole)
 
 
-def _choose_steps(labelled: Counts, right: Counts, precision: float) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def _choose_steps(labelled: _Counts, right: _Counts, precision: float) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Return for each class whether it has its own step, and the step, or -1 if none reaches the target.
 
     Both are [1 + I, N]: row 0 is for all images, row 1 + i for all images except i.
@@ -152,8 +152,8 @@ def _choose_steps(labelled: Counts, right: Counts, precision: float) -> tuple[ND
     return own, np.where(own, np.stack(single, axis=1), shared[:, None])
 
 
-def _lowest_step(labelled: Counts, right: Counts, precision: float, widths: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the lowest step that reaches the target, or -1: for all images, then for all except each, [1 + I]. Counts are [I,
+def _lowest_step(labelled: _Counts, right: _Counts, precision: float, widths: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the lowest step that reaches the target, or -1: for all images, then for all except each, [1 + I]. _Counts are [I,
     K].
 
     `widths` are the quantiles of Student's distribution by the number of images.

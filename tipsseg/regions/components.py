@@ -25,7 +25,7 @@ class Rle(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Runs:
+class RegionRuns:
     """Vertical runs of pixels, in column-major order like COCO's.
 
     Attributes:
@@ -38,8 +38,8 @@ class Runs:
     top: NDArray[np.int32]
     stop: NDArray[np.int32]
 
-    def __getitem__(self, which: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Runs:
-        return Runs(self.column[which], self.top[which], self.stop[which])
+    def __getitem__(self, which: slice | NDArray[np.intp] | NDArray[np.bool_]) -> RegionRuns:
+        return RegionRuns(self.column[which], self.top[which], self.stop[which])
 
     def __len__(self) -> int:
         return len(self.column)
@@ -61,7 +61,7 @@ class Region:
     class_id: int
     area: int
     box: tuple[int, int, int, int]
-    runs: Runs
+    runs: RegionRuns
 
     @property
     def mask(self) -> NDArray[np.bool_]:
@@ -136,10 +136,10 @@ def whole_classes(labels: LabelArray, number_of_classes: int, min_area: int = 1)
 
 def _runs(
     labels: LabelArray, number_of_classes: int, instances: NDArray[np.int32] | None = None
-) -> tuple[Runs, LabelArray]:
+) -> tuple[RegionRuns, LabelArray]:
     """Return the vertical runs of the classes 1..N, and their class ids. A run has one class and one instance."""
     height, width = labels.shape
-    parts: list[tuple[Runs, LabelArray]] = []
+    parts: list[tuple[RegionRuns, LabelArray]] = []
     step = max(_PIECE // height, 1)
     for left in range(0, width, step):
         piece = np.ascontiguousarray(labels[:, left : left + step].T)  # [columns, H]
@@ -153,18 +153,20 @@ def _runs(
         ids = cast(LabelArray, piece.reshape(-1)[first])
         is_class = (ids >= 1) & (ids <= number_of_classes)
         column, top = np.divmod(first[is_class], height)
-        runs = Runs((column + left).astype(np.int32), top.astype(np.int32), (top + length[is_class]).astype(np.int32))
+        runs = RegionRuns(
+            (column + left).astype(np.int32), top.astype(np.int32), (top + length[is_class]).astype(np.int32)
+        )
         parts.append((runs, ids[is_class]))
     return _concatenate([runs for runs, _ in parts]), cast(LabelArray, np.concatenate([ids for _, ids in parts]))
 
 
-def _concatenate(parts: Sequence[Runs]) -> Runs:
+def _concatenate(parts: Sequence[RegionRuns]) -> RegionRuns:
     if not parts:
-        return Runs(*np.empty((3, 0), np.int32))
-    return Runs(*(np.concatenate([getattr(runs, name) for runs in parts]) for name in ("column", "top", "stop")))
+        return RegionRuns(*np.empty((3, 0), np.int32))
+    return RegionRuns(*(np.concatenate([getattr(runs, name) for runs in parts]) for name in ("column", "top", "stop")))
 
 
-def _number_components(runs: Runs, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
+def _number_components(runs: RegionRuns, class_ids: LabelArray, height: int) -> NDArray[np.intp]:
     """Return a number for each run, equal for runs of the same 8-connected component."""
     # With a pitch of two extra rows, positions in column-major order increase from run to run and never touch across columns.
     column, pitch = runs.column.astype(np.int64), height + 2
@@ -195,7 +197,7 @@ def _lowest_connected(count: int, first: NDArray[np.intp], second: NDArray[np.in
             lowest = deeper
 
 
-def _regions(runs: Runs, class_ids: LabelArray, numbers: NDArray[np.intp], min_area: int) -> list[Region]:
+def _regions(runs: RegionRuns, class_ids: LabelArray, numbers: NDArray[np.intp], min_area: int) -> list[Region]:
     order = np.argsort(numbers, kind="stable")
     runs, class_ids = runs[order], class_ids[order]
     if not len(runs):
@@ -242,7 +244,7 @@ def region_means(regions: Sequence[Region], values: ConfidenceArray) -> NDArray[
     return sums / areas
 
 
-def _edges(runs: Runs, height: int) -> NDArray[np.int64]:
+def _edges(runs: RegionRuns, height: int) -> NDArray[np.int64]:
     """Return the start and the end of each run as column-major indices, [2 R], for columns of `height` pixels."""
     base = runs.column.astype(np.int64) * height
     edges = np.empty(2 * len(runs), np.int64)

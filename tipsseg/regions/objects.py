@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.options import FileOptions, MinArea
-from tipsseg.regions.components import Region, Runs, components, count_labels, region_means, whole_classes
+from tipsseg.regions.components import Region, RegionRuns, components, count_labels, region_means, whole_classes
 from tipsseg.regions.polygons import Outline, outline
 from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass, label_dtype
 
@@ -289,7 +289,7 @@ def make_layers(class_id: int, mask: NDArray[np.bool_], confidence: ConfidenceAr
     y, x = int(rows[0]), int(columns[0])
     box = slice(y, int(rows[-1]) + 1), slice(x, int(columns[-1]) + 1)
     (found,) = whole_classes(mask[box].view(np.uint8), 1)
-    runs = Runs(found.runs.column + np.int32(x), found.runs.top + np.int32(y), found.runs.stop + np.int32(y))
+    runs = RegionRuns(found.runs.column + np.int32(x), found.runs.top + np.int32(y), found.runs.stop + np.int32(y))
     region = Region(class_id, found.area, (y, x, *found.box[2:]), runs)
     return [Layer(region, None if confidence is None else confidence[box][mask[box]])]
 

@@ -188,27 +188,27 @@ _THIN_SHARE = 2 / 3
 #: Structuring element: parts that do not contain it are thin.
 _BLOCK = np.ones((3, 3), np.uint8)
 
-Mask = NDArray[np.bool_]
+_Mask = NDArray[np.bool_]
 
 
-def is_lost(mask: Mask) -> bool:
+def is_lost(mask: _Mask) -> bool:
     """Return True if a mask [h, w] contains no block of 3 x 3 pixels, so that tools may drop it completely."""
     return not _without_thin_parts(np.pad(mask, 1)).any()
 
 
-def is_thin(mask: Mask) -> bool:
+def is_thin(mask: _Mask) -> bool:
     """Return True if a mask [h, w] is so thin that tools may drop most of it."""
     return bool(2 * _distances(np.pad(mask, 1)).max() < _THIN)
 
 
-def fill_holes(mask: Mask) -> Mask:
+def fill_holes(mask: _Mask) -> _Mask:
     """Fill the holes of a mask [h, w]."""
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 2)
     return outside[1:-1, 1:-1] != 2
 
 
-def find_edits(old: Mask, new: Mask) -> Mask | None:
+def find_edits(old: _Mask, new: _Mask) -> _Mask | None:
     """Find the pixels that a person edited: the differences beyond the bounds, and the differences around them.
 
     `old` and `new` are masks [h, w] of the object before and after, with at least 3 pixels of background on each side. Return a
@@ -217,11 +217,11 @@ def find_edits(old: Mask, new: Mask) -> Mask | None:
     beyond = _beyond(old, new)
     if not beyond.any():
         return None
-    edited: Mask = (old != new) & (_distances(~beyond) <= MOVED + 1)
+    edited: _Mask = (old != new) & (_distances(~beyond) <= MOVED + 1)
     return edited
 
 
-def tool_variants(old: Mask, new: Mask) -> Iterator[Mask]:
+def tool_variants(old: _Mask, new: _Mask) -> Iterator[_Mask]:
     """Yield the versions of an object that a tool may save: with and without narrow bays, with and without holes.
 
     Fill only holes whose edges `new` covers, and only the pixels in `new`, because a hole may contain other objects.
@@ -237,7 +237,7 @@ def tool_variants(old: Mask, new: Mask) -> Iterator[Mask]:
             yield base | (covered[parts] & new)
 
 
-def _beyond(old: Mask, new: Mask) -> Mask:
+def _beyond(old: _Mask, new: _Mask) -> _Mask:
     """Return a mask [h, w] of the differing pixels beyond the bounds; empty if they are few and close enough."""
     distance = np.zeros(old.shape, np.float32)
     for before, after in ((old, new), (~old, ~new)):
@@ -257,10 +257,10 @@ def _beyond(old: Mask, new: Mask) -> Mask:
     return beyond
 
 
-def _distances(mask: Mask) -> NDArray[np.float32]:
+def _distances(mask: _Mask) -> NDArray[np.float32]:
     """Return the distance of each pixel of a mask to the nearest one outside, [h, w]; large for a mask without background."""
     return cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)  # type: ignore[return-value]
 
 
-def _without_thin_parts(mask: Mask) -> Mask:
+def _without_thin_parts(mask: _Mask) -> _Mask:
     return cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_OPEN, _BLOCK).view(np.bool_)

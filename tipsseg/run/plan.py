@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tipsseg import types
 from tipsseg.errors import OutputError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.formats import FORMATS
 from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, LabelOptions, choose
-from tipsseg.run import spec as specs
 from tipsseg.run.spec import RunInfo, RunSpec, model_identity
 from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
@@ -120,7 +120,7 @@ def _plan_features(
         stored.recipe.dtype if dtype == "auto" else dtype,
         options.mode,
         stored.recipe.short_side if options.short_side is None else options.short_side,
-        specs.LABELS_VERSION,
+        types.LABELS_VERSION,
         options.stretch,
     )
     kept = stored.dtype if feature_dtype is None else choose(feature_dtype, FEATURE_DTYPES, "feature dtype")

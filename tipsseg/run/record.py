@@ -15,12 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from tipsseg import types
 from tipsseg._version import __version__
 from tipsseg.errors import OtherSchemaError, OutputError, RecordError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options import FeatureDtype
 from tipsseg.options.fields import COMMAND, json_value, options_of
-from tipsseg.run import spec as specs
 from tipsseg.run.entry import FileRow
 from tipsseg.run.files import MOVE
 from tipsseg.run.labels import RunContext
@@ -86,7 +86,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
     """Return the content of run.json. `ended` and `counts` are null until the run ends."""
     spec = info.spec
     maker = info.noted or Maker(
-        __version__, specs.LABELS_VERSION, info.digest, spec.command(), _versions(), printable_path(Path.cwd())
+        __version__, types.LABELS_VERSION, info.digest, spec.command(), _versions(), printable_path(Path.cwd())
     )
     return {
         "tool": "tipsseg",
@@ -126,7 +126,7 @@ def _settings_record(spec: RunSpec) -> dict[str, Any]:
     if spec.features is not None:
         found["features"]["dtype"] = spec.labelled_in
     if spec.onto is not None:
-        found["onto"]["added"] = list(spec.added)
+        found["onto"]["added"] = list(spec.new_classes)
     return found
 
 
@@ -245,7 +245,7 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     if "features" in more:
         more["feature_dtype"] = take(take(record, "features", dict), "dtype", FeatureDtype)
     if "onto" in more:
-        more["added"] = take(take(record, "onto", dict), "added", tuple[str, ...])
+        more["new_classes"] = take(take(record, "onto", dict), "added", tuple[str, ...])
     output = folder if more.get("shard") is None else folder.parent.parent
     spec = RunSpec(**more | {"model": model.id, "vocabulary": asked, "formats": formats, "output": output})
     return RunInfo(

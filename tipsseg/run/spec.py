@@ -66,9 +66,6 @@ RECORDS: Mapping[type, str] = {
     OutputOptions: "",
 }
 
-#: See `types.LABELS_VERSION`.
-LABELS_VERSION = types.LABELS_VERSION
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOptions):
@@ -85,7 +82,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
         sources: Image paths as the user typed them, "-" for a list on stdin; empty for an earlier run.
         vocabulary_path: The vocabulary file or preset as the user typed it.
-        added: The classes to add to the labels that exist.
+        new_classes: The classes to add to the labels that exist.
     """
 
     vocabulary: Vocabulary
@@ -98,7 +95,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
     formats_given: bool = True
     sources: tuple[str, ...] = ()
     vocabulary_path: str | None = None
-    added: tuple[str, ...] = ()
+    new_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,7 +121,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             regions=None if self.regions is None else RegionSource(self.regions),
             only=self.regions_only,
             labels=None if self.onto is None else LabelSource(self.onto, classes),
-            added=[entry.id for entry in classes if entry.name in self.added],
+            added=[entry.id for entry in classes if entry.name in self.new_classes],
             present=None if self.present is None else PresentNames(self.present, self.vocabulary, strict=self.strict),
             classes=classes,
         )
@@ -206,7 +203,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         if self.strict and self.present is None:
             raise UsageError("argument `strict` needs names of what is in each image", "Set argument `present`.")
         find_model(self.model)
-        check_folder(self.output)  # last, so that errors in options are raised first
+        refuse_file(self.output)  # last, so that errors in options are raised first
 
     def check_formats(self) -> None:
         """Raise UsageError if the formats do not fit the other settings."""
@@ -274,7 +271,12 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
     def command(self) -> str:
         """Return the command line of the run, with paths and formats."""
         vocabulary = self.vocabulary_path or self.vocabulary.source
-        words = ["tipsseg", "label", *(self.sources or ["IMAGES"]), *self._question(self.model, vocabulary, self.added)]
+        words = [
+            "tipsseg",
+            "label",
+            *(self.sources or ["IMAGES"]),
+            *self._question(self.model, vocabulary, self.new_classes),
+        ]
         known = {"model", *options_of(LabelOptions)}
         for name, (value, default, about) in self.settings():
             if about.recorded and value != default and name not in known:
@@ -400,7 +402,7 @@ class Maker:
 
     Attributes:
         version: Version of tipsseg.
-        labels_version: See LABELS_VERSION.
+        labels_version: See `types.LABELS_VERSION`.
         digest: See RunInfo.
         command: See `RunSpec.command`.
         versions: Versions of Python and of packages.
@@ -432,7 +434,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
     classes = [{key: value for key, value in each.items() if key not in plain} for each in vocabulary.pop("classes")]
     regions = None if spec.regions is None else "regions only" if spec.regions_only else "regions"
     return {
-        "labels version": LABELS_VERSION if info.noted is None else info.noted.labels_version,
+        "labels version": types.LABELS_VERSION if info.noted is None else info.noted.labels_version,
         "model": model_identity(info.model),
         "classes": classes,
         **vocabulary,
@@ -441,7 +443,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         # Features stored in float32 give the same labels as no store.
         "features": spec.labelled_in,
         "regions": regions,
-        "onto": list(spec.added) if spec.onto is not None else None,
+        "onto": list(spec.new_classes) if spec.onto is not None else None,
         **({} if spec.present is None else {"present": True}),
         "raster": record_of(spec.raster) if spec.is_raster else None,
     }
@@ -482,7 +484,7 @@ def check_hint(output: Path) -> str:
     return f"Find out what is wrong: tipsseg check {shell_word(str(output))}"
 
 
-def check_folder(output: Path) -> None:
+def refuse_file(output: Path) -> None:
     """Raise OutputError if the output folder or one of its parents is a file."""
     for folder in (output, *output.parents):
         if is_folder(folder):

@@ -33,7 +33,7 @@ _MAX_VALUE = 1e6
 #: The message if a fit is used with the option `overlap`.
 FITS_DO_NOT_OVERLAP = "a fit cannot label classes that overlap: its classes were learned against each other"
 
-Values = NDArray[np.float32]
+_Values = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ class FittedVocabulary:
     """
 
     vocabulary: Vocabulary
-    vectors: Values
-    biases: Values
+    vectors: _Values
+    biases: _Values
     temperature: float
     model: Mapping[str, str]
     model_id: str
@@ -194,7 +194,7 @@ def is_fit(source: str | Path) -> bool:
     return Path(source).suffix.lower() == FIT_SUFFIX
 
 
-def _parse_fit(record: object, vectors: Values, biases: Values) -> FittedVocabulary:
+def _parse_fit(record: object, vectors: _Values, biases: _Values) -> FittedVocabulary:
     """Build a fit from the record and the tensors of a file. Raises ValueError or UsageError if they are invalid."""
     if (take(record, "kind", str), take(record, "version", int)) != (_KIND, _VERSION):
         raise ValueError("another kind or version")

@@ -152,7 +152,7 @@ def _normalize(phrase: str) -> str:
 _BLANKS = str.maketrans(dict.fromkeys("\t\n\r\v\f", " "))
 
 #: The size limit of a file in bytes. The largest vocabulary for 16-bit masks has about this size.
-MAX_BYTES = 8_000_000
+_MAX_BYTES = 8_000_000
 
 #: The maximum length of a phrase in characters, far above the maximum input of the text towers.
 MAX_TEXT = 1000
@@ -169,13 +169,13 @@ def read_text(path: Path, what: str) -> str:
     """
     try:
         with path.open("rb") as file:  # may be an endless pipe
-            data = file.read(MAX_BYTES + 1)
+            data = file.read(_MAX_BYTES + 1)
     except IsADirectoryError as error:
         raise VocabularyError(f"{path} is a folder, not {what}") from error
     except (OSError, ValueError) as error:
         raise VocabularyError(f"{path}: {describe_error(error)}") from error
-    if len(data) > MAX_BYTES:
-        raise VocabularyError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB, the limit of {what}")
+    if len(data) > _MAX_BYTES:
+        raise VocabularyError(f"{path}: larger than {_MAX_BYTES // 1_000_000} MB, the limit of {what}")
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:

@@ -19,12 +19,14 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.model"
 
 #: The files of a TIPSv2 model. Another architecture has a config.json, and any other files that MODEL_FILE allows.
-FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+TIPSV2_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
 
 #: The names of files that a model may have: directly in its folder, not hidden, no pickles.
 MODEL_FILE = r"(?!\.)[^\x00-\x1f/:\\]+\.(json|safetensors|model)"
 
-_FOLDER_HINT = f"A TIPSv2 model consists of {', '.join(FILES)}; its entry in weights.lock, if any, lists all three."
+_FOLDER_HINT = (
+    f"A TIPSv2 model consists of {', '.join(TIPSV2_FILES)}; its entry in weights.lock, if any, lists all three."
+)
 
 # Hints for folders that transformers or peft saved, by the missing file and the file in its place.
 _MISSING_HINTS = {

@@ -13,7 +13,7 @@ from tipsseg.util.files import describe_error, is_file, is_folder, read_regular
 from tipsseg.util.json import parse
 from tipsseg.weights import fetching, lock
 from tipsseg.weights.fetching import sha256_of
-from tipsseg.weights.lock import CONFIG_FILE, FILES, MODEL_FILE, missing_hint
+from tipsseg.weights.lock import CONFIG_FILE, MODEL_FILE, TIPSV2_FILES, missing_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
 
 def _files_of(folder: Path) -> Sequence[str]:
     """Return the names of the files of a model: those of TIPSv2, or all that another architecture may keep in its folder."""
-    if read_model_type(folder) in (None, "tipsv2") and all(is_file(folder / name) for name in FILES):
-        return FILES
+    if read_model_type(folder) in (None, "tipsv2") and all(is_file(folder / name) for name in TIPSV2_FILES):
+        return TIPSV2_FILES
     return sorted(path.name for path in folder.iterdir() if re.fullmatch(MODEL_FILE, path.name) and is_file(path))
 
 

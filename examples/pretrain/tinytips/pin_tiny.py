@@ -10,7 +10,7 @@ import hashlib
 from safetensors import safe_open
 
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.weights.lock import FILES, find_lock, read_lock, write_lock
+from tipsseg.weights.lock import TIPSV2_FILES, find_lock, read_lock, write_lock
 
 FOLDER = "assets/tiny"
 
@@ -18,7 +18,7 @@ FOLDER = "assets/tiny"
 def main() -> None:
     folder = find_lock().parent / "tipsseg" / FOLDER
     files = []
-    for name in FILES:
+    for name in TIPSV2_FILES:
         data = (folder / name).read_bytes()
         files.append(LockedFile(name, len(data), hashlib.sha256(data).hexdigest()))
     with safe_open(folder / "model.safetensors", "pt") as weights:

@@ -25,7 +25,7 @@ from tipsseg.backbones.tipsv2.int8 import Int8Linear
 from tipsseg.backbones.tipsv2.vision import Attention, Block, Mlp, VisionTower
 from tipsseg.backbones.workers import Workers
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 #: Minimum number of tokens per worker at a time; with fewer, the matrix products take longer in total.
 _TOKENS = 256
@@ -123,7 +123,7 @@ class _WorkSharing:
         step = -(-rows // number)
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
-    def run(self, work: Callable[[Item], None], items: Sequence[Item]) -> None:
+    def run(self, work: Callable[[_Item], None], items: Sequence[_Item]) -> None:
         """Call `work` with each item. Raise StoppedError, see `Workers.check`."""
         if self._workers is not None:
             self._workers.check()

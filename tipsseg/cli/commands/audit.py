@@ -61,7 +61,7 @@ _AUDITED = (*VIEW, "scales", "refine")
 @command(EPILOG)
 def audit(
     auditing: Auditing,
-    question: opt.Asked,
+    question: opt.Question,
     compute: ComputeOptions,
     options: Annotated[LabelOptions, Only(*_AUDITED)],
     paths: Annotated[

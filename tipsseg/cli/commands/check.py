@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import as_typed, open_progress
 from tipsseg.options.fields import keywords_of, option
 from tipsseg.options.run import ReadingOptions
@@ -38,17 +37,18 @@ def check(
     output: opt.Folder,
     reading: ReadingOptions,
     checking: Checking,
-    folders: Annotated[opt.Folders, Only("images", "quiet")],
+    moved: opt.Moved,
+    printing: opt.Quiet,
 ) -> int:
     """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
     from tipsseg.commands.check import check_folder
     from tipsseg.commands.restore import restore_folder
 
     wrong = False
-    with open_progress(folders.quiet, results=False) as progress:
+    with open_progress(printing.quiet, results=False) as progress:
         if checking.restore:
-            restore_folder(output, images=folders.images, verbose=progress)
-        for problem in check_folder(output, images=folders.images, verbose=progress, **keywords_of(reading)):
+            restore_folder(output, images=moved.images, verbose=progress)
+        for problem in check_folder(output, images=moved.images, verbose=progress, **keywords_of(reading)):
             wrong = True
             progress.text(f"{as_typed(str(problem))}\n")
     return wrong

@@ -69,7 +69,10 @@ def convert(
     files: Annotated[FileOptions, Only("val_fraction", "level", "hard_links")],
     converting: Converting,
     dataset: DatasetOptions,
-    folders: Annotated[opt.Folders, Only("images", "only", "null", "print_paths", "quiet")],
+    selected: opt.Selected,
+    moved: opt.Moved,
+    results: opt.PrintedPaths,
+    printing: opt.Quiet,
 ) -> int:
     """Write the labels in an output folder in more formats, without the model."""
     from tipsseg.commands.convert import convert_folder, drop_formats
@@ -88,11 +91,11 @@ def convert(
             raise UsageError(f"--{name} does not apply to data sets, which {why}", "Remove it.")
     if context.args and converting.to is None:
         raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
-    results = prints_paths(folders.quiet, asked=folders.print_paths, null=folders.null)
-    with open_progress(folders.quiet, results=results, null=folders.null) as progress:
+    prints = prints_paths(printing.quiet, asked=results.print_paths, null=selected.null)
+    with open_progress(printing.quiet, results=prints, null=selected.null) as progress:
         if drop is not None:
             return drop_formats(output, split_names(drop), verbose=progress)
-        paths = read_only(folders.only, folders.null, "convert", output)
+        paths = read_only(selected.only, selected.null, "convert", output)
         if converting.to is not None:
             from tipsseg.commands.dataset import write_dataset
 
@@ -100,7 +103,7 @@ def convert(
                 [output, *map(path_of("the folder"), context.args)],
                 converting.to,
                 format=names[0],
-                images=folders.images,
+                images=moved.images,
                 only=paths,
                 val_fraction=files.val_fraction if "val_fraction" in files.given else None,
                 verbose=progress,
@@ -109,4 +112,4 @@ def convert(
             )
             return len(written.failed)
         given = {**keywords_of(files, files.given), **keywords_of(reading)}
-        return convert_folder(output, names, images=folders.images, only=paths, verbose=progress, **given)
+        return convert_folder(output, names, images=moved.images, only=paths, verbose=progress, **given)

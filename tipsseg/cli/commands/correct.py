@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import open_progress, prints_paths
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import keywords_of, option
@@ -46,7 +45,8 @@ def correct(
     options: CorrectOptions,
     reading: ReadingOptions,
     correcting: Correcting,
-    folders: Annotated[opt.Folders, Only("null_results", "print_paths", "quiet")],
+    results: opt.Results,
+    printing: opt.Quiet,
 ) -> int:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
     from tipsseg.commands.correct.take import correct_folder, undo_corrections
@@ -54,12 +54,12 @@ def correct(
     from tipsseg.util.json import json_bytes
 
     source, undo, jsonl = correcting.source, correcting.undo, correcting.jsonl
-    if jsonl and folders.null_results:
+    if jsonl and results.null:
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
     if source is not None and undo is not None:
         raise UsageError("--from and --undo exclude each other", "Run one after the other.")
-    results = prints_paths(folders.quiet, asked=folders.print_paths, null=folders.null_results) and not jsonl
-    with open_progress(folders.quiet, results=results, null=folders.null_results) as progress:
+    prints = prints_paths(printing.quiet, asked=results.print_paths, null=results.null) and not jsonl
+    with open_progress(printing.quiet, results=prints, null=results.null) as progress:
         if undo is not None:
             undo_corrections(output, undo, dry_run=options.dry_run, verbose=progress)
             return 0

@@ -35,7 +35,7 @@ def encode(
     view: Annotated[LabelOptions, Only(*VIEW, "scales")],
     images: ImageOptions,
     printing: opt.Printing,
-    paths: opt.Paths = None,
+    paths: opt.PathArguments = None,
 ) -> int:
     """Store the features of images in a folder, so that relabelling skips the model."""
     from tipsseg.commands.encode import encode_images, encode_spec, estimate_store

@@ -61,7 +61,7 @@ def evaluate(
     context: typer.Context,
     scoring: Scoring,
     truth: TruthOptions,
-    question: opt.Asked,
+    question: opt.Question,
     regions: RegionOptions,
     compute: ComputeOptions,
     options: LabelOptions,

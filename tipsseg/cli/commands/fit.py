@@ -65,7 +65,7 @@ def fit(
     context: typer.Context,
     fitting: Fitting,
     truth: TruthOptions,
-    question: opt.Asked,
+    question: opt.Question,
     compute: ComputeOptions,
     view: Annotated[LabelOptions, Only(*VIEW)],
     paths: Annotated[

@@ -97,7 +97,7 @@ def _options_of_earlier_run(values: Mapping[str, Any]) -> dict[str, object]:
 
 @command(EPILOG, defaults=_options_of_earlier_run)
 def label(
-    question: opt.Asked,
+    question: opt.Question,
     regions: RegionOptions,
     onto: OntoOptions,
     compute: ComputeOptions,
@@ -109,7 +109,7 @@ def label(
     engine: EngineOptions,
     repeating: Repeating,
     printing: opt.Printing,
-    paths: opt.Paths = None,
+    paths: opt.PathArguments = None,
 ) -> int:
     """Label images and write masks, COCO annotations, overlays and more."""
     from tipsseg.cli.repeat import read_run_file
@@ -133,7 +133,7 @@ def label(
         output=output,
         onto=onto,
         options=options,
-        added=() if repeated is None else repeated.info.spec.added,
+        new_classes=() if repeated is None else repeated.info.spec.new_classes,
         fitted=fitted,
         files=files,
         raster=raster,
@@ -158,7 +158,7 @@ def label(
 
 def _refuse_mistakes(
     paths: tuple[str, ...],
-    question: opt.Asked,
+    question: opt.Question,
     output: OutputOptions,
     images: ImageOptions,
     printing: opt.Printing,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, command, path_of
+from tipsseg.cli.parameters import command, path_of
 from tipsseg.cli.wording import open_progress, prints_paths
 from tipsseg.options.fields import FILES, option
 
@@ -42,11 +42,12 @@ def merge(
         list[Path], typer.Argument(metavar="OUT", parser=path_of("a folder"), help="Output folders of tipsseg label.")
     ],
     merging: Merging,
-    printing: Annotated[opt.Folders, Only("null_results", "print_paths", "quiet")],
+    results: opt.Results,
+    printing: opt.Quiet,
 ) -> int:
     """Join the shards of a run, or several runs, into one output folder."""
     from tipsseg.commands.merge import merge_folders
 
-    results = prints_paths(printing.quiet, asked=printing.print_paths, null=printing.null_results)
-    with open_progress(printing.quiet, results=results, null=printing.null_results) as progress:
+    prints = prints_paths(printing.quiet, asked=results.print_paths, null=results.null)
+    with open_progress(printing.quiet, results=prints, null=results.null) as progress:
         return merge_folders(folders, merging.output, verbose=progress)

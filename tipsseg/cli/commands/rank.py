@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import command
 from tipsseg.cli.stdin import read_only
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import ImageError, UsageError
@@ -39,18 +38,20 @@ class Ranking:
 def rank(
     output: opt.Folder,
     ranking: Ranking,
-    folders: Annotated[opt.Folders, Only("images", "only", "null", "quiet")],
+    selected: opt.Selected,
+    moved: opt.Moved,
+    printing: opt.Quiet,
 ) -> int:
     """List the images of an output folder in review order."""
     from tipsseg.commands.rank import iter_ranked
     from tipsseg.util.json import json_bytes
 
-    if folders.null and ranking.jsonl and str(folders.only) != "-":
+    if selected.null and ranking.jsonl and str(selected.only) != "-":
         raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")
-    with open_progress(folders.quiet, null=folders.null) as progress:
-        paths = read_only(folders.only, folders.null, "rank", output)
+    with open_progress(printing.quiet, null=selected.null) as progress:
+        paths = read_only(selected.only, selected.null, "rank", output)
         failed = False
-        ranked = iter_ranked(output, only=paths, images=folders.images, limit=ranking.limit, verbose=progress)
+        ranked = iter_ranked(output, only=paths, images=moved.images, limit=ranking.limit, verbose=progress)
         for result in ranked:
             if isinstance(result, ImageError):
                 failed = True

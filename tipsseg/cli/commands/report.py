@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from tipsseg.cli import options as opt
-from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import open_progress
 from tipsseg.options import PALETTES, Palette, choose
 from tipsseg.options.fields import FILES, TRUTH, keywords_of, option
@@ -42,6 +41,7 @@ class Reporting:
     doubts: Path | None = option(None, metavar="FILE", help="Findings to list on the page, from tipsseg audit --jsonl.")
     gt: Path | None = option(None, metavar="DIR", group=TRUTH,
         help="Folder of ground-truth masks, or an output folder: show the scores and the worst images.")
+    null: bool = option(False, short="0", help=opt.NULL_RESULTS_HELP)
     palette: Palette = option(PALETTES[0], help="own: the classes' own colours; safe: a colour-blind-safe palette.")
     # fmt: on
 
@@ -52,16 +52,17 @@ def report(
     reading: ReadingOptions,
     truth: TruthOptions,
     reporting: Reporting,
-    folders: Annotated[opt.Folders, Only("images", "null_results", "quiet")],
+    moved: opt.Moved,
+    printing: opt.Quiet,
 ) -> int:
     """Write an HTML page with the images, labels and class statistics of an output folder."""
     from tipsseg.commands.report.make import report_folder
 
-    with open_progress(folders.quiet, null=folders.null_results) as progress:
+    with open_progress(printing.quiet, null=reporting.null) as progress:
         return report_folder(
             output,
             reporting.target,
-            images=folders.images,
+            images=moved.images,
             features=reporting.features,
             palette=choose(reporting.palette, PALETTES, "palette"),
             labels=reporting.labels,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import typer
@@ -12,6 +12,7 @@ from tipsseg.cli import values
 from tipsseg.cli.help import Command, completion_of
 from tipsseg.cli.main import Group
 from tipsseg.cli.parameters import Only, command
+from tipsseg.options.fields import WHAT, option
 from tipsseg.util.progress import print_text
 from tipsseg.util.text import did_you_mean, pluralize
 
@@ -39,12 +40,20 @@ def list_presets() -> None:
         print_text(f"{name:20} {len(vocabulary.classes):4} classes{with_background:13}  {preset_summary(name)}\n")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Showing:
+    # fmt: off
+    templates: str | None = option(None, metavar="NAME|FILE", group=WHAT, choices=("protocol", "plain"), rare=True,
+        help="Prompt templates: protocol, plain, or a file with one per line.  [default: the vocabulary's, or protocol]")
+    # fmt: on
+
+
 @command(app=vocab, no_args_is_help=False)
-def show(name: Name, question: Annotated[opt.Question, Only("background", "templates")]) -> None:
+def show(name: Name, question: Annotated[opt.Question, Only("background")], showing: Showing) -> None:
     """Print a vocabulary as a TOML file, for example as a starting point for your own."""
     from tipsseg.vocabulary.files import vocabulary_toml
 
-    vocabulary, fitted = values.parse_question(replace(question, vocab=name))
+    vocabulary, fitted = values.parse_question(replace(question, vocab=name), showing.templates)
     if fitted is not None:
         print_text(f"# The phrases of {name}. Only that file has their vectors and the temperature.\n")
     print_text(vocabulary_toml(vocabulary))

@@ -35,7 +35,7 @@ from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_ke
 from tipsseg.options.run import ComputeOptions, TruthOptions
 from tipsseg.run.inputs import Ignored, find_alone
 from tipsseg.run.plan import plan_run
-from tipsseg.run.spec import RunSpec, check_folder, model_identity
+from tipsseg.run.spec import RunSpec, model_identity, refuse_file
 from tipsseg.util.files import cache_folder, is_folder
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import format_duration, join_first, pluralize, text_table
@@ -300,4 +300,4 @@ def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
             "the file already exists",
             "Choose another file with argument `output`, or replace it with argument `overwrite`.",
         )
-    check_folder(target.absolute().parent)
+    refuse_file(target.absolute().parent)

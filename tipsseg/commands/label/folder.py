@@ -193,7 +193,7 @@ def label_spec(
     output: OutputOptions,
     onto: OntoOptions,
     options: LabelOptions,
-    added: Sequence[str] = (),
+    new_classes: Sequence[str] = (),
     **values: Any,
 ) -> RunSpec:
     """Return the settings of a labelling run, and check them.
@@ -204,20 +204,22 @@ def label_spec(
         output: The output folder and the formats. Without formats, those of the folder, or the default.
         onto: The labels that exist.
         options: Labelling options.
-        added: The classes to add to the labels that exist; empty for those of `vocabulary`.
+        new_classes: The classes to add to the labels that exist; empty for those of `vocabulary`.
         values: Other fields of RunSpec.
 
     Raises:
         TipssegError: See `RunSpec.check`; or the labels that exist cannot be read.
     """
-    if onto.onto is not None and not added:
-        vocabulary, added = join_classes(onto.onto, vocabulary)
+    if onto.onto is not None and not new_classes:
+        vocabulary, new_classes = join_classes(onto.onto, vocabulary)
     formats = output.formats
     if formats == ():
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
     values["formats_given"] = formats is not None
     output = replace(output, formats=formats or (OVERLAP_FORMATS if options.overlap else DEFAULT_FORMATS))
-    return RunSpec.of(*records, output, onto, vocabulary=vocabulary, options=options, added=tuple(added), **values)
+    return RunSpec.of(
+        *records, output, onto, vocabulary=vocabulary, options=options, new_classes=tuple(new_classes), **values
+    )
 
 
 def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> Images:

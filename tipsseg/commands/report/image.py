@@ -45,7 +45,7 @@ _HEAD = b"// "
 #: The hint for an image that is not where the run found it.
 MOVED_HINT = "Set the folder of the images with argument `images`."
 
-Record = Mapping[str, object]
+PageRecord = Mapping[str, object]
 
 
 def image_key(image: str) -> str:
@@ -98,7 +98,7 @@ class Place:
         """Return the picture, the thumbnail and the map of an image."""
         return [self.folder / name / key[:2] / f"{key}{suffix}" for name, suffix in _IMAGE_FILES.items()]
 
-    def read(self, key: str) -> tuple[str, Record]:
+    def read(self, key: str) -> tuple[str, PageRecord]:
         """Return the signature and the record of an image. Raises OSError or ValueError if a file is missing or damaged."""
         picture, thumbnail, label_map = self.files(key)
         for path in (picture, thumbnail):
@@ -135,7 +135,7 @@ class DrawnImage:
     """
 
     entry: Entry
-    record: Record
+    record: PageRecord
     new: bool
     error: ImageError | None = None
 
@@ -243,5 +243,5 @@ class ImageMaker:
         return hashlib.sha256(json_bytes(facts)).hexdigest()
 
 
-def failed_record(image: str, path: str, reason: str) -> Record:
+def failed_record(image: str, path: str, reason: str) -> PageRecord:
     return {"image": image, "path": path, "key": None, "state": "failed", "reason": reason, "classes": []}

@@ -20,7 +20,7 @@ from tipsseg.address import address_text, as_address
 from tipsseg.commands.audit import read_doubts
 from tipsseg.commands.evaluate import score_masks
 from tipsseg.commands.rank import ReviewOrder
-from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, Place, Record, failed_record, image_key
+from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, PageRecord, Place, failed_record, image_key
 from tipsseg.commands.report.pictures import script
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import list_counts, note_aside
@@ -63,11 +63,11 @@ _LENGTH = 128
 #: The number of images to compare with all images in one matrix product.
 _BATCH = 256
 
-Vectors = NDArray[np.float32]
+_Vectors = NDArray[np.float32]
 
 #: The number of images in a chunk of data. The first chunk is small, because the page shows it first.
-FIRST_CHUNK = 200
-CHUNK = 1000
+_FIRST_CHUNK = 200
+_CHUNK = 1000
 
 
 @with_keywords(ReportKeywords, TruthOptions, ReadingOptions)
@@ -204,7 +204,7 @@ class _Drawn:
 
     order: Sequence[str]
     hashes: Mapping[str, str | None]
-    unreadable: Mapping[str, Record]
+    unreadable: Mapping[str, PageRecord]
     totals: TotalsSum
     counts: Counter[str]
 
@@ -212,7 +212,7 @@ class _Drawn:
 def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress) -> _Drawn:
     """Draw the images of runs, and note those that cannot be read."""
     review, totals, counts = ReviewOrder(), TotalsSum(maker.classes), Counter[str]()
-    hashes, unreadable, moved = dict[str, str | None](), dict[str, Record](), list[ImageError]()
+    hashes, unreadable, moved = dict[str, str | None](), dict[str, PageRecord](), list[ImageError]()
     images = (image for run in runs for image in run.images())
     for result in Job(progress, resumes=True).each(map_in_order(jobs, maker.make, images)):
         entry = result.entry
@@ -246,7 +246,7 @@ def _similar_images(features: Path, drawn: _Drawn, progress: Progress) -> dict[s
     }
 
 
-def _token_vectors(features: Path, hashes: Sequence[str | None]) -> Vectors:
+def _token_vectors(features: Path, hashes: Sequence[str | None]) -> _Vectors:
     """Return vectors [n, d] of images by sha256: their class tokens, averaged over windows, then scaled to unit length.
 
     An image without features has a zero vector. Raises InputError if the folder is not a feature store.
@@ -273,12 +273,12 @@ def _token_vectors(features: Path, hashes: Sequence[str | None]) -> Vectors:
     return vectors
 
 
-def _normalize(vectors: Vectors) -> Vectors:
+def _normalize(vectors: _Vectors) -> _Vectors:
     """Scale vectors [n, d] to unit length, except zero vectors."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
-def _nearest(vectors: Vectors) -> Iterator[list[int]]:
+def _nearest(vectors: _Vectors) -> Iterator[list[int]]:
     """Yield the indices of the most similar images for each image, nearest first; [] for a zero vector."""
     known: NDArray[np.bool_] = np.asarray(vectors.any(1))
     for start in range(0, len(vectors), _BATCH):
@@ -290,7 +290,7 @@ def _nearest(vectors: Vectors) -> Iterator[list[int]]:
             yield [other for other in best if known[image] and np.isfinite(row[other])]
 
 
-def _records(place: Place, drawn: _Drawn, known: Mapping[str, Mapping[str, object]]) -> Iterator[Record]:
+def _records(place: Place, drawn: _Drawn, known: Mapping[str, Mapping[str, object]]) -> Iterator[PageRecord]:
     """Yield the records of the images in their order, each with what is `known` of it beside its labels."""
     for image in drawn.order:
         try:
@@ -301,7 +301,7 @@ def _records(place: Place, drawn: _Drawn, known: Mapping[str, Mapping[str, objec
         yield {**record, **{name: values[image] for name, values in known.items() if image in values}}
 
 
-def _write_data(place: Place, number: int, records: Iterator[Record]) -> list[str]:
+def _write_data(place: Place, number: int, records: Iterator[PageRecord]) -> list[str]:
     """Write the records in chunks, remove older chunks, and return the names of the chunks."""
     chunks: list[str] = []
     for size in _chunks(number):
@@ -314,11 +314,11 @@ def _write_data(place: Place, number: int, records: Iterator[Record]) -> list[st
 
 
 def _chunks(images: int) -> Iterator[int]:
-    size = FIRST_CHUNK
+    size = _FIRST_CHUNK
     while images > 0:
         yield min(size, images)
         images -= size
-        size = CHUNK
+        size = _CHUNK
 
 
 def _facts(runs: Sequence[Run]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 
 #: The longest side, in pixels, of a picture and of a thumbnail.
 PICTURE_SIDE = 800
-THUMBNAIL_SIDE = 240
+_THUMBNAIL_SIDE = 240
 
 #: The opacity of class colours on a thumbnail.
 _TINT = 0.45
@@ -47,7 +47,7 @@ def picture(image: NDArray[np.uint8] | None, size: tuple[int, int]) -> Image.Ima
 
 def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelClass]) -> Image.Image:
     """Draw a thumbnail of a picture with the colours and outlines of its labels [H, W]."""
-    height, width = shown_size(labels.shape, THUMBNAIL_SIDE)
+    height, width = shown_size(labels.shape, _THUMBNAIL_SIDE)
     small = shown.resize((width, height), Image.Resampling.BOX)
     ids = resample(labels, (height, width))  # [h, w]
     colours = np.zeros((int(ids.max()) + 1, 3), np.uint8)
