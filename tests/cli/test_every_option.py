@@ -14,8 +14,9 @@ from PIL import Image
 from rasters import drawn, write_raster
 from running import Command, Ran
 
+from tipsseg.options import VIEW, LabelOptions
 from tipsseg.options.fields import COMMAND, options_of
-from tipsseg.options.run import RasterOptions
+from tipsseg.options.run import EncodeOptions, ImageOptions, RasterOptions, StoreOptions
 from tipsseg.run.read import open_runs
 from tipsseg.run.spec import RECORDS
 
@@ -184,3 +185,63 @@ def test_an_option_is_recorded_repeated_and_kept(command: Command, name: str) ->
             assert pasted.code == 0, (text, pasted.err)
             shutil.rmtree(output)
             Path("kept").rename(output)
+
+
+# ---- encode, and its store ----
+
+#: What stands on the command line for each option of `encode`; a new option needs a value here.
+ENCODED: dict[str, str] = {
+    "mode": "whole",
+    "short_side": "112",
+    "stretch": "5,95",
+    "scales": "1,1.5",
+    "model": "tiny2",
+    "device": "cpu:0",
+    "dtype": "bfloat16",
+    "batch_size": "3",
+    "jobs": "1",
+    "max_pixels": "1000000",
+    "output": "feats",
+    "feature_dtype": "int8",
+    "shard": "1/1",
+    "limit": "2",
+    "sample": "2",
+    "every": "2",
+}
+
+#: Options that a store refuses to lose. Read once by hand: of the others, it keeps its value, or goes on.
+REFUSED_BY_STORE = {"model", "mode", "short_side", "stretch"}
+
+_VIEWS = {name: each for name, each in options_of(LabelOptions).items() if name in (*VIEW, "scales")}
+OF_ENCODE = {**_VIEWS, **options_of(EncodeOptions), **options_of(StoreOptions), **options_of(ImageOptions)}
+
+
+@pytest.mark.parametrize("name", [name for name, (_, about) in OF_ENCODE.items() if about.commands_give is None])
+def test_an_option_of_encode_is_kept_by_its_store(command: Command, name: str) -> None:
+    assert name in ENCODED, "a new option needs a value"
+    given = [OF_ENCODE[name][1].long(name), ENCODED[name]]
+    defaults = {"model": "tiny", "device": "cpu", "output": "feats", "feature_dtype": "float32"}
+    others = [word for key, value in defaults.items() if key != name for word in (OF_ENCODE[key][1].long(key), value)]
+    ran = command("encode", "imgs", *others, *given)
+    assert ran.code == 0, ran.err
+    store = json.loads(Path("feats/features.json").read_bytes())
+    recorded = {**store["recipe"], "feature_dtype": store["dtype"]}
+    if name in ("mode", "short_side", "dtype", "feature_dtype"):
+        assert str(recorded[name]) == ENCODED[name]
+    first = {path: path.read_bytes() for path in Path("feats").rglob("*.safetensors")}
+    assert first
+
+    # A run over the features labels as one that encodes the images itself, if it asks the model the same.
+    if name in options_of(LabelOptions) or name in ("model", "device"):
+        asking = [*others[: -4 if name not in ("output", "feature_dtype") else None], *given]
+        label = ["label", "imgs", "-c", "tree,sky", "-f", "png", *asking]
+        for words in (["-o", "stored", "--features", "feats"], ["-o", "plain"]):
+            labelled = command(*label, *words)
+            assert labelled.code == 0, labelled.err
+        assert files(Path("stored")) == files(Path("plain"))
+
+    # Without the option, the store goes on, or refuses as read by hand.
+    if name != "output":
+        forgot = command("encode", "imgs", *others, *(["--model", "tiny"] if name == "model" else []))
+        assert (forgot.code == 1) == (name in REFUSED_BY_STORE), forgot.err
+    assert first.items() <= {path: path.read_bytes() for path in Path("feats").rglob("*.safetensors")}.items()

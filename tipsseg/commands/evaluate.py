@@ -130,7 +130,7 @@ class _Scorer:
             try:
                 self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels, layers)))
             except InputError as error:
-                raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from error
+                raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from None
 
     def evaluation(self, facts: Mapping[str, object], classes: Sequence[LabelClass], job: Job) -> Evaluation:
         """Return the scores of all images; `classes` are those with the ids 1..N. Raises InputError if all images failed."""
@@ -341,7 +341,7 @@ def _find_masks(folder: Path) -> Sequence[ImageRef]:
     try:
         return find_alone(folder, Ignored(None), Silence()).refs
     except InputError as error:
-        raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from error
+        raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from None
 
 
 def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | None) -> Sequence[LabelClass]:

@@ -164,7 +164,7 @@ class Source(ExitStack):
                     shutil.copyfileobj(member, file, _BLOCK)
                 yield path
             except ImageError as error:
-                raise ImageError(self.display_path(name), error.reason, error.hint) from error
+                raise ImageError(self.display_path(name), error.reason, error.hint) from None
 
     def _refuse_link(self, name: str) -> None:
         if (self._folder / name).is_symlink() and is_folder(self.path):

@@ -153,7 +153,7 @@ def check_device(spec: ComputeOptions, dtype: str) -> None:
             error.device,
             f"the run in the output folder uses {dtype}, but {error.message}",
             "Resume on a device that supports this dtype, or choose another output folder with argument `output`.",
-        ) from error
+        ) from None
 
 
 #: The number of best classes per patch in formats that store them.

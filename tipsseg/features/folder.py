@@ -169,7 +169,7 @@ class FeatureFiles:
         try:
             write_feature_file(path, record)
         except OutputError as error:
-            raise _with_store_hint(path, error) from error
+            raise _with_store_hint(path, error) from None
         return path
 
     def _check(self, path: Path, sha256: str, features: FeatureRecord | FeatureHeader) -> None:
@@ -269,4 +269,4 @@ def _write_record(path: Path, record: StoreRecord) -> None:
         except OutputError:  # a file system without hard links, or a fault that writing raises again
             atomic_write(path, data)
     except OutputError as error:
-        raise _with_store_hint(path, error) from error
+        raise _with_store_hint(path, error) from None

@@ -88,7 +88,7 @@ def _read_source(source: Source, names: ClassNames) -> Iterator[SourceImage]:
         raise InputError(
             error.message,
             "Pass the files of one format that tipsseg correct reads, for example OUT/annotations.json or OUT/labelme.",
-        ) from error
+        ) from None
 
 
 def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:

@@ -96,7 +96,7 @@ class PresentNames:
         try:
             name = names.find(ref)
         except ImageError as error:
-            raise ImageError(ref.path, error.reason, f"Write more of its path in {self._source}.") from error
+            raise ImageError(ref.path, error.reason, f"Write more of its path in {self._source}.") from None
         return None if name is None else self._entries.get(name)
 
     def expect(self, refs: Sequence[ImageRef]) -> tuple[list[str], int]:

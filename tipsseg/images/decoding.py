@@ -337,7 +337,7 @@ def as_image_error(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise ImageError(path, error.message, error.hint) from error
+        raise ImageError(path, error.message, error.hint) from None
     except MemoryError as error:
         raise ImageError(path, "not enough memory to process it", _LESS_MEMORY) from error
 

@@ -242,14 +242,14 @@ class LabelOptions(OptionRecord):
     """
 
     # fmt: off
-    mode: Mode = option("slide", **_LABELS, group=MODEL, rare=True,
+    mode: Mode = option("slide", **_LABELS, rasters=False, group=MODEL, rare=True,
         help="slide: overlapping windows of the model's size; whole: the whole image at once.")
-    short_side: int | None = option(None, **_LABELS, metavar="PIXELS", group=MODEL, min=1,
+    short_side: int | None = option(None, **_LABELS, rasters=False, metavar="PIXELS", group=MODEL, min=1,
         help="Resize the shorter side to this many pixels.  [default: the model's own size]")
     min_confidence: float = option(0.0, **_LABELS, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
         help="Write pixels below this confidence as 255 (ignored).")
-    refine: Refinement = option("none", **_LABELS, group=MODEL, help="Refine edges using the image's colours.")
-    overlap: bool = option(False, **_LABELS, group=WHAT,
+    refine: Refinement = option("none", **_LABELS, rasters=False, group=MODEL, help="Refine edges using the image's colours.")
+    overlap: bool = option(False, **_LABELS, rasters=False, group=WHAT,
         help="Label each class as if it were the only one, so that classes may overlap, such as a panda and its leg. Index masks "
         "cannot store that; coco and others can.")
     scales: tuple[float, ...] = option(ONE_SCALE, **_LABELS, metavar="FACTORS", group=MODEL, check=check_scales,

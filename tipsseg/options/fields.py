@@ -61,6 +61,7 @@ class Option:
         repeated: True if `--from` repeats it.
         recorded: Where run.json has it: the object, and its key there if that is not its name, such as "regions.source"; COMMAND if
             only the recorded command line has it; "" if run.json does not have it.
+        rasters: False if a run of rasters refuses it.
     """
 
     help: str
@@ -82,6 +83,7 @@ class Option:
     held: Held = "nothing"
     repeated: bool = False
     recorded: str = ""
+    rasters: bool = True
 
     def long(self, name: str) -> str:
         """Return the long flag of the field `name`."""

@@ -113,7 +113,7 @@ class ComputeOptions(EncodeOptions):
 
     # fmt: off
     features: Path | None = option(None, metavar="DIR", group=MODEL,
-        role="labels", held="identity", recorded="features.folder",
+        role="labels", held="identity", recorded="features.folder", rasters=False,
         help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")
     # fmt: on
 
@@ -175,13 +175,13 @@ class RegionOptions(OptionRecord):
 
     # fmt: off
     regions: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
-        role="labels", held="given", repeated=True, recorded="regions.source",
+        role="labels", held="given", repeated=True, recorded="regions.source", rasters=False,
         help="Give each region one class: masks of SAM or another tool, as PNG, NPZ, JSON or COCO files.")
     regions_only: bool = option(False, group=WHAT, rare=True,
         role="labels", held="identity", repeated=True, recorded="regions.only",
         help="Make pixels outside all regions background.  [default: label them as without regions]")
     present: Path | None = option(None, metavar="folders|FILE", group=WHAT,
-        role="labels", held="given", repeated=True, recorded="present.source",
+        role="labels", held="given", repeated=True, recorded="present.source", rasters=False,
         help="Let only the classes in each image compete: its nearest folder named like a class, or a CSV or JSONL file with image "
         "and names or caption.")
     strict: bool = option(False, group=WHAT, rare=True, role="sources", repeated=True, recorded="present.strict",
@@ -195,7 +195,7 @@ class OntoOptions(OptionRecord):
 
     # fmt: off
     onto: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
-        role="labels", held="identity", repeated=True, recorded="onto.source",
+        role="labels", held="identity", repeated=True, recorded="onto.source", rasters=False,
         help="Keep the labels in this folder, zip or file, and add the classes on pixels without a label; any format that tipsseg "
         "correct reads.")
     # fmt: on

@@ -123,7 +123,7 @@ def read_labels(paths: Mapping[str, Path], size: tuple[int, int], context: RunCo
     try:
         labels = read_mask(path, size, classes, context.files.png_mode)
     except ImageError as error:
-        raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, _BACK) from error
+        raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, _BACK) from None
     _refuse_unknown_ids(path, count_labels(labels), classes)
     if INSTANCES not in paths:
         return Labels(labels=labels)
@@ -145,7 +145,7 @@ def _count_raster(path: Path, entry: Entry, classes: int) -> NDArray[np.int64]:
     try:
         counts = count_mask(path, classes, numbers.size, numbers.transform, numbers.epsg)
     except ImageError as error:
-        raise ImageError(path, f"changed by hand: {error.reason}", _BACK) from error
+        raise ImageError(path, f"changed by hand: {error.reason}", _BACK) from None
     _refuse_unknown_ids(path, counts, classes)
     return counts
 

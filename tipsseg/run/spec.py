@@ -240,13 +240,11 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
                     )
             return
         options = self.options
-        unfit = ("overlap", "mode", "refine", "short_side")
-        asked = [name for name in ("regions", "onto", "present", "features") if getattr(self, name) is not None]
-        asked += [name for name in unfit if getattr(options, name) != getattr(DEFAULT_LABEL_OPTIONS, name)]
-        if asked:
+        refused = (name for name, (value, default, about) in self.settings() if not about.rasters and value != default)
+        if (unfit := next(refused, None)) is not None:
             raise UsageError(
-                f"argument `{asked[0]}` cannot be used with rasters",
-                "Set argument `scales` instead." if asked[0] == "short_side" else "Remove it, or use another format.",
+                f"argument `{unfit}` cannot be used with rasters",
+                "Set argument `scales` instead." if unfit == "short_side" else "Remove it, or use another format.",
             )
         if len(options.scales) > 1:
             raise UsageError(
@@ -508,5 +506,5 @@ def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
     try:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:
-        raise InputError(f"invalid new class: {error.message}", error.hint) from error
+        raise InputError(f"invalid new class: {error.message}", error.hint) from None
     return replace(made, background=vocabulary.background, auto=vocabulary.auto, fit=vocabulary.fit)

@@ -232,7 +232,7 @@ def read_vocabulary(
             path=Path(source) if preset else path,
             line=lines[0] if lines else None,
             class_index=index if toml or lines else None,
-        ) from error
+        ) from None
 
 
 def _locate(source: str | Path) -> Path:

@@ -224,4 +224,4 @@ def locate_errors(path: Path | None = None, line: int | None = None, class_index
         index = error.class_index if class_index is None else class_index
         raise VocabularyError(
             error.reason, error.hint, path=path or error.path, line=line or error.line, class_index=index
-        ) from error
+        ) from None
