@@ -5,7 +5,7 @@ from __future__ import annotations
 from tipsseg.commands.audit import Audit, audit
 from tipsseg.commands.check import check_folder
 from tipsseg.commands.convert import convert_folder, drop_formats
-from tipsseg.commands.correct.take import Corrections, correct_folder, undo_corrections
+from tipsseg.commands.correct.take import Corrections, correct_folder, remove_images, undo_corrections
 from tipsseg.commands.evaluate import Evaluation, evaluate, score_masks
 from tipsseg.commands.merge import merge_folders
 from tipsseg.commands.rank import Ranked, rank
@@ -24,6 +24,7 @@ __all__ = [
     "evaluate",
     "merge_folders",
     "rank",
+    "remove_images",
     "report_folder",
     "score_masks",
     "undo_corrections",

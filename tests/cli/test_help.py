@@ -11,9 +11,14 @@ from running import Command
 from screen import run_in_terminal
 
 import tipsseg
+from tipsseg.cli import options as opt
+from tipsseg.cli.commands.label import Repeating
 from tipsseg.cli.main import _COMMANDS
 from tipsseg.formats import FORMATS
 from tipsseg.learning.truth import LAYOUTS
+from tipsseg.options.fields import GROUPS, options_of
+from tipsseg.options.run import EngineOptions
+from tipsseg.run.spec import RECORDS
 
 
 @pytest.mark.parametrize(
@@ -91,24 +96,6 @@ def test_help_shows_no_types(command: Command, name: list[str]) -> None:
     assert not re.search(r"<\w+", usage), usage
 
 
-#: The options that --help shows of `tipsseg label`, and those that --help-all adds.
-GROUPS = {
-    "What to label": (
-        "from classes vocab background regions present onto overlap min-confidence",
-        "regions-only strict",
-    ),
-    "Model": ("model device dtype features refine scales short-side", "batch-size mode stretch"),
-    "Files": (
-        "output format overwrite min-area",
-        "replace-edited instances png-mode simplify names val-fraction level hard-links",
-    ),
-    "Many images": ("limit sample every dry-run jsonl", "jobs max-pixels resume retry-failed null"),
-    "Rasters": ("", "bands ground-resolution dissolve"),
-    "Many machines": ("shard", "ray"),
-    "Other options": ("quiet help-all help", "paths"),
-}
-
-
 @pytest.mark.parametrize("whole", [False, True], ids=["short", "whole"])
 def test_the_options_of_label_stand_in_groups(command: Command, whole: bool) -> None:
     groups: dict[str, set[str]] = {}
@@ -118,8 +105,14 @@ def test_the_options_of_label_stand_in_groups(command: Command, whole: bool) -> 
             heading = line.removesuffix(":")
         elif option := re.match(r"  (?:-\w, )?(--[\w-]+)", line):
             groups.setdefault(heading, set()).add(option[1].removeprefix("--"))
-    wanted = {name: {*shown.split(), *(rare.split() if whole else ())} for name, (shown, rare) in GROUPS.items()}
-    assert list(groups.items()) == [(name, options) for name, options in wanted.items() if options]
+    records = (opt.Question, *RECORDS, EngineOptions, Repeating, opt.Printing)
+    wanted: dict[str, set[str]] = {"Other options": {"help", "help-all"}}
+    for record in records:
+        for name, (_, about) in options_of(record).items():
+            if about.commands_give is None and (whole or not about.rare):
+                wanted.setdefault(about.group, set()).add(about.long(name)[2:])
+    assert groups == wanted
+    assert [name for name in GROUPS if name in wanted] == list(groups)
 
 
 @pytest.mark.parametrize("name", ["label", "eval", "fit", "encode"])

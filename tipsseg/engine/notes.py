@@ -21,6 +21,7 @@ from tipsseg.options.fields import options_of
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.folder import NOT_OURS, OutputFolder
 from tipsseg.run.inputs import Images
+from tipsseg.run.moves import Moves
 from tipsseg.run.results import Labelled, Unchanged
 from tipsseg.run.resume import NEW
 from tipsseg.run.settle import Settled
@@ -163,6 +164,33 @@ def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> Non
     if changed and not folder.starting_over:
         texts = ", ".join(f"{name.replace('_', '-')} {getattr(old, name)} -> {getattr(new, name)}" for name in changed)
         progress.note(f"Writing files again that depend on changed options: {texts}.")
+
+
+def note_renamed(renamed: Mapping[str, ImageRef], progress: Progress) -> None:
+    """Note the pictures whose labels followed them."""
+    pairs = [f"{old} is now {ref.name}" for old, ref in renamed.items()]
+    if len(pairs) == 1:
+        progress.note(f"Renamed: {pairs[0]}; its labels were kept.")
+    elif pairs:
+        progress.note(f"Renamed {len(pairs)} images, whose labels were kept: {join_first(pairs, _MAX_NAMES)}.")
+
+
+def note_gone(folder: OutputFolder, images: Images, moves: Moves, progress: Progress) -> None:
+    """Note the images whose pictures are gone, with the commands that remove them."""
+    root, output = address_text(images.root), shell_word(str(folder.info.spec.output))
+    if moves.gone:
+        number = pluralize(len(moves.gone), "labelled image is", "labelled images are")
+        command = folder.info.spec.command(prune=len(moves.gone))
+        progress.note(
+            f"{number} no longer in {root}: {join_first(moves.gone, _MAX_NAMES)}. To remove the labels that stay, run: {command}"
+        )
+    if moves.corrected:
+        number = pluralize(len(moves.corrected), "corrected image is", "corrected images are")
+        more = " and likewise for each" if len(moves.corrected) > 1 else ""
+        progress.note(
+            f"{number} no longer in {root}: {join_first(moves.corrected, _MAX_NAMES)}. To remove the labels that stay, run{more}: "
+            f"tipsseg correct {output} --remove {shell_word(moves.corrected[0])}"
+        )
 
 
 def note_reasons(reasons: Mapping[str, int], progress: Progress, verb: str = "labelled again") -> None:

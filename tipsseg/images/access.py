@@ -162,6 +162,23 @@ def exists(path: Path) -> bool:
         return False
 
 
+def is_gone(path: Path) -> bool:
+    """Return True if an image was removed. Return False on any error but its absence, and for rows and frames of a file."""
+    try:
+        inside = container_of(path)
+        if inside is not None and suffix_of(inside) not in ARCHIVES:
+            return False
+        if inside is not None or is_url(path):
+            stamp_source(path)
+        else:
+            path.lstat()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
+
+
 def identify(path: Path, *, any_size: bool = False) -> tuple[Fingerprint, str]:
     """Return the fingerprint of an image, and its sha256; "" above HASH_LIMIT unless `any_size`."""
     before = stamp_source(path)

@@ -135,7 +135,7 @@ def _checked(argument: str, value: Any, kind: object, about: Option) -> object:
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise UsageError(f"{argument} must be a number, not {quote(value)}")
-        value = value if isinstance(value, int) else float(value)
+        value = float(value)  # 1 and 1.0 are one question
     choices = choices_of(kind)
     if choices and not (isinstance(value, str) and value in choices):
         raise UsageError(f"{argument} must be one of {', '.join(choices)}, not {quote(value)}")

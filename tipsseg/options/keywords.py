@@ -100,6 +100,7 @@ class LabelFolderKeywords(
     formats: Sequence[str] | None
     resume: bool
     overwrite: bool
+    prune: int | None
     replace_edited: bool
     retry_failed: bool
     shard: str | None

@@ -146,6 +146,9 @@ class OutputOptions(OptionRecord):
         role="action",
         help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
         "options of the earlier run.")
+    prune: int | None = option(None, metavar="N", group=IMAGES, rare=True, min=1,
+        role="action",
+        help="Remove the labels of N images whose pictures are gone from the input; a run without this option gives their number.")
     replace_edited: bool = option(False, group=FILES, rare=True,
         role="action",
         help="Also relabel images whose files were edited by hand, overwriting the edits.")

@@ -10,21 +10,23 @@ with open_folder(spec) as folder:              # locked, read and planned; anoth
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 
 from tipsseg.errors import ImageError, OtherRunError, OutputError
-from tipsseg.formats import FORMATS, check_formats, format_name, image_folders
+from tipsseg.formats import FORMATS, check_formats, file_path, format_name, image_folders, is_model_only
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
+from tipsseg.images.access import stamp_source
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path, recorded_ref
-from tipsseg.run.file_names import refuse_shared
+from tipsseg.run.file_names import name_key, refuse_shared
 from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
 from tipsseg.run.labels import label_rows, read_current
 from tipsseg.run.lock import LOCK_FILE, FolderLock
@@ -39,7 +41,7 @@ from tipsseg.run.question import (
     shared_run,
     with_classes_of,
 )
-from tipsseg.run.read import Run, refuse_lost_record, refuse_shards, require_run
+from tipsseg.run.read import Run, RunImage, refuse_lost_record, refuse_shards, require_run
 from tipsseg.run.record import run_context, run_record, stored_run, write_run
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
@@ -349,9 +351,58 @@ class OutputFolder(Run):
                 self.state.add(replace(entry, formats=formats), (), {}, self._remove(left))
         left = [row for row in self.state.files().values() if row.name not in ("classes", *formats)]
         self.state.set_files("", (), self._remove(left))
-        for image, row in self.state.orphans():
-            self.state.set_files(image, (), self._remove([row]))
+        self.clear_orphans()
         self.starting_over = False
+
+    def forget(self, name: str) -> None:
+        """Remove an image, corrected or not, with its label files; `settle` clears the others."""
+        rows = label_rows(self.state.files(name), self.context)
+        for row in rows:
+            self.files.remove(row, edited=True)
+        self.state.set_files(name, (), [row.place for row in rows])
+        self.state.forget([name])
+
+    def clear_orphans(self) -> None:
+        """Remove the files of images that are not recorded any more, as tipsseg wrote them; others stay, and are refused."""
+        for image, row, is_held in self.state.orphans():
+            self.state.set_files(image, (), [row.place] if is_held else self._remove([row]))
+
+    def rename(self, image: RunImage, ref: ImageRef) -> None:
+        """Give the labels of an image to its picture of now, which has another name: with its correction and its scores.
+
+        Files of other formats are written anew by `settle`. A killed command leaves both names, and `find_moves` finds them again.
+
+        Raises ImageError if its labels are missing, or another file has the name of one.
+        """
+        current, key = image.current(), name_key(self.path)
+        fingerprint = replace(current.entry.input, mtime_ns=stamp_source(ref.path).mtime_ns)
+        entry = replace(current.entry, image=ref.name, path=input_path(ref), input=fingerprint)
+        labels, scores, stay = list[StagedFile](), list[StagedFile](), dict[str, FileRow]()
+        for row in {**image.rows, **{row.place: row for row in current.rows}}.values():
+            is_label, path = row.name in self.context.labels, self._path_of(row, ref)
+            if path is None:
+                continue
+            old, place = self.files.path(row.place), self.files.place(path)
+            if key(place) == key(row.place):  # the suffix of the picture changed, or the case of a letter
+                if place != row.place and os.path.lexists(old):
+                    old.rename(path)
+                stay[place] = replace(row, place=place, shows=row.shows if is_label else "")
+            elif is_label or is_model_only(row.name):
+                staged = labels if is_label else scores
+                staged.append(self.files.stage(row.name, path, partial(shutil.copyfile, old), row.shows))
+        with one_image(ref, [*labels, *scores]):
+            if blocked := [file for file in labels if not self.files.may_put(file, None)]:
+                raise self._in_the_way(ref, blocked[0])
+            self.put(ref, entry, labels, Derived(files=tuple(scores)), stay)
+        self.state.set_files(image.entry.image, current.rows)  # copied as they are, so the old ones can go
+        self.state.hand_over(image.entry.image, ref.name, stay.values())
+
+    def _path_of(self, row: FileRow, ref: ImageRef) -> Path | None:
+        """Return the path that a file would have as that of another image; None if it is no file of its own."""
+        if row.name in self.context.labels:
+            return self.context.label_path(row.name, ref)
+        path = file_path(row.name, ref.relative, self.context.files) if row.is_file else None
+        return None if path is None else self.path / path
 
     def write_file(self, path: Path, data: bytes | Iterable[bytes], name: str, shows: str) -> bool:
         """Write a file for the whole run, unless a person changed it; return False then."""

@@ -73,10 +73,12 @@ class Images:
     Attributes:
         refs: A tuple, or an iterator over a streamed list; both may include inputs that already failed.
         root: The folder that image names are relative to.
+        whole: True if they are all images in the folders of the resumed run, which could be listed.
     """
 
     refs: Iterable[ImageRef | Failed]
     root: Path
+    whole: bool = False
 
     @property
     def known(self) -> tuple[ImageRef | Failed, ...]:
@@ -204,6 +206,8 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
         return Images(_of_shard(images, spec, progress, folder), run.root or Path.cwd())
     ignored = Ignored(spec.output)
     found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
+    whole = (choice.entries, choice.limit, choice.sample, spec.shard, *found.refused) == (None,) * 4
+    whole = whole and found.root == (run.root or found.root) and all(map(is_folder, choice.paths))
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
     found = choose_images(found, choice.limit, choice.sample)
@@ -214,7 +218,7 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
     check_collisions(found.refs, names)
     check_not_outputs(found.refs, spec.output, names.key)
     refs = _of_shard((*found.refused, *found.refs), spec, progress, folder)
-    return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root)
+    return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root, whole)
 
 
 def stream_images(

@@ -115,6 +115,7 @@ def settle_images(
         OutputError: The folder cannot be written.
     """
     folder.show_masks()
+    folder.clear_orphans()
     for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, images, settled)):
         try:
             if isinstance(item, Failed):

@@ -266,8 +266,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
                 for name, (item, about) in options_of(record).items():
                     yield name, Setting(getattr(holder, name), item.default, about)
 
-    def command(self) -> str:
-        """Return the command line of the run, with paths and formats."""
+    def command(self, **more: object) -> str:
+        """Return the command line of the run, with paths and formats, and `more` options of OutputOptions."""
         vocabulary = self.vocabulary_path or self.vocabulary.source
         words = [
             "tipsseg",
@@ -279,6 +279,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         for name, (value, default, about) in self.settings():
             if about.recorded and value != default and name not in known:
                 words += _option_words(about.long(name), value)
+        for name, value in more.items():
+            words += _option_words(options_of(OutputOptions)[name][1].long(name), value)
         return shell_line(words)
 
     def question(self, model: str) -> str:

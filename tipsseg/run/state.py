@@ -25,7 +25,7 @@ import tempfile
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import astuple, fields
 from functools import lru_cache
@@ -266,7 +266,9 @@ class State:
     def end(self) -> None:
         """Write the exports, and mark the changes as complete. Raises OutputError."""
         self.close_exports()
-        _write_lines(self.folder / MANIFEST_FILE, (json_bytes(entry.record(files)) for entry, files in self.images()))
+        former = self.former
+        lines = (json_bytes(self._line(entry, files, former)) for entry, files in self.images())
+        _write_lines(self.folder / MANIFEST_FILE, lines)
         _write_lines(self.folder / ERRORS_FILE, (failure.line() for failure in self.failures()))
         paths = [path for name in EXPORTS if os.path.lexists(path := self.folder / name)]
         stamps = {path.name: astuple(stamp(path)) for path in paths}
@@ -283,6 +285,12 @@ class State:
             if os.path.lexists(path) if known is None else not Fingerprint(*known).matches(path):
                 altered.append(path)
         return altered
+
+    @staticmethod
+    def _line(entry: Entry, files: Mapping[str, FileRow], former: Mapping[str, Sequence[str]]) -> dict[str, object]:
+        """Return the line of an image in manifest.jsonl, with its names before."""
+        names = former.get(entry.image)
+        return {**entry.record(files), **({"former": list(names)} if names else {})}
 
     def close_exports(self) -> None:
         for file in self._growing.values():
@@ -340,6 +348,11 @@ class State:
         values = [f",{name},"] if name else ()
         return self._select(f"SELECT key FROM image{where} ORDER BY key", *values, make=lambda row: name_of(*row))
 
+    def names_of_sizes(self, sizes: Container[int]) -> list[str]:
+        """Return the names of the images whose files had one of these sizes in bytes."""
+        found = self._select("SELECT key, size FROM image ORDER BY key")
+        return [name_of(key) for key, size in found if size in sizes]
+
     def entries(self) -> Iterator[Entry]:
         """Yield the entries, sorted by name. The caller may change images in between."""
         for _, entries in self._pages():
@@ -387,7 +400,7 @@ class State:
             packed = ((name, key, zlib.compress(b"".join(row + b"\t" for row in own), 1)) for name, own in rows.items())
             db.executemany("INSERT OR REPLACE INTO row VALUES (?, ?, ?)", packed)
             db.execute("DELETE FROM failure WHERE key = ?", (key,))
-        self._append(MANIFEST_FILE, json_bytes(entry.record(self.files(entry.image))))
+        self._append(MANIFEST_FILE, json_bytes(self._line(entry, self.files(entry.image), self.former)))
 
     def cover(self, formats: Iterable[str], images: Iterable[str] | None = None) -> None:
         """Add formats to these images, or to all."""
@@ -410,6 +423,27 @@ class State:
             db.execute("DELETE FROM image WHERE correction IS NULL")
             db.execute("DELETE FROM failure")
 
+    def forget(self, images: Iterable[str]) -> None:
+        """Remove images, corrected or not. Their files stay recorded, see `orphans`."""
+        with self.changing() as db:
+            for image in images:
+                _forget(db, key_of(image))
+
+    def hand_over(self, image: str, name: str, files: Iterable[FileRow]) -> None:
+        """Forget an image whose labels have another name by now, and record those of its files that stay where they are."""
+        with self.changing() as db:
+            for file in files:
+                _change_files(db, image, (), [file.place])
+                _change_files(db, name, [file])
+            _forget(db, key_of(image))
+
+    @property
+    def former(self) -> Mapping[str, Sequence[str]]:
+        """The names that images had before, by their name of now."""
+        return self.meta("former") or {}
+
+    # ---- files ----
+
     # ---- files ----
 
     def files(self, image: str = "") -> dict[str, FileRow]:
@@ -426,14 +460,18 @@ class State:
         with self.changing() as db:
             _change_files(db, image, files, gone)
 
-    def orphans(self) -> list[tuple[str, FileRow]]:
-        """Return the files whose image is not recorded, each with the name of the image."""
-        orphans = "SELECT * FROM file WHERE image != ? AND image NOT IN (SELECT key FROM image)"
-        return self._select(orphans, b"", make=_image_file)
+    def orphans(self) -> list[tuple[str, FileRow, bool]]:
+        """Return the files whose image is not recorded: the image, the file, and True if another image has it by now."""
+        orphans = (
+            "WITH held AS (SELECT DISTINCT place FROM file WHERE image IN (SELECT key FROM image)) "
+            "SELECT held.place IS NOT NULL, file.* FROM file LEFT JOIN held ON held.place = file.place "
+            "WHERE file.image != ? AND file.image NOT IN (SELECT key FROM image)"
+        )
+        return self._select(orphans, b"", make=lambda row: (*_image_file(row[1:]), bool(row[0])))
 
     def owner(self, place: str) -> str | None:
         """Return the image that a file belongs to; None if it is not recorded."""
-        found = self._value("SELECT image FROM file WHERE place = ? AND image != ?", place, b"")
+        found = self._value("SELECT image FROM file WHERE place = ? AND image IN (SELECT key FROM image)", place)
         return name_of(found) if isinstance(found, bytes) else None
 
     def unknown(self, places: Iterable[str]) -> Iterator[str]:
@@ -585,6 +623,14 @@ def _image_file(row: Sequence[Any]) -> tuple[str, FileRow]:
     if "\0" in cells[0]:
         raise ValueError("the place of a file is invalid")
     return name_of(image), FileRow(**dict(zip(_FILE_COLUMNS, cells, strict=True)))
+
+
+def _forget(db: sqlite3.Connection, key: bytes) -> None:
+    """Remove an image, with its rows and its failure."""
+    rows = [name for name, form in FORMATS.items() if form.has_rows]
+    db.executemany("DELETE FROM row WHERE name = ? AND image = ?", ((name, key) for name in rows))
+    db.execute("DELETE FROM image WHERE key = ?", (key,))
+    db.execute("DELETE FROM failure WHERE key = ?", (key,))
 
 
 def _change_files(db: sqlite3.Connection, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:

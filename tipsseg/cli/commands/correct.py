@@ -35,6 +35,8 @@ class Correcting:
         help="File, folder or zip archive with the corrected labels.")
     undo: list[str] | None = option(None, metavar="IMAGE",
         help="Let the next run label this image again; its mask stays until then. Repeat for more.")
+    remove: list[str] | None = option(None, metavar="IMAGE",
+        help="Remove this image with its labels, corrected or not. Repeat for more.")
     jsonl: bool = option(False, help="Print one JSON object per corrected mask on stdout, instead of its path.")
     # fmt: on
 
@@ -49,22 +51,25 @@ def correct(
     printing: opt.Quiet,
 ) -> int:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder."""
-    from tipsseg.commands.correct.take import correct_folder, undo_corrections
+    from tipsseg.commands.correct.take import correct_folder, remove_images, undo_corrections
     from tipsseg.types import printable_path
     from tipsseg.util.json import json_bytes
 
     source, undo, jsonl = correcting.source, correcting.undo, correcting.jsonl
     if jsonl and results.null:
         raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
-    if source is not None and undo is not None:
-        raise UsageError("--from and --undo exclude each other", "Run one after the other.")
+    given = [flag for flag, value in (("--from", source), ("--undo", undo), ("--remove", correcting.remove)) if value]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} exclude each other", "Run one after the other.")
     prints = prints_paths(printing.quiet, asked=results.print_paths, null=results.null) and not jsonl
     with open_progress(printing.quiet, results=prints, null=results.null) as progress:
         if undo is not None:
             undo_corrections(output, undo, dry_run=options.dry_run, verbose=progress)
             return 0
+        if correcting.remove is not None:
+            return remove_images(output, correcting.remove, dry_run=options.dry_run, verbose=progress)
         if source is None:
-            raise UsageError("nothing to import", "Name corrections with --from, or images with --undo.")
+            raise UsageError("nothing to import", "Name corrections with --from, or images with --undo or --remove.")
         result = correct_folder(output, source, verbose=progress, **keywords_of(options), **keywords_of(reading))
         for mask in result.masks if jsonl else ():
             record = {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}

@@ -23,6 +23,7 @@ from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import detect_format, find_reading_format, format_name, refuse_parts
 from tipsseg.formats.base import Format
+from tipsseg.options import default_jobs
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import CorrectKeywords, with_keywords
 from tipsseg.options.run import CorrectOptions, ReadingOptions
@@ -199,6 +200,41 @@ def undo_corrections(
             folder.finish_changes()
         done, them = "Would undo" if dry_run else "Undid", "this image" if len(names) == 1 else "these images"
         progress.note(f"{done} {pluralize(len(names), 'correction')}; the next run labels {them} again.")
+
+
+def remove_images(
+    output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
+) -> int:
+    """Remove images from an output folder, corrected or not, with their masks; a later run labels those whose pictures exist.
+
+    Args:
+        output: The output folder.
+        images: The images: their paths, or their names in the folder.
+        dry_run: Only check the images.
+        verbose: See `correct_folder`.
+
+    Returns:
+        The number of files that are in the way of files for the whole run.
+
+    Raises:
+        InputError: The folder has no finished run, or an image is not in it. Nothing was changed.
+    """
+    with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
+        folder.show_masks()
+        names, unknown = find_only(folder.state.entries(), map(Path, images), None)
+        if unknown:
+            raise InputError(
+                f"{output}: no image {join_first([str(path) for path in unknown], 3)}", "See manifest.jsonl."
+            )
+        if not dry_run:
+            for name in names:
+                folder.forget(name)
+            settled = settle(folder, default_jobs())
+            folder.finish_changes()
+            note_settled(folder, settled, progress)
+        would = "Would remove" if dry_run else "Removed"
+        progress.note(f"{would} {pluralize(len(names), 'image')}: {join_first(sorted(names), 20)}.")
+        return len(folder.unwritten)
 
 
 # ---- read and check ----

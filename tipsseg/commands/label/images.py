@@ -22,13 +22,16 @@ from tipsseg.engine.notes import (
     note_folder,
     note_formats,
     note_given,
+    note_gone,
     note_reasons,
+    note_renamed,
     note_settled,
     note_skipped,
 )
-from tipsseg.errors import OutputError
+from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
+from tipsseg.run.moves import Moves, find_moves
 from tipsseg.run.results import ImageResult, Labelled, Triaged
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.shards import shards_in
@@ -36,7 +39,7 @@ from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import file_size
 from tipsseg.util.progress import Progress
-from tipsseg.util.text import shell_word
+from tipsseg.util.text import join_first, pluralize, shell_word
 
 
 class Engine(Protocol):
@@ -101,6 +104,7 @@ def label_images(
     if not folder.starting_over:
         folder.show_masks()
     note_folder(folder, images, progress)
+    moves = _follow(folder, images, progress)
     notes = ImageNotes(folder.info.model, progress)
     for found in _results(folder, images, make_engine, reporter):
         result = folder.record(found)
@@ -119,6 +123,48 @@ def label_images(
     if not folder.finished:
         folder.finish(reporter.counts)
     _note_end(folder, settled, notes, reporter)
+    note_gone(folder, images, moves, progress)
+
+
+def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
+    """Let the labels follow renamed pictures, and with `prune` remove those of pictures that are gone. Return the rest."""
+    moves, prune = find_moves(folder, images), folder.info.spec.prune
+    check_prune(folder, images, moves)
+    if moves.renamed:
+        names = dict(folder.state.former)
+        for old, ref in moves.renamed.items():
+            names[ref.name] = [*names.pop(old, ()), old]
+        folder.state.set_meta("former", names)
+    renamed = dict[str, ImageRef]()
+    for old, ref in moves.renamed.items():
+        try:
+            folder.rename(folder.image(old), ref)
+            renamed[old] = ref
+        except ImageError as error:
+            progress.error(error)
+    note_renamed(renamed, progress)
+    if prune is not None:
+        folder.state.forget(moves.gone)
+        progress.note(f"Removed the labels of {pluralize(len(moves.gone), 'image')}: {join_first(moves.gone, 20)}.")
+    return replace(moves, renamed=renamed, gone=() if prune is not None else moves.gone)
+
+
+def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
+    """Raise UsageError or InputError if the run is not to remove the labels of just as many images as `prune` says."""
+    prune, gone = folder.info.spec.prune, len(moves.gone)
+    if prune is None:
+        return
+    if not images.whole:
+        raise UsageError(
+            "argument `prune` needs all images of the folder's runs, and no other choice of images",
+            "Pass the same folders as before, without a list or options that select images.",
+        )
+    if prune != gone:
+        root, number = address_text(images.root), pluralize(gone, "labelled image is", "labelled images are")
+        if not gone:
+            raise InputError(f"{root} has the pictures of all labelled images", "Remove argument `prune`.")
+        names = join_first(moves.gone, 3)
+        raise InputError(f"{number} no longer in {root}, not {prune}: {names}", f"Set argument `prune`={gone}.")
 
 
 def _results(

@@ -8,7 +8,8 @@ from dataclasses import replace
 from math import prod
 
 from tipsseg.backbones.registry import read_sizes
-from tipsseg.engine.notes import list_counts, note_reasons
+from tipsseg.commands.label.images import check_prune
+from tipsseg.engine.notes import list_counts, note_reasons, note_renamed
 from tipsseg.errors import ImageError
 from tipsseg.images.access import needs_hold
 from tipsseg.labelling.view import make_view
@@ -16,10 +17,12 @@ from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.lock import is_locked
+from tipsseg.run.moves import find_moves
 from tipsseg.run.results import Unchanged
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.progress import Progress
+from tipsseg.util.text import join_first, pluralize
 from tipsseg.weights.sources import find_model
 
 #: The number of images whose sizes are read.
@@ -42,7 +45,18 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> int
     todo: list[ImageRef] = []
     if (refusal := folder.refusal) is not None:  # list the images anyway
         progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
+    moves = find_moves(folder, images)
+    check_prune(folder, images, moves)
+    note_renamed(moves.renamed, progress)
+    if spec.prune is not None:
+        progress.note(
+            f"Would remove the labels of {pluralize(len(moves.gone), 'image')}: {join_first(moves.gone, 20)}."
+        )
+    followed = {ref.name for ref in moves.renamed.values()}
     for item in map(folder.triage, images.refs):
+        if isinstance(item, ImageRef) and item.name in followed:
+            unchanged += 1
+            continue
         match item:
             case Failed(_, error):
                 failed += 1
