@@ -109,10 +109,12 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
     state.begin()  # it writes these files anew
     state.set_meta("run", run_record(info))
     state.set_files("", read_run_files(state.folder))
-    theirs, unknown, seen = list[str](), list[str](), set[str]()
+    theirs, unknown, seen, former = list[str](), list[str](), set[str](), dict[str, tuple[str, ...]]()
     for line in lines:
         with suppress(ValueError):
             entry, rows = _read_line(line)
+            if names := take(parse(line), "former", tuple[str, ...] | None):
+                former[entry.image] = names
             own = [row for row in rows if row.name in context.labels]
             seen |= {row.place for row in own}
             if any(digest_of(files.path(row.place)) not in ("", row.digest) for row in own) and not entry.corrected:
@@ -128,6 +130,8 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
         else:
             state.add(*found, {})
             theirs.append(found[0].image)
+    if former:
+        state.set_meta("former", former)
     for line in failures:
         failure = read_failure(line)
         if failure is not None and failure.image not in state:

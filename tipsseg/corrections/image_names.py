@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import dropwhile, takewhile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.types import ImageRef, printable_path
@@ -101,6 +101,8 @@ class SourceNames:
                 self._by_last[last].append((folders, own[-1], name))
         #: The images that have a name.
         self._owners: dict[str, list[str]] = {}
+        #: The names that images had before, by their name of now.
+        self.former: Mapping[str, Sequence[str]] = {}
 
     def expect(self, refs: Iterable[ImageRef]) -> int:
         """Note names that several of these images have, for example a flat folder of masks for images in several folders.
@@ -131,6 +133,11 @@ class SourceNames:
         return name
 
     def _match(self, ref: ImageRef) -> str | None:
+        """Return the name that fits an image's name of now, or else a former one."""
+        former = (ImageRef(Path(name), PurePosixPath(name)) for name in self.former.get(ref.name, ()))
+        return next((name for each in (ref, *former) if (name := self._fit(each)) is not None), None)
+
+    def _fit(self, ref: ImageRef) -> str | None:
         *path, file = _parts(printable_path(ref.path.absolute()))
         found: dict[str, tuple[int, bool]] = {}  # folders in common, and whether the suffix is the same, by name
         for last in (file, PurePosixPath(file).stem):

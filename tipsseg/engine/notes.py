@@ -19,6 +19,7 @@ from tipsseg.labelling.view import LONGEST_ASPECT
 from tipsseg.options import FileOptions
 from tipsseg.options.fields import options_of
 from tipsseg.regions.polygons import PolygonQuality
+from tipsseg.run.entry import ERRORS_FILE
 from tipsseg.run.folder import NOT_OURS, OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.moves import Moves
@@ -274,20 +275,23 @@ def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progre
         )
 
 
-def note_begin(info: RunInfo, images: Images, counts: Counts, progress: Progress, *, again: bool = False) -> None:
+def note_begin(
+    info: RunInfo, images: Images, counts: Counts, progress: Progress, *, recorded: int = 0, again: bool = False
+) -> None:
     """Note the start after the model is loaded.
 
-    `counts` covers the images that needed no model; `again` is True if an earlier run noted what is true of the whole folder.
+    `counts` covers the images that needed no model, and `recorded` those in the record; `again` is True if an earlier run noted
+    what is true of the whole folder.
     """
     number = images.number
     what = "Images from a list" if number is None else pluralize(number, "image")
-    before = f"; {counts.unchanged} already done" if counts.unchanged else ""
+    known = f", {recorded} of them in the record," if recorded else ""
     spec = info.spec
     stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
     regions = "" if spec.regions is None else f", regions in {spec.regions}"
     regions += "" if spec.onto is None else f", onto {spec.onto}"
     setting = f"{spec.model} on {info.place}{stored}{regions}"
-    progress.begin(f"{what} with {setting}{before}.", number, counts.done)
+    progress.begin(f"{what}{known} with {setting}.", number, counts.done)
     if spec.onto is not None:
         ids = {False: list[str](), True: list[str]()}
         for entry in spec.vocabulary.classes:
@@ -460,6 +464,14 @@ class Reporter:
         self.counts = replace(self.counts, failed=self.counts.failed + 1)
         self._failed.add(error.path)
         self.progress.error(error)
+
+    def note_failures(self, folder: OutputFolder) -> None:
+        """Note the number of failed images, where their reasons are, and how to try them again."""
+        if self.counts.failed and len(folder.state.failures()):
+            number = f"{self.counts.failed} of {pluralize(self.counts.done, 'image')} failed"
+            self.progress.note(
+                f"{number}: see {folder.path / ERRORS_FILE}. To try these again, add argument `retry_failed`."
+            )
 
     def interruption(self, command: str) -> str:
         """Return the message for an interrupted run; `command` is the one that resumes it."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.images.decoding import ImageReader, as_image_error
 from tipsseg.options import MAX_PIXELS
-from tipsseg.types import LabelArray, LabelClass, label_dtype
+from tipsseg.types import LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.text import size_text
 from tipsseg.vocabulary.palette import palette_colour, voc_colour
 
@@ -101,6 +101,69 @@ def read_mask(path: Path, size: tuple[int, int], classes: int, mode: str = "L") 
         if picture.mode != expected:
             raise InputError(f"PNG mode {picture.mode}, expected {expected}")
         return read_ids(picture)
+
+
+def read_painted_mask(
+    path: Path, size: tuple[int, int], classes: Sequence[LabelClass], mode: str = "L"
+) -> tuple[LabelArray, bool]:
+    """Return the label ids [H, W] in a mask as paint programs save it, and True if it has the mode of masks.
+
+    A file of another mode has ids as grey values or palette indices; or it has the colours of the classes, or those of a mask with
+    a palette.
+
+    Args:
+        path: The mask.
+        size: (height, width) of the image in pixels.
+        classes: The classes.
+        mode: The PNG mode of masks, see `read_mask`.
+
+    Raises:
+        ImageError: The file is not a PNG of this size, a pixel is transparent, or is neither an id nor a colour of a class, or both
+            that differ.
+    """
+    picture, ignored = read_picture(path, size), ignore_id(len(classes))
+    expected = mode if label_dtype(len(classes)) is np.uint8 else "I;16"
+    with as_image_error(path):
+        if picture.mode == expected != "P":
+            return read_ids(picture), True
+        if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+            raise InputError(f"PNG mode {picture.mode}, expected {expected}")
+        colours = np.asarray(picture.convert("RGBA"), np.uint8)  # [H, W, 4]
+        _refuse_pixel(colours[..., 3] < 255, "is transparent")
+        known = np.zeros(1 << 16, np.bool_)
+        known[[0, *(entry.id for entry in classes), ignored]] = True
+        readings = [_ids_of_colours(colours[..., :3], classes)]
+        is_grey = (colours[..., :1] == colours[..., 1:3]).all(-1)
+        readings.append(np.where(is_grey & known[colours[..., 0]], colours[..., 0].astype(np.int32), -1))
+        if picture.mode == "P":
+            indices = np.asarray(picture).astype(np.int32)
+            readings.append(np.where(known[indices], indices, -1))
+        whole = [ids for ids in readings if (ids >= 0).all()]
+        if not whole:
+            _refuse_pixel(np.maximum.reduce(readings) < 0, "is neither an id nor a colour of a class")
+            raise InputError("its pixels are ids and colours of classes")
+        for other in whole[1:]:
+            _refuse_pixel(whole[0] != other, "is one class by its colour and another by its value")
+        labels = cast(LabelArray, whole[0].astype(label_dtype(len(classes))))
+        return labels, picture.mode == expected and bool((np.asarray(picture) == labels).all())
+
+
+def _ids_of_colours(colours: NDArray[np.uint8], classes: Sequence[LabelClass]) -> NDArray[np.int32]:
+    """Return the ids [H, W] of colours [H, W, 3]: those of a mask with a palette, or of the classes; -1 for other colours."""
+    known = {voc_colour(0): 0, voc_colour(255): ignore_id(len(classes))}
+    known |= {entry.colour: entry.id for entry in classes} | {palette_colour(entry): entry.id for entry in classes}
+    codes = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)  # [H, W]
+    ids = np.full(codes.shape, -1, np.int32)
+    for (red, green, blue), label_id in known.items():
+        ids[codes == (red << 16 | green << 8 | blue)] = label_id
+    return ids
+
+
+def _refuse_pixel(wrong: NDArray[np.bool_], what: str) -> None:
+    """Raise InputError for the first wrong pixel of a mask [H, W]."""
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0].tolist()
+        raise InputError(f"the pixel in row {row + 1}, column {column + 1} {what}")
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:

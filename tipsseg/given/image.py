@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tipsseg.corrections.records import Objects, Size
@@ -44,6 +44,12 @@ class Given:
         if self.regions is not None:
             self.regions.names.expect(refs)
         return self.labels is None or bool(self.labels.names.expect(refs)) or not refs
+
+    def follow(self, former: Mapping[str, Sequence[str]]) -> None:
+        """Set the names that images had before, by their name of now: what is given for one of them is found by these too."""
+        for source in (self.regions, self.labels, self.present):
+            if source is not None and source.names is not None:
+                source.names.former = former
 
     def digest(self, ref: ImageRef, size: Size) -> str:
         """Return the sha256 of all that is given for an image. Raises ImageError if it cannot be read."""

@@ -28,7 +28,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path, recorded_ref
 from tipsseg.run.file_names import name_key, refuse_shared
 from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
-from tipsseg.run.labels import label_rows, read_current
+from tipsseg.run.labels import label_rows, read_current, tidy_mask
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.plan import Begun, plan_run
 from tipsseg.run.question import (
@@ -46,10 +46,10 @@ from tipsseg.run.record import run_context, run_record, stored_run, write_run
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, link_name
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, check_hint, with_classes
-from tipsseg.run.state import STATE_FILE, STATE_FOLDER, State
+from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import actual_name, clean_up, clean_up_below
+from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
 
 #: The reason for not writing a file of another program.
 NOT_OURS = "tipsseg did not write this file"
@@ -101,6 +101,11 @@ class OutputFolder(Run):
         self.info = info
         self.context = run_context(info)
         self.deriver = Deriver(self.context)
+
+    def follow(self) -> None:
+        """Let what the run is given be found by the names that images had before."""
+        if self.info.spec.given is not None:
+            self.info.spec.given.follow(self.former())
 
     # ---- images ----
 
@@ -154,6 +159,7 @@ class OutputFolder(Run):
             entry = replace(entry, path=input_path(ref))
         rows = self.state.files(ref.name) if unchanged.edited else {}
         if is_edited(entry, label_rows(rows, self.context), self.files):
+            tidy_mask(self.context, entry, rows)
             current = read_current(self.context, entry, rows, edited=True)
             entry, labels = current.entry, current.rows
         if entry is not unchanged.entry:
@@ -417,6 +423,17 @@ class OutputFolder(Run):
         self._refuse(path, row)
         return False
 
+    def abandon(self) -> None:
+        """Remove the records of a new folder in which nothing was labelled, and nothing failed."""
+        self.state.close()
+        clean_up_folder(self.path)
+        for name in (*EXPORTS, CLASSES_FILE, *(f"{STATE_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))):
+            remove_file(self.path / name)
+        for top in (*image_folders(), STATE_FOLDER):
+            for folder, _, _ in os.walk(self.path / top, topdown=False):
+                with suppress(OSError):  # it is not empty
+                    Path(folder).rmdir()
+
     def finish(self, counts: Counts) -> None:
         """Write the last records. Raises OutputError if the record was removed meanwhile."""
         if not self.state.path.exists():
@@ -519,7 +536,12 @@ def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
             raise folder.refusal
         if folder.starting_over and folder.before is not None:
             refuse_other_ids(folder.before, folder.info, state)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            if folder.is_new and not len(state) and not state.failures():
+                folder.abandon()
+            raise
 
 
 @contextmanager
@@ -554,6 +576,7 @@ def _planned(spec: RunSpec, state: State, stack: ExitStack) -> OutputFolder:
             refusal = other_question(known, info) if len(state) or others is not None else None
             info = merged_info(info, known)
     folder = OutputFolder(info, state, before, read_whole)
+    folder.follow()
     folder.refusal, folder.starting_over, folder.is_new = refusal, over and before is not None, begun.first is None
     return folder
 

@@ -11,6 +11,7 @@ Labels that no format shows are in the hidden folder. Their names keep the suffi
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, Need, RunFacts
 from tipsseg.formats.instances import read_instances
-from tipsseg.formats.png import encode_mask, read_mask
+from tipsseg.formats.png import encode_mask, read_mask, read_painted_mask
 from tipsseg.formats.raster import count_mask
 from tipsseg.regions.components import components, count_labels, encode_regions
 from tipsseg.regions.objects import LabelledObject, Layer, follow_correction, make_layers, object_regions, paint_layers
@@ -32,16 +33,15 @@ from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, ob
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
-from tipsseg.util.files import actual_path, describe_error, read_regular, stamp
+from tipsseg.util.files import actual_path, atomic_write, describe_error, read_regular, stamp
 from tipsseg.util.json import json_bytes, parse
-from tipsseg.util.text import join_first
+from tipsseg.util.text import join_first, shell_word
 
 #: The names of label files.
 PNG, INSTANCES, LAYERS, GEOTIFF = "png", "instances", "layers", "geotiff"
 
-_BACK = (
-    "Correct the mask; or give the image back to the model with tipsseg correct OUT --undo IMAGE, and label it again."
-)
+#: The folder in the hidden one of masks as a person saved them, which were written again in the mode of the folder.
+REPLACED = "replaced"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +103,23 @@ def encode_labels(image: ImageLabels, context: RunContext) -> dict[str, bytes]:
     return found
 
 
-def read_labels(paths: Mapping[str, Path], size: tuple[int, int], context: RunContext, *, by_hand: bool) -> Labels:
+def _back_hint(path: Path, context: RunContext, image: str) -> str:
+    """Return the hint for a mask that a person damaged."""
+    undo = f"tipsseg correct {shell_word(str(context.output))} --undo {shell_word(image or path.stem)}"
+    return f"Correct the mask; or give the image back to the model, and label it again: {undo}"
+
+
+def read_labels(
+    paths: Mapping[str, Path], size: tuple[int, int], context: RunContext, *, by_hand: bool, image: str = ""
+) -> Labels:
     """Read the labels of an image from its label files.
 
     Args:
         paths: The label files by name.
         size: (height, width) of the image in pixels.
         context: The run.
-        by_hand: True if a person may have changed the mask or the instances.
+        by_hand: True if a person may have changed the mask or the instances. The mask is then read as paint programs save it.
+        image: The name of the image, for hints.
 
     Raises:
         ImageError: A file cannot be read, has another size or mode, or has ids that the run does not know.
@@ -119,12 +128,16 @@ def read_labels(paths: Mapping[str, Path], size: tuple[int, int], context: RunCo
     if LAYERS in paths:
         layers = _read_layers(paths[LAYERS], size)
         return Labels(labels=paint_layers(layers, size, classes), layers=layers)
-    path = paths[PNG]
+    path, mode = paths[PNG], context.files.png_mode
+    hint = _back_hint(path, context, image)
     try:
-        labels = read_mask(path, size, classes, context.files.png_mode)
+        if by_hand:
+            labels, _ = read_painted_mask(path, size, context.classes, mode)
+        else:
+            labels = read_mask(path, size, classes, mode)
     except ImageError as error:
-        raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, _BACK) from None
-    _refuse_unknown_ids(path, count_labels(labels), classes)
+        raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, hint) from None
+    _refuse_unknown_ids(path, count_labels(labels), classes, hint)
     if INSTANCES not in paths:
         return Labels(labels=labels)
     instances = read_instances(paths[INSTANCES], size)
@@ -133,20 +146,20 @@ def read_labels(paths: Mapping[str, Path], size: tuple[int, int], context: RunCo
     )
 
 
-def _refuse_unknown_ids(path: Path, counts: NDArray[np.int64], classes: int) -> None:
+def _refuse_unknown_ids(path: Path, counts: NDArray[np.int64], classes: int, hint: str) -> None:
     known = {BACKGROUND, *range(1, classes + 1), ignore_id(classes)}
     if unknown := [str(each) for each in np.flatnonzero(counts).tolist() if each not in known]:
-        raise ImageError(path, f"changed by hand: unknown ids: {join_first(unknown, 1)}", _BACK)
+        raise ImageError(path, f"changed by hand: unknown ids: {join_first(unknown, 1)}", hint)
 
 
-def _count_raster(path: Path, entry: Entry, classes: int) -> NDArray[np.int64]:
+def _count_raster(path: Path, entry: Entry, context: RunContext) -> NDArray[np.int64]:
     """Count the pixels of each id in a raster's mask that a person changed. Raise ImageError as `read_labels` does."""
-    numbers = entry.numbers
+    numbers, classes, hint = entry.numbers, len(context.classes), _back_hint(path, context, entry.image)
     try:
         counts = count_mask(path, classes, numbers.size, numbers.transform, numbers.epsg)
     except ImageError as error:
-        raise ImageError(path, f"changed by hand: {error.reason}", _BACK) from None
-    _refuse_unknown_ids(path, counts, classes)
+        raise ImageError(path, f"changed by hand: {error.reason}", hint) from None
+    _refuse_unknown_ids(path, counts, classes, hint)
     return counts
 
 
@@ -228,6 +241,30 @@ class Current:
         return self.found
 
 
+def tidy_mask(context: RunContext, entry: Entry, rows: Mapping[str, FileRow]) -> None:
+    """Write a mask that a paint program saved in another mode again in that of the folder, and keep the person's file.
+
+    Raises:
+        ImageError: The mask cannot be read.
+        OutputError: It cannot be written.
+    """
+    row = next((row for row in label_rows(rows, context) if row.name == PNG), None)
+    path = None if row is None else actual_path(context.output, row.place)
+    if row is None or path is None or not path.is_file():
+        return
+    try:
+        labels, is_plain = read_painted_mask(path, entry.numbers.size, context.classes, context.files.png_mode)
+    except ImageError:
+        return  # reported when the labels are read
+    if not is_plain:
+        kept, number = actual_path(context.output / STATE_FOLDER / REPLACED, row.place), 1
+        while os.path.lexists(kept):
+            number += 1
+            kept = kept.with_name(f"{path.stem}.{number}{path.suffix}")
+        atomic_write(kept, read_regular(path))
+        atomic_write(path, encode_mask(labels, context.classes, context.files.png_mode))
+
+
 def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow], *, edited: bool) -> Current:
     """Read the labels of an image; `edited` if its label files differ from their records.
 
@@ -242,11 +279,15 @@ def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow],
         )
     by_hand = edited or entry.correction_text is not None
     now = tuple(stamped(row, context.output) if edited else row for row in own)
-    labels = None if GEOTIFF in paths else read_labels(paths, entry.numbers.size, context, by_hand=by_hand)
+    labels = (
+        None
+        if GEOTIFF in paths
+        else read_labels(paths, entry.numbers.size, context, by_hand=by_hand, image=entry.image)
+    )
     if not edited:
         return Current(entry, now, labels)
     if labels is None:
-        counts, objects = _count_raster(paths[GEOTIFF], entry, len(context.classes)), list[LabelledObject]()
+        counts, objects = _count_raster(paths[GEOTIFF], entry, context), list[LabelledObject]()
     else:
         counts = count_labels(labels.labels)
         objects = scored_objects(labels, context.classes, entry.facts.objects, None, None)

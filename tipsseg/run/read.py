@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -145,6 +146,17 @@ class Run:
 
     def __contains__(self, image: object) -> bool:
         return image in self.state
+
+    def former(self) -> dict[str, list[str]]:
+        """Return the names that images had before, by their name of now: those that no other image has or had."""
+        before = self.state.former
+        times = Counter(old for names in before.values() for old in names)
+        found = {name: [old for old in names if times[old] == 1 and old not in self] for name, names in before.items()}
+        return {name: names for name, names in found.items() if names and name in self}
+
+    def now(self, name: str) -> str | None:
+        """Return the name that an image has now; None if no image has or had it."""
+        return name if name in self else next((new for new, old in self.former().items() if name in old), None)
 
     def image(self, name: str) -> RunImage:
         """Return an image. Raises KeyError for an unknown name."""

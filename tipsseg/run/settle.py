@@ -21,7 +21,7 @@ from tipsseg.images.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder
-from tipsseg.run.labels import label_rows, read_current, scored_objects
+from tipsseg.run.labels import label_rows, read_current, scored_objects, tidy_mask
 from tipsseg.run.read import RunImage
 from tipsseg.run.results import Derived, Due
 from tipsseg.run.resume import is_edited
@@ -157,6 +157,8 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
     """Read the labels of an image, and write its files under temporary names. Thread-safe."""
     ref, deriver, context, spec = item.ref, folder.deriver, folder.context, folder.info.spec
     try:
+        if item.edited:
+            tidy_mask(context, item.entry, item.rows)
         current = read_current(context, item.entry, item.rows, edited=item.edited)
         entry, rows = current.entry, current.rows if item.edited else ()
         formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]

@@ -58,6 +58,7 @@ class SourceRun:
         self._top = top
         self._runs = {image: run for run in runs for image in run.state.names()}
         self._names = ImageNames(self._runs)
+        self._by_content = dict[str, list[str]]()
         #: The image of each file, and whether the file has its labels; the image is "" for files of the whole run.
         self._files = {
             run.files.path(row.place): (image, row.name in run.context.labels)
@@ -76,10 +77,25 @@ class SourceRun:
 
     def has_other_picture(self, source_image: SourceImage, image: RunImage) -> bool:
         """Return True if the digests of an image in the source and of the one with the same name differ."""
-        own, _ = self._files.get(Path(os.path.realpath(source_image.where)), ("", False))
-        own = own or self._names.find(source_image.name) or ""
+        own = self._own(source_image)
         digests = self._runs[own].image(own).entry.input.sha256 if own else None, image.entry.input.sha256
         return None not in digests and digests[0] != digests[1]
+
+    def same_picture(self, source_image: SourceImage, run: Run) -> str | None:
+        """Return the only image of `run` with the bytes of an image in the source; None if there is none."""
+        own = self._own(source_image)
+        if not own:
+            return None
+        if not self._by_content:
+            for entry in run.state.entries():
+                self._by_content.setdefault(str(entry.input.sha256), []).append(entry.image)
+        found = self._by_content.get(self._runs[own].image(own).entry.input.sha256 or "", [])
+        return found[0] if len(found) == 1 else None
+
+    def _own(self, source_image: SourceImage) -> str:
+        """Return the name of an image of the source in its run; "" if it has none."""
+        own, _ = self._files.get(Path(os.path.realpath(source_image.where)), ("", False))
+        return own or self._names.find(source_image.name) or ""
 
     def select_corrected(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
         """Yield the images that a person corrected. Raises InputError for a file made from the masks."""
@@ -156,6 +172,7 @@ class PageCorrections(Format):
             with image_errors(where, f"correction {number}"):
                 image, objects = take(correction, "image", str), take(correction, "objects", list)
                 labels = take(correction, "labels", str)
+            image = self._run.now(image) or image
             yield SourceImage(image, where, partial(_read_image, self._run, image, labels, objects, names))
 
 

@@ -252,6 +252,28 @@ def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source
     return (source_run and source_run.masks_of(files)) or detect_format(files)
 
 
+class _Matcher:
+    """Find the images of a run in a source: by their names, by former ones, and in another run by the bytes of the picture."""
+
+    def __init__(self, run: Run, source_run: SourceRun | None) -> None:
+        self._run, self._source_run = run, source_run
+        self._names = ImageNames(run.state.names())
+        self._former = {old: name for name, before in run.former().items() for old in before}
+        self._old_names = ImageNames(self._former)
+
+    def find(self, source_image: SourceImage) -> str | None:
+        """Return the image of the run; None if it has none. Raises InputError if several match."""
+        name = source_image.name
+        image = self._names.find(name)
+        if image is None and source_image.other_name is not None and (other_name := source_image.other_name()):
+            image = self._names.find(other_name)
+        if image is None and (old := self._old_names.find(name)) is not None:
+            image = self._former[old]
+        if image is None and self._source_run is not None:
+            image = self._source_run.same_picture(source_image, self._run)
+        return image
+
+
 def _match(
     images: Iterable[SourceImage], run: Run, source_run: SourceRun | None, source: Path, progress: Progress
 ) -> tuple[dict[str, SourceImage], tuple[str, ...]]:
@@ -259,14 +281,11 @@ def _match(
 
     Raises InputError if no image matches, if a match is ambiguous, or if an image has no mask.
     """
-    names = ImageNames(run.state.names())
-    found: dict[str, SourceImage] = {}
+    matcher, found = _Matcher(run, source_run), dict[str, SourceImage]()
     missing: dict[str, None] = {}
     other_pictures: dict[str, None] = {}
     for source_image in images:
-        image = names.find(source_image.name)
-        if image is None and source_image.other_name is not None and (other_name := source_image.other_name()):
-            image = names.find(other_name)
+        image = matcher.find(source_image)
         if image is None:
             missing[source_image.name] = None
         elif source_run is not None and source_run.has_other_picture(source_image, run.image(image)):

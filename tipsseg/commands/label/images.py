@@ -106,7 +106,7 @@ def label_images(
     note_folder(folder, images, progress)
     moves = _follow(folder, images, progress)
     notes = ImageNotes(folder.info.model, progress)
-    for found in _results(folder, images, make_engine, reporter):
+    for found in _results(folder, images, make_engine, reporter, moves):
         result = folder.record(found)
         if isinstance(result, Failed):
             result = replace(result, error=progress.worded(result.error))
@@ -142,6 +142,7 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
             renamed[old] = ref
         except ImageError as error:
             progress.error(error)
+    folder.follow()
     note_renamed(renamed, progress)
     if prune is not None:
         folder.state.forget(moves.gone)
@@ -168,7 +169,7 @@ def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
 
 
 def _results(
-    folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter
+    folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter, moves: Moves
 ) -> Generator[ImageResult, None, None]:
     """Yield what becomes of each image, to be recorded. The model is loaded for the first image that needs it."""
     items = map(folder.triage, images.refs)
@@ -176,7 +177,7 @@ def _results(
         if not isinstance(item, ImageRef):
             yield item
             continue
-        with _begun(folder, images, make_engine, reporter, item) as engine:
+        with _begun(folder, images, make_engine, reporter, moves, item) as engine:
             context, known = folder.context, (each for each in images.known if isinstance(each, ImageRef))
             sizes = (file_size(each.path) or 0 for each in known)
             note_formats(context.formats, context.files, context.classes, sizes, reporter.progress)
@@ -187,7 +188,7 @@ def _results(
             return
     root = address_text(images.root)
     if folder.before is None:
-        with _begun(folder, images, make_engine, reporter):
+        with _begun(folder, images, make_engine, reporter, moves):
             pass  # no image, but the records of a run
     elif not folder.begun or folder.before.image_root != root:
         folder.begin(replace(folder.info, image_root=root, started=datetime.now(UTC)))
@@ -195,14 +196,20 @@ def _results(
 
 @contextmanager
 def _begun(
-    folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter, first: ImageRef | None = None
+    folder: OutputFolder,
+    images: Images,
+    make_engine: EngineMaker,
+    reporter: Reporter,
+    moves: Moves,
+    first: ImageRef | None = None,
 ) -> Iterator[Engine]:
     """Make the engine of a run, and write the first records; `first` is the first image to label."""
     known = [item for item in images.known if isinstance(item, ImageRef)] or ([] if first is None else [first])
     left = known[known.index(first) :] if first in known else known
     again = folder.before is not None and not folder.starting_over
     with make_engine(folder, reporter.progress, left) as engine:
-        note_begin(begin(engine, images, folder), images, reporter.counts, reporter.progress, again=again)
+        info, recorded = begin(engine, images, folder), moves.recorded + len(moves.renamed)
+        note_begin(info, images, reporter.counts, reporter.progress, recorded=recorded, again=again)
         yield engine
 
 
@@ -221,6 +228,7 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
     for line in folder.totals().lines():
         progress.note(line)
     note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.folder}")
+    reporter.note_failures(folder)
     if spec.shard is not None:
         word = shell_word(str(spec.output))
         progress.note(f"Part {spec.shard} is done. When all are: tipsseg merge {word} -o {word}")
