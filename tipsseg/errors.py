@@ -190,11 +190,15 @@ class OtherRunError(OutputError):
 
     Attributes:
         features: The feature folder of the other run, if it is the only difference.
+        corrected: The number of its images that a person corrected.
+        fits: True if corrected masks mean the same in a run that starts over in the folder.
     """
 
-    def __init__(self, path: Path, reason: str, hint: str = "", *, features: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, reason: str, hint: str = "", *, features: Path | None = None, fits: bool = True
+    ) -> None:
         super().__init__(path, reason, hint)
-        self.features = features
+        self.features, self.corrected, self.fits = features, 0, fits
 
 
 class DeviceError(TipssegError):

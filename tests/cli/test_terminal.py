@@ -216,6 +216,7 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
         "4 images with on cpu (float32).",
         "Error: imgs/z.png: empty file (0 bytes) (Download the image again, or remove it.)",
         "3 images labelled, 1 failed in s, into labels",
+        "1 of 4 images failed: see labels/errors.jsonl. To try these again, add --retry-failed.",
         "Open labels/overlays/sub/b c.jpg to see the labels.",
     ]
     assert seen(data)[-1] == notes[-1]

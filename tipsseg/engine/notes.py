@@ -24,7 +24,7 @@ from tipsseg.run.folder import NOT_OURS, OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.moves import Moves
 from tipsseg.run.results import Labelled, Unchanged
-from tipsseg.run.resume import NEW
+from tipsseg.run.resume import NEW, OTHER_PICTURE
 from tipsseg.run.settle import Settled
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.run.state import State
@@ -83,11 +83,15 @@ class ImageNotes:
     def __init__(self, model: Mapping[str, object], progress: Progress) -> None:
         """Set up for a model; `model` is from `ModelSource.facts`."""
         self._progress = progress
-        self._quality = PolygonQuality()
+        self._quality, self._other_pictures = PolygonQuality(), list[str]()
         self._remarks = Remarks()
         self._is_demo = model.get("sha256") == ModelSource(_DEMO_MODEL, get_model(_DEMO_MODEL)).facts()["sha256"]
 
-    def add(self, labelled: Labelled) -> None:
+    def add(self, result: Labelled | Unchanged) -> None:
+        if isinstance(result, Unchanged):
+            self._other_pictures += [result.ref.name] if result.reason == OTHER_PICTURE else []
+            return
+        labelled = result
         self._quality += labelled.derived.quality
         if labelled.damaged:
             note_damaged(labelled.damaged, self._progress)
@@ -99,9 +103,15 @@ class ImageNotes:
                 "photographs; use argument `model`=l14."
             )
 
-    def end(self) -> None:
+    def end(self, output: Path = Path()) -> None:
         note_polygon_quality(self._progress, self._quality)
         self._remarks.end(self._progress)
+        if names := self._other_pictures:
+            number = pluralize(len(names), "picture")
+            self._progress.note(
+                f"{number} changed since the labels were corrected, which stay: {join_first(names, _MAX_NAMES)}. To let the model "
+                f"label such an image again: tipsseg correct {shell_word(str(output))} --undo {shell_word(names[0])}"
+            )
 
 
 def note_vocabulary(vocabulary: Vocabulary, progress: Progress, *, overlap: bool = False) -> None:
@@ -179,18 +189,18 @@ def note_renamed(renamed: Mapping[str, ImageRef], progress: Progress) -> None:
 def note_gone(folder: OutputFolder, images: Images, moves: Moves, progress: Progress) -> None:
     """Note the images whose pictures are gone, with the commands that remove them."""
     root, output = address_text(images.root), shell_word(str(folder.info.spec.output))
-    if moves.gone:
-        number = pluralize(len(moves.gone), "labelled image is", "labelled images are")
-        command = folder.info.spec.command(prune=len(moves.gone))
+    if gone := [name for name in moves.gone if name in folder]:  # a run that started over forgot them
+        number = pluralize(len(gone), "labelled image is", "labelled images are")
+        command = folder.info.spec.command(prune=len(gone))
         progress.note(
-            f"{number} no longer in {root}: {join_first(moves.gone, _MAX_NAMES)}. To remove the labels that stay, run: {command}"
+            f"{number} no longer in {root}: {join_first(gone, _MAX_NAMES)}. Their labels stay; to remove them, run: {command}"
         )
     if moves.corrected:
         number = pluralize(len(moves.corrected), "corrected image is", "corrected images are")
-        more = " and likewise for each" if len(moves.corrected) > 1 else ""
+        each = " for each" if len(moves.corrected) > 1 else ""
         progress.note(
-            f"{number} no longer in {root}: {join_first(moves.corrected, _MAX_NAMES)}. To remove the labels that stay, run{more}: "
-            f"tipsseg correct {output} --remove {shell_word(moves.corrected[0])}"
+            f"{number} no longer in {root}: {join_first(moves.corrected, _MAX_NAMES)}. Their labels stay; to remove them, "
+            f"run{each}: tipsseg correct {output} --remove {shell_word(moves.corrected[0])}"
         )
 
 

@@ -349,6 +349,7 @@ class OutputFolder(Run):
         if self.before is not None:
             self.state.set_meta("run", run_record(replace(self.before, ended=None)))
         self.state.forget_images()
+        self.state.forget([entry.image for entry in self.state.entries() if entry.undone])
         formats = self.info.spec.formats
         for entry, rows in self.state.images():
             kept = (*formats, *self.context.labels)
@@ -532,10 +533,14 @@ def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
     Files(spec.output).refuse_outside(spec.folder / STATE_FILE)
     with locked_state(spec.folder) as state, ExitStack() as stack:
         folder = _planned(spec, state, stack)
-        if folder.refusal is not None:
-            raise folder.refusal
-        if folder.starting_over and folder.before is not None:
-            refuse_other_ids(folder.before, folder.info, state)
+        try:
+            if folder.refusal is not None:
+                raise folder.refusal
+            if folder.starting_over and folder.before is not None:
+                refuse_other_ids(folder.before, folder.info, state)
+        except OtherRunError as error:
+            error.corrected = state.count_corrected()
+            raise
         try:
             yield folder
         except BaseException:

@@ -151,11 +151,12 @@ def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
     context, files = run_context(before), Files(info.spec.folder)
     for entry, rows in state.images():
         if entry.corrected or is_edited(entry, label_rows(rows, context), files):
-            raise OutputError(
+            raise OtherRunError(
                 info.spec.output,
                 f"the mask of {entry.image} was corrected, and {what}",
-                "Choose another output folder with argument `output`, or discard the corrections with argument `overwrite` and "
-                "argument `replace_edited`. Classes may be added after the existing ones.",
+                "Choose another output folder with argument `output`, and import the corrections there by class name; or discard "
+                "them with argument `overwrite` and argument `replace_edited`. Classes may be added after the existing ones.",
+                fits=False,
             )
 
 

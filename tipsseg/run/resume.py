@@ -18,8 +18,9 @@ from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.text import shell_word
 
-#: The reasons to label an image.
+#: The reasons to label an image, or to keep a correction.
 NEW = "new"
+OTHER_PICTURE = "the picture changed since it was corrected"
 SCORES = "npz or confidence is missing, which only the model can write"
 
 _OTHER_INPUT = (
@@ -55,7 +56,7 @@ def decide(  # noqa: PLR0911 - one judge, one list
             undo = f"tipsseg correct {shell_word(str(files.output))} --undo {shell_word(entry.image)}"
             hint = f"Restore the mask; or give the image back to the model, and label it again: {undo}"
             return Failed(ref, ImageError(gone, "it was corrected by hand, but is missing", hint))
-        return Unchanged(ref, entry, "edited by hand")
+        return Unchanged(ref, entry, "edited by hand" if matches(entry.input, ref.path) else OTHER_PICTURE)
     if not spec.resume:
         return Todo("asked to label again")
     if not matches(entry.input, ref.path):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -89,6 +90,16 @@ def settle(folder: OutputFolder, jobs: int, *, images: Path | None = None) -> Se
     for _ in settle_images(folder, settled, jobs, images=images):
         pass
     return settled
+
+
+def adopt_masks(folder: OutputFolder) -> None:
+    """Record the masks that a person changed in place as corrections. Those that cannot be read are left to `settle`."""
+    for entry, rows in folder.state.images():
+        if is_edited(entry, label_rows(rows, folder.context), folder.files):
+            with suppress(ImageError):
+                tidy_mask(folder.context, entry, rows)
+                current = read_current(folder.context, entry, rows, edited=True)
+                folder.state.add(current.entry, current.rows, {})
 
 
 def settle_images(

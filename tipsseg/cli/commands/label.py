@@ -184,23 +184,39 @@ def _commands_to_paste(spec: RunSpec) -> Iterator[None]:
             raise
         command = shell_line(["tipsseg", *_without_output(sys.argv[1:])])
         same, other = (shell_word(name) for name in (str(spec.output), f"{spec.output}-2"))
-        ways = {
-            "label into another folder": f"{command} -o {other}",
-            "start over in this one, and keep corrected masks": f"{command} -o {same} --overwrite",
-        }
+        ways = {"label into another folder": [f"{command} -o {other}"]}
+        if error.corrected:
+            ways = {
+                "label into another folder, and import the corrections there": [
+                    f"{command} -o {other}",
+                    f"tipsseg correct {other} --from {same}",
+                ]
+            }
+        if error.fits:
+            ways["start over in this one, and keep corrected masks"] = [f"{command} -o {same} --overwrite"]
+        else:
+            ways["discard the corrections"] = [f"{command} -o {same} --overwrite --replace-edited"]
         if error.features is not None:
-            ways["use that run's features"] = f"{command} -o {same} --features {shell_word(str(error.features))}"
+            ways["use that run's features"] = [f"{command} -o {same} --features {shell_word(str(error.features))}"]
         hint = ", or ".join(ways)
-        error.hint, error.commands = f"{hint[0].upper()}{hint[1:]}:", tuple(ways.values())
+        cheaper = (
+            "" if spec.features is not None else " (with --features, another question takes a small part of the time)"
+        )
+        error.hint = f"{hint[0].upper()}{hint[1:]}{cheaper}:"
+        error.commands = tuple(line for lines in ways.values() for line in lines)
         raise
 
 
+#: Arguments for the labels that are in a folder already.
+_OF_FOLDER = frozenset({"-o", "--output", "--no-resume", "--overwrite", "--replace-edited"})
+
+
 def _without_output(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments without the output folder, and without --no-resume, which does not apply to another folder."""
+    """Return the arguments without the output folder, and without those for the labels in it."""
     others: list[str] = []
     skip = False
     for word in arguments:
-        if not skip and word not in ("-o", "--output", "--no-resume") and not word.startswith(("-o", "--output=")):
+        if not skip and word not in _OF_FOLDER and not word.startswith(("-o", "--output=")):
             others.append(word)
         skip = not skip and word in ("-o", "--output")
     return others

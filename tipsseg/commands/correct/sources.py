@@ -50,11 +50,13 @@ class SourceRun:
 
     Attributes:
         uncorrected: The images that `select_corrected` skipped, as the source names them.
+        lacking: The errors of corrected images whose masks are missing.
     """
 
     def __init__(self, top: Path, runs: Iterable[Run]) -> None:
         """Index the files of a run, or of its shards."""
         self.uncorrected: list[str] = []
+        self.lacking: list[ImageError] = []
         self._top = top
         self._runs = {image: run for run in runs for image in run.state.names()}
         self._names = ImageNames(self._runs)
@@ -72,7 +74,14 @@ class SourceRun:
         """Return the format of all the run's masks; None if the source is not the whole folder or has no masks."""
         if Path(os.path.realpath(source.path)) != self._top or not self._runs:
             return None
-        paths = {image: run.image(image).mask.relative_to(self._top).as_posix() for image, run in self._runs.items()}
+        paths = dict[str, str]()
+        for name, run in self._runs.items():
+            image = run.image(name)
+            try:
+                paths[name] = image.mask.relative_to(self._top).as_posix()
+            except ImageError as error:
+                if image.corrected:  # else the model's, which is not asked for
+                    self.lacking.append(error)
         return RunMasks(paths)
 
     def has_other_picture(self, source_image: SourceImage, image: RunImage) -> bool:

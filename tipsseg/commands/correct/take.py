@@ -7,7 +7,7 @@ and bring the derived files up to date. The same command resumes after an interr
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,20 +21,20 @@ from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, SourceImage
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError
-from tipsseg.formats import detect_format, find_reading_format, format_name, refuse_parts
+from tipsseg.formats import FORMATS, detect_format, find_reading_format, format_name, refuse_parts
 from tipsseg.formats.base import Format
 from tipsseg.options import default_jobs
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import CorrectKeywords, with_keywords
 from tipsseg.options.run import CorrectOptions, ReadingOptions
-from tipsseg.run.entry import Correction, FileRow, recorded_ref
+from tipsseg.run.entry import ROWS, Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
 from tipsseg.run.folder import EDITED_MEANWHILE, OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import stamped
 from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster
 from tipsseg.run.results import Derived
-from tipsseg.run.settle import Settled, settle
+from tipsseg.run.settle import Settled, adopt_masks, settle
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize, shorten
@@ -119,9 +119,11 @@ def correct_folder(
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, stack, everything=options.everything)
         reader = _reader(options, source_run, files, run)
-        edited = [] if folder is None else _edited_below(folder, Path(os.path.realpath(source)), reader.name)
+        own = None if folder is None else _OwnFiles.below(folder, Path(os.path.realpath(source)), reader.name)
         names = ClassNames(run.classes, add=options.add_classes)
         images = reader.read(files, names)
+        if own is not None:
+            images = own.select(images, _Matcher(run, None))
         if source_run is not None and not options.everything:
             images = source_run.select_corrected(images)
         matched, unmatched = _match(images, run, source_run, source, progress)
@@ -142,10 +144,11 @@ def correct_folder(
             late = {image: error for image, plan in changed.items() if (error := _put(folder, plan))}
             if options.accept:
                 _accept(folder, unchanged, planner)
-            _take_in(folder, edited, {*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
+            if own is not None:
+                own.take_in({*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
             settled = settle(folder, reading.jobs, images=moved)
             folder.finish_changes()
-        errors = [*late.values(), *settled.failed]
+        errors = [*late.values(), *settled.failed, *(() if source_run is None else source_run.lacking)]
         result = Corrections(
             format=reader.name,
             masks=tuple(plan.mask for image, plan in changed.items() if plan.mask and image not in late),
@@ -157,10 +160,7 @@ def correct_folder(
             failed=len(errors) + (0 if folder is None else len(folder.unwritten)),
         )
         _print_result(result, source, progress, options)
-        for error in errors:
-            progress.error(error)
-        if folder is not None:
-            note_settled(folder, settled, progress)
+        _print_rest(folder, own, settled, errors, progress)
         return result
 
 
@@ -384,28 +384,93 @@ def _accept(folder: OutputFolder, images: Sequence[str], planner: Planner) -> No
             folder.state.add(accepted, (), {})
 
 
-def _edited_below(folder: OutputFolder, source: Path, read_as: str) -> list[tuple[str, FileRow]]:
-    """Return the files below `source` that a person changed and a reader reads: image, and record with the digest of now."""
-    found = []
-    for image in ("", *folder.state.names()) if source.is_relative_to(os.path.realpath(folder.path)) else ():
-        for row in folder.state.files(image).values():
-            path, form = folder.files.path(row.place), format_name(row.name)
-            if not row.is_file or form in folder.context.labels or form.partition("-")[0] != read_as.partition("-")[0]:
-                continue
-            is_edited = folder.files.look(row) in ("edited", "taken")
-            if is_edited and Path(os.path.realpath(path)).is_relative_to(source):
-                found.append((image, replace(row, taken=digest_of(path))))
-    return found
+class _OwnFiles:
+    """The files of a folder in the format that its corrections are read from. Those that a person changed are corrections.
 
+    A file counts for an image if it shows the labels of now. Of others, the labels stay.
 
-def _take_in(folder: OutputFolder, edited: Iterable[tuple[str, FileRow]], images: Container[str]) -> None:
-    """Record edited files of images as taken in, as they were when they were read: they stay, and show the labels of now."""
-    for image, row in edited:
-        entry = folder.state.get(image) if image else None
-        if image in images:
-            shows = "" if entry is None else folder.deriver.shows(format_name(row.name), entry)
-            folder.state.set_files(image, [replace(row, shows=shows)])
-            folder.taken |= set() if image else {folder.files.path(row.place)}
+    Attributes:
+        older: Files of images that a person changed, and that show older labels; they stay too.
+        changed_since: Images of a file for the whole run whose labels changed since it was written.
+    """
+
+    def __init__(self, folder: OutputFolder, rows: Sequence[tuple[str, FileRow]]) -> None:
+        self.older, self.changed_since = dict[Path, None](), list[str]()
+        self._folder = folder
+        self._by_path = {Path(os.path.realpath(folder.files.path(row.place))): (image, row) for image, row in rows}
+        changed = [(image, row) for image, row in rows if folder.files.look(row) in ("edited", "taken")]
+        self._changed = [(image, replace(row, taken=digest_of(folder.files.path(row.place)))) for image, row in changed]
+
+    @classmethod
+    def below(cls, folder: OutputFolder, source: Path, read_as: str) -> _OwnFiles | None:
+        """Return the files below `source` that a reader reads; None if it is outside of the folder, or its masks.
+
+        Masks that a person changed in place are adopted first, so that files which show older masks do not count.
+        """
+        kind, labels = read_as.partition("-")[0], folder.context.labels
+        names = {name for name in FORMATS if name.partition("-")[0] == kind and name not in labels}
+        if not source.is_relative_to(os.path.realpath(folder.path)) or not names:
+            return None
+        adopt_masks(folder)
+        return cls(
+            folder,
+            [
+                (image, row)
+                for image in ("", *folder.state.names())
+                for row in folder.state.files(image).values()
+                if row.is_file
+                and format_name(row.name) in names
+                and Path(os.path.realpath(folder.files.path(row.place))).is_relative_to(source)
+            ],
+        )
+
+    def select(self, images: Iterable[SourceImage], matcher: _Matcher) -> Iterator[SourceImage]:
+        """Yield the images in files that show the labels of now; and those of files that the folder does not know."""
+        changed = {row.place for _, row in self._changed}
+        for source_image in images:
+            owner, row = self._by_path.get(Path(os.path.realpath(source_image.where)), ("", None))
+            image = owner or matcher.find(source_image)
+            if row is None or image is None or self._is_fresh(image, row, whole=not owner):
+                yield source_image
+            elif not owner:
+                self.changed_since.append(image)
+            elif row.place in changed:
+                self.older[self._folder.files.path(row.place)] = None
+
+    def note_older(self, settled: Settled, progress: Progress) -> None:
+        """Note the files that show older labels, in place of what is noted of other changed files."""
+        if self.older:
+            names = join_first([str(path) for path in self.older], 3)
+            progress.note(
+                f"Did not import {pluralize(len(self.older), 'file')} made from older labels than those of now: {names}. To have it "
+                "written again, move it elsewhere first."
+            )
+        if self.changed_since:
+            names = join_first(self.changed_since, 5)
+            progress.note(
+                f"Kept {pluralize(len(self.changed_since), 'mask')} changed since the corrected file was written: {names}."
+            )
+        settled.edited = [path for path in settled.edited if path not in self.older]
+
+    def _is_fresh(self, image: str, row: FileRow, *, whole: bool) -> bool:
+        """Return True if a file shows the labels of an image as they are now."""
+        entry, name = self._folder.state.get(image), format_name(row.name)
+        shown = [row]
+        if whole:
+            shown = [
+                each for each in self._folder.state.files(image).values() if each.digest == ROWS and each.name == name
+            ]
+        return entry is None or all(each.shows == self._folder.deriver.shows(name, entry) for each in shown)
+
+    def take_in(self, images: Container[str]) -> None:
+        """Record the changed files of images as taken in, as they were read: they stay, and show the labels of now."""
+        for image, row in self._changed:
+            path = self._folder.files.path(row.place)
+            entry = self._folder.state.get(image) if image else None
+            if image in images and path not in self.older:
+                shows = "" if entry is None else self._folder.deriver.shows(format_name(row.name), entry)
+                self._folder.state.set_files(image, [replace(row, shows=shows)])
+                self._folder.taken |= set() if image else {path}
 
 
 # ---- report ----
@@ -428,6 +493,22 @@ def _print_result(result: Corrections, source: Path, progress: Progress, options
     progress.note(
         f"{pluralize(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged{accepted}."
     )
+
+
+def _print_rest(
+    folder: OutputFolder | None,
+    own: _OwnFiles | None,
+    settled: Settled,
+    errors: Iterable[ImageError],
+    progress: Progress,
+) -> None:
+    """Print what failed, and what became of the other files of the folder; None for a dry run."""
+    for error in errors:
+        progress.error(error)
+    if own is not None:
+        own.note_older(settled, progress)
+    if folder is not None:
+        note_settled(folder, settled, progress)
 
 
 def _join(names: Iterable[str]) -> str:

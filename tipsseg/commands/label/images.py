@@ -32,7 +32,7 @@ from tipsseg.errors import ImageError, InputError, OutputError, UsageError
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.moves import Moves, find_moves
-from tipsseg.run.results import ImageResult, Labelled, Triaged
+from tipsseg.run.results import ImageResult, Triaged
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.shards import shards_in
 from tipsseg.run.spec import Counts, RunInfo
@@ -112,7 +112,7 @@ def label_images(
             result = replace(result, error=progress.worded(result.error))
             folder.fail(result)
         else:
-            if isinstance(result, Labelled):
+            if not isinstance(result, Failed):
                 notes.add(result)
             result = replace(result, files=folder.shown_files(result.ref.name))
         reporter.report(result)
@@ -218,7 +218,7 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
     spec, progress, counts = folder.info.spec, reporter.progress, reporter.counts
     progress.end()
     progress.results(folder.run_paths)
-    notes.end()
+    notes.end(spec.output)
     note_reasons(folder.reasons, progress)
     note_settled(folder, settled, progress)
     if spec.given is not None and spec.given.labels is not None:
