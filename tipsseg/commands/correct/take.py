@@ -442,8 +442,8 @@ class _OwnFiles:
         if self.older:
             names = join_first([str(path) for path in self.older], 3)
             progress.note(
-                f"Did not import {pluralize(len(self.older), 'file')} made from older labels than those of now: {names}. To have it "
-                "written again, move it elsewhere first."
+                f"Did not import {pluralize(len(self.older), 'file')} made from older labels than those of now: {names}. "
+                "To have such a file written again, move it elsewhere first."
             )
         if self.changed_since:
             names = join_first(self.changed_since, 5)
