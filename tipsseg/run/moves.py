@@ -58,12 +58,12 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
         if is_gone(path) or ((twin := folded.get(name.casefold())) is not None and is_same(path, twin)):
             missing.append(entry)
     renamed = _half_renamed(folder, missing, refs) | _find_renamed(missing, new)
-    left = [entry for entry in missing if entry.image not in renamed and images.whole]
+    left = [entry.image for entry in missing if entry.image not in renamed and images.whole]
     return Moves(
         recorded=len(refs) - len(new),
         renamed=renamed,
-        gone=tuple(entry.image for entry in left if not entry.corrected),
-        corrected=tuple(entry.image for entry in left if entry.corrected),
+        gone=tuple(name for name in left if not folder.image(name).corrected),
+        corrected=tuple(name for name in left if folder.image(name).corrected),
     )
 
 

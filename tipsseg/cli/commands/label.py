@@ -199,10 +199,7 @@ def _commands_to_paste(spec: RunSpec) -> Iterator[None]:
         if error.features is not None:
             ways["use that run's features"] = [f"{command} -o {same} --features {shell_word(str(error.features))}"]
         hint = ", or ".join(ways)
-        cheaper = (
-            "" if spec.features is not None else " (with --features, another question takes a small part of the time)"
-        )
-        error.hint = f"{hint[0].upper()}{hint[1:]}{cheaper}:"
+        error.hint = f"{hint[0].upper()}{hint[1:]}:"
         error.commands = tuple(line for lines in ways.values() for line in lines)
         raise
 

@@ -1,0 +1,237 @@
+"""Pictures that are renamed, moved into folders and thrown away while a data set is made: the folder follows them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Command, Ran
+
+from tipsseg import review
+from tipsseg.vocabulary.palette import colour
+
+LABEL = ("label", "photos", "-c", "tree,sky", "-m", "tiny", "--device", "cpu", "-o", "out")
+FORMATS = ("-f", "png,coco,labelme,yolo,overlay,npz")
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    Path("photos").mkdir()
+    for name in "abcde":
+        coarse = rng.integers(0, 256, (4, 5, 3), np.uint8)
+        Image.fromarray(coarse).resize((60, 48)).save(f"photos/{name}.png")
+    assert command(*LABEL, *FORMATS).code == 0
+
+
+def correct(image: str, value: int = 2, size: int = 12) -> bytes:
+    """A person paints a square into a mask."""
+    path = Path("out/masks", image)
+    ids = np.array(Image.open(path))
+    ids[:size, :size] = value
+    Image.fromarray(ids).save(path)
+    return path.read_bytes()
+
+
+def listed() -> set[str]:
+    """The images that each file for the whole run lists, which must agree."""
+    coco = {each["file_name"] for each in json.loads(Path("out/annotations.json").read_text())["images"]}
+    manifest = {json.loads(line)["image"] for line in Path("out/manifest.jsonl").read_text().splitlines()}
+    stems = {Path("out", folder) for folder in ("masks", "labelme", "overlays", "npz")}
+    files = {top: {str(path.relative_to(top).with_suffix("")) for path in top.rglob("*.*")} for top in stems}
+    assert manifest == coco
+    assert all(found == {str(Path(name).with_suffix("")) for name in coco} for found in files.values()), files
+    return coco
+
+
+def commands(ran: Ran) -> list[str]:
+    """The commands that a run printed: lines of their own, or at the end of a note."""
+    return [
+        line[line.index("tipsseg ") :]
+        for line in ran.err.splitlines()
+        if ": tipsseg " in line or line.startswith("  tipsseg")
+    ]
+
+
+def paste(command: Command, line: str) -> Ran:
+    return command(*shlex.split(line)[1:])
+
+
+def test_labels_follow_renamed_pictures_and_gone_ones_can_go(command: Command) -> None:
+    mine, scores = correct("a.png"), Path("out/npz/b.npz").read_bytes()
+    Path("photos/old").mkdir()
+    Path("photos/a.png").rename("photos/old/tall oak.png")
+    Path("photos/b.png").rename("photos/B2.png")
+    Path("photos/c.png").unlink()
+    Path("photos/d.png").unlink()
+    seen = command(*LABEL, *FORMATS, "--dry-run")
+    assert "Renamed 2 images" in seen.err
+    assert "0 images to label, 3 unchanged" in seen.err
+    ran = command(*LABEL, *FORMATS)
+    assert ran.code == 0, ran.err
+    assert "a.png is now old/tall oak.png" in ran.err
+    assert "0 images labelled, 3 unchanged" in ran.err
+    assert Path("out/masks/old/tall oak.png").read_bytes() == mine
+    assert Path("out/npz/B2.npz").read_bytes() == scores
+    assert "2 labelled images are no longer in" in ran.err
+    assert listed() == {"old/tall oak.png", "B2.png", "c.png", "d.png", "e.png"}
+    assert [*review.check_folder("out", verbose=False)] == []
+    wrong = command(*LABEL, *FORMATS, "--prune", 3)
+    assert (wrong.code, "c.png, d.png" in wrong.err, "--prune 2" in wrong.err) == (1, True, True)
+    (line,) = commands(ran)
+    pruned = paste(command, line)
+    assert pruned.code == 0, pruned.err
+    assert listed() == {"old/tall oak.png", "B2.png", "e.png"}
+    assert [*review.check_folder("out", verbose=False)] == []
+    again = command(*LABEL, *FORMATS)
+    assert "no longer" not in again.err
+
+
+@pytest.mark.parametrize("words", [("--limit", 2), ("--prune", 1, "--shard", "1/2"), ("photos/a.png", "--prune", 1)])
+def test_prune_wants_all_images(command: Command, words: tuple[object, ...]) -> None:
+    Path("photos/b.png").unlink()
+    label = [word for word in LABEL if word != "photos" or not str(words[0]).startswith("photos")]
+    ran = command(*label, *FORMATS, *([] if "--prune" in words else ["--prune", 1]), *words)
+    assert (ran.code, Path("out/masks/b.png").exists()) == (2, True), ran.err
+
+
+def test_a_correction_without_a_picture_stays_until_it_is_removed(command: Command) -> None:
+    correct("a.png")
+    Path("photos/a.png").unlink()
+    Path("photos/b.png").unlink()
+    ran = command(*LABEL, *FORMATS)
+    prune, remove = (next(line for line in commands(ran) if flag in line) for flag in ("--prune", "--remove"))
+    assert paste(command, prune).code == 0
+    assert listed() == {"a.png", "c.png", "d.png", "e.png"}
+    assert paste(command, remove).code == 0
+    assert listed() == {"c.png", "d.png", "e.png"}
+    assert [*review.check_folder("out", verbose=False)] == []
+
+
+def test_a_picture_that_took_the_name_of_a_corrected_one_is_named(command: Command) -> None:
+    mine = correct("a.png")
+    command(*LABEL, *FORMATS)
+    shutil.copy("photos/b.png", "photos/a.png")
+    ran = command(*LABEL, *FORMATS)
+    assert Path("out/masks/a.png").read_bytes() == mine
+    assert "changed since the labels were corrected" in ran.err
+    assert paste(command, commands(ran)[0]).code == 0
+    assert command(*LABEL, *FORMATS).code == 0
+    assert Path("out/masks/a.png").read_bytes() == Path("out/masks/b.png").read_bytes()
+
+
+def test_equal_pictures_are_not_followed(command: Command) -> None:
+    Path("photos/a.png").rename("photos/x.png")
+    shutil.copy("photos/x.png", "photos/y.png")
+    ran = command(*LABEL, *FORMATS)
+    assert "Renamed" not in ran.err
+    assert "2 images labelled" in ran.err
+
+
+def test_old_names_still_find_their_images(command: Command) -> None:
+    export = json.loads(Path("out/labelme/a.json").read_text())
+    Path("photos/a.png").rename("photos/z.png")
+    assert command(*LABEL, *FORMATS).code == 0
+    square = [[2, 2], [30, 2], [30, 30], [2, 30]]
+    export["shapes"] = [{**export["shapes"][0], "label": "sky", "points": square}]
+    Path("back").mkdir()
+    Path("back/a.json").write_text(json.dumps(export))
+    ran = command("correct", "out", "--from", "back")
+    assert ran.code == 0, ran.err
+    assert ran.out.strip() == "out/masks/z.png"
+    for path in (Path("out/.tipsseg/state.db"), Path("out/masks/z.png")):
+        assert path.exists()
+    Path("out/.tipsseg/state.db").unlink()
+    assert command("check", "out", "--restore").code == 0
+    assert '"former":["a.png"]' in Path("out/manifest.jsonl").read_text().replace(" ", "")
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "P", "colours"])
+def test_a_mask_is_read_as_a_paint_program_saves_it(command: Command, kind: str) -> None:
+    path = Path("out/masks/a.png")
+    ids = np.array(Image.open(path))
+    ids[:20, :20] = 2
+    if kind == "colours":
+        palette = np.zeros((256, 3), np.uint8)
+        palette[1], palette[2] = colour(1), colour(2)
+        Image.fromarray(palette[ids]).save(path)
+    else:
+        Image.fromarray(ids).convert("RGB" if kind == "RGBA" else kind).convert(kind).save(path)
+    theirs = path.read_bytes()
+    assert command(*LABEL, *FORMATS).code == 0
+    with Image.open(path) as mask:
+        assert mask.mode == "L"
+        assert (np.asarray(mask) == ids).all()
+    assert Path("out/.tipsseg/replaced/masks/a.png").read_bytes() == theirs
+
+
+@pytest.mark.parametrize(("make", "what"), [
+    (lambda rgb: np.dstack([rgb, np.full(rgb.shape[:2], 128, np.uint8)]), "is transparent"),
+    (lambda rgb: rgb + np.array([3, 0, 9], np.uint8), "is neither an id nor a colour of a class"),
+])  # fmt: skip
+def test_a_mask_that_could_be_anything_is_refused(command: Command, make, what: str) -> None:  # type: ignore[no-untyped-def]
+    path = Path("out/masks/a.png")
+    Image.fromarray(make(np.array(Image.open(path).convert("RGB")))).save(path)
+    theirs = path.read_bytes()
+    ran = command(*LABEL, *FORMATS)
+    assert (ran.code, path.read_bytes()) == (1, theirs)
+    assert f"the pixel in row 1, column 1 {what}" in ran.err
+    line = next(line for line in ran.err.splitlines() if "--undo a.png" in line)
+    assert paste(command, line[line.index("tipsseg ") :].rstrip(")")).code == 0
+
+
+def test_only_edited_files_of_a_format_are_imported(command: Command) -> None:
+    """The files of masks that a person changed in place show older labels; they are no corrections."""
+    mine, edited = correct("b.png"), Path("out/labelme/a.json")
+    record = json.loads(edited.read_text())
+    record["shapes"] = record["shapes"][:1]
+    edited.write_text(json.dumps(record))
+    before = Path("out/masks/a.png").read_bytes()
+    ran = command("correct", "out", "--from", "out/labelme")
+    assert ran.code == 0, ran.err
+    assert Path("out/masks/b.png").read_bytes() == mine
+    assert Path("out/masks/a.png").read_bytes() != before
+    mine = correct("a.png", size=20)
+    record["shapes"] = []
+    edited.write_text(json.dumps(record))
+    ran = command("correct", "out", "--from", "out/labelme", "--emptied")
+    assert Path("out/masks/a.png").read_bytes() == mine
+    assert json.loads(edited.read_text()) == record
+    assert "made from older labels" in ran.err
+
+
+def test_corrections_move_to_another_question_by_class_name(command: Command) -> None:
+    correct("a.png")
+    command(*LABEL, *FORMATS)
+    other = ["sky,tree" if word == "tree,sky" else word for word in LABEL]
+    for words in ((), ("--overwrite",)):
+        refused = command(*other, "-f", "png", *words)
+        assert refused.code == 1
+        lines = commands(refused)
+        assert [paste(command, line).code for line in lines[:2]] == [0, 0]
+        assert (np.array(Image.open("out-2/masks/a.png"))[:12, :12] == 1).all(), "sky is the first class there"
+        shutil.rmtree("out-2")
+
+
+def test_a_run_without_a_single_image_leaves_no_folder(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tipsseg.run.folder.OutputFolder.record", interrupted)
+    ran = command(*["new" if word == "out" else word for word in LABEL], *FORMATS)
+    assert (ran.code, Path("new").exists()) == (130, False)
+
+
+def test_counts_are_those_of_the_record(command: Command) -> None:
+    for name in ("f", "g"):
+        Image.fromarray(np.full((48, 60, 3), ord(name), np.uint8)).save(f"photos/{name}.png")
+    Path("photos/h.png").write_bytes(b"")
+    ran = command(*LABEL, *FORMATS)
+    assert "8 images, 5 of them in the record" in ran.err
+    assert "1 of 8 images failed: see out/errors.jsonl" in ran.err
