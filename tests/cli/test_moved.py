@@ -43,7 +43,7 @@ def listed() -> set[str]:
     """The images that each file for the whole run lists, which must agree."""
     coco = {each["file_name"] for each in json.loads(Path("out/annotations.json").read_text())["images"]}
     manifest = {json.loads(line)["image"] for line in Path("out/manifest.jsonl").read_text().splitlines()}
-    stems = {Path("out", folder) for folder in ("masks", "labelme", "overlays", "npz")}
+    stems = {Path("out", folder) for folder in ("masks", "labelme", "npz")}
     files = {top: {str(path.relative_to(top).with_suffix("")) for path in top.rglob("*.*")} for top in stems}
     assert manifest == coco
     assert all(found == {str(Path(name).with_suffix("")) for name in coco} for found in files.values()), files
