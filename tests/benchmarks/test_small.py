@@ -17,6 +17,7 @@ SMALL = {
     "labels": "--scenes 2 --device cpu",
     "memory": "--images 20",
     "folders": "--images 24 --shards 2",
+    "renames": "--images 24 --renamed 4",
 }
 
 #: Other scripts are imported by these.

@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,16 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 OF_THE_LAST = ("started", "ended", "counts", "batch_size", "formats", "command", "device", "asked", "given")
 
 OVERWRITE, REPLACE = "--overwrite", "--replace-edited"
+
+
+#: The files that list images: each with its format, and how to read the images that it lists.
+LISTS: dict[str, tuple[str, Callable[[str], list[str]]]] = {
+    "annotations.json": ("coco", lambda text: [each["file_name"] for each in json.loads(text)["images"]]),
+    "hf/metadata.jsonl": (
+        "hf", lambda text: [json.loads(line)["file_name"].removeprefix("images/") for line in text.splitlines()],
+    ),
+    "labels.csv": ("csv", lambda text: [line.partition(",")[0] for line in text.splitlines()[1:]]),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -210,21 +222,55 @@ class FolderWalk(RuleBasedStateMachine):
     def _pack(self) -> None:
         """Put the images in an archive."""
         with zipfile.ZipFile(self.top / "imgs.zip", "w") as archive:
-            for path in sorted((self.top / "imgs").rglob("*.png")):
+            for path in sorted((self.top / "imgs").rglob("*.*")):
                 archive.write(path, path.relative_to(self.top / "imgs"))
 
     def _named(self, name: str) -> str:
         return f"imgs/{name}" if self.kind == "archive" else name
 
+    def _recorded(self, name: str) -> str:
+        """One of the images of the folder: that of this name, or what stands in its place after renaming."""
+        names = sorted(str(entry["image"]) for entry in entries(self.out))
+        named = self._named(name)
+        return named if named in names or not names else names[NAMES.index(name) % len(names)]
+
+    def _pictures(self) -> dict[str, Path]:
+        """The pictures that are there, by the name of their image."""
+        top = self.top / "imgs"
+        paths = sorted(path for path in top.rglob("*") if path.is_file())
+        return {self._named(path.relative_to(top).as_posix()): path for path in paths}
+
     def _mask(self, name: str) -> Path:
-        shown = self.out / "masks" / name
+        shown = self.out / "masks" / Path(name).with_suffix(".png")
         return shown if shown.exists() else self.out / ".tipsseg/masks" / f"{name}.png"
+
+    def _lacks_given(self) -> bool:
+        """Whether a new folder could not know that regions or labels have the name that a picture had before."""
+        stems = {Path(name).with_suffix("") for name in NAMES}
+        return (
+            self.kind in ("regions", "onto") and not {Path(name).with_suffix("") for name in self._pictures()} <= stems
+        )
+
+    def _moves(self) -> dict[str, str]:
+        """The images whose pictures have another name, by the name that the folder records: one picture with one image's bytes."""
+        there, known = self._pictures(), {str(entry["image"]): entry["sha256"] for entry in entries(self.out)}
+        old, new = defaultdict[object, list[str]](list), defaultdict[object, list[str]](list)
+        for name in known.keys() - there.keys():
+            old[known[name]].append(name)
+        for name in there.keys() - known.keys():
+            new[sha256(there[name].read_bytes()).hexdigest()].append(name)
+        return {old[each][0]: new[each][0] for each in old if len(old[each]) == len(new[each]) == 1}
+
+    def _gone(self) -> list[str]:
+        """The images without a picture, which `--prune` removes: a person's are others."""
+        names = {str(entry["image"]) for entry in entries(self.out)} - self._pictures().keys() - self._moves().keys()
+        return sorted(name for name in names if f"masks/{name}" not in self.edits)
 
     @precondition(lambda self: self.kind != "overlap")
     @rule(name=st.sampled_from(NAMES))
     def edit_a_mask(self, name: str) -> None:
         """Give another class to half of a mask."""
-        name = self._named(name)
+        name = self._recorded(name)
         if (path := self._mask(name)).exists():
             ids = read_mask(path)
             self.turn += 1
@@ -235,7 +281,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES))
     def edit_a_file_that_is_no_mask(self, name: str) -> None:
-        path = self.out / f"labelme/{self._named(name).removesuffix('.png')}.json"
+        path = self.out / f"labelme/{Path(self._recorded(name)).with_suffix('.json')}"
         if path.exists():
             self.turn += 1
             path.write_text(json.dumps({**json.loads(path.read_bytes()), "flags": {"seen": self.turn}}))
@@ -243,32 +289,40 @@ class FolderWalk(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), top=st.sampled_from(["labelme", "hf/masks", "overlays", "annotations.json"]))
     def remove_a_derived_file(self, name: str, top: str) -> None:
-        path = next(
-            (self.out / top / self._named(name)).parent.glob(f"{Path(name).stem}.*"), self.out / "annotations.json"
-        )
+        name = self._recorded(name)
+        path = next((self.out / top / name).parent.glob(f"{Path(name).stem}.*"), self.out / "annotations.json")
         path.unlink(missing_ok=True)
         self.edits.pop(str(path.relative_to(self.out)), None)
 
     @rule(name=st.sampled_from(NAMES), version=st.integers(0, 1))
     def change_an_input(self, name: str, version: int) -> None:
-        save(self.top / "imgs" / name, picture(name, version))
-        self._pack()
+        path = self.top / "imgs" / name
+        if path.exists() or not [*path.parent.glob(f"{path.stem}.*")]:  # two images would share their files
+            save(path, picture(name, version))
+            self._pack()
 
-    @rule()
-    def rename_an_input(self) -> None:
-        one, other = self.top / "imgs/sub/c.png", self.top / "imgs/d.png"
-        if self.kind in ("regions", "onto"):
-            return  # its regions or labels would be missing
-        if one.exists():
-            one.rename(other)
-        elif other.exists():
-            other.rename(one)
-        self._pack()
+    @rule(number=st.integers(0, 3), what=st.sampled_from(["folder", "suffix", "case", "name"]))
+    def rename_a_picture(self, number: int, what: str) -> None:
+        """Into another folder, or in its own."""
+        top, pictures = self.top / "imgs", [*self._pictures().values()]
+        old = pictures[number % len(pictures)]
+        place = old.relative_to(top)
+        place = {
+            "folder": Path(*place.parts[1:]) if place.parts[0] == "old" else Path("old") / place,
+            "suffix": place.with_suffix(".jpg" if place.suffix == ".png" else ".png"),
+            "case": place.with_stem(place.stem.swapcase()),
+            "name": place.with_stem(place.stem[:-1] if place.stem.endswith("2") else f"{place.stem}2"),
+        }[what]
+        if all(path == old or path.with_suffix("") != (top / place).with_suffix("") for path in pictures):
+            (top / place).parent.mkdir(exist_ok=True, parents=True)
+            old.rename(top / place)
+            self._pack()
 
-    @rule()
-    def remove_an_input(self) -> None:
-        (self.top / "imgs/a.png").unlink(missing_ok=True)
-        self._pack()
+    @rule(number=st.integers(0, 3))
+    def delete_a_picture(self, number: int) -> None:
+        if len(pictures := [*self._pictures().values()]) > 1:
+            pictures[number % len(pictures)].unlink()
+            self._pack()
 
     # ---- commands ----
 
@@ -310,7 +364,21 @@ class FolderWalk(RuleBasedStateMachine):
         self, formats: str, least: str, flags: list[str], kill: Kill, output: str = "out", classes: str = ""
     ) -> Ran:
         asked = ["--vocab", classes] if classes else self.classes
-        return self._run([*self._asked(formats, least, output, asked, KINDS[self.kind][0]), *flags], kill)
+        moves = self._moves() if output == "out" else {}
+        masks = {old: read_mask(self._mask(old)) for old in moves if self._mask(old).exists()}
+        ran = self._run([*self._asked(formats, least, output, asked, KINDS[self.kind][0]), *flags], kill)
+        known = {entry["image"] for entry in entries(self.out)}
+        if ran.code == 0:
+            assert moves.keys().isdisjoint(known - {*moves.values()}), f"not renamed: {moves} {ran}"
+        for old, new in moves.items():
+            is_edited = f"masks/{old}" in self.edits
+            if old in known or not (is_edited or {"--no-resume", OVERWRITE, "--min-confidence"}.isdisjoint(flags)):
+                continue
+            if old in masks and REPLACE not in flags and (is_edited or not classes):
+                assert (read_mask(self._mask(new)) == masks[old]).all(), f"{old} is now {new}: another mask: {ran}"
+            if is_edited:
+                self.edits[f"masks/{new}"] = self.edits.pop(f"masks/{old}")
+        return ran
 
     def _judge(self, ran: Ran, *, replaced: bool = False) -> None:
         """Hold the folder against the model, after a command that settles it."""
@@ -321,7 +389,7 @@ class FolderWalk(RuleBasedStateMachine):
             else:
                 assert path.exists(), f"{place}: a person's file is gone: {self.last} {ran}"
                 assert path.read_bytes() == data, f"{place}: a person's work is lost: {self.last} {ran}"
-        for entry in entries(self.out):
+        for entry in entries(self.out) if "nothing was changed" not in ran.err else ():
             stale = self._stale(entry)
             assert not stale, f"{entry['image']}: {stale} are not of its labels: {self.last} {ran}"
             is_edited = f"masks/{entry['image']}" in self.edits
@@ -369,6 +437,38 @@ class FolderWalk(RuleBasedStateMachine):
             self._judge_check(ran)
             self._compare_with_a_run_from_nothing(least, classes)
 
+    @precondition(lambda self: self.kind != "archive" and bool(entries(self.out)))
+    @rule(number=st.integers(0, 7), kill=kills)
+    def prune(self, number: int, kill: Kill) -> None:
+        """Remove the labels of pictures that are gone; another number of them changes nothing."""
+        offered = KINDS[self.kind][1]
+        formats, gone, before = offered[number % len(offered)], self._gone(), contents(self.out)
+        assert self._label(formats, "1", ["--prune", f"{len(gone) + 1}"], None).code == 1
+        assert contents(self.out) == before
+        if not gone:
+            return
+        kept = {entry["image"] for entry in entries(self.out)} - {*gone} - self._moves().keys()
+        ran = self._label(formats, "1", ["--prune", f"{len(gone)}"], kill)
+        left = {entry["image"] for entry in entries(self.out)}
+        assert kept <= left, f"{kept - left} are gone: {self.last} {ran}"
+        assert left.isdisjoint(gone), f"{gone} are there: {self.last} {ran}"
+        self._judge(ran)
+        self._judge_lists(ran)
+        if ran.code == 0 and not self.edits:
+            self._judge_check(ran)
+            self._compare_with_a_run_from_nothing("1")
+
+    @rule(name=st.sampled_from(NAMES), kill=kills)
+    def remove_an_image(self, name: str, kill: Kill) -> None:
+        """With its labels, whether a person corrected it or not."""
+        name, before = self._recorded(name), {entry["image"] for entry in entries(self.out)}
+        if name in before:
+            ran = self._run(["correct", "out", "--remove", name, "-q"], kill)
+            assert {entry["image"] for entry in entries(self.out)} == before - {name}, ran
+            self.edits.pop(f"masks/{name}", None)
+            self._judge(ran)
+            self._judge_lists(ran)
+
     @precondition(lambda self: bool(entries(self.out)))
     @rule(
         option=st.sampled_from([("--min-confidence", "0.4"), ("--mode", "whole"), ("--dtype", "bfloat16"), ("-c", "x")])
@@ -378,6 +478,25 @@ class FolderWalk(RuleBasedStateMachine):
         assert self._label("png,coco" if self.kind != "overlap" else "coco", "1", [*option], None).code == 1
         assert contents(self.out) == before
 
+    def _judge_lists(self, ran: Ran) -> None:
+        """Hold all files against the images of the manifest: there are none of other images, but those that a person changed."""
+        images = entries(self.out)
+        places = {str(file["place"]) for entry in images for file in entry["written"]}  # type: ignore[attr-defined]
+        for path in (path for path in self.out.rglob("*") if path.is_file() and ".tipsseg" not in path.parts[-3:]):
+            place = path.relative_to(self.out).as_posix()
+            lists = LISTS.get(place)
+            if lists is not None and place not in self.edits:
+                of, read = lists
+                own = [entry for entry in images if of in entry["formats"]]  # type: ignore[operator]
+                there = {
+                    entry["image"] for entry in own if of != "hf" or self._is_there(entry)
+                }  # which has the picture too
+                listed = {*read(path.read_text("utf-8"))}
+                assert there <= listed <= {entry["image"] for entry in own}, f"{place}: {self.last} {ran}"
+            is_theirs = place in self.edits or path.name.startswith(".") or "/" not in place or lists is not None
+            is_theirs = is_theirs or place.endswith("data.yaml") or place.startswith(".tipsseg")
+            assert is_theirs or place in places, f"{place} is of no image: {self.last} {ran}"
+
     def _judge_check(self, ran: Ran) -> None:
         told = self._whole(["check", self.out.name, "-q"])
         if all(map(self._is_there, entries(self.out))):
@@ -385,6 +504,8 @@ class FolderWalk(RuleBasedStateMachine):
 
     def _compare_with_a_run_from_nothing(self, least: str, classes: str = "") -> None:
         """The files are those of a run into a new folder; where images are gone, those that only the other images have."""
+        if self._lacks_given():
+            return
         shutil.rmtree(self.top / "new", ignore_errors=True)
         last = self.last
         formats = json.loads((self.out / "run.json").read_bytes())["formats"]
@@ -417,7 +538,7 @@ class FolderWalk(RuleBasedStateMachine):
     @precondition(lambda self: self.kind != "overlap")
     @rule(name=st.sampled_from(NAMES), accept=st.booleans(), page=st.booleans(), kill=kills)
     def correct(self, name: str, accept: bool, page: bool, kill: Kill) -> None:
-        name = self._named(name)
+        name = self._recorded(name)
         mask = self._mask(name)
         if not mask.exists() or not any(entry["image"] == name for entry in entries(self.out)):
             return
@@ -433,7 +554,7 @@ class FolderWalk(RuleBasedStateMachine):
             self.turn += 1
             ids = read_mask(mask)
             ids[: ids.shape[0] // 2] = self.turn % 4
-            save(self.top / "given" / name, ids)
+            save(self.top / "given" / Path(name).with_suffix(".png"), ids)
         source = "page.json" if page else "given"
         before = read_mask(mask)
         ran = self._run(["correct", "out", "--from", source, "-q", *(["--accept"] if accept else [])], kill)
@@ -447,7 +568,7 @@ class FolderWalk(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), kill=kills)
     def undo(self, name: str, kill: Kill) -> None:
-        name = self._named(name)
+        name = self._recorded(name)
         if f"masks/{name}" in self.edits and "corrected" in str(
             [entry for entry in entries(self.out) if entry["image"] == name]
         ):
@@ -506,15 +627,15 @@ class FolderWalk(RuleBasedStateMachine):
     )
     def save_a_mask_while_a_command_runs(self, name: str, share: int, what: str) -> None:
         """At any of its changes of files; the same command again keeps it too."""
-        name = self._named(name)
+        name = self._recorded(name)
         mask = self._mask(name)
-        if not mask.exists() or not any(entry["image"] == name for entry in entries(self.out)):
+        if not mask.exists() or not any(entry["image"] == name for entry in entries(self.out)) or name in self._moves():
             return
         self.turn += 1
         mine, given = read_mask(mask), read_mask(mask)
         mine[:, : mine.shape[1] // 2] = self.turn % 4
         given[: given.shape[0] // 2] = (self.turn + 1) % 4
-        save(self.top / "given" / name, given)
+        save(self.top / "given" / Path(name).with_suffix(".png"), given)
         formats = KINDS[self.kind][1][1]
         commands = {
             "label": self._asked(formats, "1", "out", self.classes, (*KINDS[self.kind][0], OVERWRITE)),
@@ -562,7 +683,7 @@ class FolderWalk(RuleBasedStateMachine):
         shutil.rmtree(self.out)
         self.out, self.edits = kept, edits
 
-    @precondition(lambda self: self.kind != "overlap")
+    @precondition(lambda self: self.kind != "overlap" and not self._lacks_given())
     @rule(number=st.integers(0, 2), kill=kills)
     def label_in_shards_and_merge(self, number: int, kill: Kill) -> None:
         formats = KINDS[self.kind][1][number]

@@ -68,6 +68,10 @@ def edited_too(top: Path) -> None:
     correct(top / "out/masks/sea.png")
 
 
+def edited_dune(top: Path) -> None:
+    correct(top / "out/masks/old/Dune.png")
+
+
 def hidden(top: Path) -> None:
     correct(top / "out/.tipsseg/masks/desert.png.png")
 
@@ -84,6 +88,23 @@ def changed(top: Path) -> None:
 
 def edited_part(top: Path) -> None:
     correct(next((top / "out/shards").rglob("masks/desert.png")))
+
+
+def renamed(top: Path) -> None:
+    (top / "imgs/old").mkdir()
+    (top / "imgs/desert.png").rename(top / "imgs/old/Dune.png")
+
+
+def renamed_again(top: Path) -> None:
+    (top / "imgs/old/Dune.png").rename(top / "imgs/dune.png")
+
+
+def renamed_suffix(top: Path) -> None:
+    (top / "imgs/desert.png").rename(top / "imgs/desert.jpg")
+
+
+def deleted(top: Path) -> None:
+    (top / "imgs/desert.png").unlink()
 
 
 def lost(top: Path) -> None:
@@ -112,8 +133,9 @@ def raster(top: Path) -> None:
 
 Step = str | Callable[[Path], None]
 
-LABEL = f"label imgs {_PLAIN} -f png,coco -o out"
+LABEL = f"label imgs {_PLAIN} -o out -f png,coco"
 MANY = "-f coco,panoptic,yolo"
+ALL = f"label IMGS {_PLAIN} -f png,npz,hf,yolo,overlay,csv -o out"  # IMGS: the same folder for all copies, as the record has it
 
 #: The steps before, the command that is killed, and the commands that follow; none: the same command.
 CASES: dict[str, tuple[list[Step], str, list[str]]] = {
@@ -148,6 +170,14 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
         [f"label imgs {_PLAIN} {MANY} -o {place} --shard {part}/2" for part, place in ((1, "one"), (2, "two"))],
         "merge one two -o out", [],
     ),
+    "a picture that is renamed": (
+        [ALL, edited, ALL, renamed], ALL, [],
+    ),
+    "a picture that is renamed with an edited mask": ([f"{LABEL},yolo,overlay", edited, renamed], f"{LABEL},yolo,overlay", []),
+    "a picture that is renamed twice": ([LABEL, renamed, LABEL, edited_dune, renamed_again], LABEL, []),
+    "a picture with another suffix": ([LABEL, renamed_suffix], LABEL, []),
+    "labels that are pruned": ([ALL, edited_too, deleted], f"{ALL} --prune 1", []),
+    "an image that is removed": ([ALL, edited], "correct out --remove desert.png -q", []),
     "a report": ([LABEL], "report out", []),
     "a data set": ([LABEL], "convert out -f parquet --to set --shard-size 30kB -q", []),
     "a data set that is cut again": (
@@ -162,8 +192,10 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path, case: str) -> None:
-    before, killed, after = CASES[case]
     source = tmp_path / "source"
+    before, killed, after = CASES[case]
+    before = [step.replace("IMGS", f"{source}/imgs") if isinstance(step, str) else step for step in before]
+    killed = killed.replace("IMGS", f"{source}/imgs")
     (source / "imgs").mkdir(parents=True)
     for name in ("desert.png", "sea.gif"):  # small squares: one window each
         with Image.open(SCENES / name) as image:

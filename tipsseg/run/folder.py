@@ -381,7 +381,11 @@ class OutputFolder(Run):
 
         Raises ImageError if its labels are missing, or another file has the name of one.
         """
+        if image.edited:
+            tidy_mask(self.context, image.entry, image.rows)
         current, key = image.current(), name_key(self.path)
+        if image.edited:  # a killed command then finds the same correction under both names
+            self.state.add(current.entry, current.rows, {})
         fingerprint = replace(current.entry.input, mtime_ns=stamp_source(ref.path).mtime_ns)
         entry = replace(current.entry, image=ref.name, path=input_path(ref), input=fingerprint)
         labels, scores, stay = list[StagedFile](), list[StagedFile](), dict[str, FileRow]()
@@ -448,9 +452,14 @@ class OutputFolder(Run):
     def finish_changes(self) -> None:
         """Write the last records of a command that changed a finished run. Raises OutputError."""
         self.info = replace(self.info, summary=self.totals().record())
+        former = {name: names for name, names in self.state.former.items() if name in self.state}
+        if former != self.state.former:  # another picture may get the name of one that was removed
+            self.state.set_meta("former", former)
         self._write_classes()
         self.write_record()
         self.state.end()
+        if self.state.meta("removing") is not None:
+            self.state.set_meta("removing", None)
 
     def shown_files(self, image: str) -> dict[str, Path]:
         """Return the files of an image by key, without links and hidden ones."""

@@ -46,7 +46,10 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
     new = [ref for name, ref in refs.items() if name not in known]
     elsewhere = known - refs.keys()
     if not images.whole:  # the others were not looked for
-        elsewhere &= {*folder.state.names_of_sizes({size for ref in new if (size := _size(ref)) is not None})}
+        before = (
+            old for names in folder.state.former.values() for old in names
+        )  # a killed command may have left both names
+        elsewhere &= {*before, *folder.state.names_of_sizes({size for ref in new if (size := _size(ref)) is not None})}
     # On a file system that ignores case, the old name of a picture still finds it.
     folded = {ref.name.casefold(): ref.path for ref in new}
     missing = []

@@ -17,6 +17,7 @@ from pathlib import Path
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name
 from tipsseg.formats.base import ImageLabels
+from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.formats.raster import IN_PIXELS, image_grid
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
@@ -236,9 +237,10 @@ def _changed_image(ref: ImageRef, formats: Sequence[str], *, corrected: bool) ->
 def _settle_run_files(folder: OutputFolder, settled: Settled) -> None:
     """Write the files for the whole run that are missing or out of date."""
     state, output = folder.state, folder.path
-    if folder.info.spec.shard is not None or not len(state):
+    known = state.files()
+    if folder.info.spec.shard is not None or not (len(state) or known.keys() - {CLASSES_FILE}):
         return
-    held, known = {*state.formats(), *folder.context.formats}, state.files()
+    held = {*state.formats(), *folder.context.formats}
     for name, form in FORMATS.items():
         if not form.files or name not in held:
             continue

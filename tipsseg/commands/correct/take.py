@@ -222,11 +222,13 @@ def remove_images(
     with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
         folder.show_masks()
         names, unknown = find_only(folder.state.entries(), map(Path, images), None)
-        if unknown:
+        begun = folder.state.meta("removing") or ()
+        if unknown := [path for path in unknown if str(path) not in begun]:
             raise InputError(
                 f"{output}: no image {join_first([str(path) for path in unknown], 3)}", "See manifest.jsonl."
             )
         if not dry_run:
+            folder.state.set_meta("removing", [*map(str, images)])  # a killed command goes on from here
             for name in names:
                 folder.forget(name)
             settled = settle(folder, default_jobs())

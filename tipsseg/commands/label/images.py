@@ -133,7 +133,7 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     if moves.renamed:
         names = dict(folder.state.former)
         for old, ref in moves.renamed.items():
-            names[ref.name] = [*names.pop(old, ()), old]
+            names[ref.name] = [*dict.fromkeys((*names.get(ref.name, ()), *names.pop(old, ()), old))]
         folder.state.set_meta("former", names)
     renamed = dict[str, ImageRef]()
     for old, ref in moves.renamed.items():
@@ -145,6 +145,8 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     folder.follow()
     note_renamed(renamed, progress)
     if prune is not None:
+        if moves.gone:
+            folder.state.set_meta("removing", moves.gone)  # a killed command goes on from here
         folder.state.forget(moves.gone)
         progress.note(f"Removed the labels of {pluralize(len(moves.gone), 'image')}: {join_first(moves.gone, 20)}.")
     return replace(moves, renamed=renamed, gone=() if prune is not None else moves.gone)
@@ -160,7 +162,7 @@ def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
             "argument `prune` needs all images of the folder's runs, and no other choice of images",
             "Pass the same folders as before, without a list or options that select images.",
         )
-    if prune != gone:
+    if prune != gone and (gone or prune != len(folder.state.meta("removing") or ())):
         root, number = address_text(images.root), pluralize(gone, "labelled image is", "labelled images are")
         if not gone:
             raise InputError(f"{root} has the pictures of all labelled images", "Remove argument `prune`.")
