@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests/support python tests/benchmarks/renames.py --images 20000 --renamed 1000
 
-Makes a run over pictures of one size in bytes, each with other bytes, in a temporary folder; no model labels them. Prints, as a table
+Makes a run over pictures of one size in bytes, each with other bytes, in a temporary folder; no model labels them. Prints a table
 in Markdown, seconds and peak memory of `label` with nothing to do, after the renaming, and with nothing to do again; then ratios.
 """
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -235,3 +236,79 @@ def test_counts_are_those_of_the_record(command: Command) -> None:
     ran = command(*LABEL, *FORMATS)
     assert "8 images, 5 of them in the record" in ran.err
     assert "1 of 8 images failed: see out/errors.jsonl" in ran.err
+
+
+def test_masks_of_one_bit_have_ids_and_those_of_16_bits_are_refused(command: Command) -> None:
+    ids = np.array(Image.open("out/masks/a.png"))
+    Image.fromarray(ids == 1).save("out/masks/a.png")
+    deep = cv2.cvtColor(np.array(Image.open("out/masks/b.png")).astype(np.uint16), cv2.COLOR_GRAY2BGR)
+    cv2.imwrite("out/masks/b.png", deep)
+    theirs = Path("out/masks/b.png").read_bytes()
+    ran = command(*LABEL, *FORMATS)
+    assert (ran.code, "16 bits" in ran.err, Path("out/masks/b.png").read_bytes()) == (1, True, theirs)
+    assert (np.array(Image.open("out/masks/a.png")) == (ids == 1)).all()
+
+
+def test_an_old_file_for_the_whole_run_takes_no_correction_back(command: Command) -> None:
+    shutil.copytree("out/labelme", "back")
+    record = json.loads(Path("back/a.json").read_text())
+    for shape in record["shapes"]:
+        shape["label"] = "sky" if shape["label"] == "tree" else "tree"
+    Path("back/a.json").write_text(json.dumps(record))
+    coco = json.loads(Path("out/annotations.json").read_text())
+    (number,) = [each["id"] for each in coco["images"] if each["file_name"] == "b.png"]
+    mine = [each for each in coco["annotations"] if each["image_id"] == number]
+    coco["annotations"] = [each for each in coco["annotations"] if each["image_id"] != number or each is mine[0]]
+    Path("out/annotations.json").write_text(json.dumps(coco))
+    assert command("correct", "out", "--from", "back/a.json").code == 1, "annotations.json stays as it is"
+    corrected = Path("out/masks/a.png").read_bytes()
+    ran = command("correct", "out", "--from", "out/annotations.json")
+    assert Path("out/masks/a.png").read_bytes() == corrected, ran.err
+    assert "Kept 1 mask changed since" in ran.err
+
+
+@pytest.mark.parametrize("name", ["z.png", "a.PNG"])
+def test_a_file_that_was_edited_before_its_picture_was_renamed_is_imported(command: Command, name: str) -> None:
+    edited = Path("out/labelme/a.json")
+    record = json.loads(edited.read_text())
+    record["shapes"] = record["shapes"][:1]
+    edited.write_text(json.dumps(record))
+    Path("photos/a.png").rename(f"photos/{name}")
+    ran = command(*LABEL, *FORMATS)
+    line = next(line for line in commands(ran) if "--from out/labelme" in line)
+    before = Path("out/masks", Path(name).stem + ".png").read_bytes()
+    taken = paste(command, line)
+    assert (taken.code, json.loads(edited.read_text())) == (0, record), taken.err
+    assert Path("out/masks", Path(name).stem + ".png").read_bytes() != before
+    again = command(*LABEL, *FORMATS)
+    assert "changed by hand" not in again.err, again.err
+
+
+def test_a_renamed_picture_without_a_mask_is_a_new_image(command: Command) -> None:
+    Path("out/masks/a.png").unlink()
+    Path("photos/a.png").rename("photos/z.png")
+    ran = command(*LABEL, *FORMATS)
+    assert (ran.code, "labelled as a new image" in ran.err, "1 image labelled" in ran.err) == (0, True, True)
+    assert paste(command, next(line for line in commands(ran) if "--prune 1" in line)).code == 0
+    assert listed() == {"b.png", "c.png", "d.png", "e.png", "z.png"}
+
+
+def test_a_picture_that_is_still_there_is_not_gone(command: Command) -> None:
+    Path("others").mkdir()
+    shutil.copy("photos/a.png", "others/copy.png")
+    ran = command(*["others" if word == "photos" else word for word in LABEL], *FORMATS)
+    assert "Renamed" not in ran.err
+    assert Path("out/masks/a.png").exists()
+
+
+def test_a_retry_prunes_nothing(command: Command) -> None:
+    Path("photos/a.png").unlink()
+    assert command(*LABEL, *FORMATS, "--retry-failed", "--prune", 1).code == 2
+    assert Path("out/masks/a.png").exists()
+
+
+def test_files_of_another_program_stay_where_a_run_fails(command: Command) -> None:
+    Path("other/masks/mine").mkdir(parents=True)
+    Path("other/classes.json").write_text("{}")
+    ran = command(*["nowhere" if word == "photos" else "other" if word == "out" else word for word in LABEL], *FORMATS)
+    assert (ran.code, Path("other/masks/mine").exists(), Path("other/classes.json").exists()) == (1, True, True)

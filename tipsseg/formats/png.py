@@ -124,10 +124,11 @@ def read_painted_mask(
     picture, ignored = read_picture(path, size), ignore_id(len(classes))
     expected = mode if label_dtype(len(classes)) is np.uint8 else "I;16"
     with as_image_error(path):
-        if picture.mode == expected != "P":
-            return read_ids(picture), True
-        if picture.mode not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        if picture.mode == "1" or picture.mode == expected != "P":
+            return read_ids(picture), picture.mode == expected
+        if picture.mode not in ("L", "LA", "P", "RGB", "RGBA"):
             raise InputError(f"PNG mode {picture.mode}, expected {expected}")
+        _refuse_deep(path)
         colours = np.asarray(picture.convert("RGBA"), np.uint8)  # [H, W, 4]
         _refuse_pixel(colours[..., 3] < 255, "is transparent")
         known = np.zeros(1 << 16, np.bool_)
@@ -187,11 +188,16 @@ def read_panoptic_ids(path: Path, size: tuple[int, int]) -> NDArray[np.int32]:
     with as_image_error(path):
         if picture.mode != "RGB":
             return read_ids(picture).astype(np.int32)
-        with path.open("rb") as file:
-            if file.read(_PNG_DEPTH + 1)[_PNG_DEPTH] > 8:
-                raise InputError("RGB with 16 bits per channel", "Save ids as 8-bit RGB, or in one channel.")
+        _refuse_deep(path)
     red, green, blue = np.moveaxis(np.asarray(picture, np.int32), -1, 0)  # each [H, W]
     return red + 256 * green + 65536 * blue
+
+
+def _refuse_deep(path: Path) -> None:
+    """Raise InputError for a PNG of 16 bits per channel, of which Pillow reads the upper ones."""
+    with path.open("rb") as file:
+        if file.read(_PNG_DEPTH + 1)[_PNG_DEPTH] > 8:
+            raise InputError("RGB with 16 bits per channel", "Save ids as 8-bit RGB, or in one channel.")
 
 
 def read_ids(picture: Image.Image) -> LabelArray:

@@ -66,6 +66,7 @@ class OutputFolder(Run):
         before: The run that the folder recorded; None for a new folder.
         starting_over: True if the run replaces the labels of the folder.
         is_new: True if neither the folder nor other shards record a run.
+        asked: The run as it was asked for, without what the folder knows.
         refusal: The error if the run answers another question than the folder; else None.
         reasons: The number of images that were labelled, by reason.
         refused: Files that were not written, because a person or another program put them there, with the reasons.
@@ -83,6 +84,7 @@ class OutputFolder(Run):
         self.path = info.spec.folder
         self.before, self._read_whole = before, read_whole
         self.refusal: OtherRunError | None = None
+        self.asked = info
         self.reasons = Counter[str]()
         self.refused: dict[Path, str] = {}
         self.taken: set[Path] = set()
@@ -397,7 +399,8 @@ class OutputFolder(Run):
             if key(place) == key(row.place):  # the suffix of the picture changed, or the case of a letter
                 if place != row.place and os.path.lexists(old):
                     old.rename(path)
-                stay[place] = replace(row, place=place, shows=row.shows if is_label else "")
+                edited = self.files.look(row) in ("edited", "taken")
+                stay[place] = replace(row, place=place, shows=row.shows if is_label or edited else "")
             elif is_label or is_model_only(row.name):
                 staged = labels if is_label else scores
                 staged.append(self.files.stage(row.name, path, partial(shutil.copyfile, old), row.shows))
@@ -429,10 +432,17 @@ class OutputFolder(Run):
         return False
 
     def abandon(self) -> None:
-        """Remove the records of a new folder in which nothing was labelled, and nothing failed."""
+        """Remove the records of a new folder in which nothing was labelled, and nothing failed; other files stay."""
+        if not self.state.changed:
+            return
+        wrote_classes = self.files.look(self.state.files().get(CLASSES_FILE), CLASSES_FILE) == "ours"
         self.state.close()
         clean_up_folder(self.path)
-        for name in (*EXPORTS, CLASSES_FILE, *(f"{STATE_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))):
+        for name in (
+            *EXPORTS,
+            *([CLASSES_FILE] * wrote_classes),
+            *(f"{STATE_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")),
+        ):
             remove_file(self.path / name)
         for top in (*image_folders(), STATE_FOLDER):
             for folder, _, _ in os.walk(self.path / top, topdown=False):
@@ -548,7 +558,8 @@ def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
             if folder.starting_over and folder.before is not None:
                 refuse_other_ids(folder.before, folder.info, state)
         except OtherRunError as error:
-            error.corrected = state.count_corrected()
+            if folder.before is not None:
+                _add_corrections(error, folder, folder.before)
             raise
         try:
             yield folder
@@ -556,6 +567,16 @@ def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
             if folder.is_new and not len(state) and not state.failures():
                 folder.abandon()
             raise
+
+
+def _add_corrections(error: OtherRunError, folder: OutputFolder, before: RunInfo) -> None:
+    """Add to the error of another question what it means for corrected masks, which index masks alone have."""
+    if not before.spec.options.overlap and not folder.info.spec.options.overlap:
+        error.corrected = sum(image.corrected for image in Run(before, folder.state).images())
+    try:
+        refuse_other_ids(before, folder.asked, folder.state)
+    except OtherRunError:
+        error.fits = False
 
 
 @contextmanager
@@ -580,16 +601,18 @@ def _planned(spec: RunSpec, state: State, stack: ExitStack) -> OutputFolder:
 
     whole = None if before or shared else read_whole()
     begun = Begun(own=before, shared=shared, whole=None if whole is None else whole.info)
-    info = plan_run(spec, begun)
+    info = asked = plan_run(spec, begun)
     others = run_of_shard(spec, begun)
     known = before or others
     over, refusal = spec.overwrite and state.meta("overwriting") != info.digest, None  # else a killed command goes on
     if known is not None:
         info = with_classes_of(known, info)
+        asked = info
         if not over:
             refusal = other_question(known, info) if len(state) or others is not None else None
             info = merged_info(info, known)
     folder = OutputFolder(info, state, before, read_whole)
+    folder.asked = asked
     folder.follow()
     folder.refusal, folder.starting_over, folder.is_new = refusal, over and before is not None, begun.first is None
     return folder

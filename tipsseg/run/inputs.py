@@ -14,7 +14,7 @@ from tipsseg.address import is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
 from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import DATA_FOLDER, INDEX
-from tipsseg.images.access import is_plain, real_path
+from tipsseg.images.access import ARCHIVES, is_plain, real_path
 from tipsseg.images.decoders import image_extensions
 from tipsseg.images.finding import (
     Found,
@@ -207,7 +207,11 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
     ignored = Ignored(spec.output)
     found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
     whole = (choice.entries, choice.limit, choice.sample, spec.shard, *found.refused) == (None,) * 4
-    whole = whole and found.root == (run.root or found.root) and all(map(is_folder, choice.paths))
+    whole = (
+        whole
+        and found.root == (run.root or found.root)
+        and all(is_folder(path) or path.suffix.lower() in ARCHIVES for path in choice.paths)
+    )
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
     found = choose_images(found, choice.limit, choice.sample)
@@ -311,7 +315,7 @@ def _only(images: Images, names: Container[str]) -> Images:
         return any(str(part) in names for part in (name, *name.parents))
 
     refs = filter(is_named, images.refs)
-    return replace(images, refs=tuple(refs) if images.number is not None else refs)
+    return replace(images, refs=tuple(refs) if images.number is not None else refs, whole=False)
 
 
 def find_alone(images: Paths | Listed, ignored: Ignored, progress: Progress) -> Found:

@@ -57,8 +57,10 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
         entry = folder.state.get(name)
         assert entry is not None
         path = actual_path(Path(), entry.path)
-        path = path if path.is_relative_to(images.root) else below(images.root, name)
-        if is_gone(path) or ((twin := folded.get(name.casefold())) is not None and is_same(path, twin)):
+        here = path if path.is_relative_to(images.root) else below(images.root, name)
+        if (is_gone(path) and is_gone(here)) or (
+            (twin := folded.get(name.casefold())) is not None and is_same(here, twin)
+        ):
             missing.append(entry)
     renamed = _half_renamed(folder, missing, refs) | _find_renamed(missing, new)
     left = [entry.image for entry in missing if entry.image not in renamed and images.whole]

@@ -234,6 +234,16 @@ def _changed_image(ref: ImageRef, formats: Sequence[str], *, corrected: bool) ->
 # ---- files for the whole run ----
 
 
+def run_file_shows(folder: OutputFolder, name: str) -> tuple[str, list[str]]:
+    """Return what a format's file for the whole run shows if it is written now, and its images."""
+    digest, images, form = sha256(folder.deriver.run_settings(name)), list[str](), FORMATS[name]
+    shown = folder.state.shown(name) if form.has_rows else ((image, "") for image in folder.state.names(name))
+    for image, shows in shown:
+        digest.update(f"{image}\0{shows}\n".encode())
+        images.append(image)
+    return digest.hexdigest()[:32], images
+
+
 def _settle_run_files(folder: OutputFolder, settled: Settled) -> None:
     """Write the files for the whole run that are missing or out of date."""
     state, output = folder.state, folder.path
@@ -244,12 +254,7 @@ def _settle_run_files(folder: OutputFolder, settled: Settled) -> None:
     for name, form in FORMATS.items():
         if not form.files or name not in held:
             continue
-        digest, images = sha256(folder.deriver.run_settings(name)), list[str]()
-        shown = state.shown(name) if form.has_rows else ((image, "") for image in state.names(name))
-        for image, shows in shown:
-            digest.update(f"{image}\0{shows}\n".encode())
-            images.append(image)
-        shows = digest.hexdigest()[:32]
+        shows, images = run_file_shows(folder, name)
         for file in form.files:
             row = known.get(file)
             look = folder.files.look(row, file)

@@ -348,10 +348,6 @@ class State:
         values = [f",{name},"] if name else ()
         return self._select(f"SELECT key FROM image{where} ORDER BY key", *values, make=lambda row: name_of(*row))
 
-    def count_corrected(self) -> int:
-        """Return the number of images that a person corrected."""
-        return sum(not entry.undone for entry in self.entries() if entry.correction_text is not None)
-
     def names_of_sizes(self, sizes: Container[int]) -> list[str]:
         """Return the names of the images whose files had one of these sizes in bytes."""
         found = self._select("SELECT key, size FROM image ORDER BY key")

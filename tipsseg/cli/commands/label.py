@@ -189,7 +189,7 @@ def _commands_to_paste(spec: RunSpec) -> Iterator[None]:
             ways = {
                 "label into another folder, and import the corrections there": [
                     f"{command} -o {other}",
-                    f"tipsseg correct {other} --from {same}",
+                    f"tipsseg correct {other} --from {same} --add-classes",
                 ]
             }
         if error.fits:
@@ -205,7 +205,7 @@ def _commands_to_paste(spec: RunSpec) -> Iterator[None]:
 
 
 #: Arguments for the labels that are in a folder already.
-_OF_FOLDER = frozenset({"-o", "--output", "--no-resume", "--overwrite", "--replace-edited"})
+_OF_FOLDER = frozenset({"-o", "--output", "--prune", "--no-resume", "--overwrite", "--replace-edited"})
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:
@@ -213,9 +213,9 @@ def _without_output(arguments: Sequence[str]) -> list[str]:
     others: list[str] = []
     skip = False
     for word in arguments:
-        if not skip and word not in _OF_FOLDER and not word.startswith(("-o", "--output=")):
+        if not skip and word not in _OF_FOLDER and not word.startswith(("-o", "--output=", "--prune=")):
             others.append(word)
-        skip = not skip and word in ("-o", "--output")
+        skip = not skip and word in ("-o", "--output", "--prune")
     return others
 
 

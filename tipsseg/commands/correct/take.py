@@ -27,14 +27,14 @@ from tipsseg.options import default_jobs
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import CorrectKeywords, with_keywords
 from tipsseg.options.run import CorrectOptions, ReadingOptions
-from tipsseg.run.entry import ROWS, Correction, FileRow, recorded_ref
+from tipsseg.run.entry import Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
 from tipsseg.run.folder import EDITED_MEANWHILE, OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import stamped
 from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster
 from tipsseg.run.results import Derived
-from tipsseg.run.settle import Settled, adopt_masks, settle
+from tipsseg.run.settle import Settled, adopt_masks, run_file_shows, settle
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize, shorten
@@ -414,24 +414,25 @@ class _OwnFiles:
         if not source.is_relative_to(os.path.realpath(folder.path)) or not names:
             return None
         adopt_masks(folder)
-        return cls(
-            folder,
-            [
-                (image, row)
-                for image in ("", *folder.state.names())
-                for row in folder.state.files(image).values()
-                if row.is_file
-                and format_name(row.name) in names
-                and Path(os.path.realpath(folder.files.path(row.place))).is_relative_to(source)
-            ],
-        )
+        rows = [(image, row) for image in ("", *folder.state.names()) for row in folder.state.files(image).values()]
+        for old, row, _ in folder.state.orphans():  # edited before its picture was renamed
+            if (image := folder.now(old)) is not None:
+                folder.state.set_files(old, (), [row.place])
+                folder.state.set_files(image, [row])
+                rows.append((image, row))
+        own = [(image, row) for image, row in rows if row.is_file and format_name(row.name) in names]
+        places = {row.place: Path(os.path.realpath(folder.files.path(row.place))) for _, row in own}
+        return cls(folder, [(image, row) for image, row in own if places[row.place].is_relative_to(source)])
 
     def select(self, images: Iterable[SourceImage], matcher: _Matcher) -> Iterator[SourceImage]:
         """Yield the images in files that show the labels of now; and those of files that the folder does not know."""
         changed = {row.place for _, row in self._changed}
+        elsewhere = {image for image, _ in self._changed if image}
         for source_image in images:
             owner, row = self._by_path.get(Path(os.path.realpath(source_image.where)), ("", None))
             image = owner or matcher.find(source_image)
+            if row is not None and row.place not in changed and image in elsewhere:
+                continue  # a person changed a file of this image under its former name
             if row is None or image is None or self._is_fresh(image, row, whole=not owner):
                 yield source_image
             elif not owner:
@@ -457,12 +458,11 @@ class _OwnFiles:
     def _is_fresh(self, image: str, row: FileRow, *, whole: bool) -> bool:
         """Return True if a file shows the labels of an image as they are now."""
         entry, name = self._folder.state.get(image), format_name(row.name)
-        shown = [row]
-        if whole:
-            shown = [
-                each for each in self._folder.state.files(image).values() if each.digest == ROWS and each.name == name
-            ]
-        return entry is None or all(each.shows == self._folder.deriver.shows(name, entry) for each in shown)
+        if entry is None:
+            return True
+        if whole:  # which images changed since it was written is unknown, but corrections are never replaced by it
+            return not entry.corrected or row.shows == run_file_shows(self._folder, name)[0]
+        return row.shows == self._folder.deriver.shows(name, entry)
 
     def take_in(self, images: Container[str]) -> None:
         """Record the changed files of images as taken in, as they were read: they stay, and show the labels of now."""

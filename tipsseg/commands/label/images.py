@@ -141,7 +141,11 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
             folder.rename(folder.image(old), ref)
             renamed[old] = ref
         except ImageError as error:
-            progress.error(error)
+            progress.note(f"{ref.name} is {old} by its content, but is labelled as a new image: {error.reason}.")
+    if lost := moves.renamed.keys() - renamed.keys():
+        names = {name: [old for old in before if old not in lost] for name, before in folder.state.former.items()}
+        folder.state.set_meta("former", {name: before for name, before in names.items() if before})
+        moves = replace(moves, gone=(*moves.gone, *sorted(lost)) if images.whole else ())
     folder.follow()
     note_renamed(renamed, progress)
     if prune is not None:
@@ -210,7 +214,8 @@ def _begun(
     left = known[known.index(first) :] if first in known else known
     again = folder.before is not None and not folder.starting_over
     with make_engine(folder, reporter.progress, left) as engine:
-        info, recorded = begin(engine, images, folder), moves.recorded + len(moves.renamed)
+        recorded = moves.recorded + len(moves.renamed) if again else 0
+        info = begin(engine, images, folder)
         note_begin(info, images, reporter.counts, reporter.progress, recorded=recorded, again=again)
         yield engine
 
