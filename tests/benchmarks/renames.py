@@ -2,8 +2,9 @@
 
     PYTHONPATH=tests/support python tests/benchmarks/renames.py --images 20000 --renamed 1000
 
-Makes a run over pictures of one size in bytes, each with other bytes, in a temporary folder; no model labels them. Prints, as a table
-in Markdown, seconds and peak memory of `label` with nothing to do, after the renaming, and with nothing to do again; then ratios.
+Makes a run over pictures of one size in bytes, each with other bytes, in a temporary folder; no model labels them. Prints, as a
+table in Markdown, seconds and peak memory of `label` with nothing to do, after the renaming, and with nothing to do again; then the
+ratios.
 """
 
 from __future__ import annotations
