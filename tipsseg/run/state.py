@@ -111,6 +111,7 @@ class State:
         self.broken_off = self.changed = False
         self.aside: list[Path] = []
         self._session = 0
+        self._former: Mapping[str, Sequence[str]] | None = None
         self._lock = threading.RLock()
         self._growing: dict[str, FileIO] = {}
         self._copy: tempfile.TemporaryDirectory[str] | None = None
@@ -327,6 +328,7 @@ class State:
             return json.loads(value) if isinstance(value, str | bytes) else value
 
     def set_meta(self, key: str, value: object) -> None:
+        self._former = None
         with self.changing() as db:
             db.execute(_INSERT_META, (key, json_bytes(value).decode()))
 
@@ -440,7 +442,9 @@ class State:
     @property
     def former(self) -> Mapping[str, Sequence[str]]:
         """The names that images had before, by their name of now."""
-        return self.meta("former") or {}
+        if self._former is None:  # read once: each image that is recorded asks for it
+            self._former = self.meta("former") or {}
+        return self._former
 
     # ---- files ----
 
