@@ -312,3 +312,18 @@ def test_files_of_another_program_stay_where_a_run_fails(command: Command) -> No
     Path("other/classes.json").write_text("{}")
     ran = command(*["nowhere" if word == "photos" else "other" if word == "out" else word for word in LABEL], *FORMATS)
     assert (ran.code, Path("other/masks/mine").exists(), Path("other/classes.json").exists()) == (1, True, True)
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_merge_joins_a_picture_that_was_renamed_between_two_runs(command: Command, corrected: bool) -> None:
+    mask = correct("a.png") if corrected else Path("out/masks/a.png").read_bytes()
+    Path("photos/a.png").rename("photos/z.png")
+    other = ["other" if word == "out" else word for word in LABEL]
+    assert command(*other, *FORMATS).code == 0
+    ran = command("merge", "out", "other", "-o", "joined")
+    assert (ran.code, "a.png is now z.png" in ran.err) == (0, True), ran.err
+    assert sorted(path.name for path in Path("joined/masks").iterdir()) == ["b.png", "c.png", "d.png", "e.png", "z.png"]
+    assert Path("joined/masks/z.png").read_bytes() == mask
+    assert [*review.check_folder("joined", verbose=False)] == []
+    assert command("merge", "out", "other", "-o", "joined").code == 0
+    assert Path("joined/masks/z.png").read_bytes() == mask

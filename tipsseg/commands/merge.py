@@ -22,6 +22,7 @@ from tipsseg.run.entry import LINK, ROWS, FileRow
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import StagedFile, digest_of, discard
 from tipsseg.run.folder import OutputFolder, locked_state
+from tipsseg.run.moves import join_renamed
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, open_folders
 from tipsseg.run.record import stored_run
@@ -96,6 +97,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         formats = [each.spec.formats for each in (before, *(run.info for run in runs)) if each is not None]
         uneven = {name for own in formats for name in own if not all(name in other for other in formats)}
         state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats
+        renamed = join_renamed(joined) if not job.failed else {}
         settled = settle(joined, spec.jobs)
         joined.finish(joined.info.counts)
         if not job.failed:
@@ -104,6 +106,8 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         for error in settled.failed:
             progress.error(error)
         note_settled(joined, settled, progress)
+        if pairs := [f"{old} is now {new}" for old, new in renamed.items()]:
+            progress.note(f"Joined pictures that were renamed between the runs: {join_first(pairs, 3)}.")
         if failures := len(state.failures()):
             progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
         progress.note(f"Joined {what} into {target}" + (f", but {job.failed} not." if job.failed else ""))

@@ -104,3 +104,34 @@ def _size(ref: ImageRef) -> int | None:
     with suppress(OSError, ValueError):
         return stamp_source(ref.path).size
     return None
+
+
+def join_renamed(folder: OutputFolder) -> dict[str, str]:
+    """Join images of one picture that runs label under two names, and return the names of now by the ones that are gone.
+
+    An image whose picture is gone, and whose bytes one other image has, becomes that image. Its correction goes along, unless the
+    other one is corrected too; both stay then.
+    """
+    contents, joined = defaultdict[str, list[str]](list), dict[str, str]()
+    for entry in folder.state.entries():
+        contents[entry.input.sha256 or entry.image].append(entry.image)
+    for names in contents.values():
+        images = [folder.image(name) for name in names] if len(names) == 2 else []
+        gone = [image for image in images if is_gone(image.path(None))]
+        here = [image for image in images if image not in gone]
+        if len(gone) != 1 or len(here) != 1 or (gone[0].corrected and here[0].corrected):
+            continue
+        old, ref = gone[0], here[0].ref(None)
+        former = dict(folder.state.former)
+        former[ref.name] = [
+            *dict.fromkeys((*former.get(ref.name, ()), *former.pop(old.entry.image, ()), old.entry.image))
+        ]
+        folder.state.set_meta("former", former)
+        if old.corrected:
+            folder.forget(ref.name)
+            folder.clear_orphans()
+            folder.rename(old, ref)
+        else:
+            folder.forget(old.entry.image)
+        joined[old.entry.image] = ref.name
+    return joined
