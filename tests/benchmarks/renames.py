@@ -10,24 +10,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+from measuring import measure_command
 from output_folders import CLASSES, make_run
 from PIL import Image
 
 from tipsseg.util.files import processor_name
-
-#: Runs a command, and prints the most memory that it took: if this process started it, the memory of this process would count.
-MEASURED = """
-import resource, subprocess, sys
-subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-"""
 
 
 def main() -> None:
@@ -71,11 +62,8 @@ def measure(top: Path, number: int, renamed: int) -> None:
 def run(top: Path, title: str) -> tuple[float, float]:
     """Print and return the seconds and the peak memory of a run in MB."""
     asked = ["-m", "tiny", "-c", ",".join(CLASSES), "--background", "none", "--device", "cpu", "-f", "png,coco"]
-    command = [sys.executable, "-m", "tipsseg", "label", str(top / "imgs"), *asked, "-o", str(top / "out"), "-q"]
-    began = time.perf_counter()
-    ran = subprocess.run([sys.executable, "-c", MEASURED, *command], check=True, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
-    memory = int(ran.stdout) / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    command = ("label", top / "imgs", *asked, "-o", top / "out", "-q")
+    seconds, memory = measure_command(*command)
     print(f"| {title} | {seconds:.1f} | {memory:.0f} MB |", flush=True)
     return seconds, memory
 

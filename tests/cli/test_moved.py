@@ -327,3 +327,22 @@ def test_merge_joins_a_picture_that_was_renamed_between_two_runs(command: Comman
     assert [*review.check_folder("joined", verbose=False)] == []
     assert command("merge", "out", "other", "-o", "joined").code == 0
     assert Path("joined/masks/z.png").read_bytes() == mask
+
+
+def test_merge_keeps_both_names_of_a_picture_that_was_corrected_under_each(command: Command) -> None:
+    first = correct("a.png")
+    Path("photos/a.png").rename("photos/z.png")
+    assert command(*["other" if word == "out" else word for word in LABEL], *FORMATS).code == 0
+    second = Path("other/masks/z.png")
+    Image.fromarray(np.array(Image.open(second))[::-1]).save(second)
+    assert command("merge", "out", "other", "-o", "joined").code == 0
+    assert Path("joined/masks/a.png").read_bytes() == first
+    assert Path("joined/masks/z.png").read_bytes() == second.read_bytes()
+
+
+def test_merge_keeps_the_names_that_pictures_had_before(command: Command) -> None:
+    Path("photos/a.png").rename("photos/z.png")
+    assert command(*LABEL, *FORMATS).code == 0
+    assert command("merge", "out", "-o", "joined").code == 0
+    lines = [json.loads(line) for line in Path("joined/manifest.jsonl").read_text().splitlines()]
+    assert {line["image"]: line["former"] for line in lines if "former" in line} == {"z.png": ["a.png"]}

@@ -149,7 +149,6 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
             RasterOptions,
             RegionOptions,
             OntoOptions,
-            RasterOptions,
             FileOptions,
             ComputeOptions,
             OutputOptions,

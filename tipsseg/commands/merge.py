@@ -94,6 +94,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
             for failure in run.state.failures():
                 if failure.image not in state or is_shard_of(run, target):
                     state.fail(failure)
+            state.add_former((old, name) for name, names in run.state.former.items() for old in names)
         formats = [each.spec.formats for each in (before, *(run.info for run in runs)) if each is not None]
         uneven = {name for own in formats for name in own if not all(name in other for other in formats)}
         state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats

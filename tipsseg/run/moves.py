@@ -16,6 +16,7 @@ from tipsseg.images.access import below, identify, is_gone, stamp_source
 from tipsseg.run.entry import Entry
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
+from tipsseg.run.read import RunImage
 from tipsseg.types import ImageRef
 from tipsseg.util.files import actual_path, is_same
 
@@ -112,26 +113,19 @@ def join_renamed(folder: OutputFolder) -> dict[str, str]:
     An image whose picture is gone, and whose bytes one other image has, becomes that image. Its correction goes along, unless the
     other one is corrected too; both stay then.
     """
-    contents, joined = defaultdict[str, list[str]](list), dict[str, str]()
-    for entry in folder.state.entries():
-        contents[entry.input.sha256 or entry.image].append(entry.image)
-    for names in contents.values():
-        images = [folder.image(name) for name in names] if len(names) == 2 else []
-        gone = [image for image in images if is_gone(image.path(None))]
-        here = [image for image in images if image not in gone]
-        if len(gone) != 1 or len(here) != 1 or (gone[0].corrected and here[0].corrected):
-            continue
-        old, ref = gone[0], here[0].ref(None)
-        former = dict(folder.state.former)
-        former[ref.name] = [
-            *dict.fromkeys((*former.get(ref.name, ()), *former.pop(old.entry.image, ()), old.entry.image))
-        ]
-        folder.state.set_meta("former", former)
+    found = list[tuple[RunImage, RunImage]]()
+    for names in folder.state.pairs():
+        images = [folder.image(name) for name in names]
+        gone = [is_gone(image.path(None)) for image in images]
+        if sum(gone) == 1 and not all(image.corrected for image in images):
+            found.append((images[gone.index(True)], images[gone.index(False)]))
+    joined = {old.entry.image: new.entry.image for old, new in found}
+    folder.state.add_former(joined.items())
+    for old, new in found:
         if old.corrected:
-            folder.forget(ref.name)
+            folder.forget(new.entry.image)
             folder.clear_orphans()
-            folder.rename(old, ref)
+            folder.rename(old, new.ref(None))
         else:
             folder.forget(old.entry.image)
-        joined[old.entry.image] = ref.name
     return joined

@@ -355,6 +355,11 @@ class State:
         found = self._select("SELECT key, size FROM image ORDER BY key")
         return [name_of(key) for key, size in found if size in sizes]
 
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return the names of each two images whose pictures have the same bytes, if no third one has them."""
+        same = "SELECT min(key), max(key) FROM image WHERE sha256 IS NOT NULL GROUP BY sha256 HAVING count(*) = 2"
+        return self._select(f"{same} ORDER BY 1", make=lambda row: (name_of(row[0]), name_of(row[1])))
+
     def entries(self) -> Iterator[Entry]:
         """Yield the entries, sorted by name. The caller may change images in between."""
         for _, entries in self._pages():
@@ -445,6 +450,14 @@ class State:
         if self._former is None:  # read once: each image that is recorded asks for it
             self._former = self.meta("former") or {}
         return self._former
+
+    def add_former(self, renamed: Iterable[tuple[str, str]]) -> None:
+        """Add names that images had before; each with the name of now, whose image also had the names before that one."""
+        former = dict(self.former)
+        for old, name in renamed:
+            former[name] = [*dict.fromkeys((*former.get(name, ()), *former.pop(old, ()), old))]
+        if former != self.former:
+            self.set_meta("former", former)
 
     # ---- files ----
 

@@ -130,11 +130,7 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     """Let the labels follow renamed pictures, and with `prune` remove those of pictures that are gone. Return the rest."""
     moves, prune = find_moves(folder, images), folder.info.spec.prune
     check_prune(folder, images, moves)
-    if moves.renamed:
-        names = dict(folder.state.former)
-        for old, ref in moves.renamed.items():
-            names[ref.name] = [*dict.fromkeys((*names.get(ref.name, ()), *names.pop(old, ()), old))]
-        folder.state.set_meta("former", names)
+    folder.state.add_former((old, ref.name) for old, ref in moves.renamed.items())
     renamed = dict[str, ImageRef]()
     for old, ref in moves.renamed.items():
         try:
