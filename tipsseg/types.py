@@ -25,6 +25,9 @@ Colour = tuple[int, int, int]
 #: Incremented when the same input and options produce other labels or files. A release does not increment it by itself.
 LABELS_VERSION = 1
 
+#: The same for what only some runs use: refinement, parts, and each image's own names. Other runs are not affected.
+METHOD_VERSIONS = {"refinement": 2, "parts": 2, "names": 2}
+
 #: The label id of pixels without a class.
 BACKGROUND = 0
 

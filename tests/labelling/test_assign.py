@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from drawn_cosines import objects, random_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from tipsseg.labelling import assign as match
 from tipsseg.labelling import sums, winners
@@ -18,13 +17,10 @@ from tipsseg.labelling.assign import (
     Assignment,
     LabelTable,
     best_groups,
-    match_refined,
     occurring_groups,
 )
-from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scores import PatchScores, WholeScores, WindowScores
 from tipsseg.labelling.sums import Values
-from tipsseg.labelling.view import make_plan
 from tipsseg.types import WindowPlan
 
 
@@ -185,29 +181,3 @@ def test_ties_go_to_the_first_phrase() -> None:
     index, share = best_groups(made, (6, 9), [1] * 8, 2)
     assert (index[1] == index[0] + 4).all()
     assert (share[0] == share[1]).all()
-
-
-# ---- refinement ----
-
-
-def refine(maps: Values, image: NDArray[np.uint8]) -> Values:
-    refined: Values = pamr(torch.from_numpy(maps), image).numpy()
-    return refined
-
-
-@MODES
-def test_refined_labels_follow_the_colours_and_are_probabilities(mode: str) -> None:
-    """The boundary of two phrases is 8 pixels off the edge in the picture; refinement moves it there."""
-    ramp = np.broadcast_to(np.linspace(1, -1, 8, dtype=np.float32), (8, 8))  # crosses zero in the middle
-    cosines = np.stack([ramp, -ramp], 2)[None] * np.float32(0.2)
-    plan = make_plan((112, 112), 112, 112, 14)
-    made = scores_of(mode, cosines, plan, 0.1)
-    image = np.zeros((112, 112, 3), np.uint8)
-    image[:, 48:] = 255  # the edge of the picture is 8 pixels left of the middle
-    size = (224, 200)
-    plain, refined = matched(made, size, [1, 1]), match_refined(made, image, size, table_of([1, 1]), refine)
-    truth = np.arange(200)[None, :] * 112 // 200 >= 48
-    assert (plain.labels != truth).mean() > 0.05
-    assert (refined.labels != truth).mean() < 0.01
-    assert refined.confidence.min() >= 0.499
-    assert refined.confidence.max() <= 1 + 1e-6

@@ -8,7 +8,9 @@ from drawn_cosines import objects, random_windows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tipsseg.labelling.assign import ClassContest, LabelTable, label_alone, match, match_refined
+from tipsseg.labelling.alone import ClassContest, label_alone
+from tipsseg.labelling.assign import LabelTable, match
+from tipsseg.labelling.edges import STEPS, Guide, match_refined
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scores import make_scores
 from tipsseg.labelling.sums import Values
@@ -97,11 +99,12 @@ def test_refined_labels_are_those_of_a_run_alone() -> None:
         refined: Values = pamr(torch.from_numpy(maps), picture).numpy()
         return refined
 
+    guide = Guide(small=image, full=None, steps=STEPS["pamr"], pamr=refine)
     made = contests(24, dropped=True)
-    layers = {each.region.class_id: each for each in label_alone(made, [cosines], [plan], 0.02, size, image, refine)}
+    layers = {each.region.class_id: each for each in label_alone(made, [cosines], [plan], 0.02, size, guide)}
     for contest in made:
         scores = make_scores([np.take(cosines, contest.phrases, -1)], [plan], 0.02)
-        alone = match_refined(scores, image, size, contest.table, refine)
+        alone = match_refined(scores, guide, size, contest.table)
         own = alone.labels == 1
         assert own.any() == (contest.class_id in layers)
         if own.any():

@@ -199,7 +199,7 @@ def evaluate(
     compute = take_options(ComputeOptions, keywords)
     spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=fitted, options=options)
     with progress_for(verbose) as progress:
-        note_vocabulary(vocabulary, progress, overlap=options.overlap)
+        note_vocabulary(vocabulary, progress, options)
         found, began = find_alone(images, Ignored(None, truths), progress), time.monotonic()
         pairs = pair_truths(found.refs, truths, layout)
         if spec.features is None:  # with a store, `load_for` chooses the device

@@ -243,7 +243,7 @@ class LocalEngine:
         prepared, given = loaded.picture.prepared, self.info.spec.given
         regions = None if given is None else given.regions_of(loaded.ref, prepared.size)
         present = None if given is None else given.present_in(loaded.ref)
-        result = self.labeller.assign(scored, prepared.scales[-1].resized, regions, present=present)
+        result = self.labeller.assign(scored, prepared, regions, present=present)
         if given is None or (given.regions is None and given.labels is None):
             return result
         instances = np.zeros(prepared.size, np.int32) if result.instances is None else result.instances
@@ -256,7 +256,7 @@ class LocalEngine:
         exists = kept.confidence == 1
         known = [np.where(exists, np.ones_like(each), each) for each in result.whole_confidences]
         result = replace(result, whole_confidences=tuple(known))
-        return self.labeller.add_parts(result, scored, prepared.scales[-1].resized, only=given.added)
+        return self.labeller.add_parts(result, scored, prepared, only=given.added)
 
     def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
         """Write the files of an image under temporary names. `began` is the time.monotonic() at which labelling began."""

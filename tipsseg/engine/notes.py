@@ -16,7 +16,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.pictures import Overlay
 from tipsseg.formats.yolo import TRAINING, VALIDATING
 from tipsseg.labelling.view import LONGEST_ASPECT
-from tipsseg.options import FileOptions
+from tipsseg.options import DEFAULT_LABEL_OPTIONS, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ERRORS_FILE
@@ -33,6 +33,7 @@ from tipsseg.types import Failed, ImageRef, LabelClass, Remark
 from tipsseg.util.json import json_bytes
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, one_line, pluralize, shell_word
+from tipsseg.vocabulary.rivals import describe_rivals, part_beside_whole
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
@@ -114,8 +115,12 @@ class ImageNotes:
             )
 
 
-def note_vocabulary(vocabulary: Vocabulary, progress: Progress, *, overlap: bool = False) -> None:
-    """Print the classes as the first line of a run, and note commas that became part of a name, and parts beside their whole."""
+def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOptions = DEFAULT_LABEL_OPTIONS) -> None:
+    """Print the classes as the first line of a run.
+
+    Note commas that became part of a name, classes that compete for the same pixels, and minimum confidences that were chosen for
+    other labels than those of `options`.
+    """
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
     progress.head(f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_CLASSES)}.")
@@ -126,7 +131,7 @@ def note_vocabulary(vocabulary: Vocabulary, progress: Progress, *, overlap: bool
         progress.note(
             f"{vocabulary.source} has one class per line, so commas are part of a name, as in {with_comma[0]!r}."
         )
-    if not vocabulary.source and not overlap and (pair := _part_beside_whole(vocabulary)):
+    if not vocabulary.source and not options.overlap and (pair := part_beside_whole(vocabulary)):
         whole, part = pair
         path = f"{whole}/{part.removeprefix(whole).strip()}"
         has_parts = any(entry.part_of for entry in vocabulary.classes)  # which `overlap` refuses
@@ -135,17 +140,15 @@ def note_vocabulary(vocabulary: Vocabulary, progress: Progress, *, overlap: bool
             f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
             f'"{whole},{path}"{other}.'
         )
-
-
-def _part_beside_whole(vocabulary: Vocabulary) -> tuple[str, str] | None:
-    """Return a class and another whose name begins with its name, such as panda and panda leg; None if there are none."""
-    names = {entry.name for entry in vocabulary.classes if not entry.part_of}
-    for part in (entry.name for entry in vocabulary.classes if not entry.part_of):
-        words = part.split(" ")
-        for count in range(1, len(words)):
-            if (whole := " ".join(words[:count])) in names:
-                return whole, part
-    return None
+    for text in describe_rivals(vocabulary):
+        progress.note(text)
+    has_minima = any(entry.min_confidence is not None for entry in vocabulary.classes)
+    if has_minima and vocabulary.refine != options.refine and (vocabulary.refine or options.refine != "none"):
+        chosen = f"with argument `refine`={vocabulary.refine}" if vocabulary.refine else "with an unknown refinement"
+        progress.note(
+            f"The minimum confidences of the classes were chosen on labels {chosen}. With argument `refine`={options.refine}, "
+            "they keep other pixels. Choose them again: tipsseg fit --precision"
+        )
 
 
 def note_damaged(what: str, progress: Progress) -> None:

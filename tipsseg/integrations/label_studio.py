@@ -278,7 +278,7 @@ class Backend:
                 continue
             with self._lock:
                 labeller, scales = self._labeller(classes, version), self._encode(image)
-                label_map = labeller.assign(labeller.score(scales), image.picture.prepared.scales[-1].resized)
+                label_map = labeller.assign(labeller.score(scales), image.picture.prepared)
             objects = find_objects(label_map, self._files)
             results = object_results(objects, label_map.shape, label_map.classes, interface.labels, interface.tag)
             predictions.append({"result": results, **prediction_score(objects), "model_version": version})

@@ -11,50 +11,38 @@ for the proof.
 The parts of a whole compete for its pixels only: each contest of the vocabulary (see `vocabulary.Contest`) is a level, with its own
 scores and the same machinery, and `add_parts` joins it to the labels.
 
-If classes overlap, each is labelled as if it were the only one: a contest is a class against its background, with the phrases that
-a run with that class alone has. The classes share cosines and bounds. A bound from the background phrases that all contests share
-shows in which parts of the image a class cannot win; there, its contest computes nothing.
-
 Shapes: P phrases, G groups (the phrases of one class, or of background), H x W labels, h x w patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.labelling.scores import Axes, PatchScores, grid_weights, make_scores
+from tipsseg.labelling.scores import PatchScores, grid_weights, make_scores
 from tipsseg.labelling.sums import Ids, Values, resize
 from tipsseg.labelling.winners import (
     CHUNK,
-    ROUNDING,
     Part,
     Span,
-    argmax,
-    batches,
-    distances,
     find_winners,
-    lead,
     merge_names,
     spans,
-    tile_array,
     tiles,
 )
-from tipsseg.regions.objects import Layer, make_layers
 from tipsseg.types import ConfidenceArray, LabelArray, WindowPlan
 
 #: Images with more pixels get a 16-bit confidence: 32 bits would take as much memory as decoding them.
 _LARGE = 64_000_000
 
-#: Soft maps per refinement, maps x rows x columns: 256 MB.
-_REFINED_ELEMENTS = 64_000_000
 
-#: Function that refines maps [K, h, w] according to an image [h, w, 3].
-Refine = Callable[[Values, NDArray[np.uint8]], Values]
+#: The exponent of `sharpen` for the confidence of a part inside its whole: so a minimum means for parts what it means for other
+#: classes. Chosen on drawn scenes, see tests/benchmarks/README.md.
+_PART_SHARPNESS = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,16 +165,24 @@ def add_parts(
 
     Args:
         labels: [H, W], the label ids so far.
-        confidence: [H, W], their confidence. That of a part is p(whole) * p(part in the whole).
+        confidence: [H, W], their confidence. That of a part is w * s^2 / (s^2 + (1 - s)^2), with the confidence w of its whole and
+            s of the part in it, see `sharpen`.
         level: The contest inside the whole.
         found: Its labels and confidences. They are used on pixels of the whole only.
         minimum: [N + 1] float32, the minimum confidence by label id.
     """
     part = (labels == level.whole) & (found.labels != level.whole)
-    ids, share = found.labels[part], confidence[part] * found.confidence[part]
+    ids, share = found.labels[part], confidence[part] * sharpen(found.confidence[part], _PART_SHARPNESS)
     sure = share >= minimum[ids]
     part[part] = sure
     labels[part], confidence[part] = ids[sure], share[sure]
+
+
+def sharpen(confidence: ConfidenceArray, exponent: float) -> Values:
+    """Return p^s / (p^s + (1 - p)^s) for each confidence p and an exponent s, in float32."""
+    with np.errstate(divide="ignore", over="ignore"):
+        odds = np.power(1 / confidence.astype(np.float32) - 1, np.float32(exponent))
+    return cast(Values, 1 / (1 + odds))
 
 
 def crop(assigned: Assignment, inner: tuple[int, int, int, int]) -> Assignment:
@@ -226,33 +222,6 @@ def _match_parts(
             confidence[region][band] = share
 
 
-def match_refined(
-    scores: PatchScores, image: NDArray[np.uint8], size: tuple[int, int], table: LabelTable, refine: Refine
-) -> Assignment:
-    """Find labels like `match`, after refining the group probabilities along the edges of the image.
-
-    Refine only groups that win somewhere, at the size of `image` [h', w', 3] uint8 RGB, and resize the result (bilinear) to
-    `size` (H, W). The confidence of a pixel is the refined probability of its winner.
-    """
-    small = (image.shape[0], image.shape[1])
-    occurring = occurring_groups(scores, small, table.groups)
-    at_once = max(_REFINED_ELEMENTS // (small[0] * small[1]), 1)
-    labels = np.empty(size, table.label_ids.dtype)
-    confidence = allocate_confidence(size)
-    confidence[:] = -1
-    for start in range(0, len(occurring), at_once):
-        chosen = occurring[start : start + at_once]
-        refined = refine(_probabilities(scores, small, table.groups, chosen), image)
-        for band, resized in _resize_in_bands(refined, size):
-            best = resized.max(0)  # [rows, W]
-            wins = (
-                best.astype(confidence.dtype) > confidence[band]
-            )  # in the stored precision, so that the first of equal groups wins
-            labels[band][wins] = table.labels(chosen, argmax(resized, best)[wins], best[wins])
-            confidence[band][wins] = best[wins]
-    return Assignment(cast(LabelArray, labels), confidence)
-
-
 def allocate_confidence(size: tuple[int, int]) -> ConfidenceArray:
     large = size[0] * size[1] > _LARGE
     return cast(ConfidenceArray, np.empty(size, np.float16 if large else np.float32))
@@ -276,7 +245,7 @@ def best_groups(
 
 def group_shares(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Values:
     """Return softmax(log score / temperature) of all groups at each cell of a grid of `size` (h, w): [G, h, w]."""
-    return _probabilities(scores, size, groups, np.arange(len(groups)))
+    return probabilities(scores, size, groups, np.arange(len(groups)))
 
 
 def occurring_groups(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
@@ -310,126 +279,9 @@ def _shares(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -
         yield slice(start, start + step), shares
 
 
-def _probabilities(scores: PatchScores, size: tuple[int, int], groups: Sequence[int], chosen: Ids) -> Values:
+def probabilities(scores: PatchScores, size: tuple[int, int], groups: Sequence[int], chosen: Ids) -> Values:
     """Return the probabilities of the chosen groups, softmax(log score / temperature) over all groups: [K, h', w']."""
     soft = np.empty((len(chosen), *size), np.float32)
     for band, shares in _shares(scores, size, groups):
         soft[:, band] = shares[chosen]
     return soft
-
-
-def _resize_in_bands(maps: Values, size: tuple[int, int]) -> Iterator[tuple[slice, Values]]:
-    """Resize maps [K, h, w] to `size`, and yield bands of rows: the rows, and the maps [K, rows, W]."""
-    rows, columns = grid_weights((maps.shape[1], maps.shape[2]), size)
-    step = max(CHUNK // (len(maps) * size[1]), 1)
-    for start in range(0, size[0], step):
-        part = rows.part(start, start + step)
-        yield slice(start, start + step), resize(maps[:, part.span, columns.span], part, columns)
-
-
-#: The label of the class in its contest.
-_OWN = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ClassContest:
-    """A class against its background.
-
-    Attributes:
-        class_id: Label id of the class, 1..N.
-        phrases: [K], the phrases of the class, then those of its background, as indices of shared cosines.
-        table: The label table of these phrases, with label id 1 for the class and 0 for the background.
-    """
-
-    class_id: int
-    phrases: Ids
-    table: LabelTable
-
-    @property
-    def own(self) -> Ids:
-        """The phrases of the class."""
-        return self.phrases[: self.table.groups[0]]
-
-    @property
-    def background(self) -> Ids:
-        return self.phrases[self.table.groups[0] :]
-
-
-def label_alone(
-    contests: Sequence[ClassContest],
-    cosines: Sequence[Values],
-    plans: Sequence[WindowPlan],
-    temperature: float,
-    size: tuple[int, int],
-    image: NDArray[np.uint8] | None = None,
-    refine: Refine | None = None,
-) -> list[Layer]:
-    """Return the pixels of each class that wins some, in the order of the contests.
-
-    Args:
-        contests: The contests.
-        cosines: [windows, h, w, P] float32 at each scale, for the phrases of all contests.
-        plans: The windows at each scale.
-        temperature: Temperature of the softmax for confidences.
-        size: (H, W) of the image.
-        image: With `refine`, the image that refinement follows, see `assign.match_refined`.
-        refine: Function that refines maps. None: labels are not refined.
-    """
-    layers: list[Layer] = []
-    place = size if image is None else (image.shape[0], image.shape[1])
-    everything = make_scores(cosines, plans, temperature)
-    for contest, parts in zip(contests, _find_parts(contests, everything, place), strict=True):
-        if not parts:
-            continue
-        own = [np.take(scale, contest.phrases, -1) for scale in cosines]
-        if refine is not None and image is not None:
-            scores = make_scores(own, plans, temperature)
-            if 0 not in occurring_groups(scores, place, contest.table.groups):
-                continue
-            found = match_refined(scores, image, size, contest.table, refine)
-        else:
-            found = match_first(make_scores(own, plans, temperature), size, contest.table, parts)
-        layers += _layers(contest, found)
-    return layers
-
-
-def _layers(contest: ClassContest, found: Assignment) -> list[Layer]:
-    return make_layers(contest.class_id, found.labels == _OWN, found.confidence)
-
-
-def _find_parts(contests: Sequence[ClassContest], scores: PatchScores, size: tuple[int, int]) -> list[list[Part]]:
-    """Return for each contest the parts of an image of `size` (H, W) in which its class may win, with shared corners."""
-    shared = contests[0].background
-    for contest in contests[1:]:
-        shared = np.intersect1d(shared, contest.background, assume_unique=True)
-    if not len(shared):
-        return [[Part(span, span) for span in spans(scores, size)] for _ in contests]
-    own = [contest.own for contest in contests]
-    starts, phrases = np.cumsum([0, *map(len, own[:-1])]), np.concatenate(own)
-    axes = grid_weights(scores.size, size)
-    found: list[list[Part]] = [[] for _ in contests]
-    for batch in batches(spans(scores, size), scores):
-        tiles = tile_array(batch)
-        corners = scores.corners(axes, tiles)
-        leaders = lead([values[:, :, shared] for values in corners])
-        margins = distances(leaders, [values[:, :, phrases] for values in corners])  # [T, P]
-        hopes = np.minimum.reduceat(margins, starts, 1) <= ROUNDING  # [T, contests]
-        reach = scores.reach(axes, tiles)
-        for tile, number in np.argwhere(hopes).tolist():
-            contest, inner = contests[number], batch[tile]
-            if reach is not None:
-                near = (leaders[0][tile][:, None] - corners[0][tile][:, contest.own] <= ROUNDING).any(1)  # [N]
-                inner = _resized(reach[tile][near], axes, batch[tile])
-            # In a small image, a part of the grid may affect no pixel.
-            if all(axis.start < axis.stop for axis in inner):
-                found[number].append(Part(batch[tile], inner))
-    return found
-
-
-def _resized(reach: Ids, axes: Axes, span: Span) -> Span:
-    """Return the rows and columns of `span` that depend on the cells of the grid in `reach`, [n, 4]."""
-    found = []
-    for axis, part, first, last in zip(axes, span, reach[:, ::2].min(0), reach[:, 1::2].max(0), strict=True):
-        start, stop = np.searchsorted(axis.high, first, "left"), np.searchsorted(axis.low, last, "right")
-        found.append(slice(max(part.start, int(start)), min(part.stop, int(stop))))
-    return found[0], found[1]

@@ -22,20 +22,19 @@ from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.features.file import FeatureRecord
 from tipsseg.images.decoding import ImageInput, ImageReader
 from tipsseg.label_map import LabelMap, label_map_of
+from tipsseg.labelling.alone import ClassContest, label_alone
 from tipsseg.labelling.assign import (
     Assignment,
-    ClassContest,
     LabelTable,
     ReadyContest,
     add_parts,
     best_groups,
     crop,
     group_shares,
-    label_alone,
     match,
-    match_refined,
 )
 from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_classifier, make_classifiers
+from tipsseg.labelling.edges import STEPS, Guide, match_refined
 from tipsseg.labelling.features import Batches, Features, encode_prepared, non_finite_error
 from tipsseg.labelling.scores import compute_cosines
 from tipsseg.labelling.sums import Values
@@ -230,7 +229,7 @@ class Labeller:
         if isinstance(names, str):
             raise UsageError(f"names must be a list, not {quote(names)}", 'For example: names=["tree"].')
         found = self.vocabulary.with_relatives(self.vocabulary.find_classes(names))
-        if not found and not self.vocabulary.background_texts:
+        if not found and not self.vocabulary.has_background:
             raise UsageError("there are neither names nor a background", "Pass names, or use a background.")
         return found
 
@@ -290,10 +289,9 @@ class Labeller:
         regions: ArrayLike | None = None,
         present: frozenset[int] | None = None,
     ) -> LabelMap:
-        pixels = None if prepared is None else prepared.scales[-1].resized
         given = None if regions is None else as_regions(regions, features.size)
         scored = self.score(features.scales, in_regions=given is not None, some=present is not None)
-        return replace(self.assign(scored, pixels, given, present=present), image=image)
+        return replace(self.assign(scored, prepared, given, present=present), image=image)
 
     def _prepare_guide(self, features: Features, guide: ImageInput | None) -> Prepared | None:
         """Return the image that refinement follows; None without refinement."""
@@ -410,7 +408,7 @@ class Labeller:
     def assign(
         self,
         scored: Scored,
-        pixels: NDArray[np.uint8] | None = None,
+        prepared: Prepared | None = None,
         regions: Regions | None = None,
         inner: tuple[int, int, int, int] | None = None,
         present: frozenset[int] | None = None,
@@ -419,7 +417,7 @@ class Labeller:
 
         Args:
             scored: The result of `score`.
-            pixels: The image as the model sees it at the finest scale, [h, w, 3]. Refinement needs it.
+            prepared: The image, as `View.prepare` returns it. Refinement needs it.
             regions: The regions of the image, see `score`.
             inner: The part of the image to label: top, left, height and width in pixels. None: all of it.
             present: The label ids of the classes that may be in the image, with their relatives. None: all classes.
@@ -427,18 +425,17 @@ class Labeller:
         Raises:
             DeviceError: The model returned infinity or NaN.
         """
-        classes, top = self.vocabulary.classes, None
+        classes, top, guide = self.vocabulary.classes, None, self._guide(prepared)
         if isinstance(scored, Cosines):
             values, plans, size = self._on_host(scored.values), scored.plans, scored.size
             if self._contests:
-                refined = (pixels, self._refine) if self.options.refine == "pamr" else (None, None)
                 contests = [each for each in self._contests if present is None or each.class_id in present]
-                layers = label_alone(contests, values, plans, self._temperature, size, *refined)
+                layers = label_alone(contests, values, plans, self._temperature, size, guide)
                 return replace(label_map_of(layers, size, classes), present=present)
             levels = self._levels_for(present)
             if scored.top:
                 top = self._best_classes(levels, values, plans, self.view.grid(plans[0]), scored.top)
-            assigned = self._assign(levels[0], scored, values, pixels, inner, raw=regions is not None)
+            assigned = self._assign(levels[0], scored, values, guide, inner, raw=regions is not None)
         else:
             arrived = scored.wait()
             if arrived is None:
@@ -456,13 +453,13 @@ class Labeller:
                 patch=self.view.patch_side((height, width)),
             )
             found = replace(found, labels=named.labels, confidence=named.confidence, instances=named.instances)
-        return self.add_parts(found, scored, pixels, inner)
+        return self.add_parts(found, scored, prepared, inner)
 
     def add_parts(
         self,
         label_map: LabelMap,
         scored: Scored,
-        pixels: NDArray[np.uint8] | None = None,
+        prepared: Prepared | None = None,
         inner: tuple[int, int, int, int] | None = None,
         only: Collection[int] | None = None,
     ) -> LabelMap:
@@ -471,14 +468,14 @@ class Labeller:
         Args:
             label_map: The labels.
             scored: See `assign`.
-            pixels: See `assign`.
+            prepared: See `assign`.
             inner: See `assign`.
             only: The label ids of the parts to add. None: all parts.
         """
         labels, confidence = label_map.labels, label_map.confidence
         known, before = label_map.whole_confidences, list[ConfidenceArray]()
         depths = [0, *(len(chain) for chain in ancestors(label_map.classes))]  # of the parts of a class
-        values: list[Values] | None = None
+        values, guide = cast(list[Values] | None, None), self._guide(prepared)
         for level in self._levels_for(label_map.present)[1:]:
             if not (labels == level.whole).any():
                 continue
@@ -488,7 +485,7 @@ class Labeller:
             while len(before) < depths[level.whole]:
                 before.append(known[len(before)] if len(before) < len(known) else confidence)
                 confidence = confidence.copy()
-            found = self._assign(level, scored, values, pixels, inner, raw=True, where=labels == level.whole)
+            found = self._assign(level, scored, values, guide, inner, raw=True, where=labels == level.whole)
             if only is not None:
                 found.labels[~np.isin(found.labels, [*only])] = level.whole
             add_parts(labels, confidence, level, found, self._table.min_confidence)
@@ -506,7 +503,7 @@ class Labeller:
         level: ReadyContest,
         cosines: Cosines,
         values: list[Values],
-        pixels: NDArray[np.uint8] | None,
+        guide: Guide | None,
         inner: tuple[int, int, int, int] | None,
         *,
         raw: bool,
@@ -517,10 +514,9 @@ class Labeller:
         `raw` leaves out minimum confidences: with regions, they apply to the scores of these; with parts, to a product.
         """
         table, scorer = _table_of(level, raw), self._scorer(level, raw=raw)
-        if self.options.refine == "pamr":
-            assert pixels is not None
+        if guide is not None:
             scores = level.scores(values, cosines.plans, self._temperature)
-            return match_refined(scores, pixels, cosines.size, table, self._refine)
+            return match_refined(scores, guide, cosines.size, table)
         if scorer is None:
             return match(level.scores(values, cosines.plans, self._temperature), cosines.size, table, inner, where)
         with self._at_work():
@@ -584,6 +580,14 @@ class Labeller:
         ids, stacked = np.array([*every], table.label_ids.dtype), np.stack([*every.values()])
         order = np.argsort(-stacked, axis=0, kind="stable")[:most]
         return TopClasses(cast(LabelArray, ids[order]), np.take_along_axis(stacked, order, 0).astype(np.float16))
+
+    def _guide(self, prepared: Prepared | None) -> Guide | None:
+        """Return what refinement follows; None without refinement."""
+        if self.options.refine == "none":
+            return None
+        assert prepared is not None
+        steps = STEPS[self.options.refine]
+        return Guide(small=prepared.scales[-1].resized, full=prepared.full, steps=steps, pamr=self._refine)
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
         from tipsseg.backbones.devices import to_device

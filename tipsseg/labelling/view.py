@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.options import LabelOptions, Mode
+from tipsseg.options import GUIDED, LabelOptions, Mode
 from tipsseg.options.fields import text_of
 from tipsseg.types import WindowPlan
 
@@ -178,12 +178,14 @@ class Prepared:
         resized: [h, w, 3] uint8 RGB, at the size of `plan`.
         plan: Size and windows of the resized image.
         finer: The same image at larger scales, in ascending order.
+        full: [H, W, 3] uint8 RGB, the upright original; None unless refinement follows it.
     """
 
     size: tuple[int, int]
     resized: NDArray[np.uint8]
     plan: WindowPlan
     finer: tuple[Prepared, ...] = ()
+    full: NDArray[np.uint8] | None = None
 
     @property
     def scales(self) -> tuple[Prepared, ...]:
@@ -232,6 +234,7 @@ class View:
         mode: "slide" for windows, "whole" for the image in one piece.
         base: Shorter side of the resized image at scale 1, in pixels.
         short_sides: Shorter side at each scale of the run, in ascending order.
+        guided: True if prepared images are kept at their own size too.
     """
 
     native_size: int
@@ -239,6 +242,7 @@ class View:
     mode: Mode
     base: int
     short_sides: tuple[int, ...]
+    guided: bool = False
 
     def plans(self, size: tuple[int, int]) -> tuple[WindowPlan, ...]:
         """Return the plan of an image of `size` (height, width) at each scale."""
@@ -246,7 +250,8 @@ class View:
 
     def prepare(self, upright: Image.Image) -> Prepared:
         """Resize an upright image in mode RGB for each scale. Safe to call from several threads."""
-        return prepare(upright, *self.plans((upright.height, upright.width)))
+        prepared = prepare(upright, *self.plans((upright.height, upright.width)))
+        return replace(prepared, full=np.array(upright)) if self.guided else prepared
 
     def patch_side(self, size: tuple[int, int]) -> float:
         """Return the side of a patch at scale 1, in pixels of an image of `size` (height, width)."""
@@ -283,6 +288,7 @@ def make_view(native_size: int, patch_size: int, options: LabelOptions) -> View:
         mode=options.mode,
         base=base,
         short_sides=sides,
+        guided=options.refine in GUIDED,
     )
 
 

@@ -45,7 +45,7 @@ FeatureDtype = Literal["float16", "float32", "int8"]
 Mode = Literal["slide", "whole"]
 
 #: Edge refinements.
-Refinement = Literal["none", "pamr"]
+Refinement = Literal["none", "guided", "pamr", "pamr-guided"]
 
 #: One object in formats that list objects: a connected component, or all pixels of a class.
 Instances = Literal["component", "class"]
@@ -65,6 +65,8 @@ Names = Literal["stem", "full"]
 DTYPE_NAMES: tuple[Dtype, ...] = get_args(Dtype)
 FEATURE_DTYPES: tuple[FeatureDtype, ...] = get_args(FeatureDtype)
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
+#: Refinements that follow the image at its own size.
+GUIDED: tuple[Refinement, ...] = ("guided", "pamr-guided")
 PALETTES: tuple[Palette, ...] = get_args(Palette)
 NAMES: tuple[Names, ...] = get_args(Names)
 

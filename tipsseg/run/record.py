@@ -60,6 +60,7 @@ class _Vocabulary:
     templates: tuple[str, ...]
     auto: bool = False
     fit: str = ""
+    refine: str = ""
 
 
 def run_context(info: RunInfo) -> RunContext:
@@ -86,13 +87,20 @@ def run_record(info: RunInfo) -> dict[str, object]:
     """Return the content of run.json. `ended` and `counts` are null until the run ends."""
     spec = info.spec
     maker = info.noted or Maker(
-        __version__, types.LABELS_VERSION, info.digest, spec.command(), _versions(), printable_path(Path.cwd())
+        version=__version__,
+        labels_version=types.LABELS_VERSION,
+        digest=info.digest,
+        command=spec.command(),
+        versions=_versions(),
+        folder=printable_path(Path.cwd()),
+        method_versions=types.METHOD_VERSIONS,
     )
     return {
         "tool": "tipsseg",
         "schema": SCHEMA,
         "version": maker.version,
         "labels_version": maker.labels_version,
+        "method_versions": dict(maker.method_versions),
         "digest": maker.digest,
         "command": maker.command,
         "folder": maker.folder,
@@ -235,7 +243,7 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     kept = take(record, "vocabulary", _Vocabulary)
     classes = [parse_class({key: value for key, value in each.items() if key != "id"}) for each in kept.classes]
     background = "auto" if kept.auto else kept.background or "none"
-    asked = make_vocabulary(classes, background, kept.templates, kept.source)
+    asked = make_vocabulary(classes, background, kept.templates, kept.source, kept.refine)
     asked = replace(asked, fit=kept.fit)
     model, ended = take(record, "model", _Model), take(record, "ended", datetime | None)
     more: dict[str, Any] = {}

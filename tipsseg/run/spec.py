@@ -406,6 +406,7 @@ class Maker:
         digest: See RunInfo.
         command: See `RunSpec.command`.
         versions: Versions of Python and of packages.
+        method_versions: See `types.METHOD_VERSIONS`.
         folder: The folder in which the command was started; "" if it is unknown.
     """
 
@@ -415,6 +416,7 @@ class Maker:
     command: str
     versions: Mapping[str, object]
     folder: str = ""
+    method_versions: Mapping[str, object] = field(default_factory=dict)
 
 
 def question_facts(info: RunInfo) -> dict[str, object]:
@@ -426,13 +428,20 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         if about.held == "value"
     }
     vocabulary: dict[str, Any] = vocabulary_record(spec.vocabulary, spec.vocabulary)
-    del vocabulary["source"]
+    for name in ("source", "refine"):  # they change no label
+        vocabulary.pop(name, None)
     if spec.vocabulary.auto:  # the model's phrases, which may be others
         vocabulary["background"] = None
     drawn = spec.is_raster or spec.files.png_mode == "P"  # the labels have a palette then
     plain = () if drawn else ("colour", "supercategory")
     classes = [{key: value for key, value in each.items() if key not in plain} for each in vocabulary.pop("classes")]
     regions = None if spec.regions is None else "regions only" if spec.regions_only else "regions"
+    versions = types.METHOD_VERSIONS if info.noted is None else info.noted.method_versions
+    used = {
+        "refinement": spec.options.refine != "none",
+        "parts": any(entry.part_of for entry in spec.vocabulary.classes),
+        "names": spec.present is not None,
+    }
     return {
         "labels version": types.LABELS_VERSION if info.noted is None else info.noted.labels_version,
         "model": model_identity(info.model),
@@ -446,6 +455,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         "onto": list(spec.new_classes) if spec.onto is not None else None,
         **({} if spec.present is None else {"present": True}),
         "raster": record_of(spec.raster) if spec.is_raster else None,
+        **{f"version of {name}": versions.get(name, 1) for name, is_used in used.items() if is_used},
     }
 
 
@@ -470,6 +480,7 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
         "auto": asked.auto,
         "templates": list(asked.templates),
         **({"fit": asked.fit} if asked.fit else {}),
+        **({"refine": asked.refine} if asked.refine else {}),
     }
 
 
@@ -509,4 +520,6 @@ def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:
         raise InputError(f"invalid new class: {error.message}", error.hint) from None
-    return replace(made, background=vocabulary.background, auto=vocabulary.auto, fit=vocabulary.fit)
+    return replace(
+        made, **{name: getattr(vocabulary, name) for name in ("background", "auto", "closed", "fit", "refine")}
+    )

@@ -77,7 +77,11 @@ def read_value(kind: Any, value: object, name: str) -> Any:
         return None if value is None else read_value(parts[0], value, name)
     if is_dataclass(origin) and isinstance(value, dict):
         kinds = _hints(kind)
-        given = [each.name for each in fields(origin) if each.name in value or each.default is MISSING]
+        given = [
+            each.name
+            for each in fields(origin)
+            if each.name in value or each.default is each.default_factory is MISSING
+        ]
         return kind(**{key: read_value(kinds[key], value.get(key), f"{name}.{key}".lstrip(".")) for key in given})
     if origin is tuple and isinstance(value, list):
         each = parts[:1] * len(value) if parts[-1] is ... else parts

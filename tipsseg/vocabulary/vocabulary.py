@@ -12,6 +12,7 @@ from numbers import Real
 from typing import Any, cast
 
 from tipsseg.errors import VocabularyError
+from tipsseg.options import REFINEMENTS
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
 from tipsseg.util.text import did_you_mean, fold, join_first, pluralize, quote, shorten
@@ -116,8 +117,10 @@ class Vocabulary:
         background: Phrases that are written as 0, in addition to the negative classes.
         templates: The prompt templates for the phrases of classes without their own, and for the background.
         auto: True if `background` is the general background and still contains synonyms of classes.
+        closed: True if no background was asked for. An automatic background may have lost all its phrases to classes.
         source: The preset or file that defines the classes; "" for neither.
         fit: The digest of the fitted vectors (see FittedVocabulary); "" if the text tower computes the vectors.
+        refine: The refinement of the labels that the minimum confidences were chosen on; "" if that is unknown.
         listed: The number of `specs` in the list that it was made of; those after them are wholes that only their parts name.
     """
 
@@ -128,6 +131,8 @@ class Vocabulary:
     auto: bool = False
     source: str = ""
     fit: str = ""
+    closed: bool = field(default=False, compare=False)
+    refine: str = field(default="", compare=False)
     listed: int = field(default=0, compare=False)
 
     def __repr__(self) -> str:
@@ -151,6 +156,11 @@ class Vocabulary:
     def background_texts(self) -> tuple[str, ...]:
         """The texts of all background phrases: those of negative classes, then `background`."""
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
+
+    @property
+    def has_background(self) -> bool:
+        """True if an image may have none of the classes."""
+        return bool(self.background_texts) or not self.closed
 
     def find_classes(self, names: Iterable[str]) -> frozenset[int]:
         """Return the label ids of classes by name or phrase; case, "_", "/" and spaces do not matter, unless they are needed.
@@ -193,15 +203,15 @@ class Vocabulary:
     def contests_of(self, present: Collection[int] | None) -> tuple[Contest, ...]:
         """Return the contest for the image, then those for wholes with parts, each after the one that its whole competes in.
 
-        `present` are the label ids of the classes that may be in the image; None for all.
+        `present` are the label ids of the classes that may be in the image; None for all. Unless the vocabulary is closed, the
+        other classes compete as background: what they win is 0, and inside a whole that may be there, the whole.
         """
         own: dict[int, list[Phrase]] = defaultdict(list)
         for phrase in self.phrases:
             own[phrase.label_id].append(phrase)
         parts: dict[int, list[int]] = defaultdict(list)
         for entry in self.classes:
-            if present is None or entry.id in present:
-                parts[entry.part_of].append(entry.id)
+            parts[entry.part_of].append(entry.id)
 
         def inherited(class_id: int) -> Iterator[Phrase]:
             for part in parts.get(class_id, ()):
@@ -210,15 +220,19 @@ class Vocabulary:
 
         contests, wholes = list[Contest](), [BACKGROUND]
         for whole in wholes:
-            phrases = list[Phrase]()
+            phrases, others = list[Phrase](), list[Phrase]()
             for class_id in parts[whole]:
-                phrases += own[class_id]
-                phrases += (replace(each, label_id=class_id, handicap=True) for each in inherited(class_id))
-            phrases += (replace(each, label_id=whole) for each in own[BACKGROUND])
+                its = [*own[class_id], *(replace(each, handicap=True) for each in inherited(class_id))]
+                if present is None or class_id in present:
+                    phrases += (replace(each, label_id=class_id) for each in its)
+                elif not self.closed:
+                    others += its
+            others += own[BACKGROUND]
             if whole != BACKGROUND and own[BACKGROUND]:  # without a background, parts claim the whole
-                phrases += (replace(each, handicap=True) for each in own[whole])
-            contests.append(Contest(whole, tuple(phrases)))
-            wholes += (class_id for class_id in parts[whole] if class_id in parts)
+                others += (replace(each, handicap=True) for each in own[whole])
+            if phrases or whole == BACKGROUND:
+                contests.append(Contest(whole, (*phrases, *(replace(each, label_id=whole) for each in others))))
+            wholes += (each for each in parts[whole] if each in parts and (present is None or each in present))
         return tuple(contests)
 
     def drop_background(self, phrases: Collection[str]) -> Vocabulary:
@@ -231,6 +245,7 @@ def make_vocabulary(
     background: str | Sequence[str] = "auto",
     templates: Sequence[str] = PROTOCOL_TEMPLATES,
     source: str = "",
+    refine: str = "",
 ) -> Vocabulary:
     """Check classes, assign their ids, and return the vocabulary.
 
@@ -242,6 +257,7 @@ def make_vocabulary(
             when a model is loaded; "none" to assign every pixel to a class; or a list of phrases.
         templates: Prompt templates with one `{}` for the phrase.
         source: The name of the vocabulary in records.
+        refine: The refinement that minimum confidences belong to, see `Vocabulary`.
 
     Raises:
         VocabularyError: A name is empty or given twice, a background phrase is a class, or a value is invalid. Its `class_index` is
@@ -280,7 +296,11 @@ def make_vocabulary(
         for number, spec in enumerate(positive, start=1)
     )
     phrases = _check_background(background, names)
-    return Vocabulary(specs, numbered, phrases, common, background == "auto", source, listed=len(given))
+    auto = background == "auto"
+    closed = not (auto or phrases)
+    if refine not in ("", *REFINEMENTS):
+        raise VocabularyError(f"unknown refinement {quote(refine)}", f"Use one of {', '.join(REFINEMENTS)}.")
+    return Vocabulary(specs, numbered, phrases, common, auto, source, closed=closed, refine=refine, listed=len(given))
 
 
 def parse_name(name: str) -> ClassSpec:
@@ -371,14 +391,17 @@ def vocabularies_of_classes(vocabulary: Vocabulary) -> list[Vocabulary]:
     ]
 
 
-def with_min_confidences(vocabulary: Vocabulary, minima: Sequence[float | None]) -> Vocabulary:
-    """Return the vocabulary with new minimum confidences, one per class by id. None means the minimum of the run."""
+def with_min_confidences(vocabulary: Vocabulary, minima: Sequence[float | None], refine: str) -> Vocabulary:
+    """Return the vocabulary with new minimum confidences, one per class by id. None means the minimum of the run.
+
+    `refine` is the refinement that they belong to.
+    """
     classes = tuple(
         replace(entry, min_confidence=value) for entry, value in zip(vocabulary.classes, minima, strict=True)
     )
     values = iter(minima)
     specs = tuple(spec if spec.negative else replace(spec, min_confidence=next(values)) for spec in vocabulary.specs)
-    return replace(vocabulary, specs=specs, classes=classes)
+    return replace(vocabulary, specs=specs, classes=classes, refine=refine)
 
 
 def split_phrases(values: Sequence[str]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from tipsseg.cli import values
 from tipsseg.cli.help import Command, completion_of
 from tipsseg.cli.main import Group
 from tipsseg.cli.parameters import Only, command
+from tipsseg.cli.wording import open_progress
 from tipsseg.options.fields import WHAT, option
 from tipsseg.util.progress import print_text
 from tipsseg.util.text import did_you_mean, pluralize
@@ -62,6 +63,8 @@ def show(name: Name, question: Annotated[opt.Question, Only("background")], show
 @vocab.command(cls=Command)
 def check(name: Name) -> None:
     """Check a vocabulary, and print its classes; an error names the file and the line."""
+    from tipsseg.vocabulary.rivals import describe_rivals
+
     vocabulary, fitted = values.parse_question(opt.Question(vocab=name))
     negative = len(vocabulary.specs) - len(vocabulary.classes)
     phrases = pluralize(len(vocabulary.background), "phrase") if vocabulary.background else "none"
@@ -75,6 +78,9 @@ def check(name: Name) -> None:
         *([f"fitted with the model {fitted.model_id}"] if fitted else []),
     ]
     print_text(f"{name}: ok, {', '.join(parts)}\n")
+    with open_progress(False) as progress:
+        for text in describe_rivals(vocabulary):
+            progress.note(text)
     listed = [spec.name for spec in vocabulary.specs[: vocabulary.listed]]
     for entry in vocabulary.classes:
         facts = [f"({', '.join(entry.synonyms)})"] if entry.synonyms else []

@@ -178,7 +178,8 @@ def _fit_thresholds(masks: EditedMasks, precision: float, spec: RunSpec, progres
     tallies = [image for image in found if image is not None]
     require_masks(masks, len(tallies), _MINIMUM, failures)
     thresholds = choose_thresholds(tallies, precision)
-    vocabulary = with_min_confidences(spec.vocabulary, [threshold.min_confidence for threshold in thresholds])
+    minima = [threshold.min_confidence for threshold in thresholds]
+    vocabulary = with_min_confidences(spec.vocabulary, minima, spec.options.refine)
     missed = [
         entry.name for entry, threshold in zip(vocabulary.classes, thresholds, strict=True) if not threshold.reached
     ]
@@ -225,6 +226,6 @@ def _spec(masks: EditedMasks, compute: ComputeOptions, fitted: FittedVocabulary 
         )
     spec = spec_of_run(masks, compute)
     vocabulary = recorded.vocabulary if fitted is None else fitted.vocabulary
-    vocabulary = with_min_confidences(vocabulary, [None] * len(vocabulary.classes))
+    vocabulary = with_min_confidences(vocabulary, [None] * len(vocabulary.classes), "")
     fitted = None if fitted is None else replace(fitted, vocabulary=vocabulary)
     return replace(spec, vocabulary=vocabulary, fitted=fitted, options=replace(recorded.options, min_confidence=0.0))
