@@ -25,6 +25,7 @@ import tipsseg
 from tipsseg import Labeller, LabelMap, Model, errors
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.errors import InputError
+from tipsseg.options import Refinement
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DESERT = EXAMPLES / "scenes/desert.png"
@@ -479,8 +480,9 @@ def test_limits_are_of_the_labeller(model: Model) -> None:
     Labeller(model, ["tree"]).label(DESERT)
 
 
-def test_refinement_works_from_features(model: Model) -> None:
-    labeller = Labeller(model, ["panda", "tree", "sky"], tipsseg.LabelOptions(refine="pamr"))
+@pytest.mark.parametrize("refine", ["guided", "pamr", "pamr-guided"])
+def test_refinement_works_from_features(model: Model, refine: Refinement) -> None:
+    labeller = Labeller(model, ["panda", "tree", "sky"], tipsseg.LabelOptions(refine=refine))
     features = model.encode(DESERT)
     assert np.array_equal(labeller.label(features, guide=DESERT).labels, labeller.label(DESERT).labels)
     for guide, message in ((None, "argument `guide`"), (PANDA, "must have the 300 x 560")):

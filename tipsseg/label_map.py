@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from tipsseg.errors import InputError, TipssegError, UsageError
 from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, PngMode, check_whole_number, parse_min_area
-from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, TopClasses, ignore_id
+from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, Remark, TopClasses, ignore_id
 from tipsseg.util.text import join_first, quote
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class LabelMap:
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
         layers: The pixels of each class that occurs, if classes overlap. `labels` then shows smaller classes on top, and
             `confidence` is 0 on the background. None if classes do not overlap.
+        remarks: Remarks on the labels.
     """
 
     labels: LabelArray
@@ -76,6 +77,7 @@ class LabelMap:
     present: frozenset[int] | None = field(default=None, kw_only=True)
     instances: NDArray[np.int32] | None = field(default=None, kw_only=True)
     layers: tuple[Layer, ...] | None = field(default=None, kw_only=True)
+    remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 
     def __repr__(self) -> str:
         from tipsseg.regions.objects import count_pixels

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tipsseg.address import address_text, as_address, is_url, url_of
 from tipsseg.errors import ImageError
 
-#: Remarks on an image file: it is nearly black, has more pages than the first, a compressed long side, or no reader in LabelMe.
-Remark = Literal["dark", "pages", "squeezed", "labelme"]
+#: Remarks on an image: it is nearly black, has more pages than the first, a compressed long side, or no reader in LabelMe; or the
+#: edges of its regions are not those of its refined labels.
+Remark = Literal["dark", "pages", "squeezed", "labelme", "rough"]
 
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
 ConfidenceArray = NDArray[np.float32] | NDArray[np.float16]

@@ -96,10 +96,14 @@ def test_pixels_are_read_only_where_they_are_needed(
     command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert command("encode", scenes, *TINY, "-o", "feats", "-q").code == 0
-    assert command("label", scenes, *LABEL, "--refine", "pamr", "-o", "plain", "--features", "other").code == 0
+    refined = ("pamr", "pamr-guided")
+    for refine in refined:
+        assert command("label", scenes, *LABEL, "--refine", refine, "-o", f"{refine}1", "--features", "other").code == 0
     no_tower(monkeypatch)
-    assert command("label", scenes, *LABEL, "--refine", "pamr", "-o", "refined", "--features", "feats").code == 0
-    assert labels("refined") == labels("plain")
+    for refine in refined:
+        assert command("label", scenes, *LABEL, "--refine", refine, "-o", f"{refine}2", "--features", "feats").code == 0
+        assert labels(f"{refine}1") == labels(f"{refine}2")
+    assert labels("pamr1") != labels("pamr-guided1")
     ran = command("label", scenes, *LABEL[:-1], "-f", "png", "-o", "told", "--features", "feats")
     assert "3 images with tiny on cpu (float32), features in feats (float16)." in ran.err
     assert command("label", scenes, *LABEL, "-f", "overlay", "-o", "overlays", "--features", "feats").code == 0

@@ -31,6 +31,7 @@ VALUES: dict[str, list[str]] = {
     "stretch": ["5,95"],
     "regions": ["regions"],
     "regions_only": ["--regions", "regions"],
+    "regions_margin": ["3", "--regions", "regions", "--refine", "pamr"],
     "present": ["folders"],
     "strict": ["--present", "folders"],
     "onto": ["old/masks"],
@@ -65,7 +66,8 @@ OPTIONS = {
 
 #: Options that a folder with labels refuses to lose. Read once by hand: of the others, the folder keeps its value.
 REFUSED = {
-    "mode", "short_side", "min_confidence", "refine", "overlap", "scales", "stretch", "regions", "regions_only", "present", "onto",
+    "mode", "short_side", "min_confidence", "refine", "overlap", "scales", "stretch", "regions", "regions_only",
+    "regions_margin", "present", "onto",
     "model", "features", "png_mode", "names", "bands", "ground_resolution", "dissolve",
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,9 +93,40 @@ def test_touching_regions_are_objects(command: Command) -> None:
             assert np.unique(ids[own]).size == 1
             assert (labels[own] == annotation["category_id"]).all()
     record = json.loads(Path("labels/run.json").read_text())
-    assert record["regions"] == {"source": "regions", "only": True}
+    assert record["regions"] == {"source": "regions", "only": True, "margin": 0}
     assert "--regions regions --regions-only" in record["command"]
     assert record["formats"] == ["png", "coco", "instances"]
+
+
+def test_a_margin_takes_refined_labels_at_the_edges_of_regions(command: Command) -> None:
+    label = (*LABEL, "--regions", "regions", "-f", "png", "-q")
+    for name, more in {"none": (), "margin": ("--regions-margin", "20")}.items():
+        ran = command(*label, "--refine", "guided", *more, "-o", name)
+        assert ran.code == 0, ran.err
+    for name in NAMES:
+        near = cv2.dilate(_edges(quarters(*SIZES[name])), np.ones((43, 43), np.uint8)) > 0
+        changed = mask(name, "margin") != mask(name, "none")
+        assert not changed[~near].any()
+    assert any((mask(name, "margin") != mask(name, "none")).any() for name in NAMES)
+    assert json.loads(Path("margin/run.json").read_text())["regions"]["margin"] == 20
+    ran = command(*label, "--refine", "guided", "-o", "margin")
+    assert (ran.code, "regions regions, margin 20 -> regions" in ran.err) == (1, True), ran.err
+    again = command("label", "imgs", "--from", "margin/run.json", "-o", "again")
+    assert again.code == 0, again.err
+    assert all(np.array_equal(mask(name, "again"), mask(name, "margin")) for name in NAMES)
+
+
+def test_regions_with_rough_edges_are_noted(command: Command) -> None:
+    ran = command(*LABEL, "--regions", "regions", "--refine", "pamr", "-f", "png")
+    assert "set --regions-margin 1.5, or more" in ran.err
+    assert "--regions-margin" not in command(*LABEL, "--regions", "regions", "-f", "png", "-o", "plain").err
+
+
+def _edges(ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    found = np.zeros(ids.shape, np.uint8)
+    found[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    found[1:] |= ids[1:] != ids[:-1]
+    return found
 
 
 def test_regions_in_a_zip_are_those_in_the_folder(command: Command) -> None:
@@ -157,6 +189,7 @@ def test_an_image_whose_regions_cannot_be_used_fails_alone(command: Command, fau
         (["--regions", "nowhere"], "nowhere: no such file"),
         (["--regions", "imgs"], "imgs: no regions found"),
         (["--regions-only"], "--regions-only needs regions"),
+        (["--regions-margin", "2", "--regions", "regions"], "--regions-margin requires regions and refined labels"),
         (["--regions", "regions", "-o", "regions"], "are the same folder"),
         (["--regions", "regions", "-o", "."], "--regions is inside the output folder"),
     ],

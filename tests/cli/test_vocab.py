@@ -216,3 +216,30 @@ def test_a_real_process_in_a_terminal_of_little_letters(
     assert (ran.returncode, ran.stderr.decode().startswith(error)) == (code, True), ran.stderr
     assert b"Traceback" not in ran.stderr
     assert ran.stdout.decode("utf-8") == out
+
+
+RIVALS = {
+    "tree/trunk,trunk": '"trunk" takes the pixels of "tree/trunk". Write "tree/trunk", without "trunk".',
+    "panda/leg,panda/front leg,panda/hind leg": '"panda/leg" competes with "front leg", "hind leg" for the same pixels. Write '
+    '"panda/leg/front leg,panda/leg/hind leg".',
+}
+
+
+@pytest.mark.parametrize("names", RIVALS)
+def test_lists_that_defeat_themselves_are_noted(command: Command, names: str) -> None:
+    Path("imgs").mkdir()
+    Path("list.txt").write_text(names.replace(",", "\n") + "\n")
+    for ran in (
+        command("vocab", "check", "list.txt"),
+        command("label", "imgs", "-c", names, "-m", "tiny", "--dry-run"),
+        command("label", "imgs", "--vocab", "list.txt", "-m", "tiny", "--dry-run"),
+    ):
+        assert RIVALS[names] in ran.err
+    better = RIVALS[names].split('Write "')[1].split('"')[0]
+    assert "pixels" not in command("label", "imgs", "-c", better, "-m", "tiny", "--dry-run").err
+
+
+def test_notes_on_lists_are_at_most_three(command: Command) -> None:
+    parts = ("head", "leg", "tail", "ear", "eye")
+    Path("list.txt").write_text("\n".join([*parts, *(f"panda/{part}" for part in parts)]) + "\n")
+    assert command("vocab", "check", "list.txt").err.count("takes the pixels of") == 3

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tipsseg.cli.main import app
 from tipsseg.commands.fit import masks as masked
 from tipsseg.errors import InputError
 from tipsseg.learn import FittedVocabulary
+from tipsseg.vocabulary.fitted import Classes
 
 NAMES = ("sky", "grass", "tree", "kite")
 IMAGES = ("a", "b", "c", "d", "e")
@@ -62,6 +64,36 @@ def test_thresholds_are_where_pixels_become_right(made: Path, tmp_path: Path) ->
     assert "grass" in tuning.table()
     with pytest.raises(UsageError, match=r"must be a \.toml file"):
         tuning.save(tmp_path / "farm.fit")
+
+
+def test_thresholds_belong_to_the_refinement_that_they_were_chosen_with(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fitted = tipsseg.learn.fit_folder(made / "out", device="cpu").fitted
+    options: dict[str, Any] = {"model": "tiny", "formats": ("png",), "short_side": 112, "device": "cpu"}
+    runs: dict[str, Classes] = {"text": NAMES, "fitted": fitted}
+    for name, classes in runs.items():
+        tipsseg.label_folder(made / "imgs", classes, output=name, refine="guided", **options)
+        for path in (made / "out/masks").iterdir():
+            shutil.copy(path, Path(name, "masks", path.name))
+    tipsseg.learn.fit_thresholds("text", 0.99, device="cpu").save("farm.toml")
+    tipsseg.learn.fit_thresholds("fitted", 0.99, fitted=fitted, device="cpu").save("farm.fit")
+    assert 'refine = "guided"' in Path("farm.toml").read_text()
+    assert FittedVocabulary.load("farm.fit").vocabulary.refine == "guided"
+    Path("unknown.toml").write_text(Path("farm.toml").read_text().replace('refine = "guided"', ""))
+    label = ("label", made / "imgs", "-m", "tiny", "--short-side", "112", "--device", "cpu", "-f", "png", "--dry-run")
+    note = "were chosen on labels"
+    for file, refine, said in (
+        ("farm.toml", "guided", ""),
+        ("farm.fit", "guided", ""),
+        ("farm.toml", "none", "with --refine guided. With --refine none"),
+        ("farm.fit", "pamr", "with --refine guided. With --refine pamr"),
+        ("unknown.toml", "none", ""),
+        ("unknown.toml", "pamr", "with an unknown refinement. With --refine pamr"),
+    ):
+        ran = run(*label, "--vocab", file, "--refine", refine)
+        assert (f"{note} {said}" in ran.err) if said else (note not in ran.err), ran.err
 
 
 def test_a_run_by_a_fit_needs_that_fit(made: Path, tmp_path: Path) -> None:

@@ -32,10 +32,13 @@ def name(
     confidence: float | NDArray[np.float32] = 0.8,
     minimum: float = 0.0,
     only: bool = False,
+    margin: float = 0.0,
 ) -> NamedRegions:
     shares = np.broadcast_to(np.float32(confidence), SIZE).copy()
     least = np.array([minimum] * 5, np.float32)
-    return name_regions(labels, shares, Regions(ids=ids, only=only), minimum=least, ignore=IGNORE, patch=PATCH)
+    return name_regions(
+        labels, shares, Regions(ids=ids, only=only, margin=margin), minimum=least, ignore=IGNORE, patch=PATCH
+    )
 
 
 ONE = np.ones(SIZE, np.int32)
@@ -98,6 +101,34 @@ def test_the_minimum_applies_to_the_score_of_a_region_and_to_pixels_outside() ->
     low = name(picture(to60=1), LEFT, confidence, minimum=0.75)
     assert (low.labels == picture(to30=IGNORE, to40=1, to60=IGNORE)).all()
     assert not low.instances.any()
+
+
+def test_edges_that_are_off_by_less_than_the_margin_are_those_of_the_labels() -> None:
+    labels = picture(to28=1, to60=2)
+    assert (name(labels, HALVES).labels == picture(to30=1, to60=2)).all()
+    assert (name(labels, HALVES, margin=1).labels == picture(to29=1, to60=2)).all()
+    named = name(labels, HALVES, margin=2)
+    assert (named.labels == labels).all()
+    assert (named.instances == labels).all()  # what region 1 lost is a piece of region 2
+    assert np.allclose(named.confidence, name(labels, HALVES).confidence.max(), atol=0.1)
+
+
+def test_a_margin_leaves_background_and_needs_a_region_of_the_label() -> None:
+    labels = picture(to28=1, to32=3, to60=2)
+    named = name(labels, HALVES, margin=3)
+    assert (named.labels == labels).all()
+    assert (named.instances == picture(to28=1, to32=0, to60=2)).all()  # no region has the label 3
+    named = name(picture(to45=1, to60=3), LEFT, only=True, margin=3)
+    assert (named.labels == picture(to30=1, to60=0)).all()
+    low = name(labels, HALVES, np.where(labels == 3, np.float32(0.2), np.float32(0.8)), minimum=0.5, margin=3)
+    assert (low.labels == picture(to28=1, to32=IGNORE, to60=2)).all()
+
+
+def test_regions_are_rough_if_the_labels_change_elsewhere() -> None:
+    assert [
+        name(picture(to30=1, to60=2), picture(**{f"to{edge}": 1, "to60": 2}).astype(np.int32)).rough
+        for edge in (27, 29, 30, 31, 33)
+    ] == [True, False, False, False, True]
 
 
 def test_instances_divide_the_components() -> None:

@@ -19,7 +19,7 @@ from tipsseg.options.values import Shard
 from tipsseg.run import record as module
 from tipsseg.run.question import question_differences
 from tipsseg.run.record import RUN_FILE, read_record, run_record, write_run
-from tipsseg.run.spec import Counts, RunInfo, RunSpec
+from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 HUB = {"id": "l14", "repository": "owner/l14", "revision": "1" * 40, "sha256": {"config.json": "a"}}
@@ -111,6 +111,16 @@ def test_another_release_gives_the_same_labels_until_their_version_is_raised(mon
     monkeypatch.setattr(types, "LABELS_VERSION", types.LABELS_VERSION + 1)
     assert PLANNED.digest != before
     assert run_record(INFO)["labels_version"] == types.LABELS_VERSION
+
+
+def test_the_version_of_a_method_counts_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = spec(options=LabelOptions())(PLANNED)
+    refined = spec(options=LabelOptions(refine="guided"))(PLANNED)
+    before = plain.digest, refined.digest
+    monkeypatch.setitem(types.METHOD_VERSIONS, "refinement", 99)
+    assert (plain.digest == before[0], refined.digest == before[1]) == (True, False)
+    older = replace(refined, noted=Maker("1", types.LABELS_VERSION, "", "", {}))
+    assert question_differences(older, refined) == [("version of refinement", "1", "99")]
 
 
 def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:

@@ -272,4 +272,4 @@ class LocalEngine:
             given=None if spec.given is None else spec.given.digest(ref, size),
         )
         entry = replace(done.entry, seconds=round(loaded.seconds + time.monotonic() - began, 3))
-        return replace(done, entry=entry, remarks=picture.remarks, damaged=loaded.damaged)
+        return replace(done, entry=entry, remarks=(*picture.remarks, *label_map.remarks), damaged=loaded.damaged)

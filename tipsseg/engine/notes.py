@@ -49,6 +49,8 @@ _REMARKS: Mapping[Remark, str] = {
     "cost accuracy. Cut such images into pieces.",
     "labelme": "a GIF, CMYK or 16 bits per channel, which LabelMe does not open. Save such images as RGB with 8 bits, and label "
     "them again.",
+    "rough": "the refined labels change along less than half of the edges of the regions. If the regions are off by some pixels, "
+    "set argument `regions_margin`=1.5, or more.",
     "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch the contrast "
     "of such images with argument `stretch`=2,98.",
     "pages": "several pages or frames; only the first was read. Save the others as files to label them; or save an animation as a "

@@ -22,6 +22,7 @@ class Given:
     Attributes:
         regions: The regions; None without regions.
         only: True if pixels outside all regions become background.
+        margin: See `naming.Regions`.
         labels: The labels to keep; None without labels.
         added: The ids of the classes to add to them. Their parts are added inside wholes that exist.
         present: The classes that may be in each image; None for all classes.
@@ -30,6 +31,7 @@ class Given:
 
     regions: RegionSource | None
     only: bool
+    margin: float
     labels: LabelSource | None
     added: Sequence[int]
     present: PresentNames | None
@@ -64,7 +66,9 @@ class Given:
 
     def regions_of(self, ref: ImageRef, size: Size) -> Regions | None:
         """Return the regions of an image; None without regions. Raises ImageError if they cannot be read."""
-        return None if self.regions is None else Regions(ids=self.regions.find(ref).read(size), only=self.only)
+        if self.regions is None:
+            return None
+        return Regions(ids=self.regions.find(ref).read(size), only=self.only, margin=self.margin)
 
     def present_in(self, ref: ImageRef) -> frozenset[int] | None:
         """Return the label ids of the classes that may be in an image; None for all. Raises ImageError, see `PresentNames.find`."""

@@ -44,7 +44,7 @@ from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.regions.naming import Regions, as_regions, name_regions
 from tipsseg.regions.objects import ancestors
-from tipsseg.types import ConfidenceArray, LabelArray, TopClasses, WindowPlan
+from tipsseg.types import ConfidenceArray, LabelArray, Remark, TopClasses, WindowPlan
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, vocabularies_of_classes
@@ -452,7 +452,14 @@ class Labeller:
                 ignore=self._table.ignore,
                 patch=self.view.patch_side((height, width)),
             )
-            found = replace(found, labels=named.labels, confidence=named.confidence, instances=named.instances)
+            remarks: tuple[Remark, ...] = ("rough",) if named.rough and guide is not None and not regions.margin else ()
+            found = replace(
+                found,
+                labels=named.labels,
+                confidence=named.confidence,
+                instances=named.instances,
+                remarks=remarks,
+            )
         return self.add_parts(found, scored, prepared, inner)
 
     def add_parts(

@@ -85,6 +85,7 @@ class TruthKeywords(TypedDict, total=False):
 class RegionKeywords(TypedDict, total=False):
     regions: str | Path | None
     regions_only: bool
+    regions_margin: float
     present: str | Path | None
     strict: bool
 

@@ -183,6 +183,10 @@ class RegionOptions(OptionRecord):
     regions_only: bool = option(False, group=WHAT, rare=True,
         role="labels", held="identity", repeated=True, recorded="regions.only",
         help="Make pixels outside all regions background.  [default: label them as without regions]")
+    regions_margin: float = option(0.0, metavar="PIXELS", group=WHAT, rare=True, min=0, max=100,
+        hint="Write a distance in pixels; 1.5 or 3 are usual.",
+        role="labels", held="identity", repeated=True, recorded="regions.margin", rasters=False,
+        help="Take the refined label within this distance of the edges of regions, if these are off by some pixels.")
     present: Path | None = option(None, metavar="folders|FILE", group=WHAT,
         role="labels", held="given", repeated=True, recorded="present.source", rasters=False,
         help="Let only the classes in each image compete: its nearest folder named like a class, or a CSV or JSONL file with image "

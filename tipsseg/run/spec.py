@@ -120,6 +120,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         return Given(
             regions=None if self.regions is None else RegionSource(self.regions),
             only=self.regions_only,
+            margin=self.regions_margin,
             labels=None if self.onto is None else LabelSource(self.onto, classes),
             added=[entry.id for entry in classes if entry.name in self.new_classes],
             present=None if self.present is None else PresentNames(self.present, self.vocabulary, strict=self.strict),
@@ -200,6 +201,11 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             self._check_overlap()
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
+        if self.regions_margin and (self.regions is None or self.options.refine == "none"):
+            raise UsageError(
+                "argument `regions_margin` requires regions and refined labels",
+                "Set argument `regions` and argument `refine`.",
+            )
         if self.strict and self.present is None:
             raise UsageError("argument `strict` needs names of what is in each image", "Set argument `present`.")
         find_model(self.model)
@@ -290,6 +296,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             words += ["--features", "DIR"]
         if self.regions is not None:
             words += ["--regions", "PATH", *(["--regions-only"] * self.regions_only)]
+            words += ["--regions-margin", f"{self.regions_margin:g}"] if self.regions_margin else []
         if self.onto is not None:
             words += ["--onto", "PATH"]
         if self.present is not None:
@@ -436,6 +443,8 @@ def question_facts(info: RunInfo) -> dict[str, object]:
     plain = () if drawn else ("colour", "supercategory")
     classes = [{key: value for key, value in each.items() if key not in plain} for each in vocabulary.pop("classes")]
     regions = None if spec.regions is None else "regions only" if spec.regions_only else "regions"
+    if spec.regions_margin:
+        regions = f"{regions}, margin {spec.regions_margin:g}"
     versions = types.METHOD_VERSIONS if info.noted is None else info.noted.method_versions
     used = {
         "refinement": spec.options.refine != "none",
