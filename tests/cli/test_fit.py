@@ -64,7 +64,7 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
     assert "steps" not in command(*arguments, "-o", tmp_path / "x.fit").err
     monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
     told = command(*arguments, "-o", tmp_path / "y.fit").err
-    first = "Fitting 2 classes to 2 images.\n1 of at most 11 fitting steps in 0:00.\n2 of at most 11 fitting"
+    first = "Fitting 2 classes to 2 images.\n1 of at most 15 fitting steps in 0:00.\n2 of at most 15 fitting"
     assert (first in told) == (not quiet)
 
 
@@ -129,3 +129,18 @@ def test_a_run_by_a_fit_is_repeated_with_the_fit(command: Command, made: Path, t
     assert command(*again, "--vocab", made / "farm.fit").code == 0
     assert (tmp_path / "again/masks/a.png").read_bytes() == (tmp_path / "out/masks/a.png").read_bytes()
     assert command("label", made / "imgs", "--vocab", made / "farm.fit", "-o", tmp_path / "new").code == 2
+
+
+def test_a_fit_that_improves_no_class_is_not_written(command: Command, made: Path, tmp_path: Path) -> None:
+    """The masks are what the text says."""
+    names = ("-c", "sky,grass", *SEEN)
+    assert command("label", made / "imgs", *names, "-f", "png", "-o", tmp_path / "out").code == 0
+    target = tmp_path / "my.fit"
+    fit = ("fit", made / "imgs", "--gt", tmp_path / "out/masks", *names, "-o", target)
+    ran = command(*fit)
+    assert (ran.code, "grass" in ran.out, target.exists()) == (1, True, False)
+    assert "the masks improve no class over its text" in ran.err
+    assert "Wrote" not in ran.err
+    target.write_bytes(b"mine")
+    ran = command(*fit, "--overwrite")
+    assert (ran.code, f"{target} was left as it was" in ran.err, target.read_bytes()) == (1, True, b"mine")

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from tipsseg._version import __version__
 from tipsseg.address import as_address, is_url
 from tipsseg.commands.fit.masks import MOST_UNLABELLED, draw
+from tipsseg.commands.fit.vectors import require_learned
 from tipsseg.engine.local import load_for
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats.label_studio import object_results, prediction_score
@@ -341,7 +342,7 @@ class Backend:
             tasks: Its tasks with their annotations. None: from Label Studio.
 
         Raises:
-            InputError: Fewer than two tasks have an annotation that can be read.
+            InputError: Fewer than two tasks have an annotation that can be read, or the annotations improve no label.
             TipssegError: The fit fails.
         """
         server = self._server_of(project)
@@ -378,6 +379,7 @@ class Backend:
         options = LabelOptions(mode=self._options.mode, short_side=self._options.short_side)
         fitted = fit(self._model, features, masks, vocabulary, options, unlabelled=unlabelled)
         path = self._check_target(project, vocabulary)
+        require_learned(fitted, path)
         fitted.save(path)
         self.note(
             f"Project {project}: fitted to {pluralize(len(features), 'task')}, in {path}. Retrieve predictions again."

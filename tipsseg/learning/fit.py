@@ -1,8 +1,8 @@
 """Fit class vectors to the masks of a few images, with a prior for each class that is chosen by cross-validation over images.
 
 A class gets one of three: its text vector unchanged, a fit with a prior at the text vector, or, for a word that the text tower does
-not know, a fit from masks alone with a weak prior at zero. Images without masks protect the fit from overfitting to unusual images
-with masks, see `unlabelled`.
+not know, a fit from masks alone with a weak prior at zero. What does not gain in cross-validation keeps its text. Images without
+masks protect the fit from overfitting to unusual images with masks, and show the classes that these lack, see `unlabelled`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tipsseg.labelling.features import Features
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.view import View, view_of
 from tipsseg.learning.maths import MaskTensor, Prior, Window, confusion, draw_pieces, make_windows, regroup, solve
-from tipsseg.learning.unlabelled import compare, sample_patches, second_moment
+from tipsseg.learning.unlabelled import compare, find_examples, sample_patches, second_moment
 from tipsseg.options import LabelOptions
 from tipsseg.regions.objects import ancestors
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.text import quote
-from tipsseg.vocabulary.fitted import ClassFit, FittedVocabulary
+from tipsseg.vocabulary.fitted import ClassFit, FittedVocabulary, VectorSource
 from tipsseg.vocabulary.vocabulary import ClassSpec, Contest, Vocabulary, make_vocabulary
 from tipsseg.weights.sources import file_hashes, find_model_id
 
@@ -148,14 +148,16 @@ def fit_windows(
                 None if contest.whole else others,  # patches of other things say nothing about parts
                 partial(_tell_solved, on_solved, number, len(levels)),
             )
-            solved.append((weights, biases))
+            kept = (weights == text / temperature).all(1) & (biases == handicaps / temperature)
+            weights = torch.where(kept[:, None], text, weights * temperature)  # exactly the text where it is kept
+            solved.append((weights, torch.where(kept, handicaps, biases * temperature)))
             scores |= {group: score for group, score in found.items() if group != contest.whole or not group}
     weights, biases = (torch.cat(part) for part in zip(*solved, strict=True))
     hashes = file_hashes(model.backbone.folder)
     return FittedVocabulary(
         vocabulary,
-        (weights * temperature).numpy(),
-        (biases * temperature).numpy(),
+        weights.numpy(),
+        biases.numpy(),
         temperature,
         hashes,
         find_model_id(model.backbone.folder, hashes),
@@ -230,8 +232,10 @@ _WEAK_BIAS = 1 / 3
 _MOMENT_STRENGTH = 50.0
 #: Exponent of `group_weights` if all classes are fitted to masks alone; in proportion for fewer of them.
 _BALANCE = 0.5
-#: A class gives up its text if the text's IoU is below this share of the IoU of masks alone, or below this IoU.
-_SHARE, _UNKNOWN = 0.5, 0.1
+#: A class in two images or more gives up its text if the IoU of the text is below this, or below this share of that of masks alone.
+_SHARE, _UNKNOWN = 0.8, 0.1
+#: How often classes that are worse than their text are given it back, and the others are fitted again.
+_ROUNDS = 3
 #: Maximum number of folds in cross-validation.
 _FOLDS = 5
 #: Maximum number of patches in a fit of cross-validation, and in the final fit.
@@ -239,7 +243,7 @@ _FOLD_PATCHES, _PATCHES = 1 << 12, 1 << 14
 #: Iterations of the rough fit that detects unknown words.
 _ROUGH_STEPS = 12
 #: Maximum number of settings in cross-validation: masks alone, then those in `_choose_settings`.
-_CANDIDATES = 1 + len(_WEAK) + len(_STRONG) - 1 + 1
+_CANDIDATES = 1 + len(_WEAK) + len(_STRONG) - 1 + _ROUNDS
 
 #: Called after each solved problem with the number solved so far, and the maximum number to solve.
 OnSolved = Callable[[int, int], None]
@@ -264,6 +268,10 @@ class _FitSettings:
     strong_strength: float
     weak_strength: float = _WEAK[0]
 
+    def without(self, groups: Groups) -> _FitSettings:
+        """Return settings in which these groups keep their text vector."""
+        return replace(self, weak=self.weak & ~groups, fixed=self.fixed | groups)
+
 
 @dataclass(slots=True, eq=False)
 class _Problem:
@@ -278,6 +286,7 @@ class _Problem:
         on_solved: See `OnSolved`.
         moment: Second moment of unlabelled patches, see `Prior`; None without such patches.
         moment_strength: Precision of the logits of these patches.
+        examples: Patches of classes that the masks lack, see `unlabelled.find_examples`.
         fold_solutions: Last solution of each fold, the starting point of the next fit.
         solved: Number of solved problems.
     """
@@ -290,6 +299,7 @@ class _Problem:
     on_solved: OnSolved
     moment: Tensor | None = None
     moment_strength: float = 0.0
+    examples: Sequence[Window] = ()
     fold_solutions: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     solved: int = 0
 
@@ -315,6 +325,8 @@ class _Problem:
     ) -> tuple[Tensor, Tensor]:
         """Return weights and biases for images, see `solve`."""
         is_weak, is_fixed = (torch.from_numpy(groups)[self.group_of] for groups in (settings.weak, settings.fixed))
+        if settings.weak.any():  # a background phrase may mean what a word now means
+            is_fixed &= self.group_of != BACKGROUND
         strength = torch.where(is_weak, settings.weak_strength, settings.strong_strength)
         bias_strength = torch.where(is_weak, settings.weak_strength * _WEAK_BIAS, settings.strong_strength)
         strength[is_fixed] = torch.inf
@@ -322,7 +334,7 @@ class _Problem:
         weights = torch.where(is_weak[:, None], 0.0, self.text)
         biases = torch.where(is_weak, 0.0, self.handicaps)
         prior = Prior(weights, biases, strength, bias_strength, self.moment, moment_strength)
-        windows = [window for image in images for window in image]
+        windows = [*(window for image in images for window in image), *self.examples]
         fitted = settings.weak.sum() + (~settings.weak & ~settings.fixed).sum()
         balance = _BALANCE * settings.weak.sum() / max(fitted, 1)
         solution = solve(windows, self.group_of, prior, float(balance), steps, start)
@@ -363,10 +375,11 @@ def choose_and_fit(
     for image in images:
         counts[torch.cat([window.groups for window in image]).unique().numpy()] += 1
     present = counts > 0
-    unknown = np.ones(len(names), np.bool_)
+    unknown = counts > 1
     if unlabelled is not None:
         comparison = compare(windows, unlabelled, text, group_of, len(names))
-        unknown = ~comparison.known
+        unknown &= ~comparison.known
+        problem.examples = find_examples(windows, unlabelled, text, handicaps, group_of)
         problem.moment = second_moment(unlabelled)
         problem.moment_strength = _MOMENT_STRENGTH * min(max(comparison.unsure - 1, 0), 1)
     text_ious = ious(confusion(windows, text, handicaps, group_of, len(names)))
@@ -382,12 +395,18 @@ def choose_and_fit(
             int(counts[group]),
             float(text_ious[group]) if present[group] else None,
             float(fit_ious[group]) if fit_ious is not None and present[group] else None,
-            "text" if settings.fixed[group] else "masks" if settings.weak[group] else "text and masks",
+            _source(settings, group),
         )
         for group, name in enumerate(names)
         if group in has_phrases
     }
     return weights, biases, scores
+
+
+def _source(settings: _FitSettings, group: int) -> VectorSource:
+    if settings.fixed[group] and not (group == BACKGROUND and settings.weak.any()):
+        return "text"
+    return "masks" if settings.weak[group] else "text and masks"
 
 
 def _choose_settings(
@@ -403,11 +422,13 @@ def _choose_settings(
     if (present & ~weak).any():
         others = [_FitSettings(weak, ~present, strength, best.weak_strength) for strength in strengths[1:]]
         best, best_ious = _best_settings(problem, [best, *others], present, best_ious)
-    worse = present & ~weak & (best_ious < text_ious)
-    if worse.any():
-        best = _FitSettings(weak, best.fixed | worse, best.strong_strength, best.weak_strength)
+    for _ in range(_ROUNDS):
+        worse = present & ~best.fixed & (best_ious <= text_ious)
+        if not worse.any():
+            return best, best_ious
+        best = best.without(worse)
         best_ious = problem.cross_validate(best)
-    return best, best_ious
+    return best.without(present & (best_ious <= text_ious)), best_ious
 
 
 def _best_settings(

@@ -1,8 +1,9 @@
 """Compare images with and without masks, to keep a fit to unusual images useful for the others.
 
-Masks of unusual images, for example dark images in a bright set, teach little about the others. Two things protect the others:
-the logits of their patches have a prior at the logits of the text, see `Prior.moment`; and a word that the text finds in them
-counts as known, even if the text does not find it in the images with masks.
+Masks of unusual images, for example dark images in a bright set, teach little about the others. Three things protect the others:
+the logits of their patches have a prior at the logits of the text, see `Prior.moment`; a word that the text finds in them counts as
+known, even if the text does not find it in the images with masks; and patches in which the text is sure of a class that the masks
+lack are examples of that class, so that a new word does not spread there.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.backbones.devices import to_device
-from tipsseg.learning.maths import Window, cell_logits
+from tipsseg.learning.maths import CELLS, Window, cell_logits
 
 #: Sampled patches per image.
 _PATCHES = 512
@@ -89,6 +90,35 @@ def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: 
         (unlabelled[0] > 0) & (unlabelled[1] < _KNOWN_SHARE * wrong_rates * unlabelled[0]) & (unsure > _UNUSUAL_RATIO)
     )
     return PatchComparison(known.numpy(), unsure)
+
+
+#: An example of a class is a patch whose confidence by the text is at least this.
+_SURE = 0.9
+
+#: The number of examples, and their weight together relative to the patches with masks.
+_MOST_EXAMPLES, _EXAMPLE_SHARE = 4096, 0.125
+
+
+def find_examples(
+    windows: Sequence[Window], patches: Tensor, text: Tensor, biases: Tensor, group_of: Tensor
+) -> list[Window]:
+    """Return patches of images without masks in which the text is sure of a class that the masks lack, as windows of one patch.
+
+    Args:
+        windows: Windows of the images with masks.
+        patches: [n, D], patches of the images without masks.
+        text: [P, D], the text vectors in logits.
+        biases: [P], their biases.
+        group_of: [P] int64, the group of each phrase.
+    """
+    confidence, best = torch.softmax(patches @ text.T + biases, 1).max(1)
+    group = group_of[best]
+    shown = torch.cat([window.groups for window in windows]).unique()
+    chosen = ((confidence >= _SURE) & ~torch.isin(group, shown)).nonzero()[:, 0]
+    chosen = chosen[:: -(-len(chosen) // _MOST_EXAMPLES) or 1]
+    labelled = sum(window.shares.shape[0] * window.shares.shape[1] for window in windows)  # cells
+    share = torch.full((CELLS, CELLS, 1), min(_EXAMPLE_SHARE * labelled / max(len(chosen), 1), 1.0))
+    return [Window(patches[index, None, None], group[index, None], share) for index in chosen.tolist()]
 
 
 def _sum_uncertainty(logits: Tensor, group_of: Tensor, counts: Tensor, groups: int) -> Tensor:

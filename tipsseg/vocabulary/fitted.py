@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,10 @@ FITS_DO_NOT_OVERLAP = "a fit cannot label classes that overlap: its classes were
 _Values = NDArray[np.float32]
 
 
+#: The origin of a class vector.
+VectorSource = Literal["text", "text and masks", "masks"]
+
+
 @dataclass(frozen=True, slots=True)
 class ClassFit:
     """The result of a fit for one class.
@@ -54,7 +59,7 @@ class ClassFit:
     images: int
     text_iou: float | None
     iou: float | None
-    source: str
+    source: VectorSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +98,11 @@ class FittedVocabulary:
 
     def __repr__(self) -> str:
         return f"FittedVocabulary({self.vocabulary!r}, model={self.model_id!r}, mode={self.mode!r}, short_side={self.short_side})"
+
+    @property
+    def learned(self) -> bool:
+        """True if a vector differs from that of the text."""
+        return any(score.source != "text" for score in self.scores)
 
     def check(
         self, model: Mapping[str, object], model_id: str, mode: Mode | None = None, short_side: int | None = None

@@ -104,9 +104,11 @@ def fit(
             classes = values.parse_question(question)[0]
             keywords = {**keywords_of(truth), **keywords_of(compute), **keywords_of(view, VIEW)}
             result = fit_truths(stdin.images(paths, False), gt, classes, verbose=progress, **keywords)
-        result.save(fitting.output)
-        progress.note(f"Wrote {fitting.output}.")
-        progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
+        try:
+            result.save(fitting.output)
+            progress.note(f"Wrote {fitting.output}.")
+        finally:  # also if there is nothing to write
+            progress.text(json_bytes(result.record()).decode() + "\n" if fitting.as_json else result.table())
     return result.failed
 
 

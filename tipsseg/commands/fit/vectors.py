@@ -68,7 +68,8 @@ class Fit:
     failed: int
 
     def save(self, path: Path) -> None:
-        """Write the fitted vocabulary to a .fit file. Raises OutputError."""
+        """Write the fitted vocabulary to a .fit file. Raises OutputError; or InputError, see `require_learned`."""
+        require_learned(self.fitted, path)
         self.fitted.save(path)
 
     def record(self) -> dict[str, object]:
@@ -275,6 +276,16 @@ def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
             f"The masks have no pixels of {join_first(absent, 10)}: classes without pixels keep their text vectors."
         )
     return Fit(fitted, len(images), job.failed)
+
+
+def require_learned(fitted: FittedVocabulary, target: Path) -> None:
+    """Raise InputError if the masks improve no class, so that a fit would label as the text does."""
+    if not fitted.learned:
+        kept = f"{target} was left as it was" if os.path.lexists(target) else f"{target} was not written"
+        raise InputError(
+            f"the masks improve no class over its text, so {kept}",
+            "Correct more masks of the classes that the text gets wrong. Until then, label with the names of the classes.",
+        )
 
 
 def check_suffix(target: Path, *, fitted: bool) -> None:
