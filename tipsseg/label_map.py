@@ -55,13 +55,14 @@ class LabelMap:
             confidence. A pixel of a part has the id of the part.
         confidence: [H, W] float32 in [0, 1] (float16 with more than 64 million pixels): the probability of the label, which is
             softmax(score / temperature) over the classes and the background; the score of a class is that of its best phrase. For
-            refined labels it is the refined probability. For a part it is that of its whole, times that of the part in the whole.
+            refined labels it is p^3 / (p^3 + (1 - p)^3) of the refined probability p. For a part it is w * s^2 / (s^2 + (1 - s)^2),
+            with the confidence w of its whole and s of the part in it.
         classes: The N classes, by id.
         top: The best classes of each patch. None unless they were requested.
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
         whole_confidences: For parts, the confidence [H, W] of their outermost whole, then of its part that they are in, and so on;
             elsewhere that of the label. Empty if no pixel is of a part.
-        present: The label ids of the classes that competed in this image. None for all.
+        present: The label ids of the classes that may be in this image. None for all.
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
         layers: The pixels of each class that occurs, if classes overlap. `labels` then shows smaller classes on top, and
             `confidence` is 0 on the background. None if classes do not overlap.

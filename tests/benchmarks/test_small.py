@@ -16,6 +16,7 @@ SMALL = {
     "encoder": "--rounds 1 --batch 1 --layers 1 --dtypes float32,int8",
     "labels": "--scenes 2 --device cpu",
     "memory": "--images 20",
+    "quality": "--scenes 2 --tables refinements,regions,parts,names",
     "folders": "--images 24 --shards 2",
     "renames": "--images 24 --renamed 4",
 }

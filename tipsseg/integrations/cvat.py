@@ -48,7 +48,7 @@ def create(
         background: "auto", "none", or comma-separated phrases. "" uses the background of the vocabulary, or else "auto". Not
             allowed with a fit.
         min_confidence: Exclude pixels below this confidence, 0..1.
-        refine: "none" or "pamr".
+        refine: "none", "guided", "pamr" or "pamr-guided".
         min_area: Exclude objects below this area in pixels.
         device: The device to run the model on.
         dtype: The dtype to run the model in.

@@ -99,21 +99,22 @@ def match_refined(scores: PatchScores, guide: Guide, size: tuple[int, int], tabl
     probability mixes those of many pixels, and is right more often than it says: the confidence is sharpened, see `sharpen`.
     """
     groups = occurring_groups(scores, guide.size, table.groups)
-    index = np.empty(size, np.uint16)
+    label_ids, minimum = table.label_ids[groups], table.min_confidence
+    labels = np.empty(size, label_ids.dtype)
     confidence = allocate_confidence(size)
     confidence[:] = -1
     for place, chosen, values in _refined_pieces(scores, guide, size, table, groups):
         best = values.max(0)  # [r, c]
         # In the stored precision, so that the first of equal groups wins.
         wins = best.astype(confidence.dtype) > confidence[place]
-        index[place][wins] = chosen[argmax(values, best)[wins]]
+        labels[place][wins] = label_ids[chosen][argmax(values, best)[wins]]
         confidence[place][wins] = best[wins]
-    labels = np.empty(size, table.label_ids.dtype)
     step = max(CHUNK // size[1], 1)
     for start in range(0, size[0], step):
         band = slice(start, start + step)
         confidence[band] = sharpen(confidence[band], _SHARPNESS)
-        labels[band] = table.labels(groups, index[band], confidence[band].astype(np.float32, copy=False))
+        if minimum.any():
+            labels[band][confidence[band] < minimum[labels[band]]] = table.ignore
     return Assignment(cast(LabelArray, labels), confidence)
 
 

@@ -197,8 +197,8 @@ class Labeller:
             regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none; masks [R, H, W] or [R, 1, H, W]
                 of bool; a list of masks or of SAM's records; or a result of transformers, see `regions.naming.as_regions`. Smaller
                 masks are on top. Pixels outside are labelled as without regions.
-            names: The names of the classes that may be in the image. They compete with each other and the background; a whole
-                allows its parts, and a part its whole. None: all classes.
+            names: The names of the classes that may be in the image. The others compete as background, unless that is
+                "none"; a whole allows its parts, and a part its whole. None: all classes.
 
         Returns:
             The labels of the image.

@@ -189,8 +189,8 @@ class RegionOptions(OptionRecord):
         help="Take the refined label within this distance of the edges of regions, if these are off by some pixels.")
     present: Path | None = option(None, metavar="folders|FILE", group=WHAT,
         role="labels", held="given", repeated=True, recorded="present.source", rasters=False,
-        help="Let only the classes in each image compete: its nearest folder named like a class, or a CSV or JSONL file with image "
-        "and names or caption.")
+        help="Label only the classes that are in each image: its nearest folder named like a class, or a CSV or JSONL file with "
+        "image and names or caption. The other classes compete as background.")
     strict: bool = option(False, group=WHAT, rare=True, role="sources", repeated=True, recorded="present.strict",
         help="Fail images without names in argument `present`.  [default: let all classes compete in them]")
     # fmt: on
