@@ -96,7 +96,7 @@ def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: 
 _SURE = 0.9
 
 #: The number of examples, and their weight together relative to the patches with masks.
-_MOST_EXAMPLES, _EXAMPLE_SHARE = 4096, 0.125
+_MOST_EXAMPLES, _EXAMPLE_SHARE = 4096, 0.06
 
 
 def find_examples(

@@ -13,6 +13,7 @@ logarithms and votes weighted by confidence name regions as votes do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -134,7 +135,7 @@ def name_regions(
     instances = np.repeat(instance[part_of_run], lengths).reshape(labels.shape)
     rough = _are_rough(labels, ids, result, max(round(_REFINED * patch), 1))
     if regions.margin:
-        _take_labels(result, share, instances, _near_edges(regions), labels, confidence, minimum, ignore)
+        _take_labels(result, share, instances, regions, labels, confidence, minimum, ignore)
         _, numbers = np.unique(np.append(instances, 0), return_inverse=True)  # some may have lost all their pixels
         instances = numbers[:-1].reshape(labels.shape).astype(np.int32)
     if outside.any() and not regions.only:
@@ -165,29 +166,26 @@ def _take_labels(
     result: LabelArray,
     share: ConfidenceArray,
     instances: NDArray[np.int32],
-    near: NDArray[np.bool_],
+    regions: Regions,
     labels: LabelArray,
     confidence: ConfidenceArray,
     minimum: NDArray[np.float32],
     ignore: int,
 ) -> None:
     """Give pixels near edges their own label, and join them to a region of that label that they touch, in place."""
-    taken = np.flatnonzero(near & (labels != result))
+    taken = np.flatnonzero(_near_edges(regions) & (labels != result))
     flat = [array.reshape(-1) for array in (result, share, instances)]
     ids, scores, objects = flat
     ids[taken], scores[taken], objects[taken] = labels.reshape(-1)[taken], confidence.reshape(-1)[taken], 0
     ids[taken[scores[taken] < minimum[ids[taken]]]] = ignore
     height, width = result.shape
     y, x = np.divmod(taken, width)
-    while len(taken):
-        before = objects[taken]
-        found = before.copy()
+    for _ in range(math.ceil(2 * regions.margin)):  # a region may begin at the other side of the margin
+        found = objects[taken]
         for offset, inside in ((-width, y > 0), (width, y < height - 1), (-1, x > 0), (1, x < width - 1)):
             next_to = taken + np.where(inside, offset, 0)
             joins = (found == 0) & (ids[next_to] == ids[taken]) & (objects[next_to] > 0)
             found[joins], scores[taken[joins]] = objects[next_to[joins]], scores[next_to[joins]]
-        if not found.any():
-            break
         objects[taken] = found
         rest = found == 0
         taken, y, x = taken[rest], y[rest], x[rest]

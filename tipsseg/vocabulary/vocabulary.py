@@ -211,7 +211,8 @@ class Vocabulary:
             own[phrase.label_id].append(phrase)
         parts: dict[int, list[int]] = defaultdict(list)
         for entry in self.classes:
-            parts[entry.part_of].append(entry.id)
+            if present is None or entry.id in present or not self.closed:
+                parts[entry.part_of].append(entry.id)
 
         def inherited(class_id: int) -> Iterator[Phrase]:
             for part in parts.get(class_id, ()):
@@ -225,7 +226,7 @@ class Vocabulary:
                 its = [*own[class_id], *(replace(each, handicap=True) for each in inherited(class_id))]
                 if present is None or class_id in present:
                     phrases += (replace(each, label_id=class_id) for each in its)
-                elif not self.closed:
+                else:
                     others += its
             others += own[BACKGROUND]
             if whole != BACKGROUND and own[BACKGROUND]:  # without a background, parts claim the whole
