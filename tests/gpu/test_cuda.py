@@ -33,7 +33,7 @@ CLASSES = ["panda", "tree", "house", "car", "sky", "grass"]
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-@pytest.mark.parametrize("refine", ["none", "pamr"])
+@pytest.mark.parametrize("refine", ["none", "pamr", "pamr-guided"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_labels_agree_with_those_of_the_cpu(
     tiny_checkpoint: Path, mode: Mode, refine: Refinement, dtype: Dtype

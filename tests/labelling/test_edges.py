@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tipsseg.labelling import edges
 from tipsseg.labelling.assign import Assignment, LabelTable, occurring_groups, probabilities
-from tipsseg.labelling.edges import STEPS, Guide, Steps, match_refined
+from tipsseg.labelling.edges import REFINEMENT_STEPS, Guide, Steps, match_refined
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scores import PatchScores, WholeScores, WindowScores
 from tipsseg.labelling.sums import Values
@@ -35,7 +35,7 @@ def guide_of(small: Pixels, full: Pixels, steps: Steps) -> Guide:
 
 
 @pytest.mark.parametrize("mode", ["slide", "whole"])
-@pytest.mark.parametrize("refine", STEPS)
+@pytest.mark.parametrize("refine", REFINEMENT_STEPS)
 def test_refined_labels_follow_the_colours_and_are_probabilities(mode: str, refine: Refinement) -> None:
     """The boundary of two phrases is 8 pixels off the edge in the picture; refinement moves it there."""
     ramp = np.broadcast_to(np.linspace(1, -1, 8, dtype=np.float32), (8, 8))  # crosses zero in the middle
@@ -44,7 +44,7 @@ def test_refined_labels_follow_the_colours_and_are_probabilities(mode: str, refi
     made: PatchScores = WholeScores(cosines[0], plan.size, 0.1) if mode == "whole" else WindowScores(cosines, plan, 0.1)
     small, full = np.zeros((112, 112, 3), np.uint8), np.zeros((*size, 3), np.uint8)
     small[:, 48:], full[:, 86:] = 255, 255  # the edge of the picture is 8 pixels left of the middle
-    refined = match_refined(made, guide_of(small, full, STEPS[refine]), size, table_of(2))
+    refined = match_refined(made, guide_of(small, full, REFINEMENT_STEPS[refine]), size, table_of(2))
     truth = np.broadcast_to(np.arange(200) >= 86, size)
     assert (refined.labels != truth).mean() < 0.01
     assert refined.confidence.min() >= 0.49
@@ -104,7 +104,7 @@ def test_the_guided_filter_is_that_of_its_definition() -> None:
     assert np.abs(got.confidence - sharp).max() < 1e-3
 
 
-@pytest.mark.parametrize("refine", STEPS)
+@pytest.mark.parametrize("refine", REFINEMENT_STEPS)
 @pytest.mark.parametrize("size", [(150, 200), (1, 40), (31, 9)])
 def test_labels_do_not_depend_on_pieces(
     monkeypatch: pytest.MonkeyPatch, refine: Refinement, size: tuple[int, int]
@@ -112,7 +112,7 @@ def test_labels_do_not_depend_on_pieces(
     scores, small, full = drawn(size, (84, 112))
 
     def matched() -> Assignment:
-        return match_refined(scores, guide_of(small, full, STEPS[refine]), size, table_of(6, 0.6))
+        return match_refined(scores, guide_of(small, full, REFINEMENT_STEPS[refine]), size, table_of(6, 0.6))
 
     expected = matched()
     assert ((expected.labels < 6) | (expected.labels == 255)).all()
@@ -134,7 +134,7 @@ def test_what_is_far_away_changes_no_label(refine: Refinement) -> None:
         cosines[12:, :, 2] = 0.6 * shown
         scores.append(WholeScores(cosines, plan.size, 0.05))
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
-    steps = Steps(pamr=False, radius=STEPS[refine].radius, epsilon=1e-4)
+    steps = Steps(pamr=False, radius=REFINEMENT_STEPS[refine].radius, epsilon=1e-4)
     plain, other = (match_refined(each, guide_of(image[::2, ::2].copy(), image, steps), size, table) for each in scores)
     assert np.array_equal(plain.labels[:120], other.labels[:120])
     assert np.array_equal(plain.confidence[:120], other.confidence[:120])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tipsseg.labelling.alone import ClassContest, label_alone
 from tipsseg.labelling.assign import LabelTable, match
-from tipsseg.labelling.edges import STEPS, Guide, match_refined
+from tipsseg.labelling.edges import REFINEMENT_STEPS, Guide, match_refined
 from tipsseg.labelling.refine import pamr
 from tipsseg.labelling.scores import make_scores
 from tipsseg.labelling.sums import Values
@@ -99,7 +99,7 @@ def test_refined_labels_are_those_of_a_run_alone() -> None:
         refined: Values = pamr(torch.from_numpy(maps), picture).numpy()
         return refined
 
-    guide = Guide(small=image, full=None, steps=STEPS["pamr"], pamr=refine)
+    guide = Guide(small=image, full=None, steps=REFINEMENT_STEPS["pamr"], pamr=refine)
     made = contests(24, dropped=True)
     layers = {each.region.class_id: each for each in label_alone(made, [cosines], [plan], 0.02, size, guide)}
     for contest in made:

@@ -60,7 +60,7 @@ class Steps:
 
 
 #: Steps by refinement. The numbers of the guided filters were chosen on drawn scenes, see tests/benchmarks/README.md.
-STEPS: dict[Refinement, Steps] = {
+REFINEMENT_STEPS: dict[Refinement, Steps] = {
     "guided": Steps(pamr=False, radius=20, epsilon=1e-4),
     "pamr": Steps(pamr=True),
     "pamr-guided": Steps(pamr=True, radius=4, epsilon=1e-4),

@@ -34,7 +34,7 @@ from tipsseg.labelling.assign import (
     match,
 )
 from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_classifier, make_classifiers
-from tipsseg.labelling.edges import STEPS, Guide, match_refined
+from tipsseg.labelling.edges import REFINEMENT_STEPS, Guide, match_refined
 from tipsseg.labelling.features import Batches, Features, encode_prepared, non_finite_error
 from tipsseg.labelling.scores import compute_cosines
 from tipsseg.labelling.sums import Values
@@ -593,7 +593,7 @@ class Labeller:
         if self.options.refine == "none":
             return None
         assert prepared is not None
-        steps = STEPS[self.options.refine]
+        steps = REFINEMENT_STEPS[self.options.refine]
         return Guide(small=prepared.scales[-1].resized, full=prepared.full, steps=steps, pamr=self._refine)
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
