@@ -143,7 +143,7 @@ def test_faults_of_files_are_found_before_the_run(command: Command, content: str
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (("--present", "nowhere.csv"), "Pass folders, or a .csv or .jsonl file."),
+        (("--present", "nowhere.csv"), 'Pass the word "folders", or a .csv or .jsonl file.'),
         (("--present", "imgs"), "neither a CSV file nor JSON lines"),
         (("--strict",), "--strict needs names of what is in each image"),
     ],
@@ -163,3 +163,11 @@ def test_eval_asks_for_the_same_names(command: Command) -> None:
         assert ran.code == 0, ran.err
         scores[" ".join(present)] = json.loads(ran.out)["pixel_accuracy"]
     assert scores["--present folders"] == 1 > scores[""]
+
+
+@pytest.mark.parametrize("line", ["one.png,panda,tree", "one.png,panda,"])
+def test_names_beyond_the_columns_are_refused(command: Command, line: str) -> None:
+    Path("a.csv").write_text(f"image,names\n{line}\n")
+    ran = label(command, "a.csv")
+    assert (ran.code, "a.csv: line 2: more values than columns" in ran.err) == (1, True), ran.err
+    assert "Separate names by ;" in ran.err

@@ -219,9 +219,11 @@ def test_a_real_process_in_a_terminal_of_little_letters(
 
 
 RIVALS = {
-    "tree/trunk,trunk": '"trunk" takes the pixels of "tree/trunk". Write "tree/trunk", without "trunk".',
-    "panda/leg,panda/front leg,panda/hind leg": '"panda/leg" competes with "front leg", "hind leg" for the same pixels. Write '
-    '"panda/leg/front leg,panda/leg/hind leg".',
+    "tree/trunk,trunk": '"trunk" takes the pixels of "tree/trunk". Leave it out',
+    "panda/front leg,panda/hind leg,leg": '"leg" takes the pixels of "panda/front leg", "panda/hind leg". Leave it out',
+    "street/car,car/wheel": '"car" takes the pixels of "street/car". Write "street/car/wheel", without "car/wheel".',
+    "panda/leg,panda/front leg,panda/hind leg": '"panda/leg" takes the pixels of "panda/front leg", "panda/hind leg". Write '
+    '"panda/leg/front leg,panda/leg/hind leg" instead.',
 }
 
 
@@ -235,8 +237,27 @@ def test_lists_that_defeat_themselves_are_noted(command: Command, names: str) ->
         command("label", "imgs", "--vocab", "list.txt", "-m", "tiny", "--dry-run"),
     ):
         assert RIVALS[names] in ran.err
-    better = RIVALS[names].split('Write "')[1].split('"')[0]
-    assert "pixels" not in command("label", "imgs", "-c", better, "-m", "tiny", "--dry-run").err
+
+
+def test_classes_of_a_toml_file_that_compete_get_a_whole(command: Command) -> None:
+    parts = "".join(f'[[classes]]\nname = "panda {each}"\npart_of = "panda"\n' for each in ("leg", "front leg"))
+    Path("list.toml").write_text(parts)
+    assert 'Set part_of = "panda leg" for "panda front leg".' in command("vocab", "check", "list.toml").err
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "panda/leg/front leg,panda/leg/hind leg",
+        "panda/panda",
+        "panda/head,bear/head",
+        "tree/trunk,elephant/trunk",
+        "tree,car",
+    ],
+)
+def test_other_lists_are_not_noted(command: Command, names: str) -> None:
+    Path("imgs").mkdir()
+    assert "takes the pixels" not in command("label", "imgs", "-c", names, "-m", "tiny", "--dry-run").err
 
 
 def test_notes_on_lists_are_at_most_three(command: Command) -> None:

@@ -144,13 +144,17 @@ def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOp
         )
     for text in describe_rivals(vocabulary):
         progress.note(text)
-    has_minima = any(entry.min_confidence is not None for entry in vocabulary.classes)
-    if has_minima and vocabulary.refine != options.refine and (vocabulary.refine or options.refine != "none"):
-        chosen = f"with argument `refine`={vocabulary.refine}" if vocabulary.refine else "with an unknown refinement"
-        progress.note(
-            f"The minimum confidences of the classes were chosen on labels {chosen}. With argument `refine`={options.refine}, "
-            "they keep other pixels. Choose them again: tipsseg fit --precision"
-        )
+    if any(entry.min_confidence for entry in vocabulary.classes) and vocabulary.refine != options.refine:
+        if vocabulary.refine:
+            progress.note(
+                f"The minimum confidences of the classes were chosen with argument `refine`={vocabulary.refine}, but these labels "
+                f"have argument `refine`={options.refine}. Use the same, or choose them again: tipsseg fit --precision"
+            )
+        elif options.refine != "none":
+            progress.note(
+                "The vocabulary does not say for which refinement its minimum confidences are. Refinement changes confidences: "
+                "to choose them for these labels, see tipsseg fit --precision."
+            )
 
 
 def note_damaged(what: str, progress: Progress) -> None:

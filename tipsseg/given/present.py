@@ -64,7 +64,7 @@ class PresentNames:
             }
         else:
             if not path_exists(source):
-                raise InputError(f"{source}: no such file", "Pass folders, or a .csv or .jsonl file.")
+                raise InputError(f"{source}: no such file", 'Pass the word "folders", or a .csv or .jsonl file.')
             self._entries = _read_entries(source, vocabulary)
             self.names = SourceNames(self._entries)
 
@@ -163,7 +163,7 @@ def _records(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
         else:
             raise InputError(
                 f"{path}: neither a CSV file nor JSON lines",
-                "Pass a .csv or .jsonl file with `image` and `names`, or folders.",
+                'Pass a .csv or .jsonl file with `image` and `names`, or the word "folders".',
             )
 
 
@@ -174,6 +174,9 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, obje
         if not {"image", "file_name"} & {*rows.fieldnames}:
             raise ImageError(path, "no column `image`", "Name the columns in the first line: image,names")
         for row in rows:
+            if None in row:  # the key of values beyond the columns
+                hint = "Separate names by ;, or put them in quotes, and captions too."
+                raise ImageError(path, f"line {rows.line_num}: more values than columns", hint)
             yield rows.line_num, row
     except csv.Error as error:
         raise ImageError(path, f"line {rows.line_num}: not CSV: {error}") from error

@@ -183,7 +183,7 @@ class Labeller:
         image: ImageInput | Features,
         *,
         guide: ImageInput | None = None,
-        regions: ArrayLike | None = None,
+        regions: ArrayLike | Regions | None = None,
         names: Iterable[str] | None = None,
     ) -> LabelMap:
         """Label one image.
@@ -195,8 +195,9 @@ class Labeller:
                 encoding the image again.
             guide: The encoded image, if `image` is features. Refinement needs its colours.
             regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none; masks [R, H, W] or [R, 1, H, W]
-                of bool; a list of masks or of SAM's records; or a result of transformers, see `regions.naming.as_regions`. Smaller
-                masks are on top. Pixels outside are labelled as without regions.
+                of bool; a list of masks or of SAM's records; a result of transformers, see `regions.naming.as_regions`; or
+                `regions.naming.Regions`, which also have a margin. Smaller masks are on top. Pixels outside are labelled as
+                without regions.
             names: The names of the classes that may be in the image. The others compete as background, unless that is
                 "none"; a whole allows its parts, and a part its whole. None: all classes.
 
@@ -286,7 +287,7 @@ class Labeller:
         image: ImageInput | None,
         prepared: Prepared | None,
         features: Features,
-        regions: ArrayLike | None = None,
+        regions: ArrayLike | Regions | None = None,
         present: frozenset[int] | None = None,
     ) -> LabelMap:
         given = None if regions is None else as_regions(regions, features.size)

@@ -251,7 +251,7 @@ class LabelOptions(OptionRecord):
     min_confidence: float = option(0.0, **_LABELS, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
         help="Write pixels below this confidence as 255 (ignored).")
     refine: Refinement = option("none", **_LABELS, rasters=False, group=MODEL,
-        help="Refine edges using the image's colours; pamr-guided is the most exact, guided the fastest.")
+        help="Refine edges using the image's colours; pamr-guided is the most exact on clean images, guided the fastest.")
     overlap: bool = option(False, **_LABELS, rasters=False, group=WHAT,
         help="Label each class as if it were the only one, so that classes may overlap, such as a panda and its leg. Index masks "
         "cannot store that; coco and others can.")

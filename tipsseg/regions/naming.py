@@ -275,9 +275,11 @@ def as_regions(given: object, size: tuple[int, int]) -> Regions:
     Args:
         given: Region ids [H, W]; masks [R, H, W] or [R, 1, H, W] of bool; a list of masks, or of records with a mask as
             `segmentation` (SAM) or `mask` (transformers); or a result of transformers with `masks`, or with `segmentation` [H, W]
-            and its ids in `segments_info`.
+            and its ids in `segments_info`. `Regions` are returned as they are.
         size: (height, width) of the image.
     """
+    if isinstance(given, Regions):
+        return given
     if isinstance(given, Mapping) and "segments_info" in given:
         given = [np.asarray(given.get("segmentation")) == segment["id"] for segment in given["segments_info"]]
     elif isinstance(given, Mapping):

@@ -13,7 +13,7 @@ from tipsseg.run.plan import Begun
 from tipsseg.run.record import read_record, run_context, run_record
 from tipsseg.run.resume import is_edited
 from tipsseg.run.shards import SHARDS_FOLDER, output_folder, parse_folder
-from tipsseg.run.spec import RunInfo, RunSpec, question_facts, with_classes
+from tipsseg.run.spec import VERSION_OF, RunInfo, RunSpec, question_facts, with_classes
 from tipsseg.run.state import State
 from tipsseg.types import ignore_id
 from tipsseg.util.files import path_exists, write_new
@@ -34,6 +34,9 @@ def question_differences(one: RunInfo, other: RunInfo) -> list[tuple[str, str, s
         (name, *_both(name, one, other, first.get(name), second.get(name)))
         for name in first | second
         if first.get(name) != second.get(name)
+        and not (
+            name.startswith(VERSION_OF) and None in (first.get(name), second.get(name))
+        )  # the option itself differs
     ]
 
 

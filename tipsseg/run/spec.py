@@ -201,11 +201,10 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             self._check_overlap()
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
-        if self.regions_margin and (self.regions is None or self.options.refine == "none"):
-            raise UsageError(
-                "argument `regions_margin` requires regions and refined labels",
-                "Set argument `regions` and argument `refine`.",
-            )
+        if self.regions_margin and self.regions is None:
+            raise UsageError("argument `regions_margin` requires regions", "Set argument `regions`.")
+        if self.regions_margin and self.options.refine == "none":
+            raise UsageError("argument `regions_margin` requires refined labels", "Set argument `refine`=pamr-guided.")
         if self.strict and self.present is None:
             raise UsageError("argument `strict` needs names of what is in each image", "Set argument `present`.")
         find_model(self.model)
@@ -426,6 +425,10 @@ class Maker:
     method_versions: Mapping[str, object] = field(default_factory=dict)
 
 
+#: What the names of versions of methods begin with in a question, see `types.METHOD_VERSIONS`.
+VERSION_OF = "version of "
+
+
 def question_facts(info: RunInfo) -> dict[str, object]:
     """Return all that changes labels: the question that a folder answers, by the names that messages use."""
     spec = info.spec
@@ -464,7 +467,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         "onto": list(spec.new_classes) if spec.onto is not None else None,
         **({} if spec.present is None else {"present": True}),
         "raster": record_of(spec.raster) if spec.is_raster else None,
-        **{f"version of {name}": versions.get(name, 1) for name, is_used in used.items() if is_used},
+        **{f"{VERSION_OF}{name}": versions.get(name, 1) for name, is_used in used.items() if is_used},
     }
 
 

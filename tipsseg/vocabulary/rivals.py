@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from tipsseg.types import LabelClass
 from tipsseg.util.text import fold, join_first
 from tipsseg.vocabulary.vocabulary import Vocabulary
+
+#: The number of sentences of `describe_rivals`.
+_MOST = 3
 
 
 def part_beside_whole(vocabulary: Vocabulary) -> tuple[str, str] | None:
@@ -22,37 +24,60 @@ def part_beside_whole(vocabulary: Vocabulary) -> tuple[str, str] | None:
     return None
 
 
-#: The number of sentences of `describe_rivals`.
-_MOST = 3
-
-
 def describe_rivals(vocabulary: Vocabulary) -> list[str]:
-    """Return a sentence, with a better list, for each part that another class of the list takes the pixels of; at most three.
+    """Return a sentence, with a better list, for each class that takes the pixels of parts; at most three.
 
-    That is a class with the phrase of a part, such as tree/trunk and trunk; and a part whose name ends like that of a larger part
-    beside it, such as panda/front leg and panda/leg.
+    That is a class that is no part, and has the words of a part or their end, such as trunk and tree/trunk, or leg and panda/front
+    leg; and a part whose words another part beside it ends with, such as panda/leg and panda/front leg.
     """
     return [*islice(_find_rivals(vocabulary), _MOST)]
 
 
 def _find_rivals(vocabulary: Vocabulary) -> Iterator[str]:
     own = {entry.id: _own_words(entry, vocabulary) for entry in vocabulary.classes}
-    alone = {fold(text): entry.name for entry in vocabulary.classes if not entry.part_of for text in entry.phrases}
-    beside: dict[int, list[LabelClass]] = defaultdict(list)
-    for entry in vocabulary.classes:
-        if entry.part_of:
-            beside[entry.part_of].append(entry)
-            if rival := alone.get(fold(own[entry.id])):
-                yield f'"{rival}" takes the pixels of "{entry.name}". Write "{entry.name}", without "{rival}".'
-    for whole, parts in beside.items():
-        for larger in parts:
-            ending = f" {fold(own[larger.id])}"
-            smaller = [own[part.id] for part in parts if fold(own[part.id]).endswith(ending)]
-            if smaller:
-                name = f"{vocabulary.classes[whole - 1].name}/{own[larger.id]}"
-                better = ",".join(f"{name}/{words}" for words in smaller)
-                names = join_first([f'"{words}"' for words in smaller], 3)
-                yield f'"{larger.name}" competes with {names} for the same pixels. Write "{better}".'
+    for rival in vocabulary.classes:
+        others = [entry for entry in vocabulary.classes if entry.part_of and rival.id not in (entry.id, entry.part_of)]
+        if rival.part_of:
+            taken = [
+                each for each in others if each.part_of == rival.part_of and _ends_with(own[each.id], own[rival.id])
+            ]
+        else:
+            taken = [
+                each
+                for each in others
+                if any(_ends_with(own[each.id], text, same=True) for text in rival.phrases)
+                and _outermost(each, vocabulary) is not rival
+            ]
+        if not taken:
+            continue
+        names = _names(taken)
+        said = f'"{rival.name}" takes the pixels of {names}.'
+        parts = [each for each in vocabulary.classes if each.part_of == rival.id]
+        if rival.part_of and "/" in rival.name:
+            yield f'{said} Write "{",".join(f"{rival.name}/{own[each.id]}" for each in taken)}" instead.'
+        elif rival.part_of:
+            yield f'{said} Set part_of = "{rival.name}" for {names}.'
+        elif parts:
+            better = ",".join(f"{taken[0].name}/{own[part.id]}" for part in parts)
+            yield f'{said} Write "{better}", without {_names(parts)}.'
+        else:
+            yield f"{said} Leave it out, or make it a part of another class too."
+
+
+def _names(classes: Sequence[LabelClass]) -> str:
+    return join_first([f'"{each.name}"' for each in classes], 3)
+
+
+def _ends_with(words: str, end: str, *, same: bool = False) -> bool:
+    """Return True if words end with others; with `same`, also if they are the same."""
+    words, end = fold(words), fold(end)
+    return words.endswith(f" {end}") or (same and words == end)
+
+
+def _outermost(entry: LabelClass, vocabulary: Vocabulary) -> LabelClass:
+    while entry.part_of:
+        entry = vocabulary.classes[entry.part_of - 1]
+    return entry
 
 
 def _own_words(entry: LabelClass, vocabulary: Vocabulary) -> str:
