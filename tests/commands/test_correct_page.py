@@ -104,3 +104,33 @@ def test_another_file_is_not_taken_for_a_page(out: Path) -> None:
     Path("other.json").write_text("{}")
     with pytest.raises(InputError, match=r"other.json: not a corrections.json of the report page"):
         correct_folder(out, "other.json", source_format="report")
+
+
+def test_later_changes_of_the_same_page_are_imported_too(out: Path) -> None:
+    """The page that stays open saves all changes since it was written, on the labels that it shows."""
+    shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
+    one, two = {"object": 1, "class": "tree"}, {"object": 3, "class": None}
+    correct_folder(out, save(out, [one]))
+    again = save(out, [one, two], labels=shown)
+    assert len(correct_folder(out, again).masks) == 1
+    wanted = IDS.copy()
+    wanted[OBJECTS[0]], wanted[OBJECTS[2]] = 2, 0
+    assert (mask(out) == wanted).all()
+    assert correct_folder(out, again).masks == ()
+    # What was undone in the page is undone in the folder.
+    correct_folder(out, save(out, [{"object": 1, "class": "panda"}, two], labels=shown))
+    wanted[OBJECTS[0]] = 1
+    assert (mask(out) == wanted).all()
+
+
+def test_a_page_is_older_than_corrections_from_elsewhere(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
+    one, two = {"object": 1, "class": "tree"}, {"object": 3, "class": None}
+    correct_folder(out, save(out, [one]))
+    edited = mask(out).copy()
+    edited[0] = 2
+    Image.fromarray(edited).save(out / "masks/a.png")
+    with pytest.raises(InputError, match="cannot be imported"):
+        correct_folder(out, save(out, [one, two], labels=shown), verbose=True)
+    assert "changed since the page was written" in capsys.readouterr().err
+    assert (mask(out) == edited).all()

@@ -77,7 +77,7 @@ class Correction:
         source: The file that `tipsseg correct` took them from; "" if the mask was changed in place, or was accepted as it is.
         format: The format of that file.
         content: The sha256 of the correction's content.
-        before: The digest of the label files that it replaced.
+        before: The digest of the label files that it was made on.
         undone: True if the next run labels the image again.
     """
 

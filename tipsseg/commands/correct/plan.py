@@ -88,6 +88,7 @@ class Plan:
         file: The new mask under a temporary name; None without one, and in a dry run.
         entry: The new record of the image, with `file`.
         before: The sha256 of the mask before.
+        made_on: See SourceImage.
         empty: True if the correction leaves the image without objects.
         submitted: True if a person certainly finished the image, see SourceImage.
         depends: True if the mask depends on whether the source writes objects exactly.
@@ -98,6 +99,7 @@ class Plan:
     file: StagedFile | None = None
     entry: Entry | None = None
     before: str
+    made_on: str = ""
     empty: bool
     submitted: bool
     depends: bool
@@ -199,6 +201,7 @@ class Planner:
             labels = self._paint(old, new, found, exact=exact)
         plan = Plan(
             before=before,
+            made_on=source_image.made_on,
             empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
             submitted=source_image.submitted,
             depends=depends,
@@ -218,7 +221,8 @@ class Planner:
         plan = replace(plan, mask=CorrectedMask(image.entry.image, path, changed, emptied))
         if self.options.dry_run:
             return plan
-        correction = Correction(source=self.source, format=self.format, content=content, before=image.digest())
+        made_on = source_image.made_on or image.digest()
+        correction = Correction(source=self.source, format=self.format, content=content, before=made_on)
         file, entry = self._stage(path, labels, current, correction)
         return replace(plan, file=file, entry=entry)
 

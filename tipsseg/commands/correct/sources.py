@@ -8,6 +8,8 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, PixelLabels, Size, SourceImage, image_errors
@@ -17,12 +19,13 @@ from tipsseg.formats.base import Format
 from tipsseg.formats.png import Png, read_named_masks
 from tipsseg.regions.components import every_region
 from tipsseg.run.entry import MANIFEST_FILE
+from tipsseg.run.labels import Labels
 from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.record import RUN_FILE
 from tipsseg.run.shards import shards_in
-from tipsseg.run.state import State
+from tipsseg.run.state import STATE_FOLDER, State
 from tipsseg.types import BACKGROUND, ignore_id
-from tipsseg.util.files import is_folder
+from tipsseg.util.files import atomic_path, is_folder
 from tipsseg.util.json import short, take
 from tipsseg.util.text import shell_word
 
@@ -167,7 +170,8 @@ class PageCorrections(Format):
     """The corrections that a page saved, for the run that takes them.
 
     The page numbers the regions of an image as `every_region` does in the mask that it shows. The file has `RunImage.digest`,
-    so that corrections of other objects are refused.
+    so that corrections of other objects are refused. It has all changes since the page was written, also those that were imported
+    before: they are made on the labels that the page shows, which the first import keeps.
     """
 
     name = PAGE
@@ -182,7 +186,8 @@ class PageCorrections(Format):
                 image, objects = take(correction, "image", str), take(correction, "objects", list)
                 labels = take(correction, "labels", str)
             image = self._run.now(image) or image
-            yield SourceImage(image, where, partial(_read_image, self._run, image, labels, objects, names))
+            read = partial(_read_image, self._run, image, labels, objects, names)
+            yield SourceImage(image, where, read, made_on=labels)
 
 
 def find_page(source: Source, run: Run) -> PageCorrections | None:
@@ -202,13 +207,17 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
     if image not in run:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(image)
-    current, before = stored.current(), stored.entry.correction
-    labels = current.labels.labels.copy()
-    if before is not None and before.before == digest and not stored.edited:
-        return PixelLabels(labels, ignores=True)  # these corrections were imported before
-    if stored.digest() != digest:
+    before = stored.entry.correction
+    if stored.digest() == digest:
+        base: Labels | None = stored.current().labels
+    elif before is not None and before.before == digest and before.format == PAGE and not stored.edited:
+        base = read_base(run, digest)
+    else:
+        base = None
+    if base is None:
         raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
-    regions, _ = every_region(labels, len(run.classes), current.labels.instances)
+    labels = base.labels.copy()
+    regions, _ = every_region(labels, len(run.classes), base.instances)
     for record in objects:
         number = take(record, "object", int)
         if not 1 <= number <= len(regions):
@@ -216,6 +225,24 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
         y, x, h, w = regions[number - 1].box
         labels[y : y + h, x : x + w][regions[number - 1].mask] = _new_class(record, names)
     return PixelLabels(labels, ignores=True)
+
+
+def _base_file(run: Run, digest: str) -> Path:
+    return run.output / STATE_FOLDER / "pages" / f"{digest}.npz"
+
+
+def keep_base(run: Run, digest: str, labels: Labels) -> None:
+    """Keep the labels that a page shows, so that its later changes can be imported. Raises OutputError."""
+    arrays = {"labels": labels.labels, **({} if labels.instances is None else {"instances": labels.instances})}
+    with atomic_path(_base_file(run, digest)) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read_base(run: Run, digest: str) -> Labels | None:
+    """Return the labels that `keep_base` kept; None if they are missing or damaged. `digest` is from the record of the run."""
+    with suppress(OSError, ValueError, KeyError), np.load(_base_file(run, digest), allow_pickle=False) as arrays:
+        return Labels(labels=arrays["labels"], instances=arrays.get("instances"))
+    return None
 
 
 def _new_class(record: object, names: ClassNames) -> int:

@@ -15,7 +15,7 @@ from typing import Unpack
 
 from tipsseg.address import as_address
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
-from tipsseg.commands.correct.sources import PAGE, SourceRun, find_page, find_source_run
+from tipsseg.commands.correct.sources import PAGE, SourceRun, find_page, find_source_run, keep_base
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, SourceImage
@@ -369,6 +369,8 @@ def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
         plan.discard()
         what = "changed while the corrections were read, so it was kept"
         return ImageError(plan.mask.path, what, EDITED_MEANWHILE)
+    if plan.made_on and plan.made_on == (stored := folder.image(plan.mask.image)).digest():
+        keep_base(folder, plan.made_on, stored.current().labels)
     ref, coming = recorded_ref(plan.entry), plan.entry.correction_text
     try:
         folder.put(ref, plan.entry, [plan.file], Derived(), rows, coming=coming)
