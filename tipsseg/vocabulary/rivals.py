@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
@@ -35,19 +36,19 @@ def describe_rivals(vocabulary: Vocabulary) -> list[str]:
 
 def _find_rivals(vocabulary: Vocabulary) -> Iterator[str]:
     own = {entry.id: _own_words(entry, vocabulary) for entry in vocabulary.classes}
+    ending: dict[str, list[LabelClass]] = defaultdict(list)  # parts by their last words
+    for part in vocabulary.classes:
+        words = fold(own[part.id]).split(" ") if part.part_of else []
+        for start in range(len(words)):
+            ending[" ".join(words[start:])].append(part)
     for rival in vocabulary.classes:
-        others = [entry for entry in vocabulary.classes if entry.part_of and rival.id not in (entry.id, entry.part_of)]
         if rival.part_of:
-            taken = [
-                each for each in others if each.part_of == rival.part_of and _ends_with(own[each.id], own[rival.id])
-            ]
+            last = fold(own[rival.id])
+            beside = [part for part in ending[last] if part.part_of == rival.part_of]
+            taken = [part for part in beside if fold(own[part.id]) != last]
         else:
-            taken = [
-                each
-                for each in others
-                if any(_ends_with(own[each.id], text, same=True) for text in rival.phrases)
-                and _outermost(each, vocabulary) is not rival
-            ]
+            found = [part for text in rival.phrases for part in ending.get(fold(text), ())]
+            taken = [part for part in found if _outermost(part, vocabulary) is not rival]
         if not taken:
             continue
         names = _names(taken)
@@ -66,12 +67,6 @@ def _find_rivals(vocabulary: Vocabulary) -> Iterator[str]:
 
 def _names(classes: Sequence[LabelClass]) -> str:
     return join_first([f'"{each.name}"' for each in classes], 3)
-
-
-def _ends_with(words: str, end: str, *, same: bool = False) -> bool:
-    """Return True if words end with others; with `same`, also if they are the same."""
-    words, end = fold(words), fold(end)
-    return words.endswith(f" {end}") or (same and words == end)
 
 
 def _outermost(entry: LabelClass, vocabulary: Vocabulary) -> LabelClass:
