@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -384,6 +385,45 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
     browser.go(page, "page.complete && page.records.length === 2")
     assert browser.value("corrections.text()") == "Nothing changed"
     assert browser.value("page.records.map((each) => each.state)") == ["edited", "edited"]
+
+
+def test_a_page_that_was_imported_goes_on(browser: Browser, tmp_path: Path) -> None:
+    """The second file has one change more in an image, and takes back all that the first one had of the other."""
+    ids = np.zeros((60, 90), np.uint8)
+    ids[5:25, 5:25], ids[35:55, 5:25] = 1, 2
+    labels = {"a.png": ids, "b.png": ids}
+    save_inputs(tmp_path / "imgs", labels)
+    out, saved = tmp_path / "out", tmp_path / "corrections.json"
+    make_run(out, tmp_path / "imgs", labels, ("panda", "tree"), ("png",))
+    report_folder(out, jobs=1, verbose=Silence())
+    browser.ask("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    browser.go(out / "report/index.html", "page.complete")
+
+    def change(name: str, place: tuple[int, int], key: str) -> None:
+        open_image(browser, name)
+        assert drag(browser, place) == 1
+        browser.press(key)
+
+    def save() -> list[np.ndarray[Any, Any]]:
+        saved.unlink(missing_ok=True)
+        browser.value("byId('save-corrections').click()")
+        wait_for(saved)
+        tipsseg.review.correct_folder(out, saved)
+        return [np.asarray(Image.open(out / "masks" / name)) for name in labels]
+
+    change("a.png", (10, 10), "2")
+    change("b.png", (10, 10), "2")
+    wanted = ids.copy()
+    wanted[5:25, 5:25] = 2
+    assert all((mask == wanted).all() for mask in save())
+    browser.press("u")
+    assert browser.value("corrections.text()") == "1 object in 2 images changed"
+    change("a.png", (40, 10), "1")
+    wanted[35:55, 5:25] = 1
+    one, other = save()
+    assert (one == wanted).all()
+    assert (other == ids).all()
+    assert (browser.dialogs, browser.errors) == ([], [])
 
 
 def test_the_page_shows_corrections_at_once_and_says_why_a_key_does_nothing(browser: Browser, tmp_path: Path) -> None:

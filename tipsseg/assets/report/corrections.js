@@ -3,6 +3,7 @@
 
 const corrections = {
   all: {}, // label id by number of the object, by mask; see keyOf
+  saved: new Set(), // the masks of saved files: later files have them too, also without a change, to take the import back
   stored: true, // whether the browser keeps them
   done: [], // the changes since the page was opened, for undo: lists of [key, number, id before or undefined]
 
@@ -13,6 +14,7 @@ const corrections = {
   read() {
     try {
       this.all = Object.assign({}, JSON.parse(localStorage.getItem(this.storageKey())));
+      this.saved = new Set(JSON.parse(localStorage.getItem(`${this.storageKey()}:saved`)));
     } catch {
       this.all = {};
     }
@@ -43,6 +45,7 @@ const corrections = {
   keep() {
     try {
       localStorage.setItem(this.storageKey(), JSON.stringify(this.all));
+      localStorage.setItem(`${this.storageKey()}:saved`, JSON.stringify([...this.saved]));
       this.stored = true;
     } catch {
       this.stored = false;
@@ -51,7 +54,8 @@ const corrections = {
 
   /** The corrections of the masks that this page shows; those of older masks are left out. */
   content() {
-    const records = page.records.filter((record) => record.labels && this.all[this.keyOf(record)]);
+    const has = (key) => this.all[key] || this.saved.has(key);
+    const records = page.records.filter((record) => record.labels && has(this.keyOf(record)));
     return records.map((record) => ({
       image: record.image,
       labels: record.labels,
@@ -67,12 +71,17 @@ const corrections = {
   text() {
     const found = this.content();
     const objects = found.reduce((sum, each) => sum + each.objects.length, 0);
-    if (!objects) return "Nothing changed";
+    if (!objects) return found.length ? "All changes undone: save again to undo them in the folder" : "Nothing changed";
     const warning = this.stored ? "" : ". This browser does not store them for local pages: save them before you close the page";
     return `${objects} ${objects === 1 ? "object" : "objects"} in ${found.length} ${found.length === 1 ? "image" : "images"} changed${warning}`;
   },
 
-  file: () => JSON.stringify({ tool: "tipsseg", corrections: corrections.content() }, null, 1),
+  /** Return the text of a file, and remember its masks. */
+  file() {
+    for (const record of page.records) if (this.all[this.keyOf(record)]) this.saved.add(this.keyOf(record));
+    this.keep();
+    return JSON.stringify({ tool: "tipsseg", corrections: this.content() }, null, 1);
+  },
 };
 
 byId("save-corrections").addEventListener("click", () => saveFile("corrections.json", corrections.file()));
