@@ -3,7 +3,7 @@
     PYTHONPATH=examples/pretrain python tests/benchmarks/labels.py --scenes 200 --json labels.json
 
 Prints tables in Markdown: lists of three phrases with and without background phrases, confidence thresholds, dtypes, parts inside
-wholes, and lists of names for each image. Scores are over pixels at the size of the truth.
+wholes, and borders of windows in rasters. Scores are over pixels at the size of the truth.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,17 +23,14 @@ from numpy.typing import NDArray
 
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
-from tinytips.world.captions import captions
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST, leaf_ids
 from tinytips.world.scenes import Scene, draw_scene
 from tipsseg.engine.rasters import BlockLabeller
 from tipsseg.formats.raster import BlockPlace
-from tipsseg.given.present import PresentNames
 from tipsseg.labelling import classifier
 from tipsseg.labelling.view import window_starts
 from tipsseg.learning.fit import fit
 from tipsseg.options import Dtype, Refinement
-from tipsseg.types import ImageRef
 
 #: Every thing of the drawn world once, in lists as people write them.
 THREES = (
@@ -248,7 +245,7 @@ def measure_parts(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[st
     encoded = [model.encode(scene.image) for scene in scenes]
     labeller = tipsseg.Labeller(model, [*PARTS])
     alone = [labeller.label(features) for features in encoded]
-    print(f"| wholes alone | {np.mean([_iou_of(scenes, alone, name) for name in PARTS]):.3f} | - | - | - | - | - |")
+    print(f"| wholes alone | {np.mean([iou_of(scenes, alone, name) for name in PARTS]):.3f} | - | - | - | - | - |")
     rows: list[dict[str, object]] = []
     flat = 0.0
     for title, separator, overlap in (("flat list", " ", False), ("`--overlap`", " ", True), ("parts", "/", False)):
@@ -303,7 +300,7 @@ def _score_parts(
             seconds += (time.perf_counter() - begun) * (lists is _ALL)
             # Wholes are nearly the same in all lists of one kind; those of the first list count.
             for name in names[len(PARTS) * bool(ious) :]:
-                ious[name.replace("/", " ")] = _iou_of(scenes, labelled, name)
+                ious[name.replace("/", " ")] = iou_of(scenes, labelled, name)
         found.append(ious)
     means = [float(np.mean([iou for name, iou in ious.items() if name not in PARTS])) for ious in found]
     scores = {
@@ -314,54 +311,13 @@ def _score_parts(
     return scores, seconds
 
 
-def _iou_of(scenes: Sequence[Scene], labelled: Sequence[tipsseg.LabelMap], name: str) -> float:
+def iou_of(scenes: Sequence[Scene], labelled: Sequence[tipsseg.LabelMap], name: str) -> float:
     both = either = 0
     for scene, label_map in zip(scenes, labelled, strict=True):
         truth, mask = np.isin(scene.truth, leaf_ids(name.replace("/", " "))), label_map.mask(name)
         both += int((truth & mask).sum())
         either += int((truth | mask).sum())
     return both / either if either else float("nan")
-
-
-# ---- names of each image ----
-
-
-def measure_present(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
-    """Label each scene among the names that it is said to have."""
-    print("### Each image's own names\n")
-    print(f"Mean IoU of the {len(WHOLE_LIST)} things, automatic background, by what is said of each image.\n")
-    print("| said of an image | mean IoU |\n|---|---|")
-    vocabulary, rng = tipsseg.make_vocabulary(WHOLE_LIST), np.random.default_rng(0)
-    labeller = tipsseg.Labeller(model, vocabulary)
-    truths = [to_list(scene.truth, WHOLE_LIST) for scene in scenes]
-    right = [[WHOLE_LIST[number - 1] for number in np.unique(truth) if number] for truth in truths]
-    wrong = [[str(rng.choice(WHOLE_LIST)) if rng.random() < 1 / 3 else name for name in names] for names in right]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "captions.jsonl")
-        # A long caption also has words that are not classes, and leaves some things out.
-        texts = [
-            {"image": f"{number}.png", "caption": captions(scene, rng).long} for number, scene in enumerate(scenes)
-        ]
-        path.write_text("".join(json.dumps(text) + "\n" for text in texts))
-        source = PresentNames(path, labeller.vocabulary, strict=False)
-        refs = [
-            ImageRef(Path(folder, f"{number}.png"), PurePosixPath(f"{number}.png")) for number in range(len(scenes))
-        ]
-        told = [[WHOLE_LIST[label_id - 1] for label_id in source.find(ref) or ()] for ref in refs]
-    rows: list[dict[str, object]] = []
-    encoded = [model.encode(scene.image) for scene in scenes]
-    cases: dict[str, Sequence[Sequence[str] | None]] = {
-        "nothing": [None] * len(scenes),
-        "its things": right,
-        "its things, a third of them replaced at random": wrong,
-        "a long caption": told,
-    }
-    for title, said in cases.items():
-        labels = [labeller.label(each, names=names).labels for each, names in zip(encoded, said, strict=True)]
-        mean = float(np.nanmean(iou(truths, [np.asarray(each, np.uint8) for each in labels], len(WHOLE_LIST))[1:]))
-        print(f"| {title} | {mean:.3f} |", flush=True)
-        rows.append({"said": title, "mean_iou": mean})
-    return rows
 
 
 # ---- rasters ----
@@ -433,7 +389,6 @@ TABLES = {
     "dtypes": measure_dtypes,
     "parts": measure_parts,
     "rules": measure_rules,
-    "present": measure_present,
     "seams": measure_seams,
 }
 

@@ -19,18 +19,19 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from labels import PARTS, iou_of
 from numpy.typing import NDArray
 
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, SIZES, to_list
-from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST, leaf_ids
+from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST
 from tinytips.world.scenes import Scene, draw_scene
 from tipsseg.backbones.workers import limit_torch_threads
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.learning import fit as fitting
 from tipsseg.learning.maths import Prior, draw_pieces, make_windows, solve
 from tipsseg.options import REFINEMENTS, LabelOptions
-from tipsseg.regions.naming import Regions, name_regions
+from tipsseg.regions.naming import Regions, are_rough, name_regions
 from tipsseg.vocabulary.fitted import FittedVocabulary
 
 #: The first seed; others were used to choose numbers.
@@ -232,7 +233,11 @@ def measure_regions(worlds: Worlds) -> None:
                     for each, ids in zip(found, regions, strict=True)
                 ]
                 cells.append(_score(truths, [each.labels for each in named]))
-                rough.append(str(sum(getattr(each, "rough", False) for each in named)))
+                if not margin:  # else their edges are already those of the labels
+                    patches = [labeller.view.patch_side(each.shape) for each in found]
+                    parts = zip(found, regions, named, patches, strict=True)
+                    count = sum(are_rough(each.labels, ids, got.labels, patch) for each, ids, got, patch in parts)
+                    rough.append(str(count))
             print(f"| {refine} | {margin} | {' | '.join(cells)} | {', '.join(rough)} |", flush=True)
 
 
@@ -243,25 +248,16 @@ def _score(truths: Sequence[Ids], labels: Sequence[NDArray[Any]]) -> str:
     return score.text().split()[0]
 
 
-_PARTS = {
-    "tree": ("crown", "trunk"),
-    "panda": ("head", "body", "leg"),
-    "house": ("wall", "roof", "door"),
-    "car": ("body", "wheel"),
-    "boat": ("hull", "sail"),
-}
-
-
 def measure_parts(worlds: Worlds) -> None:
     _begin(
         "Parts at minimum confidences",
         "A third of the plain scenes, parts named all / half of them / one at a time: mean IoU of wholes / of parts.",
         *("`--refine`", "`--min-confidence`", "all", "half", "one"),
     )
-    every = [(whole, part) for whole, parts in _PARTS.items() for part in parts]
+    every = [(whole, part) for whole, parts in PARTS.items() for part in parts]
     lists = {
         "all": [every],
-        "half": [[pair for pair in every if _PARTS[pair[0]].index(pair[1]) % 2 == half] for half in (0, 1)],
+        "half": [[pair for pair in every if PARTS[pair[0]].index(pair[1]) % 2 == half] for half in (0, 1)],
         "one": [[pair] for pair in every],
     }
     scenes = worlds.plain[::3]
@@ -272,26 +268,17 @@ def measure_parts(worlds: Worlds) -> None:
             for groups in lists.values():
                 wholes, parts = list[float](), list[float]()
                 for group in groups:
-                    names = [*_PARTS, *(f"{whole}/{part}" for whole, part in group)]
+                    names = [*PARTS, *(f"{whole}/{part}" for whole, part in group)]
                     options = LabelOptions(refine=refine, min_confidence=minimum)
                     labeller = tipsseg.Labeller(worlds.model, names, options)
                     found = [
                         labeller.label(each, guide=scene.image) for each, scene in zip(encoded, scenes, strict=True)
                     ]
-                    scores = [_iou_of(scenes, found, name) for name in names]
-                    wholes += scores[: len(_PARTS)]
-                    parts += scores[len(_PARTS) :]
+                    scores = [iou_of(scenes, found, name) for name in names]
+                    wholes += scores[: len(PARTS)]
+                    parts += scores[len(PARTS) :]
                 cells.append(f"{np.mean(wholes):.3f} / {np.mean(parts):.3f}")
             print(f"| {refine} | {minimum:g} | {' | '.join(cells)} |", flush=True)
-
-
-def _iou_of(scenes: Sequence[Scene], found: Sequence[tipsseg.LabelMap], name: str) -> float:
-    both = either = 0
-    for scene, label_map in zip(scenes, found, strict=True):
-        truth, mask = np.isin(scene.truth, leaf_ids(name.replace("/", " "))), label_map.mask(name)
-        both += int((truth & mask).sum())
-        either += int((truth | mask).sum())
-    return both / either if either else float("nan")
 
 
 def measure_names(worlds: Worlds) -> None:

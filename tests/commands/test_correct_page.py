@@ -123,6 +123,19 @@ def test_later_changes_of_the_same_page_are_imported_too(out: Path) -> None:
     assert (mask(out) == wanted).all()
 
 
+def test_a_page_whose_labels_were_damaged_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
+    correct_folder(out, save(out, [{"object": 1, "class": "tree"}]))
+    (kept,) = (out / ".tipsseg/pages").iterdir()
+    before = mask(out).copy()
+    for content in (b"", b"PK\x03\x04 not an archive", kept.read_bytes()[:-40]):
+        kept.write_bytes(content)
+        with pytest.raises(InputError, match="cannot be imported"):
+            correct_folder(out, save(out, [{"object": 3, "class": None}], labels=shown), verbose=True)
+        assert "write the page again" in capsys.readouterr().err
+        assert (mask(out) == before).all()
+
+
 def test_a_page_is_older_than_corrections_from_elsewhere(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
     one, two = {"object": 1, "class": "tree"}, {"object": 3, "class": None}

@@ -123,6 +123,10 @@ def test_labels_do_not_depend_on_pieces(
     assert np.array_equal(got.confidence, expected.confidence)
 
 
+def test_images_are_kept_at_their_own_size_for_guided_filters() -> None:
+    assert {refine for refine, steps in REFINEMENT_STEPS.items() if steps.radius} == {*GUIDED}
+
+
 @pytest.mark.parametrize("refine", GUIDED)
 def test_what_is_far_away_changes_no_label(refine: Refinement) -> None:
     """An object beyond the reach of a cell competes neither with its labels nor with their confidence."""

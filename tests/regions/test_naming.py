@@ -9,7 +9,7 @@ from PIL import Image
 
 from tipsseg.errors import UsageError
 from tipsseg.regions.components import components
-from tipsseg.regions.naming import NamedRegions, Regions, as_regions, name_regions, paint_regions
+from tipsseg.regions.naming import NamedRegions, Regions, are_rough, as_regions, name_regions, paint_regions
 
 SIZE = (40, 60)
 PATCH = 8.0
@@ -125,10 +125,21 @@ def test_a_margin_leaves_background_and_needs_a_region_of_the_label() -> None:
 
 
 def test_regions_are_rough_if_the_labels_change_elsewhere() -> None:
-    assert [
-        name(picture(to30=1, to60=2), picture(**{f"to{edge}": 1, "to60": 2}).astype(np.int32)).rough
-        for edge in (27, 29, 30, 31, 33)
-    ] == [True, False, False, False, True]
+    labels, found = picture(to30=1, to60=2), []
+    for edge in (27, 29, 30, 31, 33):
+        ids = picture(**{f"to{edge}": 1, "to60": 2}).astype(np.int32)
+        found.append(are_rough(labels, ids, name(labels, ids).labels, PATCH))
+    assert found == [True, False, False, False, True]
+
+
+def test_regions_with_a_margin_are_checked_like_others() -> None:
+    made = as_regions(Regions(ids=HALVES, margin=1.5), SIZE)
+    assert (made.margin, (made.ids == HALVES).all()) == (1.5, True)
+    with pytest.raises(UsageError, match="but the image has 41 x 60"):
+        as_regions(Regions(ids=HALVES), (41, 60))
+    for margin in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match="must be a distance in pixels"):
+            as_regions(Regions(ids=HALVES, margin=margin), SIZE)
 
 
 def test_instances_divide_the_components() -> None:

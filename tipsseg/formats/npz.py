@@ -66,7 +66,7 @@ class Npz(Format):
         assert image.confidence is not None
         assert image.top is not None
         # C order, so that equal labels give equal bytes, whatever the memory layout of the input.
-        return _encode(
+        return encode_arrays(
             labels=np.ascontiguousarray(image.labels, ids),
             confidence=np.ascontiguousarray(quantize(image.confidence)),
             top_ids=np.ascontiguousarray(image.top.ids, ids),
@@ -104,15 +104,15 @@ def _encode_layers(layers: Sequence[Layer], size: tuple[int, int], ids: type[np.
     confidence = np.zeros((len(layers), *size), np.uint8)
     for levels, layer in zip(confidence, layers, strict=True):
         levels[:] = quantize(layer.confidence_map(size))
-    return _encode(
+    return encode_arrays(
         class_ids=np.array([layer.region.class_id for layer in layers], ids),
         masks=np.array([layer.mask(size) for layer in layers], np.bool_).reshape(confidence.shape),
         confidence=confidence,
     )
 
 
-def _encode(**arrays: NDArray[Any]) -> bytes:
-
+def encode_arrays(**arrays: NDArray[Any]) -> bytes:
+    """Return a compressed NumPy archive of these arrays."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for `allow_pickle`
     return buffer.getvalue()

@@ -42,7 +42,7 @@ from tipsseg.labelling.view import Prepared, view_of
 from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
-from tipsseg.regions.naming import Regions, as_regions, name_regions
+from tipsseg.regions.naming import Regions, are_rough, as_regions, name_regions
 from tipsseg.regions.objects import ancestors
 from tipsseg.types import ConfidenceArray, LabelArray, Remark, TopClasses, WindowPlan
 from tipsseg.util.text import quote
@@ -445,15 +445,18 @@ class Labeller:
         found = LabelMap(assigned.labels, assigned.confidence, classes, top, present=present)
         if regions is not None:
             height, width = assigned.labels.shape
+            patch = self.view.patch_side((height, width))
             named = name_regions(
                 assigned.labels,
                 assigned.confidence,
                 regions,
                 minimum=self._table.min_confidence,
                 ignore=self._table.ignore,
-                patch=self.view.patch_side((height, width)),
+                patch=patch,
             )
-            remarks: tuple[Remark, ...] = ("rough",) if named.rough and guide is not None and not regions.margin else ()
+            is_noted = guide is not None and not regions.margin
+            rough = is_noted and are_rough(assigned.labels, regions.ids, named.labels, patch)
+            remarks: tuple[Remark, ...] = ("rough",) if rough else ()
             found = replace(
                 found,
                 labels=named.labels,
@@ -483,7 +486,8 @@ class Labeller:
         labels, confidence = label_map.labels, label_map.confidence
         known, before = label_map.whole_confidences, list[ConfidenceArray]()
         depths = [0, *(len(chain) for chain in ancestors(label_map.classes))]  # of the parts of a class
-        values, guide = cast(list[Values] | None, None), self._guide(prepared)
+        guide = self._guide(prepared)
+        values: list[Values] | None = None
         for level in self._levels_for(label_map.present)[1:]:
             if not (labels == level.whole).any():
                 continue

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Any, cast
@@ -67,13 +67,11 @@ class NamedRegions:
         confidence: [H, W], in a region its score: the mean over its pixels of the confidence in its label, which is counted as 0
             at pixels that had another label; elsewhere the confidence of the pixel.
         instances: [H, W] int32: 1, 2, ... for the regions and parts that got a class, 0 elsewhere.
-        rough: True if the labels of pixels do not change along most edges between regions of different labels.
     """
 
     labels: LabelArray
     confidence: ConfidenceArray
     instances: NDArray[np.int32]
-    rough: bool = False
 
 
 def name_regions(
@@ -133,7 +131,6 @@ def name_regions(
         if minimum.any() and not regions.only:
             result[uncovered & (confidence < minimum[labels])] = ignore
     instances = np.repeat(instance[part_of_run], lengths).reshape(labels.shape)
-    rough = _are_rough(labels, ids, result, max(round(_REFINED * patch), 1))
     if regions.margin:
         _take_labels(result, share, instances, regions, labels, confidence, minimum, ignore)
         _, numbers = np.unique(np.append(instances, 0), return_inverse=True)  # some may have lost all their pixels
@@ -141,7 +138,7 @@ def name_regions(
     if outside.any() and not regions.only:
         free = (ids == 0) & (result != ignore) & ((instances == 0) | (regions.margin == 0))
         _join_pieces(result, share, instances, np.where(free, result + 1, 0), patch**2)
-    return NamedRegions(labels=result, confidence=share, instances=instances, rough=rough)
+    return NamedRegions(labels=result, confidence=share, instances=instances)
 
 
 def _near_edges(regions: Regions) -> NDArray[np.bool_]:
@@ -151,9 +148,17 @@ def _near_edges(regions: Regions) -> NDArray[np.bool_]:
     return near & (ids > 0) if regions.only else near
 
 
-def _are_rough(labels: LabelArray, ids: NDArray[np.int32], named: LabelArray, near: int) -> bool:
-    """Return True if labels [H, W] do not change within `near` pixels of most edges between regions with different labels."""
+def are_rough(labels: LabelArray, ids: NDArray[np.int32], named: LabelArray, patch: float) -> bool:
+    """Return True if refined labels do not change along most edges between regions of different labels.
+
+    Args:
+        labels: [H, W], the refined label of each pixel.
+        ids: [H, W], the regions.
+        named: [H, W], the labels of the regions.
+        patch: The side of a patch in pixels of the image.
+    """
     edges = missed = 0
+    near = max(round(_REFINED * patch), 1)
     for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
         between = (ids[one] != ids[other]) & (named[one] != named[other]) & (ids[one] > 0) & (ids[other] > 0)
         changes = cv2.dilate((labels[one] != labels[other]).view(np.uint8), np.ones((2 * near + 1,) * 2, np.uint8)) > 0
@@ -275,11 +280,15 @@ def as_regions(given: object, size: tuple[int, int]) -> Regions:
     Args:
         given: Region ids [H, W]; masks [R, H, W] or [R, 1, H, W] of bool; a list of masks, or of records with a mask as
             `segmentation` (SAM) or `mask` (transformers); or a result of transformers with `masks`, or with `segmentation` [H, W]
-            and its ids in `segments_info`. `Regions` are returned as they are.
+            and its ids in `segments_info`. Or `Regions`, with any of these as `ids`.
         size: (height, width) of the image.
     """
     if isinstance(given, Regions):
-        return given
+        if not 0 <= given.margin < math.inf:
+            raise UsageError(
+                f"the margin of regions must be a distance in pixels, not {given.margin}", "For example: 1.5."
+            )
+        return replace(given, ids=as_regions(given.ids, size).ids)
     if isinstance(given, Mapping) and "segments_info" in given:
         given = [np.asarray(given.get("segmentation")) == segment["id"] for segment in given["segments_info"]]
     elif isinstance(given, Mapping):

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
@@ -16,6 +17,7 @@ from tipsseg.corrections.records import ClassNames, PixelLabels, Size, SourceIma
 from tipsseg.errors import ImageError, InputError, OtherSchemaError
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import Format
+from tipsseg.formats.npz import encode_arrays, read_array
 from tipsseg.formats.png import Png, read_named_masks
 from tipsseg.regions.components import every_region
 from tipsseg.run.entry import MANIFEST_FILE
@@ -25,7 +27,7 @@ from tipsseg.run.record import RUN_FILE
 from tipsseg.run.shards import shards_in
 from tipsseg.run.state import STATE_FOLDER, State
 from tipsseg.types import BACKGROUND, ignore_id
-from tipsseg.util.files import atomic_path, is_folder
+from tipsseg.util.files import atomic_write, is_folder
 from tipsseg.util.json import short, take
 from tipsseg.util.text import shell_word
 
@@ -227,6 +229,10 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
     return PixelLabels(labels, ignores=True)
 
 
+#: The size limit of an unpacked archive of `keep_base`, in bytes: 6 for each pixel.
+_BASE_MAX = 6 << 30
+
+
 def _base_file(run: Run, digest: str) -> Path:
     return run.output / STATE_FOLDER / "pages" / f"{digest}.npz"
 
@@ -234,15 +240,16 @@ def _base_file(run: Run, digest: str) -> Path:
 def keep_base(run: Run, digest: str, labels: Labels) -> None:
     """Keep the labels that a page shows, so that its later changes can be imported. Raises OutputError."""
     arrays = {"labels": labels.labels, **({} if labels.instances is None else {"instances": labels.instances})}
-    with atomic_path(_base_file(run, digest)) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    atomic_write(_base_file(run, digest), encode_arrays(**arrays))
 
 
 def read_base(run: Run, digest: str) -> Labels | None:
     """Return the labels that `keep_base` kept; None if they are missing or damaged. `digest` is from the record of the run."""
-    with suppress(OSError, ValueError, KeyError), np.load(_base_file(run, digest), allow_pickle=False) as arrays:
-        return Labels(labels=arrays["labels"], instances=arrays.get("instances"))
-    return None
+    path, found = _base_file(run, digest), dict[str, NDArray[Any]]()
+    for name in ("labels", "instances"):
+        with suppress(OSError, ValueError):
+            found |= [read_array(path, (name,), _BASE_MAX)]
+    return Labels(labels=found["labels"], instances=found.get("instances")) if "labels" in found else None
 
 
 def _new_class(record: object, names: ClassNames) -> int:
