@@ -77,6 +77,36 @@ def test_a_word_in_one_image_keeps_its_text(tiny: Model, pairs: list[tuple[Featu
     some = [masks[0], np.where(masks[1] == 2, 255, masks[1]).astype(np.uint8)]
     fitted = tipsseg.learn.fit(tiny, features, some, VOCABULARY, OPTIONS)
     assert (fitted.scores[1].images, fitted.scores[1].source != "masks") == (1, True)
+    alone = tipsseg.learn.fit(tiny, features[:1], masks[:1], VOCABULARY, OPTIONS)
+    assert (alone.scores[1].images, alone.scores[1].source) == (1, "text and masks")
+
+
+def test_a_new_word_does_not_take_classes_that_the_masks_lack(
+    tiny: Model, pairs: list[tuple[Features, MaskTensor]]
+) -> None:
+    """No mask shows a tree. The text finds trees in the images without masks."""
+    features, masks = zip(*pairs[:3], strict=True)
+    hidden = [np.where(mask == 3, 255, mask).astype(np.uint8) for mask in masks]
+    recall = []
+    for others in ((), [each for each, _ in pairs]):
+        fitted = tipsseg.learn.fit(tiny, features, hidden, VOCABULARY, OPTIONS, unlabelled=others)
+        assert fitted.scores[1].source == "masks"
+        labeller = Labeller(tiny, fitted, OPTIONS)
+        found = [(labeller.label(each).labels[mask == 3] == 3) for each, mask in pairs]
+        recall.append(np.concatenate(found).mean())
+    assert recall[1] > recall[0] + 0.1
+
+
+def test_the_background_yields_to_a_word_for_one_of_its_phrases(
+    tiny: Model, pairs: list[tuple[Features, MaskTensor]]
+) -> None:
+    """A zoofle is grass, which is a background phrase; no mask shows background."""
+    features, masks = zip(*pairs[:4], strict=True)
+    vocabulary = tipsseg.make_vocabulary(NAMES, ["grass"])
+    fitted = tipsseg.learn.fit(tiny, features, masks, vocabulary, OPTIONS)
+    assert [score.source for score in fitted.scores[:3:2]] == ["text and masks", "masks"]
+    text = Labeller(tiny, vocabulary, OPTIONS).vectors.numpy()
+    assert not np.array_equal(fitted.vectors[-1], text[-1])
 
 
 def test_a_fit_without_a_gain_is_the_text(tiny: Model, pairs: list[tuple[Features, MaskTensor]]) -> None:

@@ -113,14 +113,24 @@ def test_another_release_gives_the_same_labels_until_their_version_is_raised(mon
     assert run_record(INFO)["labels_version"] == types.LABELS_VERSION
 
 
-def test_the_version_of_a_method_counts_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("refinement", spec(options=LabelOptions(refine="guided"))),
+        ("parts", vocabulary(["panda/leg", "tree"], "none", TEMPLATES)),
+        ("names", spec(present=Path("names.csv"))),
+    ],
+)
+def test_the_version_of_a_method_counts_where_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, method: str, change: Change
+) -> None:
     plain = spec(options=LabelOptions())(PLANNED)
-    refined = spec(options=LabelOptions(refine="guided"))(PLANNED)
-    before = plain.digest, refined.digest
-    monkeypatch.setitem(types.METHOD_VERSIONS, "refinement", 99)
-    assert (plain.digest == before[0], refined.digest == before[1]) == (True, False)
-    older = replace(refined, noted=Maker("1", types.LABELS_VERSION, "", "", {}))
-    assert question_differences(older, refined) == [("version of refinement", "1", "99")]
+    used = change(plain)
+    before = plain.digest, used.digest
+    monkeypatch.setitem(types.METHOD_VERSIONS, method, 99)
+    assert (plain.digest == before[0], used.digest == before[1]) == (True, False)
+    older = replace(used, noted=Maker("1", types.LABELS_VERSION, "", "", {}))
+    assert question_differences(older, used) == [(f"version of {method}", "1", "99")]
 
 
 def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
