@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from rasters import drawn, write_raster
 from resuming import correct
 from running import Command
@@ -111,6 +111,19 @@ def lost(top: Path) -> None:
     (top / "out/.tipsseg/state.db").unlink()
 
 
+def mirrored(top: Path) -> None:
+    with Image.open(top / "imgs/desert.png") as image:
+        ImageOps.mirror(image).save(top / "imgs/desert2.png")
+
+
+def taught(top: Path) -> None:
+    """The ground of two images is a "tree": the text is wrong, so that a fit learns."""
+    for name in ("desert", "desert2"):
+        with Image.open(top / f"out/masks/{name}.png") as mask:
+            mask.paste(2, (0, 48, 96, 96))
+            mask.save(mask.filename)
+
+
 def boxes(top: Path) -> None:
     """A correction from LabelMe, with a class that the run lacks."""
     (top / "new").mkdir()
@@ -184,7 +197,7 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
         [LABEL, "convert out -f webdataset --to set --shard-size 1 --val-fraction 0.5 -q", edited],
         "convert out -f webdataset --to set --shard-size 1MB --val-fraction 0 -q", [],
     ),
-    "a fit": ([LABEL, edited, edited_too], "fit out -o my.fit --device cpu -q --overwrite", []),
+    "a fit": ([mirrored, LABEL, taught], "fit out -o my.fit --device cpu -q --overwrite", []),
     "an audit": ([LABEL, edited], "audit imgs --labels out -m tiny --device cpu --coco d.json --label-studio t.json -q", []),
 }  # fmt: skip
 
