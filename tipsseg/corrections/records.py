@@ -102,7 +102,9 @@ class SourceImage:
         submitted: True if a person certainly finished the image. If False, an image without objects may be unfinished.
         by_list: True if the image comes from an image list and so has no objects. Any other entry for it takes precedence.
         other_name: Returns a second name, or "", to look for if the run has no image `name`. Raises ImageError.
-        made_on: The digest of the label files that the correction changes; "" if it does not depend on them.
+        made_on: The digest of the label files that the correction changes; "" if it does not depend on them. Its pixels then have
+            the instances of these labels.
+        accepted: True if a person looked at the image, and its labels are right.
     """
 
     name: str
@@ -112,6 +114,7 @@ class SourceImage:
     by_list: bool = False
     other_name: Callable[[], str] | None = None
     made_on: str = ""
+    accepted: bool = False
 
 
 class ClassNames:

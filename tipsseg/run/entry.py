@@ -79,6 +79,7 @@ class Correction:
         content: The sha256 of the correction's content.
         before: The digest of the label files that it was made on.
         undone: True if the next run labels the image again.
+        accepted: True if a person looked at the labels as they are, and said that they are right.
     """
 
     source: str = ""
@@ -86,6 +87,7 @@ class Correction:
     content: str = ""
     before: str = ""
     undone: bool = False
+    accepted: bool = False
 
     def text(self) -> str:
         return json.dumps({key: value for key, value in asdict(self).items() if value})

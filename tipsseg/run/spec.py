@@ -283,9 +283,9 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         known = {"model", *options_of(LabelOptions)}
         for name, (value, default, about) in self.settings():
             if about.recorded and value != default and name not in known:
-                words += _option_words(about.long(name), value)
+                words += option_words(about.long(name), value)
         for name, value in more.items():
-            words += _option_words(options_of(OutputOptions)[name][1].long(name), value)
+            words += option_words(options_of(OutputOptions)[name][1].long(name), value)
         return shell_line(words)
 
     def question(self, model: str) -> str:
@@ -319,7 +319,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             words += ["--background", "auto" if vocabulary.auto else text]
         for name, (value, default, about) in self.settings(LabelOptions):
             if name == "mode" or value != default:
-                words += _option_words(about.long(name), value)
+                words += option_words(about.long(name), value)
         return words
 
 
@@ -496,7 +496,8 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
     }
 
 
-def _option_words(flag: str, value: object) -> list[str]:
+def option_words(flag: str, value: object) -> list[str]:
+    """Return the words of an option in a command line."""
     if isinstance(value, bool):
         return [flag] if value else []
     return [flag, text_of(value)]

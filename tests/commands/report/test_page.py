@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -383,7 +384,7 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
     # The page of the corrected masks starts anew.
     report_folder(out, jobs=1, verbose=Silence())
     browser.go(page, "page.complete && page.records.length === 2")
-    assert browser.value("corrections.text()") == "Nothing changed"
+    assert browser.value("changes.text()") == "Nothing changed"
     assert browser.value("page.records.map((each) => each.state)") == ["edited", "edited"]
 
 
@@ -417,7 +418,7 @@ def test_a_page_that_was_imported_goes_on(browser: Browser, tmp_path: Path) -> N
     wanted[5:25, 5:25] = 2
     assert all((mask == wanted).all() for mask in save())
     browser.press("u")
-    assert browser.value("corrections.text()") == "1 object in 2 images changed"
+    assert browser.value("changes.text()") == "1 object in 1 image changed"
     change("a.png", (40, 10), "1")
     wanted[35:55, 5:25] = 1
     one, other = save()
@@ -436,7 +437,14 @@ def test_the_page_shows_corrections_at_once_and_says_why_a_key_does_nothing(brow
     report_folder(out, jobs=1, verbose=Silence())
     browser.ask("Page.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     browser.go(out / "report/index.html", "page.complete")
-    assert browser.value("byId('import').textContent").endswith("out' --from corrections.json")
+    correct, report = browser.value("byId('import').textContent").splitlines()
+    assert [word for word in shlex.split(correct) if "Downloads" not in word] == [
+        "tipsseg",
+        "correct",
+        str(out),
+        "--from",
+    ]
+    assert shlex.split(report) == ["tipsseg", "report", str(out)]
     drawn = "CanvasRenderingContext2D.prototype.fillText"
     browser.value(f"window.drawn = []; {drawn} = function (text) {{ window.drawn.push(text); }}")
     open_image(browser, "a.png")
@@ -465,7 +473,8 @@ def test_the_page_shows_corrections_at_once_and_says_why_a_key_does_nothing(brow
     browser.press("3")
     assert drag(browser, (55, 5)) == 1  # ignored pixels
     browser.press("1")
-    assert browser.value(legend).count(" of the image") == 4  # three classes, and the ignored pixels of the run
+    assert browser.value(legend).count(" of the image") == 3  # three classes, and no ignored pixel any more
+    assert "Ignored" not in browser.value(legend)
     browser.value("byId('save-corrections').click()")
     wait_for(tmp_path / "corrections.json")
     (mask,) = tipsseg.review.correct_folder(out, tmp_path / "corrections.json").masks
@@ -554,9 +563,12 @@ def test_a_browser_without_storage_warns(browser: Browser, tmp_path: Path) -> No
     assert drag(browser, (10, 10)) == 1
     browser.press("0")
     text = browser.value("byId('corrected').textContent")
-    assert text.startswith("1 object in 1 image changed. This browser does not store them")
+    assert text.startswith("1 object in 1 image changed. This browser does not store changes")
+    assert browser.value("window.dispatchEvent(new Event('beforeunload', { cancelable: true }))") is False  # it asks
+    browser.value("changes.save()")
+    assert browser.value("window.dispatchEvent(new Event('beforeunload', { cancelable: true }))") is True
     # A key before the map of an image is loaded changes nothing.
-    browser.value("viewer.original = null; viewer.applyCorrections()")
+    browser.value("viewer.original = null; viewer.applyChanges()")
     assert (browser.dialogs, browser.errors) == ([], [])
 
 
@@ -583,9 +595,12 @@ def test_other_labels_are_one_switch_away(browser: Browser, tmp_path: Path) -> N
     browser.press("x")
     assert browser.value("viewer.ids[20 * 90 + 20]") == 2
     assert browser.value("viewer.textAt(20, 20)") == HOSTILE_CLASS
-    assert browser.value("byId('correct').hidden") is True
+    assert browser.value("[byId('tools').hidden, byId('no-tools').textContent.startsWith('Switch back')]") == [
+        True,
+        True,
+    ]
     browser.press("x")
-    assert browser.value("[viewer.ids[20 * 90 + 20], byId('correct').hidden]") == [1, False]
+    assert browser.value("[viewer.ids[20 * 90 + 20], byId('tools').hidden]") == [1, False]
     texts = browser.value("[...document.querySelectorAll('#doubts button')].map((each) => each.textContent)")
     assert texts == [f"{score}: labelled {HOSTILE_CLASS}, looks like panda" for score in ("0.90", "0.50")]
     browser.value("document.querySelector('#doubts button').click()")

@@ -15,24 +15,21 @@ function element(tag, properties, ...children) {
   return node;
 }
 
-const MARKS = ["wrong", "good", "later"];
 const CELL = { width: 168, height: 196 };
-const IGNORED = "#808080";
 
-const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), marks: {}, filtered: 0 };
+const page = { run: null, records: [], shown: [], classes: new Map(), complete: false, columns: 1, cells: new Map(), filtered: 0 };
 
 /** The functions that the data scripts call. */
 const tipsseg = {
   run(facts) {
     page.run = facts;
     for (const each of facts.classes) page.classes.set(each.id, each);
-    page.marks = readMarks();
-    corrections.read();
+    storage.read();
     document.title = `tipsseg report: ${facts.name}`;
     byId("title").textContent = facts.name;
     for (const each of facts.classes) byId("class").append(element("option", { value: String(each.id), textContent: each.name }));
     const folder = shellWord(facts.name);
-    byId("import").textContent = `tipsseg correct ${folder} --from corrections.json`;
+    byId("import").textContent = `tipsseg correct ${folder} --from "$HOME/Downloads/corrections.json"\n${facts.command}`;
     for (const each of document.querySelectorAll("code.out")) each.textContent = each.textContent.replace("OUT", () => folder);
     byId("filtering").open = innerWidth > 720; // on a phone, pictures come first
     byId("becomes").append(
@@ -50,8 +47,8 @@ const tipsseg = {
     if (page.records.length >= 2 * page.filtered) refresh();
     loadChunk(index + 1);
   },
-  map(key, ...maps) {
-    viewer.take(key, ...maps);
+  map(key, ...found) {
+    maps.take(key, found);
   },
 };
 
@@ -84,34 +81,11 @@ function missing(file) {
 /** Quote a word for a shell. */
 const shellWord = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
-// ---- marks ----
-
-const marksKey = () => `tipsseg-marks:${page.run.digest}:${page.run.name}`;
-
-function readMarks() {
-  try {
-    const found = JSON.parse(localStorage.getItem(marksKey()) || "{}");
-    return Object.assign(Object.create(null), found);
-  } catch {
-    return Object.create(null);
-  }
-}
-
-function setMark(record, mark) {
-  if (page.marks[record.image] === mark) delete page.marks[record.image];
-  else page.marks[record.image] = mark;
-  try {
-    localStorage.setItem(marksKey(), JSON.stringify(page.marks));
-  } catch {
-    byId("about").textContent = "This browser does not store marks for local pages: save the list before you close the page.";
-  }
-  redraw();
-  writeList();
-}
+// ---- the list of marked images ----
 
 function markedPaths() {
   const mark = byId("exported").value;
-  return page.records.filter((each) => page.marks[each.image] === mark).map((each) => each.path);
+  return page.records.filter((each) => changes.mark(each) === mark).map((each) => each.path);
 }
 
 /** The list for `tipsseg label -`, separated by NUL if a path contains a line break. */
@@ -148,11 +122,13 @@ function refresh() {
   const anything = low <= 0 && high >= 100;
   page.shown = page.records.filter((each) => {
     if (text && !each.path.toLowerCase().includes(text)) return false;
-    if (state && each.state !== state) return false;
-    if (id !== null && !each.classes.some((part) => part[0] === id)) return false;
-    if (mark && (mark === "none" ? page.marks[each.image] : page.marks[each.image] !== mark)) return false;
+    if (each === viewer.record) return true; // it is open
+    if (state && (state === "changed" ? !changes.count(each) : each.state !== state)) return false;
+    const record = changes.now(each);
+    if (id !== null && !record.classes.some((part) => part[0] === id)) return false;
+    if (mark && (changes.mark(each) || "none") !== mark) return false;
     if (anything) return true;
-    const value = confidenceOf(each, id);
+    const value = confidenceOf(record, id);
     return known(value) && inPercent(value) >= low && inPercent(value) <= high;
   });
   const order = byId("order").value;
@@ -163,6 +139,8 @@ function refresh() {
   if (order === "sure") page.shown.sort((a, b) => (sureness(b) ?? -1) - (sureness(a) ?? -1));
   if (order === "doubt") page.shown.sort((a, b) => (b.doubts?.[0][3] ?? -1) - (a.doubts?.[0][3] ?? -1));
   if (order === "truth") page.shown.sort((a, b) => (a.accuracy ?? 2) - (b.accuracy ?? 2));
+  if (viewer.record) viewer.index = page.shown.indexOf(viewer.record);
+  byId("restarts").hidden = order !== "review";
   byId("count").textContent = `${page.shown.length} of ${page.records.length} images shown`;
   drawColours();
   layOut();
@@ -170,9 +148,10 @@ function refresh() {
 
 /** Draw the legend of the thumbnails. */
 function drawColours() {
-  const found = new Set(page.shown.flatMap((each) => each.classes.map((part) => part[0])));
+  const now = page.shown.map((each) => changes.now(each));
+  const found = new Set(now.flatMap((each) => each.classes.map((part) => part[0])));
   const entries = page.run.classes.filter((each) => found.has(each.id)).map((each) => [each.name, each.colour]);
-  if (page.shown.some((each) => each.ignored)) entries.push(["ignored", IGNORED]);
+  if (now.some((each) => each.ignored)) entries.push(["ignored", IGNORED]);
   byId("colours").replaceChildren(...entries.map(([name, colour]) => element("li", {}, swatch(colour), name)));
 }
 
@@ -255,6 +234,7 @@ function drawVisible() {
 const address = (folder, key, suffix) => `${folder}/${key.slice(0, 2)}/${key}${suffix}`;
 const known = (value) => value !== null && value !== undefined;
 const inPercent = (value) => Math.round(100 * value);
+const plural = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 const percent = (value) => (known(value) ? `${inPercent(value)} %` : "unknown");
 
 function swatch(colour) {
@@ -264,14 +244,15 @@ function swatch(colour) {
 }
 
 function describe(record) {
-  const parts = page.marks[record.image] ? [`marked ${page.marks[record.image]}`] : [];
+  const mark = changes.mark(record);
+  const parts = mark ? [`marked ${mark}`] : [];
   if (record.state !== "unchanged") parts.push(record.state);
-  const changed = Object.keys(corrections.of(record)).length;
-  if (changed) parts.push(`${changed} corrected`);
+  const changed = changes.count(record);
+  if (changed) parts.push(plural(changed, "change"));
   if (record.accuracy !== undefined) parts.push(`${percent(record.accuracy)} right`);
   if (record.state !== "failed") parts.push(`confidence ${percent(record.confidence)}`);
   const id = chosenClass();
-  const ofClass = id === null ? null : confidenceOf(record, id);
+  const ofClass = id === null ? null : confidenceOf(changes.now(record), id);
   if (known(ofClass)) parts.push(`${page.classes.get(id).name} ${percent(ofClass)}`);
   return parts.join(", ");
 }
@@ -279,7 +260,7 @@ function describe(record) {
 function makeCell(index) {
   const record = page.shown[index];
   const view = record.key
-    ? element("img", { src: address("thumbnails", record.key, ".jpg"), alt: "", decoding: "async" })
+    ? thumbnails.of(record)
     : element("span", { className: "nothing", textContent: "no labels" });
   const button = element(
     "button",
@@ -288,7 +269,7 @@ function makeCell(index) {
     element("span", { textContent: record.image }),
     element("span", { className: "soft", textContent: describe(record).replaceAll(" %", "\u00a0%") }),
   );
-  const cell = element("div", { className: "cell", role: "listitem", "aria-posinset": String(index + 1), "aria-setsize": String(page.shown.length) }, button);
+  const cell = element("div", { className: changes.count(record) ? "cell changed" : "cell", role: "listitem", "aria-posinset": String(index + 1), "aria-setsize": String(page.shown.length) }, button);
   const width = 100 / page.columns;
   cell.style.cssText = `left:${(index % page.columns) * width}%;width:${width}%;top:${Math.floor(index / page.columns) * CELL.height}px;height:${CELL.height}px`;
   return cell;
@@ -334,7 +315,11 @@ byId("export").addEventListener("toggle", () => {
 byId("copy").addEventListener("click", () => {
   byId("paths").select();
   const done = document.execCommand("copy");
-  byId("copied").textContent = done ? `${markedPaths().length} paths copied` : "Copy the selected text by hand.";
+  byId("copied").textContent = done ? `${plural(markedPaths().length, "path")} copied` : "Copy the selected text by hand.";
+});
+byId("copy-import").addEventListener("click", () => {
+  getSelection().selectAllChildren(byId("import"));
+  document.execCommand("copy");
 });
 function saveFile(name, text) {
   const link = element("a", { download: name, href: URL.createObjectURL(new Blob([text])) });
@@ -351,6 +336,7 @@ function show(view) {
     byId(button.dataset.view).hidden = button.dataset.view !== view;
   }
   if (view === "images") layOut();
+  if (view === "classes" && page.complete) statistics.draw();
 }
 for (const button of document.querySelectorAll("nav button")) {
   button.addEventListener("click", () => {

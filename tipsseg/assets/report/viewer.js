@@ -1,46 +1,18 @@
 "use strict";
 // The image viewer: the picture, its labels and visible classes, and the label under the pointer.
 
-const SELECTED = [255, 220, 0];
-
-/** Decode a map of whole numbers: its size (h, w), and the number of each pixel. Its PNG has the bytes one below the other. */
-async function readNumbers({ planes, url }) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  const { height, width } = image;
-  const context = element("canvas", { width, height }).getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
-  context.drawImage(image, 0, 0);
-  const pixels = context.getImageData(0, 0, width, height).data;
-  const numbers = new Uint32Array(pixels.length / 4 / planes);
-  for (let at = 0; at < numbers.length * planes; at++) numbers[at % numbers.length] += pixels[4 * at] << (8 * Math.floor(at / numbers.length));
-  return { size: [height / planes, width], numbers };
-}
-
-/** A place (id, y, x) for the name of each class: the pixel of it that is furthest from other classes, by steps along rows and columns. */
-function namePlaces(ids, [height, width]) {
-  const far = new Uint16Array(ids.length);
-  const best = new Map();
-  const alike = (at, other, inside) => (inside && ids[at] === ids[other] ? far[other] : 0);
-  for (let at = 0; at < far.length; at++) far[at] = 1 + Math.min(alike(at, at - 1, at % width > 0), alike(at, at - width, at >= width));
-  for (let at = far.length - 1; at >= 0; at--) {
-    const after = 1 + Math.min(alike(at, at + 1, at % width < width - 1), alike(at, at + width, at + width < far.length));
-    far[at] = Math.min(far[at], after);
-    if (far[at] > (best.get(ids[at])?.[0] || 0)) best.set(ids[at], [far[at], Math.floor(at / width), at % width]);
-  }
-  return [...best].filter(([id]) => page.classes.has(id)).map(([id, [, y, x]]) => [id, y, x]);
-}
-
 const viewer = {
   index: -1,
   record: null,
-  ids: null, // Uint32Array of h * w, the label id of each pixel, with corrections
-  original: null, // the same without corrections
+  ids: null, // Uint32Array of h * w, the label id of each pixel that is shown, with the changes
+  base: null, // the same without strokes
+  original: null, // the same without changes
+  owners: null, // Uint16Array of h * w, the number of the stroke at each pixel from 1, or 0
   objects: null, // Uint32Array of h * w, the number of the region at each pixel: an object, or above record.objects a region of
-  // background or of ignored pixels; null if the image cannot be corrected
+  // background or of ignored pixels; null if the labels cannot be changed
   others: null, // Uint32Array of h * w, other label ids; null if there are none
   box: null, // the box of a doubt to show: x, y, w, h in pixels of the image
-  selected: new Set(), // numbers of regions
+  selected: new Set(), // numbers of regions; -n is stroke n
   places: [], // of the names, see namePlaces
   boxes: new Map(), // the checkbox of each class in the legend
   zoom: { scale: 1, x: 0, y: 0 }, // in pixels of the screen
@@ -48,7 +20,6 @@ const viewer = {
   pointers: new Map(), // the place of each pointer that is down
   pans: false, // whether the pointer moves the picture
   pointed: null, // y, x under the pointer
-  start: null, // y, x at which the pointer went down
   confidences: null, // Uint32Array of h * w, 255 times the confidence; null if unknown
   size: [0, 0], // h, w
   hidden: new Set(),
@@ -65,6 +36,7 @@ const viewer = {
     this.index = index;
     this.record = page.shown[index];
     const { record } = this;
+    tools.cancel();
     this.ids = this.original = this.objects = this.others = this.box = this.pointed = null;
     this.near = "";
     this.moveTo(1, 0, 0);
@@ -73,7 +45,7 @@ const viewer = {
     byId("name").textContent = record.image;
     byId("hover").textContent = "";
     const parts = [record.path, describe(record)];
-    if (record.size) parts.push(`${record.size[0]} x ${record.size[1]} pixels (height x width)`);
+    if (record.size) parts.push(`${record.size[1]} x ${record.size[0]} pixels`);
     if (record.reason) parts.push(record.reason);
     if (record.key && !record.shown) parts.push("The image is missing or has changed: only its labels are shown.");
     byId("facts").replaceChildren(...parts.flatMap((part) => [part, element("br")]));
@@ -82,11 +54,12 @@ const viewer = {
     byId("picture").alt = `${record.image}, ${record.classes.map((each) => page.classes.get(each[0]).name).join(", ") || "no class"}`;
     if (record.key) {
       byId("picture").src = address("pictures", record.key, ".jpg");
-      loadScript(address("maps", record.key, ".js"), () => (byId("hover").textContent = "The label map is missing."));
+      this.load(record);
     }
     byId("previous").disabled = index <= 0;
     byId("next").disabled = index >= page.shown.length - 1;
     this.drawLegend();
+    this.showChanges();
     this.drawMarks();
     this.drawAlike();
     this.drawDoubts();
@@ -102,14 +75,16 @@ const viewer = {
     this.open(page.shown.indexOf(record));
   },
 
-  async take(key, ...maps) {
-    if (!this.record || this.record.key !== key) return;
-    const [labels, ...more] = await Promise.all(maps.map((each) => each && readNumbers(each)));
-    if (this.record?.key !== key) return; // the viewer was closed, or shows another image
-    this.size = labels.size;
-    this.original = labels.numbers;
-    [this.objects, this.others, this.confidences] = more.map((each) => each?.numbers);
-    this.applyCorrections();
+  async load(record) {
+    try {
+      const { size, maps: found } = await maps.load(record);
+      if (this.record !== record) return; // the viewer was closed, or shows another image
+      this.size = size;
+      [this.original, this.objects, this.others, this.confidences] = found;
+      this.applyChanges();
+    } catch (error) {
+      if (this.record === record) this.say(error.message);
+    }
   },
 
   /** Whether the other labels are shown instead of the run's. */
@@ -119,7 +94,7 @@ const viewer = {
 
   switchLabels() {
     byId("others").checked = !byId("others").checked;
-    this.applyCorrections();
+    this.applyChanges();
     return true;
   },
 
@@ -139,195 +114,131 @@ const viewer = {
     );
   },
 
-  /** Show the labels with the corrections of this image, or the other labels. */
-  applyCorrections() {
+  /** Show the labels with the changes of this image, or the other labels. */
+  applyChanges() {
     if (!this.original) return; // the map is still loading
-    const own = this.objects ? corrections.of(this.record) : {};
-    this.ids = this.showsOthers()
-      ? this.others
-      : this.original.map((id, at) => (this.objects && own[this.objects[at]] !== undefined ? own[this.objects[at]] : id));
     byId("compare").hidden = !this.others;
-    byId("correct").hidden = !this.objects || this.showsOthers();
-    byId("undo").disabled = !corrections.done.length;
-    byId("corrected").textContent = corrections.text();
+    this.base = this.ids = this.original;
+    this.owners = new Uint16Array(this.original.length);
+    if (this.objects) Object.assign(this, applyChanges(changes.of(this.record), this.record, [this.original, this.objects], this.size));
+    if (this.objects) changes.note(this.record, countShares(this.ids));
+    if (this.showsOthers()) this.ids = this.others;
     this.places = namePlaces(this.ids, this.size);
     if (this.pointed) this.say(this.textAt(...this.pointed));
-    this.drawSelection();
+    this.showChanges();
     this.drawLegend();
     this.draw();
   },
 
+  /** Add a step to the changes of this image, and show it wherever its labels are shown. */
+  change(step) {
+    changes.add(this.record, step);
+    this.follow();
+    return true;
+  },
+
+  /** Show what the kept changes of this image are now. */
+  follow() {
+    this.applyChanges();
+    refresh();
+  },
+
+  /** Say what is changed. */
+  showChanges() {
+    byId("corrected").textContent = changes.text();
+    if (this.record) tools.show();
+  },
+
+  /** The number of what is at a pixel and can be selected: of a region, or minus that of a stroke. */
+  numberAt(at) {
+    return this.owners[at] ? -this.owners[at] : this.objects[at];
+  },
+
   select(numbers) {
     this.selected = new Set(numbers);
-    this.drawSelection();
-    if (this.ids) this.draw();
+    if (!this.ids) return;
+    tools.show();
+    this.draw();
   },
 
-  drawSelection() {
-    const { size } = this.selected;
-    byId("becomes").disabled = !size;
-    byId("becomes").value = "";
-    byId("selection").textContent = size ? `${size} ${size === 1 ? "region" : "regions"} selected` : "Click an object or a region without a class, or drag a box around several objects.";
-  },
-
-  /** Give the selected objects another label id. */
+  /** Give the selected regions and strokes another label id. */
   become(id) {
     if (!this.selected.size || !(id === 0 || id === page.run.ignore || page.classes.has(id))) return false;
-    const now = new Map(); // the class of each selected object
-    this.objects.forEach((number, at) => this.selected.has(number) && now.set(number, this.ids[at]));
+    const now = new Map(); // the class of each selected number
+    this.ids.forEach((own, at) => this.selected.has(this.numberAt(at)) && now.set(this.numberAt(at), own));
     const deleted = new Set(now.values());
     const wholeOf = (own) => page.classes.get(own)?.whole || 0;
-    const become = new Map();
+    const ids = {};
     for (const [number, own] of now) {
       let whole = id === 0 ? wholeOf(own) : id; // a part that is deleted becomes its whole, unless that is deleted too
       while (id === 0 && deleted.has(whole)) whole = wholeOf(whole);
-      become.set(number, whole);
+      ids[number] = whole;
     }
-    corrections.set(this.record, become);
     this.selected = new Set();
-    this.applyCorrections();
-    redraw();
-    return true;
+    return this.change({ ids });
   },
 
   undo() {
-    if (!corrections.done.length) return this.say("Nothing to undo.");
-    corrections.undo();
-    this.applyCorrections();
-    redraw();
+    if (tools.cancel()) return true;
+    if (!changes.kept(this.record).steps.length) return this.say("Nothing to undo.");
+    changes.undo(this.record);
+    this.follow();
     return true;
   },
 
-  /** The objects of which most pixels are in the box between two places; between equal places, the region there. */
-  objectsIn([top, left], [bottom, right]) {
-    if (top === bottom && left === right) return [this.objects[top * this.size[1] + left]].filter(Boolean);
-    const [all, inside] = [new Map(), new Map()];
-    for (let y = 0, at = 0; y < this.size[0]; y++) {
-      for (let x = 0; x < this.size[1]; x++, at++) {
-        const number = this.objects[at];
-        if (!number || number > this.record.objects) continue;
-        all.set(number, (all.get(number) || 0) + 1);
-        if (y >= top && y <= bottom && x >= left && x <= right) inside.set(number, (inside.get(number) || 0) + 1);
-      }
-    }
-    return [...inside.keys()].filter((number) => 2 * inside.get(number) > all.get(number));
-  },
-
-  /** Select what the pointer was dragged over. With Shift, keep what was selected. */
-  drop(event) {
-    const [start, end] = [this.start, this.placeOf(event)];
-    this.start = null;
-    this.drawBox(null);
-    if (!start || !end || !this.objects || this.showsOthers()) return;
-    const near = Math.abs(start[0] - end[0]) + Math.abs(start[1] - end[1]) < 4; // a hand trembles
-    const found = near ? this.objectsIn(start, start) : this.objectsIn([Math.min(start[0], end[0]), Math.min(start[1], end[1])], [Math.max(start[0], end[0]), Math.max(start[1], end[1])]);
-    this.select(event.shiftKey ? [...this.selected, ...found] : found);
-  },
-
-  drawBox(event) {
-    const box = byId("box");
-    const frame = byId("stack").getBoundingClientRect();
-    box.hidden = !event || !this.start;
-    if (box.hidden) return;
-    const [x, y] = [event.clientX - frame.left, event.clientY - frame.top];
-    const [startX, startY] = this.startPointer;
-    box.style.cssText = `left:${Math.min(x, startX - frame.left)}px;top:${Math.min(y, startY - frame.top)}px;width:${Math.abs(event.clientX - startX)}px;height:${Math.abs(event.clientY - startY)}px`;
+  redo() {
+    if (!changes.kept(this.record).undone.length) return this.say("Nothing to redo.");
+    changes.redo(this.record);
+    this.follow();
+    return true;
   },
 
   draw() {
     if (!this.ids) return;
-    const [height, width] = this.size;
-    const canvas = byId("overlay");
-    canvas.width = width;
-    canvas.height = height;
-    const context = canvas.getContext("2d");
-    const painted = context.createImageData(width, height);
     const alpha = Math.round(255 * Number(byId("opacity").value));
     const lines = byId("outlines").checked && alpha > 0;
-    const colours = new Map();
-    for (const each of [...page.run.classes, { id: page.run.ignore, colour: IGNORED }]) {
-      colours.set(each.id, [1, 3, 5].map((at) => parseInt(each.colour.slice(at, at + 2), 16)));
-    }
-    for (let y = 0, at = 0; y < height; y++) {
-      for (let x = 0; x < width; x++, at++) {
-        const id = this.ids[at];
-        if (this.hidden.has(id)) continue;
-        const colour = this.selected.size && this.selected.has(this.objects[at]) ? SELECTED : colours.get(id);
-        const edge =
-          lines && ((x + 1 < width && this.ids[at + 1] !== id) || (y + 1 < height && this.ids[at + width] !== id) || (x > 0 && this.ids[at - 1] !== id) || (y > 0 && this.ids[at - width] !== id));
-        if (colour) painted.data.set(edge ? [0, 0, 0, 255] : [...colour, alpha], 4 * at);
-      }
-    }
-    context.putImageData(painted, 0, 0);
-    if (lines && !this.showsOthers()) this.drawNames(context);
+    const isSelected = this.selected.size ? (at) => this.selected.has(this.numberAt(at)) : null;
+    paintLabels(byId("overlay"), this.ids, this.size, { alpha, lines, hidden: this.hidden, isSelected });
+    const context = byId("overlay").getContext("2d");
+    if (lines && !this.showsOthers()) paintNames(context, this.places, this.size, this.hidden);
     if (this.box) {
-      const scale = width / this.record.size[1];
+      const scale = this.size[1] / this.record.size[1];
       context.strokeStyle = "#fd0";
       context.lineWidth = 3;
       context.strokeRect(...this.box.map((side) => side * scale));
     }
   },
 
-  /** Draw the class names. */
-  drawNames(context) {
-    const [height, width] = this.size;
-    const letters = Math.max(9, Math.round(Math.max(height, width) / 42));
-    context.font = `bold ${letters}px system-ui, sans-serif`;
-    context.textAlign = "center";
-    context.textBaseline = "middle";
-    context.lineWidth = letters / 4;
-    context.lineJoin = "round";
-    context.strokeStyle = "#000";
-    context.fillStyle = "#fff";
-    for (const [id, yPlace, xPlace] of this.places) {
-      if (this.hidden.has(id)) continue;
-      const name = page.classes.get(id).name.slice(0, 40);
-      const half = Math.min(width / 2, context.measureText(name).width / 2 + 2);
-      const x = Math.min(width - half, Math.max(half, xPlace + 0.5));
-      const y = Math.min(height - letters / 2, Math.max(letters / 2, yPlace + 0.5));
-      context.strokeText(name, x, y);
-      context.fillText(name, x, y);
-    }
-  },
-
-  /** The share of each class, and its confidence in words: of the run, or with corrections those of the map. Parts come after their whole. */
-  shares() {
-    const { record, ids } = this;
-    const order = [...page.classes.keys()];
-    record.classes.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
-    const total = record.size ? record.size[0] * record.size[1] : 1;
-    if (!ids || !Object.keys(corrections.of(record)).length) return record.classes.map(([id, pixels, confidence]) => [id, pixels / total, `confidence ${percent(confidence)}`]);
-    const counts = new Map();
-    for (const id of ids) counts.set(id, (counts.get(id) || 0) + 1);
-    const wholeOf = (id) => page.classes.get(id)?.whole;
-    for (const [id, pixels] of [...counts]) for (let whole = wholeOf(id); whole; whole = wholeOf(whole)) counts.set(whole, (counts.get(whole) || 0) + pixels);
-    return order.filter((id) => counts.has(id)).map((id) => [id, counts.get(id) / ids.length, "with corrections"]);
-  },
-
   drawLegend() {
-    const [rows, folds, shares] = [[], new Map(), this.shares()];
+    const { classes, ignored } = changes.now(this.record);
+    const order = [...page.classes.keys()]; // parts come after their whole
+    classes.sort(([one], [other]) => order.indexOf(one) - order.indexOf(other));
     const total = this.record.size ? this.record.size[0] * this.record.size[1] : 1;
+    const changed = changes.count(this.record) > 0;
+    const about = changed && this.size[1] < this.record.size[1] ? "about " : "";
+    const [rows, folds] = [[], new Map()];
     this.boxes.clear();
-    shares.forEach(([id, share, sure]) => {
+    for (const [id, pixels, confidence] of classes) {
       const { name, colour, whole } = page.classes.get(id);
       const box = element("input", { type: "checkbox", checked: !this.hidden.has(id), onchange: () => this.toggle(id) });
       this.boxes.set(id, box);
-      let row = element("label", {}, box, swatch(colour), element("span", { textContent: `${id} ${name}: ${percent(share)} of the image, ${sure}` }));
-      if (shares.some(([part]) => page.classes.get(part).whole === id)) {
+      const sure = changed ? "with corrections" : `confidence ${percent(confidence)}`;
+      let row = element("label", {}, box, swatch(colour), element("span", { textContent: `${id} ${name}: ${about}${percent(pixels / total)} of the image, ${sure}` }));
+      if (classes.some(([part]) => page.classes.get(part).whole === id)) {
         row = element("details", { open: true }, element("summary", {}, row));
         folds.set(id, row);
       }
       if (folds.has(whole)) folds.get(whole).append(row);
       else rows.push(row);
-    });
-    if (this.record.ignored) rows.push(element("p", { textContent: `Ignored: ${percent(this.record.ignored / total)} of the image` }));
+    }
+    if (ignored) rows.push(element("p", { textContent: `Ignored: ${about}${percent(ignored / total)} of the image` }));
     byId("legend").replaceChildren(...(rows.length ? rows : [element("p", { textContent: "no class" })]));
   },
 
   drawMarks() {
     byId("marks").replaceChildren(
       ...MARKS.map((mark) =>
-        element("button", { type: "button", textContent: mark, "aria-pressed": String(page.marks[this.record.image] === mark), onclick: () => this.mark(mark) }),
+        element("button", { type: "button", textContent: mark, "aria-pressed": String(changes.mark(this.record) === mark), onclick: () => this.mark(mark) }),
       ),
     );
   },
@@ -342,8 +253,11 @@ const viewer = {
   mark(mark) {
     const place = MARKS.indexOf(mark);
     const focused = byId("marks").contains(document.activeElement);
-    setMark(this.record, mark);
+    changes.setMark(this.record, mark);
     this.drawMarks();
+    this.showChanges();
+    refresh();
+    writeList();
     if (focused) byId("marks").children[place].focus();
   },
 
@@ -378,9 +292,10 @@ const viewer = {
   down(event) {
     this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
     this.pans = event.button === 1 || event.altKey || this.pointers.size > 1;
-    this.start = this.objects && !this.pans ? this.placeOf(event) : null;
-    this.startPointer = [event.clientX, event.clientY];
+    byId("stack").setPointerCapture(event.pointerId);
     event.preventDefault(); // a browser would drag the picture
+    if (this.pans) tools.cancel();
+    else tools.down(event);
   },
 
   move(event) {
@@ -396,13 +311,13 @@ const viewer = {
     }
     this.pointed = this.placeOf(event);
     this.say(this.pointed ? this.textAt(...this.pointed) : "");
-    this.drawBox(event);
+    if (!this.pans) tools.move(event);
   },
 
   up(event) {
-    this.pointers.delete(event.pointerId);
+    if (!this.pointers.delete(event.pointerId)) return;
+    if (!this.pans) event.type === "pointerup" ? tools.up(event) : tools.cancel();
     if (!this.pointers.size) this.pans = false;
-    if (this.start) this.drop(event);
   },
 
   /** Change the scale, and keep what is at a place of the screen there; without a place, what is in the middle. */
@@ -439,15 +354,32 @@ const viewer = {
     image.src = `file://${place.startsWith("/") ? "" : "/"}${encodeURI(place).replace(/[?#]/g, encodeURIComponent)}`;
   },
 
-  /** The pixel (y, x) under the pointer; null outside the picture. */
+  /** The place of the pointer (y, x) on the map, and pixels of the screen for each of the map. */
+  onMap(event) {
+    const frame = byId("overlay").getBoundingClientRect();
+    const scale = Math.min(frame.width / this.size[1], frame.height / this.size[0]);
+    const [y, x] = [event.clientY - frame.top - frame.height / 2, event.clientX - frame.left - frame.width / 2];
+    return [y / scale + this.size[0] / 2, x / scale + this.size[1] / 2, scale];
+  },
+
+  /** The pixel (y, x) of the map under the pointer; null outside the picture. */
   placeOf(event) {
     if (!this.ids) return null;
-    const [height, width] = this.size;
-    const frame = byId("overlay").getBoundingClientRect();
-    const scale = Math.min(frame.width / width, frame.height / height);
-    const x = Math.floor((event.clientX - frame.left - (frame.width - width * scale) / 2) / scale);
-    const y = Math.floor((event.clientY - frame.top - (frame.height - height * scale) / 2) / scale);
-    return x >= 0 && y >= 0 && x < width && y < height ? [y, x] : null;
+    const [y, x] = this.onMap(event).map(Math.floor);
+    return x >= 0 && y >= 0 && x < this.size[1] && y < this.size[0] ? [y, x] : null;
+  },
+
+  /** The place (y, x) of the pointer in pixels of the image, in it or at most its size outside, to a hundredth. */
+  pointOf(event) {
+    return this.onMap(event).slice(0, 2).map((value, axis) => {
+      const side = this.record.size[axis];
+      return Number(Math.min(2 * side, Math.max(-side, (value * side) / this.size[axis])).toFixed(2));
+    });
+  },
+
+  /** Pixels of the screen for each pixel of the image. */
+  pixelsPerPixel() {
+    return (this.onMap({ clientX: 0, clientY: 0 })[2] * this.size[1]) / this.record.size[1];
   },
 
   textAt(y, x) {
@@ -463,34 +395,50 @@ const viewer = {
   },
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const arrows = event.target.type !== "range";
-    const actions = {
-      ArrowLeft: () => arrows && (this.step(-1), true),
-      ArrowRight: () => arrows && (this.step(1), true),
-      "[": () => (this.setOpacity(Number(byId("opacity").value) - 0.1), true),
-      "]": () => (this.setOpacity(Number(byId("opacity").value) + 0.1), true),
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const actions = event.ctrlKey || event.metaKey ? this.commands(event.shiftKey) : event.altKey ? {} : this.keys(event.target);
+    const typed = event.target.tagName === "SELECT"; // digits choose an option there
+    const isDigit = /^[0-9]$/.test(key) && !event.ctrlKey && !event.metaKey && !event.altKey;
+    const done = isDigit ? !typed && this.digit(Number(key)) : Object.hasOwn(actions, key) && actions[key]();
+    if (done) event.preventDefault();
+  },
+
+  /** What keys do with Ctrl or Cmd. */
+  commands: (shift) => ({ z: () => (shift ? viewer.redo() : viewer.undo()), y: () => viewer.redo() }),
+
+  /** What keys do. */
+  keys(target) {
+    const moves = target.type !== "range"; // arrows change its value
+    const opacity = (change) => (this.setOpacity(Number(byId("opacity").value) + change), true);
+    return {
+      ArrowLeft: () => moves && (this.step(-1), true),
+      ArrowRight: () => moves && (this.step(1), true),
+      n: () => (this.step(1), true),
+      ",": () => opacity(-0.1),
+      ".": () => opacity(0.1),
+      "[": () => tools.resize(0.8),
+      "]": () => tools.resize(1.25),
+      ...Object.fromEntries(Object.entries(TOOLS).map(([tool, key]) => [key, () => !byId("tools").hidden && tools.choose(tool)])),
+      Enter: () => tools.finish(),
       o: () => (this.switchOverlay(), true),
       w: () => (this.mark("wrong"), true),
       g: () => (this.mark("good"), true),
       l: () => (this.mark("later"), true),
       u: () => this.undo(),
+      r: () => this.redo(),
       x: () => (this.others ? this.switchLabels() : this.say("There are no other labels. Write the page with --labels to compare some.")),
-      i: () => this.become(page.run.ignore) || this.say("Click a region first: i ignores it."),
+      i: () => tools.setLabel(page.run.ignore) || this.say("Click a region first: i ignores it."),
       "+": () => (this.zoomTo(1.5 * this.zoom.scale), true),
       "=": () => (this.zoomTo(1.5 * this.zoom.scale), true),
       "-": () => (this.zoomTo(this.zoom.scale / 1.5), true),
       z: () => (this.moveTo(1, 0, 0), true),
     };
-    const typed = event.target.tagName === "SELECT"; // digits choose an option there
-    const done = /^[0-9]$/.test(event.key) ? !typed && this.digit(Number(event.key)) : Object.hasOwn(actions, event.key) && actions[event.key]();
-    if (done) event.preventDefault();
   },
 
-  /** Give the selected regions the class of this number, or show and hide that class. Say why if neither is possible. */
+  /** Draw the class of this number, give it to the selected regions, or show and hide it. Say why if none is possible. */
   digit(id) {
     if (id !== 0 && !page.classes.has(id)) return this.say(`The run has no class ${id}.`);
-    if (this.selected.size) return this.become(id);
+    if (tools.tool !== "select" || this.selected.size) return tools.setLabel(id);
     if (id === 0) return this.say("Click a region first: 0 makes it background.");
     if (!this.boxes.has(id)) return this.say(`${page.classes.get(id).name} is not in this image.`);
     this.toggle(id);
@@ -506,12 +454,12 @@ const viewer = {
 
 byId("viewer").addEventListener("keydown", (event) => viewer.key(event));
 byId("viewer").addEventListener("cancel", (event) => {
-  if (!viewer.selected.size) return;
-  event.preventDefault(); // Escape first drops the selection
-  viewer.select([]);
+  if (tools.cancel()) event.preventDefault(); // Escape first drops what is drawn or selected
 });
 byId("viewer").addEventListener("close", () => {
-  viewer.record = viewer.ids = viewer.confidences = null;
+  tools.cancel();
+  viewer.record = viewer.ids = viewer.original = viewer.confidences = null;
+  refresh(); // the image that was open may be hidden by the filters now
   if (history.state?.opened) history.back();
   else notePlace();
   if (!byId("images").hidden) focusCell(viewer.index);
@@ -523,9 +471,9 @@ byId("stack").addEventListener("wheel", (event) => {
   viewer.zoomTo(viewer.zoom.scale * Math.exp(-event.deltaY / 300), [event.clientX, event.clientY]);
 }, { passive: false });
 for (const kind of ["pointerup", "pointercancel"]) window.addEventListener(kind, (event) => viewer.up(event));
-byId("becomes").addEventListener("change", () => viewer.become(Number(byId("becomes").value)));
-byId("others").addEventListener("change", () => viewer.applyCorrections());
+byId("others").addEventListener("change", () => viewer.applyChanges());
 byId("undo").addEventListener("click", () => viewer.undo());
+byId("redo").addEventListener("click", () => viewer.redo());
 byId("close").addEventListener("click", () => byId("viewer").close());
 byId("previous").addEventListener("click", () => viewer.step(-1));
 byId("next").addEventListener("click", () => viewer.step(1));

@@ -89,6 +89,7 @@ class Plan:
         entry: The new record of the image, with `file`.
         before: The sha256 of the mask before.
         made_on: See SourceImage.
+        accepted: See SourceImage.
         empty: True if the correction leaves the image without objects.
         submitted: True if a person certainly finished the image, see SourceImage.
         depends: True if the mask depends on whether the source writes objects exactly.
@@ -100,6 +101,7 @@ class Plan:
     entry: Entry | None = None
     before: str
     made_on: str = ""
+    accepted: bool = False
     empty: bool
     submitted: bool
     depends: bool
@@ -202,6 +204,7 @@ class Planner:
         plan = Plan(
             before=before,
             made_on=source_image.made_on,
+            accepted=source_image.accepted,
             empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
             submitted=source_image.submitted,
             depends=depends,
@@ -221,9 +224,15 @@ class Planner:
         plan = replace(plan, mask=CorrectedMask(image.entry.image, path, changed, emptied))
         if self.options.dry_run:
             return plan
-        made_on = source_image.made_on or image.digest()
-        correction = Correction(source=self.source, format=self.format, content=content, before=made_on)
-        file, entry = self._stage(path, labels, current, correction)
+        correction = Correction(
+            source=self.source,
+            format=self.format,
+            content=content,
+            before=source_image.made_on or image.digest(),
+            accepted=source_image.accepted,
+        )
+        page = new if source_image.made_on and isinstance(new, PixelLabels) else current.labels
+        file, entry = self._stage(path, Labels(labels=labels, instances=page.instances), current, correction)
         return replace(plan, file=file, entry=entry)
 
     def _count(self, new: PixelLabels | Objects, found: Sequence[Comparison]) -> None:
@@ -305,13 +314,13 @@ class Planner:
             for shape in (each.before[old] for old in sorted(each.untouched | (set() if exact else each.redrawn)))
         )
 
-    def _stage(
-        self, path: Path, labels: LabelArray, current: Current, correction: Correction
-    ) -> tuple[StagedFile, Entry]:
-        """Write the new mask under a temporary name, and return its record. After an error, `locked_state` removes the file."""
-        known = self._known()
+    def _stage(self, path: Path, new: Labels, current: Current, correction: Correction) -> tuple[StagedFile, Entry]:
+        """Write the new mask under a temporary name, and return its record. After an error, `locked_state` removes the file.
+
+        `new` has the new labels, and the instances of the labels that were corrected.
+        """
+        known, labels, instances = self._known(), new.labels, new.instances
         file = self.run.files.stage(PNG, path, encode_mask(labels, known, self.run.context.files.png_mode))
-        instances = current.labels.instances
         if instances is not None:
             instances = follow_correction(instances, labels, known)
         objects = scored_objects(

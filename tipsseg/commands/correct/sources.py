@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from tipsseg.commands.correct.strokes import draw_strokes, new_label, read_strokes
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, PixelLabels, Size, SourceImage, image_errors
@@ -26,7 +27,6 @@ from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.record import RUN_FILE
 from tipsseg.run.shards import shards_in
 from tipsseg.run.state import STATE_FOLDER, State
-from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.files import atomic_write, is_folder
 from tipsseg.util.json import short, take
 from tipsseg.util.text import shell_word
@@ -185,11 +185,12 @@ class PageCorrections(Format):
         where = source.display_path(source.names[0])
         for number, correction in enumerate(self._corrections, start=1):
             with image_errors(where, f"correction {number}"):
-                image, objects = take(correction, "image", str), take(correction, "objects", list)
-                labels = take(correction, "labels", str)
+                image, labels = take(correction, "image", str), take(correction, "labels", str)
+                objects, strokes = take(correction, "objects", list), take(correction, "strokes", list | None) or []
+                accepted = take(correction, "good", bool | None) or False
             image = self._run.now(image) or image
-            read = partial(_read_image, self._run, image, labels, objects, names)
-            yield SourceImage(image, where, read, made_on=labels)
+            read = partial(_read_image, self._run, image, labels, objects, strokes, names)
+            yield SourceImage(image, where, read, made_on=labels, accepted=accepted)
 
 
 def find_page(source: Source, run: Run) -> PageCorrections | None:
@@ -204,8 +205,13 @@ def find_page(source: Source, run: Run) -> PageCorrections | None:
     return PageCorrections(value["corrections"], run)
 
 
-def _read_image(run: Run, image: str, digest: str, objects: list[object], names: ClassNames, size: Size) -> PixelLabels:
-    """Return the labels of an image with the new classes. Raises ValueError if its labels are not those that the page showed."""
+def _read_image(
+    run: Run, image: str, digest: str, objects: list[object], strokes: list[object], names: ClassNames, size: Size
+) -> PixelLabels:
+    """Return the labels of an image with the new classes of its regions, and the strokes above them.
+
+    Raises ValueError if its labels are not those that the page showed, or a record is damaged.
+    """
     if image not in run:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(image)
@@ -225,8 +231,9 @@ def _read_image(run: Run, image: str, digest: str, objects: list[object], names:
         if not 1 <= number <= len(regions):
             raise ValueError(f"{short(image)} has {len(regions)} regions, but not number {number}")
         y, x, h, w = regions[number - 1].box
-        labels[y : y + h, x : x + w][regions[number - 1].mask] = _new_class(record, names)
-    return PixelLabels(labels, ignores=True)
+        labels[y : y + h, x : x + w][regions[number - 1].mask] = new_label(record, names)
+    drawn = draw_strokes(labels, read_strokes(strokes, names, size))
+    return PixelLabels(drawn, ignores=True, instances=base.instances)
 
 
 #: The size limit of an unpacked archive of `keep_base`, in bytes: 6 for each pixel.
@@ -235,6 +242,11 @@ _BASE_MAX = 6 << 30
 
 def _base_file(run: Run, digest: str) -> Path:
     return run.output / STATE_FOLDER / "pages" / f"{digest}.npz"
+
+
+def base_files(run: Run) -> list[Path]:
+    """Return the files of `keep_base`, each named by its digest."""
+    return list(_base_file(run, "*").parent.glob("*.npz"))
 
 
 def keep_base(run: Run, digest: str, labels: Labels) -> None:
@@ -250,10 +262,3 @@ def read_base(run: Run, digest: str) -> Labels | None:
         with suppress(OSError, ValueError):
             found |= [read_array(path, (name,), _BASE_MAX)]
     return Labels(labels=found["labels"], instances=found.get("instances")) if "labels" in found else None
-
-
-def _new_class(record: object, names: ClassNames) -> int:
-    assert isinstance(record, dict)  # it has a number
-    if record.get("ignore") is True:
-        return ignore_id(names.count)
-    return BACKGROUND if record.get("class", "") is None else names.id_of(record.get("class"))

@@ -15,7 +15,7 @@ from typing import Unpack
 
 from tipsseg.address import as_address
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
-from tipsseg.commands.correct.sources import PAGE, SourceRun, find_page, find_source_run, keep_base
+from tipsseg.commands.correct.sources import PAGE, SourceRun, base_files, find_page, find_source_run, keep_base
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, SourceImage
@@ -36,6 +36,7 @@ from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_ra
 from tipsseg.run.results import Derived
 from tipsseg.run.settle import Settled, adopt_masks, run_file_shows, settle
 from tipsseg.types import name_order, printable_path
+from tipsseg.util.files import remove_file
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize, shorten
 
@@ -142,11 +143,11 @@ def correct_folder(
             if names.added:
                 folder.add_classes(names.added)
             late = {image: error for image, plan in changed.items() if (error := _put(folder, plan))}
-            if options.accept:
-                _accept(folder, unchanged, planner)
+            _accept(folder, [image for image in unchanged if options.accept or plans[image].accepted], planner)
             if own is not None:
                 own.take_in({*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
             settled = settle(folder, reading.jobs, images=moved)
+            _remove_bases(folder)
             folder.finish_changes()
         errors = [*late.values(), *settled.failed, *(() if source_run is None else source_run.lacking)]
         result = Corrections(
@@ -159,7 +160,8 @@ def correct_folder(
             redrawn=tuple(redrawn for plan in plans.values() for redrawn in plan.redrawn),
             failed=len(errors) + (0 if folder is None else len(folder.unwritten)),
         )
-        _print_result(result, source, progress, options)
+        accepted = sum(options.accept or plans[image].accepted for image in unchanged)
+        _print_result(result, accepted, source, progress, options)
         _print_rest(folder, own, settled, errors, progress)
         return result
 
@@ -232,6 +234,7 @@ def remove_images(
             for name in names:
                 folder.forget(name)
             settled = settle(folder, default_jobs())
+            _remove_bases(folder)
             folder.finish_changes()
             note_settled(folder, settled, progress)
         would = "Would remove" if dry_run else "Removed"
@@ -380,12 +383,21 @@ def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
 
 
 def _accept(folder: OutputFolder, images: Sequence[str], planner: Planner) -> None:
-    """Record images as a person's that their source shows unchanged."""
+    """Record images as a person's that their source shows unchanged, and that this person accepts."""
     for image in images:
         entry = folder.state.get(image)
-        if entry is not None and not entry.corrected:
-            accepted = entry.with_correction(Correction(source=planner.source, format=planner.format))
-            folder.state.add(accepted, (), {})
+        if entry is not None:
+            new = Correction(source=planner.source, format=planner.format)
+            before = entry.correction if entry.corrected and entry.correction is not None else new
+            folder.state.add(entry.with_correction(replace(before, accepted=True)), (), {})
+
+
+def _remove_bases(folder: OutputFolder) -> None:
+    """Remove the kept labels of pages whose changes are not in the folder any more."""
+    if files := base_files(folder):
+        used = {correction.before for entry in folder.state.entries() if (correction := entry.correction) is not None}
+        for path in (path for path in files if path.stem not in used):
+            remove_file(path)
 
 
 class _OwnFiles:
@@ -480,7 +492,9 @@ class _OwnFiles:
 # ---- report ----
 
 
-def _print_result(result: Corrections, source: Path, progress: Progress, options: CorrectOptions) -> None:
+def _print_result(
+    result: Corrections, accepted: int, source: Path, progress: Progress, options: CorrectOptions
+) -> None:
     progress.results(mask.path for mask in result.masks)
     if result.classes:
         progress.note(f"New classes: {join_first(result.classes, 10)}.")
@@ -493,10 +507,8 @@ def _print_result(result: Corrections, source: Path, progress: Progress, options
         if not result.masks:
             progress.note(_EXACT_EXPORTS)
     would = "would be " if options.dry_run else ""
-    accepted = " and accepted" if options.accept else ""
-    progress.note(
-        f"{pluralize(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged{accepted}."
-    )
+    more = f", {accepted} of them accepted" if accepted else ""
+    progress.note(f"{pluralize(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged{more}.")
 
 
 def _print_rest(

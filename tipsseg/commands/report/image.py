@@ -35,7 +35,7 @@ from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_
 from tipsseg.util.json import json_bytes, parse, take
 
 #: Increase this if the code draws different files.
-_VERSION = 6
+_VERSION = 7
 
 #: The folders of an image's files, with their suffixes.
 _IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
@@ -222,6 +222,8 @@ class ImageMaker:
             "confidences": confidence is not None,
             "labels": None if objects is None else image.digest(),
         }
+        if entry.corrected and entry.correction is not None and entry.correction.accepted:
+            record["good"] = True
         picture, thumbnail, label_map = self.place.files(key)
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))

@@ -16,7 +16,7 @@ from typing import Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.address import address_text, as_address
+from tipsseg.address import address_text, as_address, has_scheme, without_secrets
 from tipsseg.commands.audit import read_doubts
 from tipsseg.commands.evaluate import score_masks
 from tipsseg.commands.rank import ReviewOrder
@@ -28,8 +28,8 @@ from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
-from tipsseg.options import Palette
-from tipsseg.options.fields import keywords_of, take_options
+from tipsseg.options import PALETTES, Palette
+from tipsseg.options.fields import keywords_of, options_of, take_options
 from tipsseg.options.keywords import ReportKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions, TruthOptions
 from tipsseg.regions.objects import ancestors
@@ -37,16 +37,27 @@ from tipsseg.run.files import Files
 from tipsseg.run.inputs import REPORT_FILE, check_image_root
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
+from tipsseg.run.spec import option_words
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
 from tipsseg.util.progress import Progress, Verbosity, progress_for
-from tipsseg.util.text import pluralize
+from tipsseg.util.text import pluralize, shell_line
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.palette import safe_colour
 
 #: The static files of the page.
-PAGE_FILES = ("index.html", "page.css", "page.js", "statistics.js", "viewer.js", "corrections.js")
+PAGE_FILES = (
+    "index.html",
+    "page.css",
+    "page.js",
+    "labels.js",
+    "strokes.js",
+    "changes.js",
+    "statistics.js",
+    "viewer.js",
+    "tools.js",
+)
 
 #: The scores that the page shows, see `Evaluation.record`.
 _SCORES = ("mean_iou", "pixel_accuracy", "classes", "confusion")
@@ -108,6 +119,7 @@ def report_folder(
     output, root = Path(output), None if images is None else as_address(images)
     truth, reading = take_options(TruthOptions, keywords), take_options(ReadingOptions, keywords)
     check_image_root(root)
+    given = {"output": target, "images": images, "features": features, "labels": labels, "doubts": doubts, "gt": truths}
     with ExitStack() as stack:
         progress = stack.enter_context(progress_for(verbose))
         runs = stack.enter_context(open_runs(output, ended=False, max_pixels=reading.max_pixels))
@@ -166,6 +178,8 @@ def report_folder(
             "truth": None if scores is None else {name: scores[name] for name in _SCORES},
             "scored": len(accuracies),
             "doubted": len(findings),
+            "overlap": runs[0].info.spec.options.overlap,
+            "command": _command(output, given, palette, truth, reading),
             "summary": [*_facts(runs), *drawn.totals.lines()],
         }
         place.write(folder / DATA / "run.js", script("run", run_facts))
@@ -178,6 +192,23 @@ def report_folder(
         done = list_counts(drawn.counts["drawn"], "drawn", counts)
         progress.note(f"{done} in {time.monotonic() - began:.1f} s, into {folder}")
         return drawn.counts["failed"] + (0 if evaluation is None else evaluation.failed)
+
+
+def _command(
+    output: Path, paths: Mapping[str, str | Path | None], palette: Palette, *records: TruthOptions | ReadingOptions
+) -> str:
+    """Return the command line that writes the page again, from any folder."""
+    words = ["tipsseg", "report", str(output.absolute())]
+    for name, path in paths.items():
+        if path is not None:
+            place = as_address(path)
+            words += [f"--{name}", without_secrets(address_text(place if has_scheme(place) else place.absolute()))]
+    words += ["--palette", palette] if palette != PALETTES[0] else []
+    for record in records:
+        for name, (item, about) in options_of(type(record)).items():
+            if (value := getattr(record, name)) != item.default and name != "jobs":
+                words += option_words(about.long(name), value)
+    return shell_line(words)
 
 
 def _note_unmatched(
