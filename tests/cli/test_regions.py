@@ -278,6 +278,39 @@ def test_an_object_that_grew_stays_one_object(command: Command) -> None:
         assert command("check", "labels").code == 0
 
 
+def test_strokes_join_the_object_of_their_class_that_they_touch(command: Command) -> None:
+    """One on the page widens one of two objects of a class, another touches none; without them, all is as before."""
+    rows = np.zeros((90, 130), np.uint8)
+    rows[10:40, 10:60], rows[40:80, 10:60] = 1, 2
+    Image.fromarray(rows).save("regions/a.png")
+    label = (*LABEL[:-1], "tree", "--regions", "regions", "--regions-only", "-f", "png,coco", "-q")
+    assert command(*label).code == 0
+    assert command("report", "labels", "-q").code == 0
+    shown = next(each["labels"] for each in page_records() if each["image"] == "a.jpg")
+
+    def correct(strokes: list[dict[str, Any]]) -> set[tuple[int, ...]]:
+        corrections = [{"image": "a.jpg", "labels": shown, "objects": [], "strokes": strokes}]
+        Path("corrections.json").write_text(json.dumps({"tool": "tipsseg", "corrections": corrections}))
+        assert command("correct", "labels", "--from", "corrections.json", "--emptied").code == 0
+        assert command("check", "labels").code == 0
+        return {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]}
+
+    def box(top: int, left: int, bottom: int, right: int) -> dict[str, Any]:
+        return {"class": "tree", "lasso": True, "points": [[top, left], [top, right], [bottom, right], [bottom, left]]}
+
+    drawn = [box(40, 55, 80, 64), box(0, 100, 5, 120)]
+    assert correct(drawn) == {(1500, 10, 10, 50, 30), (2160, 10, 40, 54, 40), (100, 100, 0, 20, 5)}
+    assert correct(drawn[:1]) == {(1500, 10, 10, 50, 30), (2160, 10, 40, 54, 40)}
+    assert correct([]) == {(1500, 10, 10, 50, 30), (2000, 10, 40, 50, 40)}
+
+
+def page_records() -> list[dict[str, Any]]:
+    (data,) = Path("labels/report/data").glob("*0.js")
+    text = data.read_text()
+    found: list[dict[str, Any]] = json.loads(text[text.index("[") : text.rindex("]") + 1])
+    return found
+
+
 def test_an_edited_instance_mask_regroups_pixels(command: Command) -> None:
     assert command(*LABEL[:-1], "tree", "--regions", "regions", "-f", "png,coco", "-q").code == 0
     labels, before = mask("a"), objects()["a.jpg"]
@@ -298,10 +331,7 @@ def test_corrections_of_other_objects_are_refused(command: Command) -> None:
     label = (*LABEL[:-1], "tree", "--regions", "regions", "--regions-only", "-f", "png", "-q")
     assert command(*label).code == 0
     assert command("report", "labels", "-q").code == 0
-    (data,) = Path("labels/report/data").glob("*0.js")
-    text = data.read_text()
-    records = json.loads(text[text.index("[") : text.rindex("]") + 1])
-    shown = next(each["labels"] for each in records if each["image"] == "a.jpg")
+    shown = next(each["labels"] for each in page_records() if each["image"] == "a.jpg")
     correction = {"image": "a.jpg", "labels": shown, "objects": [{"object": 1, "class": None}]}
     Path("corrections.json").write_text(json.dumps({"tool": "tipsseg", "corrections": [correction]}))
     before = mask("a")

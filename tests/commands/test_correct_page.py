@@ -1,4 +1,4 @@
-"""corrections.json of the report page: objects by number, in the mask that the page showed."""
+"""corrections.json of the report page: objects by number, in the mask that the page showed, strokes above them, and marks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from output_folders import make_run, save_inputs
 from PIL import Image
 
-from tipsseg.errors import InputError
+from tipsseg.commands.correct.take import remove_images, undo_corrections
+from tipsseg.commands.report.make import report_folder
+from tipsseg.errors import ImageError, InputError, TipssegError
 from tipsseg.review import correct_folder
 
 IDS = np.zeros((20, 30), np.uint8)
@@ -80,6 +83,10 @@ def test_a_new_class_is_added_on_request(out: Path) -> None:
     assert (mask(out)[OBJECTS[2]] == 3).all()
 
 
+def stroke(points: object, **more: object) -> dict[str, object]:
+    return {"class": "tree", "radius": 2.5, "points": points, **more}
+
+
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "stale": (
         lambda out: save(out, [{"object": 1, "class": "tree"}], labels="0" * 64),
@@ -87,6 +94,19 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "no such object": (lambda out: save(out, [{"object": 99, "class": "tree"}]), "regions, but not number 99"),
     "no number": (lambda out: save(out, [{"class": "tree"}]), "no `object`"),
+    "no points": (lambda out: save(out, [], strokes=[stroke([])]), "stroke 1: no points"),
+    "points of text": (lambda out: save(out, [], strokes=[stroke([["1", "2"]])]), "near the image"),
+    "points of three": (lambda out: save(out, [], strokes=[stroke([[1, 2, 3]])]), "near the image"),
+    "points far outside": (lambda out: save(out, [], strokes=[stroke([[1, 1e9]])]), "near the image"),
+    "a million points": (lambda out: save(out, [], strokes=[stroke([[1, 2]] * 1_000_000)]), "more than 50000 points"),
+    "a radius of 1e9": (lambda out: save(out, [], strokes=[stroke([[1, 2]], radius=1e9)]), "`radius` is 1e+09"),
+    "a radius of 0": (lambda out: save(out, [], strokes=[stroke([[1, 2]], radius=0)]), "`radius` is 0"),
+    "no radius": (lambda out: save(out, [], strokes=[{"class": "tree", "points": [[1, 2]]}]), "no `radius`"),
+    "no class": (lambda out: save(out, [], strokes=[{"radius": 2, "points": [[1, 2]]}]), "no `class`"),
+    "too much": (
+        lambda out: save(out, [], strokes=[stroke([[0, 0], [20, 30]], radius=20)] * 501),
+        "500 times the image",
+    ),
 }
 
 
@@ -98,6 +118,14 @@ def test_corrections_that_do_not_fit_are_refused(out: Path, case: str, capsys: p
         correct_folder(out, "corrections.json", verbose=True)
     assert reason in capsys.readouterr().err
     assert (mask(out) == IDS).all()
+
+
+def test_a_damaged_file_is_refused_before_any_image_is_read(out: Path) -> None:
+    with pytest.raises(ImageError, match="correction 1: `strokes` is"):
+        correct_folder(out, save(out, [], strokes={"0": 1}))
+    path = save(out, [], strokes=[stroke([[1, float("nan")]])])
+    with pytest.raises(TipssegError, match="NaN is not valid JSON"):
+        correct_folder(out, path)
 
 
 def test_another_file_is_not_taken_for_a_page(out: Path) -> None:
@@ -147,3 +175,94 @@ def test_a_page_is_older_than_corrections_from_elsewhere(out: Path, capsys: pyte
         correct_folder(out, save(out, [one, two], labels=shown), verbose=True)
     assert "changed since the page was written" in capsys.readouterr().err
     assert (mask(out) == edited).all()
+
+
+def near(points: list[tuple[float, float]], radius: float, shape: tuple[int, ...] = IDS.shape) -> np.ndarray[Any, Any]:
+    """The pixels whose centres are within a radius of a line, by their distances."""
+    y, x = np.indices(shape) + 0.5
+    nearest = np.full(shape, np.inf)
+    for (y0, x0), (y1, x1) in zip(points, points[1:] or points, strict=False):
+        length = max((y1 - y0) ** 2 + (x1 - x0) ** 2, 1e-12)
+        share = np.clip(((y - y0) * (y1 - y0) + (x - x0) * (x1 - x0)) / length, 0, 1)
+        nearest = np.minimum(nearest, (y - y0 - share * (y1 - y0)) ** 2 + (x - x0 - share * (x1 - x0)) ** 2)
+    return nearest <= radius**2
+
+
+def test_strokes_are_drawn_in_their_order_above_renamed_regions(out: Path) -> None:
+    """Each covers the pixels whose centres are within its radius; an eraser brings back what is below all of them."""
+    line, other, rubbed = [(2.25, 3), (15, 12.5), (4, 40)], [(10.0, 4.0)], [(1.0, 10.0), (19.0, 10.0)]
+    strokes = [
+        stroke(line),
+        stroke(other, **{"class": None, "radius": 4}),
+        stroke(rubbed, erase=True, radius=1.5),
+        stroke([(18, 25)], ignore=True, radius=3),
+    ]
+    correct_folder(out, save(out, [{"object": 1, "class": "tree"}], strokes=strokes))
+    wanted = IDS.copy()
+    wanted[OBJECTS[0]] = 2
+    below = wanted.copy()
+    wanted[near(line, 2.5)] = 2
+    wanted[near(other, 4)] = 0
+    wanted[near(rubbed, 1.5)] = below[near(rubbed, 1.5)]
+    wanted[near([(18, 25)], 3)] = 255
+    assert (mask(out) == wanted).all()
+
+
+def test_a_lasso_fills_what_it_goes_around(out: Path) -> None:
+    """A pixel is inside by its centre, also where the line crosses itself; in the image only."""
+    square = [[5, 5], [5, 25.4], [15.6, 25.4], [15.6, 5]]
+    correct_folder(out, save(out, [], strokes=[{"class": "tree", "lasso": True, "points": square * 2}]))
+    wanted = IDS.copy()
+    wanted[5:16, 5:25] = 2
+    assert (mask(out) == wanted).all()
+
+
+def test_strokes_are_the_same_at_any_size(tmp_path: Path) -> None:
+    """Of the same places on a small and a ten times larger image, no pixel differs whose neighbours are all alike."""
+    small, large = np.zeros((48, 64), np.uint8), np.zeros((480, 640), np.uint8)
+    labels = {"large.png": large, "small.png": small}
+    save_inputs(tmp_path / "imgs", labels)
+    make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree"), ("png",))
+    corrections = []
+    for name, times in (("small.png", 1.0), ("large.png", 10.0)):
+        digest = hashlib.sha256((tmp_path / "out/masks" / name).read_bytes()).hexdigest()
+        points = np.array([[5.2, 6.1], [10, 25], [14.5, 45.7], [40, 70]]) * times
+        around = np.array([[30, 40], [45.5, 41], [44, 60.3], [29.1, 55]]) * times
+        strokes = [
+            stroke(points.tolist(), radius=2.7 * times),
+            {**stroke(around.tolist()), "lasso": True, "class": "panda"},
+        ]
+        corrections.append({"image": name, "labels": digest, "objects": [], "strokes": strokes})
+    path = tmp_path / "corrections.json"
+    path.write_text(json.dumps({"tool": "tipsseg", "corrections": corrections}))
+    correct_folder(tmp_path / "out", path)
+    found, fine = mask(tmp_path / "out", "small.png"), mask(tmp_path / "out", "large.png")
+    blocks = fine.reshape(48, 10, 64, 10).swapaxes(1, 2).reshape(48, 64, 100)
+    for label in (0, 1, 2):
+        inside = cv2.erode((found == label).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        assert inside.any()
+        assert (blocks[inside] == label).all()
+
+
+def test_an_image_marked_good_is_accepted(out: Path) -> None:
+    """With changes or without, it is a person's, and the next page shows the mark."""
+    report_folder(out, jobs=1, verbose=False)
+    correct_folder(out, save(out, [], good=True))
+    entries = {each["image"]: each for each in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())}
+    assert entries["a.png"]["corrected"]["accepted"] is True
+    assert "corrected" not in entries["sub/b.png"]
+    correct_folder(out, save(out, [{"object": 1, "class": None}], image="sub/b.png", good=True))
+    report_folder(out, jobs=1, verbose=False)
+    text = (out / "report/data/images-00000.js").read_text()
+    assert [each["good"] for each in json.loads(text[text.index("[") : text.rindex("]") + 1])] == [True, True]
+    undo_corrections(out, ["a.png"])
+    report_folder(out, jobs=1, verbose=False)
+    assert (out / "report/data/images-00000.js").read_text().count('"good"') == 1
+
+
+def test_labels_of_a_page_are_kept_as_long_as_its_changes_are_in_the_folder(out: Path) -> None:
+    correct_folder(out, save(out, [{"object": 1, "class": "tree"}]))
+    correct_folder(out, save(out, [{"object": 1, "class": "tree"}], image="sub/b.png"))
+    assert len(list((out / ".tipsseg/pages").iterdir())) == 2
+    remove_images(out, ["a.png"])
+    assert len(list((out / ".tipsseg/pages").iterdir())) == 1

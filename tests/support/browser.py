@@ -95,11 +95,12 @@ class Browser:
         except NavigatedError:
             return False
 
-    def press(self, key: str) -> None:
+    def press(self, key: str, *, ctrl: bool = False, shift: bool = False) -> None:
         """Press a key."""
-        more: dict[str, object] = {"text": key} if len(key) == 1 else {}
+        more: dict[str, object] = {"text": key} if len(key) == 1 and not ctrl else {}
+        more |= {"modifiers": 2 * ctrl + 8 * shift}
         if key == "Escape":  # what the browser itself does at a key, it does by the code
-            more = {"windowsVirtualKeyCode": 27, "code": key}
+            more |= {"windowsVirtualKeyCode": 27, "code": key}
         self.ask("Input.dispatchKeyEvent", {"type": "keyDown", "key": key, **more})
         self.ask("Input.dispatchKeyEvent", {"type": "keyUp", "key": key, **more})
 
@@ -107,13 +108,17 @@ class Browser:
         """Move the pointer."""
         self.ask("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": x, "y": y})
 
-    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the mouse at one place (x, y) and release it at another; at the same place, this is a click."""
-        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
-            self.ask(
-                "Input.dispatchMouseEvent",
-                {"type": kind, "x": x, "y": y, "button": "left", "buttons": 1, "clickCount": 1},
-            )
+    def draw(self, *places: tuple[float, float]) -> None:
+        """Press the mouse at the first place (x, y), move it over the others, and release it at the last one."""
+        moves = [("mouseMoved", each) for each in places[1:]]
+        for kind, (x, y) in [("mousePressed", places[0]), *moves, ("mouseReleased", places[-1])]:
+            more = {"button": "left", "buttons": 1, "clickCount": 1}
+            self.ask("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **more})
+
+    def touch(self, kind: str, *places: tuple[float, float]) -> None:
+        """Send a touch event with a finger at each place (x, y); kind is "Start", "Move" or "End"."""
+        points = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(places)]
+        self.ask("Input.dispatchTouchEvent", {"type": f"touch{kind}", "touchPoints": points})
 
     def picture(self, path: Path) -> None:
         """Save what is seen as a PNG file."""
@@ -161,3 +166,37 @@ class Browser:
         self._process.wait()
         os.close(self._commands)
         os.close(self._answers)
+
+
+# ---- the page of `tipsseg report` ----
+
+
+def open_image(browser: Browser, name: str) -> None:
+    browser.value(f"viewer.openRecord(page.records.find((each) => each.image === {json.dumps(name)}))")
+    browser.wait("viewer.ids && viewer.objects")
+
+
+def place(browser: Browser, y: float, x: float) -> tuple[float, float]:
+    """Where a pixel of the open image is on the screen, by its centre."""
+    left, top, width, height, rows, columns = browser.value(
+        "(() => { const r = byId('overlay').getBoundingClientRect();"
+        " return [r.left, r.top, r.width, r.height, ...viewer.record.size]; })()"
+    )
+    scale = min(width / columns, height / rows)
+    return (
+        left + (width - columns * scale) / 2 + (x + 0.5) * scale,
+        top + (height - rows * scale) / 2 + (y + 0.5) * scale,
+    )
+
+
+def drag(browser: Browser, start: tuple[int, int], end: tuple[int, int] | None = None) -> int:
+    """Drag from one pixel (y, x) to another, or click; returns the number of selected objects."""
+    browser.draw(place(browser, *start), place(browser, *(end or start)))
+    return int(browser.value("viewer.selected.size"))
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, Browser
+from browser import CHROMIUM, Browser, drag, open_image, wait_for
 from kept_features import keep_features
 from output_folders import A, B, make_run, save_inputs
 from PIL import Image
@@ -299,33 +298,6 @@ def test_order_by_truth_is_offered_where_images_were_scored(browser: Browser, re
     assert [offered(truths) for truths in (None, tmp_path / "truth", None)] == [False, True, False]
 
 
-def open_image(browser: Browser, name: str) -> None:
-    browser.value(f"viewer.openRecord(page.records.find((each) => each.image === {json.dumps(name)}))")
-    browser.wait("viewer.ids && viewer.objects")
-
-
-def place(browser: Browser, y: int, x: int) -> tuple[float, float]:
-    """Where a pixel of an open image of 60 x 90 pixels is on the screen."""
-    left, top, width, height = browser.value(
-        "(() => { const r = byId('overlay').getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; })()"
-    )
-    scale = min(width / 90, height / 60)
-    return left + (width - 90 * scale) / 2 + (x + 0.5) * scale, top + (height - 60 * scale) / 2 + (y + 0.5) * scale
-
-
-def drag(browser: Browser, start: tuple[int, int], end: tuple[int, int] | None = None) -> int:
-    """Drag from one pixel (y, x) to another, or click; returns the number of selected objects."""
-    browser.drag(place(browser, *start), place(browser, *(end or start)))
-    return int(browser.value("viewer.selected.size"))
-
-
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
 def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -> None:
     """From clicks to the masks; a pixel of another object never changes."""
     left, right = np.zeros((60, 90), np.uint8), np.zeros((60, 90), np.uint8)
@@ -504,7 +476,7 @@ def test_the_view_zooms_to_the_pixels_of_the_image(browser: Browser, tmp_path: P
     browser.wait("viewer.zoom.scale > 3 && byId('picture').naturalWidth === 1800")  # the file itself
     browser.point(*at)
     assert browser.value("byId('hover').textContent").startswith("panda, ")
-    browser.drag(at, at)
+    browser.draw(at, at)
     assert browser.value("viewer.selected.size") == 1
     touches = [
         [{"x": at[0] - each, "y": at[1], "id": 0}, {"x": at[0] + each, "y": at[1], "id": 1}] for each in (80, 40)

@@ -16,12 +16,21 @@ const storage = {
   read() {
     this.values.clear();
     try {
-      for (const key of Object.keys(localStorage)) if (key.startsWith(this.prefix())) this.update(key, localStorage.getItem(key));
+      for (const key of Object.keys(localStorage)) {
+        if (key.startsWith(this.prefix())) this.update(key, localStorage.getItem(key));
+        else if (key.startsWith("tipsseg ")) this.forget(key);
+      }
       localStorage.setItem(`${this.prefix()}works`, "1");
       localStorage.removeItem(`${this.prefix()}works`);
     } catch {
       this.works = false;
     }
+  },
+
+  /** Make room: remove what was saved a month ago in another page. */
+  forget(key) {
+    const { saved, open } = JSON.parse(localStorage.getItem(key)) || {};
+    if (saved < Date.now() - 30 * 24 * 3600 * 1000 && !open) localStorage.removeItem(key);
   },
 
   /** Take a text that is in the storage now. */
@@ -60,7 +69,10 @@ const changes = {
   /** A mask is named by its digest and its image: images may have equal masks. */
   keyOf: (record) => `${record.labels} ${record.image}`,
 
-  /** The kept changes of an image: steps, those that were undone, shares of labels after them, and whether a saved file has them. */
+  /**
+   * What is kept of an image: steps, those that were undone, and shares of labels after them; when a file was saved that has it, and
+   * whether it changed since.
+   */
   kept: (record) => storage.values.get(changes.keyOf(record)) || { steps: [], undone: [] },
 
   /** The number of steps, to tell whether something drawn is up to date. */
@@ -87,7 +99,7 @@ const changes = {
   /** Change what is kept of an image; forget it if nothing is left, unless a saved file had something. */
   edit(record, make) {
     storage.change(this.keyOf(record), (kept = { steps: [], undone: [] }) => {
-      const now = { ...kept, ...make(kept) };
+      const now = { ...kept, open: true, ...make(kept) };
       return now.steps.length || now.undone.length || now.saved ? now : undefined;
     });
   },
@@ -108,7 +120,7 @@ const changes = {
   note(record, shares) {
     const kept = this.kept(record);
     const now = kept.steps.length ? shares : undefined;
-    if (JSON.stringify(kept.shares) !== JSON.stringify(now)) this.edit(record, () => ({ shares: now }));
+    if (JSON.stringify(kept.shares) !== JSON.stringify(now)) this.edit(record, ({ open }) => ({ shares: now, open }));
   },
 
   /** A record with the numbers of its labels after the changes; about those, where the map is smaller than the image. */
@@ -178,7 +190,7 @@ const changes = {
 
   /** The number of images that were changed, but never saved, on labels that this page does not show any more. */
   lost() {
-    const open = [...storage.values].filter(([, value]) => value.steps?.length && !value.saved);
+    const open = [...storage.values].filter(([, value]) => value.steps?.length && value.open);
     if (!page.complete || !open.length) return 0;
     const shown = new Set(page.records.map((record) => this.keyOf(record)));
     return open.filter(([key]) => !shown.has(key)).length;
@@ -187,7 +199,7 @@ const changes = {
   isSaved: () => !changes.content().length || JSON.stringify(changes.content()) === changes.file,
 
   save() {
-    for (const record of page.records) if (this.count(record)) this.edit(record, () => ({ saved: true }));
+    for (const record of page.records) if (this.count(record) || this.kept(record).saved) this.edit(record, () => ({ saved: Date.now(), open: false }));
     const content = this.content();
     this.file = JSON.stringify(content);
     saveFile("corrections.json", JSON.stringify({ tool: "tipsseg", corrections: content }));
@@ -202,7 +214,7 @@ window.addEventListener("storage", ({ key, newValue }) => {
   if (key === null) storage.read();
   else if (page.run && key.startsWith(storage.prefix())) storage.update(key, newValue);
   else return;
-  viewer.showChanges();
+  if (!tools.points.length) viewer.applyChanges();
   refresh();
 });
 window.addEventListener("beforeunload", (event) => {

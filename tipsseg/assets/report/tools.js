@@ -46,6 +46,7 @@ const tools = {
   show() {
     const reason = this.reason();
     byId("tools").hidden = !viewer.objects || Boolean(reason);
+    byId("correct").hidden = page.run.overlap;
     byId("no-tools").hidden = !reason;
     byId("no-tools").textContent = reason;
     for (const button of document.querySelectorAll("#tools [data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === this.tool));
@@ -88,10 +89,10 @@ const tools = {
   // ---- pointers ----
 
   down(event) {
-    if (byId("tools").hidden) return;
+    if (byId("tools").hidden || ![0, 5].includes(event.button)) return; // 5 is the other end of a pen
     this.pressed = [event.clientX, event.clientY];
     this.dragged = false;
-    this.erases = this.tool === "eraser" || (this.tool === "brush" && event.buttons === 32); // the other end of a pen
+    this.erases = this.tool === "eraser" || (this.tool === "brush" && event.button === 5);
     if (this.tool === "select") return;
     if (this.tool === "lasso" && this.points.length > 2 && this.isNearFirst(event)) return this.finish();
     this.alone = !this.points.length;
