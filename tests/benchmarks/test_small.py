@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
@@ -17,6 +18,7 @@ SMALL = {
     "labels": "--scenes 2 --device cpu",
     "memory": "--images 20",
     "quality": "--scenes 2 --tables refinements,regions,parts,names",
+    "drawing": "--scenes 2 --tables corrections",
     "folders": "--images 24 --shards 2",
     "renames": "--images 24 --renamed 4",
 }
@@ -32,6 +34,8 @@ def test_every_script_is_run() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_script_in_a_small_form(name: str, tmp_path: Path) -> None:
+    if name == "drawing" and CHROMIUM is None:
+        pytest.skip("no chromium")
     path = os.pathsep.join(map(str, (TESTS.parent / "examples/pretrain", TESTS / "support")))
     ran = subprocess.run(
         [sys.executable, HERE / f"{name}.py", *SMALL[name].split()],

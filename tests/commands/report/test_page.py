@@ -439,7 +439,7 @@ def test_the_page_shows_corrections_at_once_and_says_why_a_key_does_nothing(brow
     assert drag(browser, (10, 10)) == 1
     browser.press("2")
     assert told("z") == "tree, corrected"
-    assert browser.value(legend).startswith("2 tree: 7 % of the image, with corrections")
+    assert browser.value(legend).startswith("2 tree: 7 % of the image")
     assert browser.value("window.drawn.at(-1)") == "tree"
     assert drag(browser, (45, 50)) == 1  # background inside ignored pixels
     browser.press("3")

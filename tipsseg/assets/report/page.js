@@ -264,7 +264,7 @@ function makeCell(index) {
     : element("span", { className: "nothing", textContent: "no labels" });
   const button = element(
     "button",
-    { type: "button", title: record.path, onclick: () => viewer.open(index), "data-index": String(index), "aria-label": `${record.image}: ${describe(record)}` },
+    { type: "button", title: record.path, onclick: () => viewer.open(index), "data-index": String(index) },
     view,
     element("span", { textContent: record.image }),
     element("span", { className: "soft", textContent: describe(record).replaceAll(" %", "\u00a0%") }),

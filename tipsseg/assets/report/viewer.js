@@ -222,8 +222,8 @@ const viewer = {
       const { name, colour, whole } = page.classes.get(id);
       const box = element("input", { type: "checkbox", checked: !this.hidden.has(id), onchange: () => this.toggle(id) });
       this.boxes.set(id, box);
-      const sure = changed ? "with corrections" : `confidence ${percent(confidence)}`;
-      let row = element("label", {}, box, swatch(colour), element("span", { textContent: `${id} ${name}: ${about}${percent(pixels / total)} of the image, ${sure}` }));
+      const sure = changed ? "" : `, confidence ${percent(confidence)}`;
+      let row = element("label", {}, box, swatch(colour), element("span", { textContent: `${id} ${name}: ${about}${percent(pixels / total)} of the image${sure}` }));
       if (classes.some(([part]) => page.classes.get(part).whole === id)) {
         row = element("details", { open: true }, element("summary", {}, row));
         folds.set(id, row);
