@@ -163,41 +163,59 @@ def _scale(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uin
         small = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return image.copy(), small.astype(np.uint16)
     times = max(1, -(-_LONG_SIDE_MIN // max(height, width)))
+    if times == 1:
+        return image.copy(), labels.astype(np.uint16)
     return image.repeat(times, 0).repeat(times, 1), labels.astype(np.uint16).repeat(times, 0).repeat(times, 1)
 
 
 def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequence[LabelClass]) -> None:
+    """Tint and outline the labels [H, W] in a picture [H, W, 3], in place. Each pass is over a whole picture, which OpenCV vectorizes."""
     height, width = labels.shape
     unit = round((height * width) ** 0.5 / 600 + 0.6) or 1  # 2 for 640 x 480, 6 for 4000 x 3000
+    ids = labels.astype(np.uint8) if ignore_id(len(classes)) < 256 else labels
+    ignored, classed = labels == ignore_id(len(classes)), labels != BACKGROUND
+    classed &= ~ignored
 
-    colours = np.zeros((65536, 3), np.uint8)
-    for entry in classes:
-        colours[entry.id] = entry.colour
-    flat = colours[labels]
-    ignored = labels == ignore_id(len(classes))
-    classed = (labels != BACKGROUND) & ~ignored
-
+    flat = colour_labels(ids, classes)
     tinted = cv2.addWeighted(picture, 1 - _TINT, flat, _TINT, 0)
-    picture[classed] = tinted[classed]
-    del tinted
-    dimmed = labels == BACKGROUND
-    picture[dimmed] = (picture[dimmed] * np.float32(_DIM)).astype(np.uint8)
+    layers = list[tuple[NDArray[np.bool_], NDArray[np.uint8]]]()
     if ignored.any():
         stripes = _stripes(height, width, unit)
         for where, grey in ((ignored & stripes, _IGNORED), (ignored & ~stripes, _IGNORED_DARK)):
-            picture[where] = (0.35 * picture[where] + 0.65 * np.array(grey)).astype(np.uint8)
+            layers.append((where, _map_values(picture, 0.35 * np.arange(256)[:, None] + 0.65 * np.array(grey))))
+    layers.append((classed, tinted))
+    picture[:] = _map_values(picture, np.arange(256, dtype=np.uint8) * np.float32(_DIM))
 
     # Outlines: the class colour inside a region, and a dark line outside it for contrast with bright photographs.
     kernel = np.ones((2 * unit + 1, 2 * unit + 1), np.uint8)
-    edge = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
-    inner = edge & classed
-    outer = edge & ~classed
-    picture[inner] = flat[inner]
-    picture[outer] = (picture[outer] * np.float32(0.3)).astype(np.uint8)
+    edge = cv2.dilate(ids, kernel) != cv2.erode(ids, kernel)
+    for where, layer in (*layers, (edge & classed, flat)):
+        cv2.copyTo(layer, where.view(np.uint8), picture)
+    dark = _map_values(picture, np.arange(256, dtype=np.uint8) * np.float32(0.3))
+    cv2.copyTo(dark, (edge & ~classed).view(np.uint8), picture)
     if has_parts(classes):  # the outlines of wholes are above those of their parts
-        wholes = outermost(labels, classes)
-        inner &= cv2.dilate(wholes, kernel) != cv2.erode(wholes, kernel)
-        picture[inner] = colours[wholes[inner]]
+        wholes = outermost(ids, classes)
+        edge &= cv2.dilate(wholes, kernel) != cv2.erode(wholes, kernel)
+        cv2.copyTo(colour_labels(wholes, classes), (edge & classed).view(np.uint8), picture)
+
+
+def colour_labels(
+    ids: NDArray[np.unsignedinteger], classes: Sequence[LabelClass], ignored: Colour = (0, 0, 0)
+) -> NDArray[np.uint8]:
+    """Return the colours [H, W, 3] of label ids [H, W], uint8 or uint16; black for those without a class."""
+    table = np.zeros((int(np.iinfo(ids.dtype).max) + 1, 3), np.uint8)
+    table[min(ignore_id(len(classes)), len(table) - 1)] = ignored
+    for entry in classes:
+        table[entry.id] = entry.colour
+    if ids.dtype == np.uint8:
+        return cv2.LUT(cv2.merge([ids] * 3), table[None]).astype(np.uint8, copy=False)
+    return np.take(table, ids, axis=0)
+
+
+def _map_values(picture: NDArray[np.uint8], values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return a picture with other values, rounded down, from a table for all channels [256] or for each [256, 3]."""
+    table = values.astype(np.uint8)
+    return cv2.LUT(picture, table if table.ndim == 1 else table[None]).astype(np.uint8, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,12 +263,10 @@ def _add_legend(picture: NDArray[np.uint8], name: str, entries: list[_Entry], si
     canvas_width = max(width, _CANVAS_WIDTH_MIN)
     strip = _legend(name, entries, canvas_width, size, max(4, height // (2 * size)))
 
-    canvas = np.empty((height + len(strip), canvas_width, 3), np.uint8)
-    canvas[:] = np.array(_PAPER, np.uint8)
     left = (canvas_width - width) // 2
-    canvas[:height, left : left + width] = picture
-    canvas[height:] = strip
-    return canvas
+    sides = (0, 0, left, canvas_width - width - left)
+    framed = cv2.copyMakeBorder(picture, *sides, cv2.BORDER_CONSTANT, value=_PAPER) if any(sides) else picture
+    return np.concatenate([framed.astype(np.uint8, copy=False), strip])
 
 
 def _legend(name: str, entries: list[_Entry], width: int, size: int, row_limit: int) -> NDArray[np.uint8]:

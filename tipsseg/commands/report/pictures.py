@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.formats.png import encode_picture, encode_runs
-from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
+from tipsseg.regions.drawing import colour_labels
+from tipsseg.types import BACKGROUND, LabelArray, LabelClass
 
 #: The longest side, in pixels, of a picture and of a thumbnail.
 PICTURE_SIDE = 800
@@ -50,13 +51,7 @@ def thumbnail(shown: Image.Image, labels: LabelArray, classes: Sequence[LabelCla
     height, width = shown_size(labels.shape, _THUMBNAIL_SIDE)
     small = shown.resize((width, height), Image.Resampling.BOX)
     ids = resample(labels, (height, width))  # [h, w]
-    colours = np.zeros((int(ids.max()) + 1, 3), np.uint8)
-    for entry in classes:
-        if entry.id < len(colours):
-            colours[entry.id] = entry.colour
-    if ignore_id(len(classes)) < len(colours):
-        colours[ignore_id(len(classes))] = _IGNORED
-    tinted = Image.blend(small, Image.fromarray(np.take(colours, ids, 0)), _TINT)
+    tinted = Image.blend(small, Image.fromarray(colour_labels(ids, classes, _IGNORED)), _TINT)
     tinted.paste(small, mask=Image.fromarray(ids == BACKGROUND))
     tinted.paste(_OUTLINE, mask=Image.fromarray(_outlines(ids)))
     return tinted
