@@ -169,7 +169,7 @@ def _scale(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uin
 
 
 def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequence[LabelClass]) -> None:
-    """Tint and outline the labels [H, W] in a picture [H, W, 3], in place. Each pass is over a whole picture, which OpenCV vectorizes."""
+    """Tint and outline the labels [H, W] in a picture [H, W, 3], in place, by passes over all pixels, which OpenCV vectorizes."""
     height, width = labels.shape
     unit = round((height * width) ** 0.5 / 600 + 0.6) or 1  # 2 for 640 x 480, 6 for 4000 x 3000
     ids = labels.astype(np.uint8) if ignore_id(len(classes)) < 256 else labels
@@ -177,12 +177,12 @@ def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequ
     classed &= ~ignored
 
     flat = colour_labels(ids, classes)
-    tinted = cv2.addWeighted(picture, 1 - _TINT, flat, _TINT, 0)
+    tinted = cv2.addWeighted(picture, 1 - _TINT, flat, _TINT, 0).astype(np.uint8, copy=False)
     layers = list[tuple[NDArray[np.bool_], NDArray[np.uint8]]]()
     if ignored.any():
         stripes = _stripes(height, width, unit)
         for where, grey in ((ignored & stripes, _IGNORED), (ignored & ~stripes, _IGNORED_DARK)):
-            layers.append((where, _map_values(picture, 0.35 * np.arange(256)[:, None] + 0.65 * np.array(grey))))
+            layers.append((where, _map_values(picture, 0.35 * np.arange(256.0)[:, None] + 0.65 * np.array(grey))))
     layers.append((classed, tinted))
     picture[:] = _map_values(picture, np.arange(256, dtype=np.uint8) * np.float32(_DIM))
 
