@@ -220,8 +220,11 @@ class _Event:
         self._owner = owner
         self._copies: list[tuple[Tensor, Tensor]] = []
 
-    def record(self, _: object) -> None:
+    def record(self, _: object = None) -> None:
         self._copies, self._owner._under_way = self._owner._under_way, []
+
+    def query(self) -> bool:
+        return not self._owner._busy
 
     def synchronize(self) -> None:
         self._owner._wait("synchronize")
@@ -245,6 +248,7 @@ def other_device(kind: str) -> Iterator[OtherDevice]:
         if kind == "mps":
             patch.setattr(torch.backends.mps, "is_available", lambda: True)
             patch.setattr(torch.mps, "empty_cache", lambda: None)
+            patch.setattr(torch.mps, "Event", device.event)
         else:
             patch.setattr(torch.cuda, "is_available", lambda: True)
             patch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -137,12 +137,25 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
+def record_event(device: torch.device) -> torch.cuda.Event | torch.mps.Event | None:
+    """Return an event that is done, see its `query`, once the device has done all work so far; None for a CPU."""
+    if device.type == "cuda":
+        event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning on a core
+        event.record(torch.cuda.current_stream(device))
+        return event
+    if device.type == "mps":
+        mark = torch.mps.Event()
+        mark.record()
+        return mark
+    return None
+
+
 class HostCopy:
     """A copy of tensors from a device to the host that runs in the background."""
 
     def __init__(self, *tensors: Tensor) -> None:
         """Start the copy. All tensors must be on one device, which may still be computing them."""
-        self._event: torch.cuda.Event | None = None
+        self._event: torch.cuda.Event | torch.mps.Event | None = None
         self._tensors: Sequence[Tensor] = tensors
         device = tensors[0].device
         if device.type == "cuda":
@@ -150,8 +163,7 @@ class HostCopy:
             self._tensors = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
             for target, source in zip(self._tensors, tensors, strict=True):
                 target.copy_(source, non_blocking=True)
-            self._event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning on a core
-            self._event.record(torch.cuda.current_stream(device))
+            self._event = record_event(device)
 
     def arrays(self) -> list[NDArray[Any]]:
         """Wait for the copy and return the arrays. Safe to call from several threads."""

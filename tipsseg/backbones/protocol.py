@@ -123,6 +123,10 @@ class Backbone(ABC):
             DeviceError: The device has too little memory for a single window.
         """
 
+    def is_busy(self) -> bool:
+        """Return True while the device computes what `encode_windows` returned, without waiting. A CPU has computed it."""
+        return False
+
     @abstractmethod
     def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
         """Encode an image in one piece, stretched to `size`.

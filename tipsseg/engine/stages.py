@@ -22,6 +22,9 @@ from tipsseg.labelling.source import FeatureSource, Loaded, PendingRecord
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.threads import Feeder
 
+#: After this time in seconds, look whether the device has something to do: it does not tell.
+_DEVICE_WAIT = 0.001
+
 _Scored = TypeVar("_Scored")
 _Done = TypeVar("_Done")
 
@@ -44,8 +47,8 @@ def run_stages(
 ) -> Generator[_Done | Failed, None, None]:
     """Read, score and finish images. Yield the results in order, and pass other items through.
 
-    `items` may arrive slowly: images are finished without waiting for a full batch. Memory holds at most 2 * `jobs` images, plus
-    the windows of a batch. An ImageError while reading or finishing yields a Failed; other errors are raised.
+    `items` may arrive slowly: an idle device gets a batch that is not full. Memory holds at most 2 * `jobs` images,
+    plus the windows of a batch. An ImageError while reading or finishing yields a Failed; other errors are raised.
 
     Args:
         items: Images, and results of images that need no work.
@@ -73,6 +76,8 @@ def run_stages(
                 if (item := feed.take()) is not None:
                     results.append(stages.read(item))
                     results[-1].add_done_callback(partial(ahead.release, item))
+                elif stages.has_time():
+                    stages.happened.wait(_DEVICE_WAIT)
                 elif not stages.flush():
                     if not results and feed.ended:
                         return
@@ -127,6 +132,10 @@ class _Stages(Generic[_Scored, _Done]):
         else:
             self._score_all(self._batches.add(image, missing))
         return True
+
+    def has_time(self) -> bool:
+        """Return True if a batch that is not full can wait for more images, because the device has work."""
+        return self._batches.has_time()
 
     def flush(self) -> bool:
         """Encode a batch that is not full. Return False if no image waits for it."""

@@ -238,6 +238,10 @@ class Batches(Generic[Batched]):
         self._windows.extend(chain.from_iterable(windows))
         yield from self._run(self._backbone.batch_size)
 
+    def has_time(self) -> bool:
+        """Return True if images wait for a full batch, and the device would not compute one that is not full yet."""
+        return bool(self._images) and self._backbone.is_busy()
+
     def flush(self) -> Iterator[tuple[Batched, Features]]:
         """Encode the remaining windows, and yield the remaining images with their features."""
         return self._run(1)

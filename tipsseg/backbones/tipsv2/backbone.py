@@ -17,6 +17,7 @@ from tipsseg.backbones.devices import (
     as_device_error,
     choose_cpu_dtype,
     is_out_of_memory,
+    record_event,
     resolve_device,
     resolve_dtype,
     to_device,
@@ -79,6 +80,7 @@ class Tipsv2Backbone(Backbone):
         dtype_name = "int8" if dtype == "int8" else str(self.dtype).removeprefix("torch.")
         super().__init__(folder, str(place), dtype_name, config.sizes)
         self._workers = Workers()
+        self._encoded: torch.cuda.Event | torch.mps.Event | None = None  # done once the last batch is computed
         # On a CPU, batching would make a window's features depend on the other windows, so threads encode single windows
         # instead.
         self.batch_size = 1 if place.type == "cpu" else batch_size
@@ -147,6 +149,9 @@ class Tipsv2Backbone(Backbone):
                 pixels = F.interpolate(pixels, size=size, mode="bicubic", align_corners=False)
             return self._encode(pixels.to(self.dtype))
 
+    def is_busy(self) -> bool:
+        return self._encoded is not None and not self._encoded.query()
+
     def _encode_in_threads(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
         with as_device_error(self.device, *_ONE_WINDOW), self.at_work:
             threads = self._workers.count
@@ -181,6 +186,7 @@ class Tipsv2Backbone(Backbone):
         try:
             with self.at_work:
                 features = self._encode(self._to_pixels(np.stack([*windows, *padding])))
+                self._encoded = record_event(self.device)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
