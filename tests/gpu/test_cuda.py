@@ -110,7 +110,11 @@ def test_scores_agree_with_those_of_the_cpu(groups: list[int], least: float, mod
     cosines, plan = windows_of(groups, size, mode)
     made = []
     for device in (torch.device("cpu"), DEVICE):
-        done = DeviceScorer(table, 0.05, device).send([cosines.to(device)], [plan], size, (16, 21), 3).wait()
+        done = (
+            DeviceScorer(table, 0.05, device)
+            .send([cosines.to(device)], [plan], size, torch.ones(1, 2, device=device), (16, 21), 3)
+            .wait()
+        )
         assert done is not None
         made.append(done)
     (expected, best), (got, top) = made
@@ -119,7 +123,7 @@ def test_scores_agree_with_those_of_the_cpu(groups: list[int], least: float, mod
     assert best is not None
     assert top is not None
     assert (top.ids == best.ids).mean() > 0.99
-    fetched = DeviceScorer(table, 0.05, DEVICE).fetch([cosines.to(DEVICE)], [plan], size)
+    fetched = DeviceScorer(table, 0.05, DEVICE).fetch([cosines.to(DEVICE)], [plan], size, nullcontext)
     assert (fetched.labels == got.labels).all()
 
 
@@ -142,7 +146,7 @@ def test_values_that_are_no_numbers_are_an_error(tiny_checkpoint: Path) -> None:
     labeller = Labeller(model, make_vocabulary(CLASSES))
     features = model.encode(draw_picture(100, 120))
     broken = Features(features.size, features.plan, torch.full_like(features.patches, torch.nan), features.class_tokens)
-    with pytest.raises(DeviceError, match="infinity or NaN"):
+    with pytest.raises(DeviceError, match="infinity, NaN or zeros"):
         labeller.label(broken)
 
 

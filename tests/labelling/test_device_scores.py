@@ -7,6 +7,7 @@ are less than _TIE of each other. Where a minimum confidence decides, the exact 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -32,6 +33,9 @@ from tipsseg.options import Mode
 from tipsseg.types import LabelArray, WindowPlan, label_dtype
 
 CPU = torch.device("cpu")
+
+#: The lengths of features that are unit vectors.
+UNIT = torch.ones(1, 2)
 
 #: Scores are equal but for rounding where they differ by less than this part of the larger: 16 roundings of float32.
 _TIE = 16 * 2.0**-24
@@ -100,7 +104,7 @@ def exact(
 def on_device(
     cosines: torch.Tensor, plan: WindowPlan, size: tuple[int, int], table: LabelTable, temperature: float
 ) -> Assignment:
-    done = DeviceScorer(table, temperature, CPU).send([cosines], [plan], size).wait()
+    done = DeviceScorer(table, temperature, CPU).send([cosines], [plan], size, UNIT).wait()
     assert done is not None
     assert done[1] is None
     return done[0]
@@ -219,7 +223,7 @@ def test_ties_go_to_the_first_phrase() -> None:
 def test_the_best_classes_of_patches(mode: Mode, groups: list[int]) -> None:
     cosines, plan = drawn((90, 130), sum(groups), mode, 4, 0.1)
     table = table_of(groups)
-    done = DeviceScorer(table, 0.05, CPU).send([cosines], [plan], (90, 130), (6, 9), 5).wait()
+    done = DeviceScorer(table, 0.05, CPU).send([cosines], [plan], (90, 130), UNIT, (6, 9), 5).wait()
     assert done is not None
     top = done[1]
     assert top is not None
@@ -243,7 +247,7 @@ def test_large_images_are_fetched_tile_by_tile(size: tuple[int, int], monkeypatc
     cosines, plan = drawn(size, 20, "slide", 1, 0.1)
     table = table_of([1] * 20, 0.3)
     sent = on_device(cosines, plan, size, table, 0.05)
-    fetched = DeviceScorer(table, 0.05, CPU).fetch([cosines], [plan], size)
+    fetched = DeviceScorer(table, 0.05, CPU).fetch([cosines], [plan], size, nullcontext)
     assert (fetched.labels == sent.labels).all()
     assert (fetched.confidence == sent.confidence).all()
     assert fetched.confidence.dtype == sent.confidence.dtype
@@ -262,7 +266,8 @@ def as_on_a_gpu(made: Labeller) -> Labeller:
     backbone = made.model.backbone
 
     def scorer(level: ReadyContest, *, raw: bool) -> DeviceScorer:
-        return DeviceScorer(labeller._table_of(level, raw), backbone.temperature, backbone.device)
+        table = labeller._table_of(level, raw)
+        return DeviceScorer(table, backbone.temperature, backbone.device, level.phrases, level.biases)
 
     made._scorer = scorer  # type: ignore[method-assign]
     return made
@@ -280,5 +285,5 @@ def test_values_that_are_no_numbers_are_an_error(model: Model, most: int, monkey
     patches[0, 1, 2] = torch.nan
     broken = Features(features.size, features.plan, patches, features.class_tokens)
     scored = device.score(broken.scales)  # nothing waits for the device here
-    with pytest.raises(DeviceError, match="infinity or NaN in float32 on cpu"):
+    with pytest.raises(DeviceError, match="infinity, NaN or zeros in float32 on cpu"):
         device.assign(scored)

@@ -77,15 +77,15 @@ def test_a_gpu_gives_the_same_labels(model: Model, monkeypatch: pytest.MonkeyPat
 
     host = label(model)
 
-    def scorer(self: Labeller, level: ReadyContest, *, raw: bool) -> DeviceScorer:
-        return DeviceScorer(module._table_of(level, raw), model.backbone.temperature, model.backbone.device)
+    class Scorer(DeviceScorer):
+        def _own(self, cosines: Sequence[Any]) -> Sequence[torch.Tensor]:
+            return super()._own([torch.from_numpy(np.asarray(scale)) for scale in cosines])
 
-    def of_level(self: Labeller, level: ReadyContest, cosines: Sequence[Any]) -> Sequence[torch.Tensor]:
-        own = [torch.from_numpy(np.asarray(scale)[..., level.phrases]) for scale in cosines]
-        return own if level.biases is None else [scale + torch.from_numpy(level.biases) for scale in own]
+    def scorer(self: Labeller, level: ReadyContest, *, raw: bool) -> DeviceScorer:
+        table, backbone = module._table_of(level, raw), model.backbone
+        return Scorer(table, backbone.temperature, backbone.device, level.phrases, level.biases)
 
     monkeypatch.setattr(Labeller, "_scorer", scorer)
-    monkeypatch.setattr(Labeller, "_of_level", of_level)
     device = label(model)
     assert (device.labels != host.labels).mean() < 1e-3
     assert np.abs(device.confidence.astype(float) - host.confidence).max() < 5e-3

@@ -20,6 +20,9 @@ from tipsseg.util.text import pluralize
 #: In int8, only the inputs and weights of linear layers have 8 bits.
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int8": torch.float32}
 
+#: Words of torch, the CPU's allocator, cuBLAS, cuDNN and MPS for too little memory.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED", "Invalid buffer size")
+
 #: Towers with fewer channels are narrow. Released models have 768 or more.
 _NARROW = 384
 
@@ -120,8 +123,16 @@ def as_device_error(
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    # CUDA's exception class was renamed between versions of torch; MPS and the CPU raise a plain RuntimeError.
-    return any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+    # CUDA's exception class was renamed between versions of torch; its libraries, MPS and the CPU raise a plain RuntimeError.
+    return any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give memory that torch keeps for later back to a device. Call this outside of except blocks: their errors hold memory."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:

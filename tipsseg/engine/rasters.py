@@ -81,18 +81,22 @@ class BlockLabeller:
         self.fade = view.patch_size // 2
         self._side = window_side(view.native_size, min(view.native_size, *size), view.patch_size)
         self._tops, self._lefts = (window_starts(length, self._side) for length in size)
-        self._known: dict[tuple[int, int], Any] = {}  # the cosines of windows encoded together, by row and group
+        self._known: dict[
+            tuple[int, int], Any
+        ] = {}  # see `Labeller.score_windows`, for windows encoded together, by row and group
 
     def label(self, place: BlockPlace) -> LabelMap:
         """Label a block. Raise DeviceError if the device has too little memory, and ImageError if the picture cannot be read."""
         rows = _covering(self._tops, self._side, place.top, place.height)
         columns = _covering(self._lefts, self._side, place.left, place.width)
         groups = range(columns[0] // _TOGETHER, columns[-1] // _TOGETHER + 1)
-        values = []
+        values, norms = [], []
         for row in rows:
             row_values = {}
             for group in groups:
-                for index, cosines in enumerate(self._cosines(row, group)):
+                scored, arriving = self._score(row, group)
+                norms += arriving
+                for index, cosines in enumerate(scored):
                     row_values[group * _TOGETHER + index] = cosines
             values += [row_values[column] for column in columns]
         top, left = self._tops[rows[0]], self._lefts[columns[0]]
@@ -102,10 +106,10 @@ class BlockLabeller:
         plan = WindowPlan((height, width), self._side, corners, self.fade)
         inner = (place.top - top, place.left - left, place.height, place.width)
         self._forget(place, rows, groups)
-        return self._labeller.assign(Cosines(_stack(values), (plan,), (height, width)), inner=inner)
+        return self._labeller.assign(Cosines(_stack(values), norms, (plan,), (height, width)), inner=inner)
 
-    def _cosines(self, row: int, group: int) -> Any:
-        """Return the cosines of the windows of a group, each [h, w, P]."""
+    def _score(self, row: int, group: int) -> Any:
+        """Return the cosines of the windows of a group, each [h, w, P], and the lengths of their features."""
         if (row, group) not in self._known:
             lefts = self._lefts[group * _TOGETHER : (group + 1) * _TOGETHER]
             pixels = self._read(self._tops[row], lefts[0], self._side, lefts[-1] + self._side - lefts[0])

@@ -11,26 +11,37 @@ Shapes: P phrases, G groups (the phrases of one class, or of background), H x W 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import cast
+from math import prod
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tipsseg.backbones.devices import HostCopy, to_device
+from tipsseg.backbones.devices import HostCopy, free_memory, is_out_of_memory, to_device
 from tipsseg.labelling.assign import Assignment, LabelTable, allocate_confidence
 from tipsseg.labelling.scores import window_weights
-from tipsseg.labelling.view import InterpolationWeights, interpolation_weights
+from tipsseg.labelling.view import interpolation_weights
 from tipsseg.types import LabelArray, TopClasses, WindowPlan
 
 #: Values per tile, phrases x rows x columns, in the image and in the grid that it is resized from: 64 MB in float32, and about four
-#: such tensors at a time. Smaller tiles leave a large GPU idle.
-_ELEMENTS = 1 << 24
+#: such tensors at a time. Smaller tiles leave a large GPU idle; where memory runs out, they are halved down to the least.
+_ELEMENTS, _LEAST_ELEMENTS = 1 << 24, 1 << 18
+
+#: Labels of a larger image come in bands of about this many pixels, at most four: each is copied while the next one is computed.
+_BAND_PIXELS, _BANDS = 1 << 22, 4
+
+#: How much the length of a feature may differ from 1: by less than half of it, if it is stored in 8 bits.
+_NORM_ERROR = 0.1
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +49,8 @@ class DeviceLabels:
     """Labels of an image that are being copied from the device.
 
     Attributes:
-        arriving: A flag, False if a cosine is NaN or infinite, [] bool; label ids, [H, W] uint8 or int16; confidences, [H, W]
-            float16; and, if requested, label ids and shares of the best classes, each [K, h, w].
+        arriving: Norms of the features, see `feature_norms`; label ids, [H, W] uint8 or int16; confidences, [H, W] float16; and,
+            if requested, label ids and shares of the best classes, each [K, h, w].
         dtype: Dtype of the label ids. torch lacks some operations on uint16, so those are copied as int16.
     """
 
@@ -47,9 +58,9 @@ class DeviceLabels:
     dtype: np.dtype[np.unsignedinteger]
 
     def wait(self) -> tuple[Assignment, TopClasses | None] | None:
-        """Wait for the labels, and the best classes of each patch if requested. Return None if a cosine is NaN or infinite."""
-        finite, labels, confidence, *top = self.arriving.arrays()
-        if not finite:
+        """Wait for the labels, and the best classes of each patch if requested. Return None if a feature is no unit vector."""
+        norms, labels, confidence, *top = self.arriving.arrays()
+        if not are_unit(norms):
             return None
         best = TopClasses(cast(LabelArray, top[0].view(self.dtype)), top[1]) if top else None
         converted = allocate_confidence(confidence.shape)
@@ -60,14 +71,26 @@ class DeviceLabels:
 class DeviceScorer:
     """Computes labels from cosines on a device."""
 
-    def __init__(self, table: LabelTable, temperature: float, device: torch.device) -> None:
+    def __init__(
+        self,
+        table: LabelTable,
+        temperature: float,
+        device: torch.device,
+        phrases: NDArray[np.intp] | None = None,
+        biases: NDArray[np.float32] | None = None,
+    ) -> None:
         """Copy the label table to the device.
 
         Args:
             table: Groups and label ids of the phrases.
             temperature: Temperature of the softmax for confidences.
             device: Any device except a CPU, on which `assign.match` is faster.
+            phrases: The phrases among those of the cosines; None for all.
+            biases: Added to their cosines; None for none.
         """
+        self._device, self._elements = device, _ELEMENTS
+        self._phrases = None if phrases is None else to_device(phrases.astype(np.int64), device)
+        self._biases = None if biases is None else to_device(biases, device)
         self._dtype = table.label_ids.dtype
         self._temperature = temperature
         self._runs = list(_runs(table.groups))
@@ -82,6 +105,7 @@ class DeviceScorer:
         cosines: Sequence[Tensor],
         plans: Sequence[WindowPlan],
         size: tuple[int, int],
+        norms: Tensor,
         grid: tuple[int, int] = (0, 0),
         top: int = 0,
     ) -> DeviceLabels:
@@ -91,6 +115,7 @@ class DeviceScorer:
             cosines: Cosines at each scale in ascending order, [B, h, w, P] float32, on the device.
             plans: The plan of each scale.
             size: (H, W) of the labels.
+            norms: See `feature_norms`.
             grid: (h, w) of the patches of the whole image, for the best classes.
             top: Number of best classes per patch; 0 for none.
 
@@ -98,26 +123,71 @@ class DeviceScorer:
             The labels, equal to those of `assign.match` except for ties within rounding. The confidence is rounded to 16 bits
             before it is compared with minimum confidences.
         """
-        maps = _make_maps(cosines, plans)
-        labels = self._label_ids.new_empty(size)
-        confidence = cosines[0].new_empty(size, dtype=torch.float16)
-        for rows, columns, scores in _score_tiles(maps, size):
-            region = rows, columns
-            labels[region], confidence[region] = self._assign_labels(maps, self._merge_phrases(scores))
-        best = self._best_groups(maps, grid, top) if top else ()
-        finite = torch.stack([torch.isfinite(values).all() for values in cosines]).all()
-        return DeviceLabels(HostCopy(finite, labels, confidence, *best), self._dtype)
+        maps = _make_maps(self._own(cosines), plans)
+        labels, confidence = self._label(maps, size, slice(0, size[0]))
+        best = self._in_tiles(lambda: self._best_groups(maps, grid, top)) if top else ()
+        return DeviceLabels(HostCopy(norms, labels, confidence, *best), self._dtype)
 
     @torch.inference_mode()
-    def fetch(self, cosines: Sequence[Tensor], plans: Sequence[WindowPlan], size: tuple[int, int]) -> Assignment:
-        """Compute the same labels for a large image, and wait for each tile, so that few labels are on the device at a time."""
-        maps = _make_maps(cosines, plans)
+    def fetch(
+        self,
+        cosines: Sequence[Tensor],
+        plans: Sequence[WindowPlan],
+        size: tuple[int, int],
+        at_work: Callable[[], AbstractContextManager[object]],
+    ) -> Assignment:
+        """Compute the same labels for a large image, and wait for them band by band. Thread-safe.
+
+        `at_work` returns a context for using the device; it is left while this waits.
+        """
         labels, confidence = np.empty(size, self._dtype), allocate_confidence(size)
-        for rows, columns, scores in _score_tiles(maps, size):
-            region = rows, columns
-            ids, shares = self._assign_labels(maps, self._merge_phrases(scores))
-            labels[region], confidence[region] = ids.cpu().numpy().view(self._dtype), shares.cpu().numpy()
+        bands = min(-(-prod(size) // _BAND_PIXELS), _BANDS, size[0])
+        edges = [size[0] * band // bands for band in range(bands + 1)]
+        with at_work():
+            maps = _make_maps(self._own(cosines), plans)
+        before: tuple[slice, HostCopy] | None = None
+        for rows in (*map(slice, edges, edges[1:]), None):
+            coming = None
+            if rows is not None:
+                with at_work():
+                    coming = rows, HostCopy(*self._label(maps, size, rows))
+            if before is not None:
+                done, arriving = before
+                ids, shares = arriving.arrays()
+                labels[done], confidence[done] = ids.view(self._dtype), shares
+            before = coming
         return Assignment(cast(LabelArray, labels), confidence)
+
+    def _own(self, cosines: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return the cosines of the phrases of this contest."""
+        if self._phrases is not None:
+            cosines = [scale.index_select(3, self._phrases) for scale in cosines]
+        return cosines if self._biases is None else [scale + self._biases for scale in cosines]
+
+    def _label(self, maps: _Maps, size: tuple[int, int], rows: slice) -> tuple[Tensor, Tensor]:
+        """Return the label ids and the confidences of some rows of an image of `size`, each [r, W]."""
+        labels = self._label_ids.new_empty(rows.stop - rows.start, size[1])
+        confidence = torch.empty(labels.shape, dtype=torch.float16, device=self._device)
+
+        def compute() -> None:
+            for down, columns, scores in _score_tiles(maps, size, rows, self._elements):
+                region = slice(down.start - rows.start, down.stop - rows.start), columns
+                labels[region], confidence[region] = self._assign_labels(maps, self._merge_phrases(scores))
+
+        self._in_tiles(compute)
+        return labels, confidence
+
+    def _in_tiles(self, compute: Callable[[], _Result]) -> _Result:
+        """Call a function, again with smaller tiles where the memory of the device runs out."""
+        while True:
+            try:
+                return compute()
+            except RuntimeError as error:
+                if not is_out_of_memory(error) or self._elements <= _LEAST_ELEMENTS:
+                    raise
+            # Outside of the except block, in which the handled error still references the memory.
+            self._elements //= 4
+            free_memory(self._device)
 
     def _merge_phrases(self, scores: Tensor) -> Tensor:
         """Return the maximum over the phrases of each group, [P, r, c] -> [G, r, c]."""
@@ -145,7 +215,7 @@ class DeviceScorer:
         count = min(count, len(self._label_ids))
         ids = self._label_ids.new_empty(count, *size)
         shares = torch.empty(count, *size, dtype=torch.float16, device=ids.device)
-        for rows, columns, scores in _score_tiles(maps, size):
+        for rows, columns, scores in _score_tiles(maps, size, slice(0, size[0]), self._elements):
             merged = self._merge_phrases(scores)
             parts = maps.relative_(merged, merged.amax(0), self._temperature)
             parts /= parts.sum(0)
@@ -177,33 +247,31 @@ class _Windows:
         self.phrases = cosines.shape[3]
         self._cosines = cosines.permute(0, 3, 1, 2).contiguous()  # [windows, P, h, w]
         self._plan = plan
-        self._axis = _axis(cosines.shape[1], plan.side, cosines.device)
-        self._own, *self._totals = _window_weights(plan, cosines.device)
+        self._weights = _window_weights(plan, cosines.device)
 
     def values(self, rows: slice, columns: slice) -> Tensor:
         """Return the scores of all phrases in a part of the grid, [P, r, c]."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
         total = self._cosines.new_zeros(self.phrases, height, width)
-        down, across = self._totals[0][rows], self._totals[1][columns]
-        side = self._plan.side
-        for cosines, (top, left) in zip(self._cosines, self._plan.corners, strict=True):
-            y, x = (
-                slice(max(part.start, start), min(part.stop, start + side))
-                for part, start in ((rows, top), (columns, left))
+        side, found = self._plan.side, defaultdict[tuple[int, ...], list[int]](list)
+        for index, (top, left) in enumerate(self._plan.corners):
+            y, x = max(rows.start - top, 0), max(columns.start - left, 0)
+            ends = min(rows.stop - top, side), min(columns.stop - left, side)
+            if y < ends[0] and x < ends[1]:
+                found[y, x, *ends].append(index)
+        # Windows of which the same part is needed go together: mostly all of them.
+        for (y, x, bottom, right), windows in found.items():
+            down, across = (
+                _axis(self._cosines.shape[2], side, start, stop, self.device)
+                for start, stop in ((y, bottom), (x, right))
             )
-            if y.start >= y.stop or x.start >= x.stop:
-                continue
-            here = slice(y.start - top, y.stop - top), slice(x.start - left, x.stop - left)
-            inside = self._axis.part(here[0].start, here[0].stop), self._axis.part(here[1].start, here[1].stop)
-            part = _resize(cosines[:, inside[0].span, inside[1].span], *inside).exp_()
-            region = (
-                slice(y.start - rows.start, y.stop - rows.start),
-                slice(x.start - columns.start, x.stop - columns.start),
-            )
-            own_down, own_across = (self._own[each] for each in here)
-            weight = part.sum(0).mul_((down[region[0]] / own_down)[:, None]).mul_(across[region[1]] / own_across)
-            weight.reciprocal_()
-            total[:, *region].addcmul_(part, weight)
+            several = slice(windows[0], windows[-1] + 1, windows[1] - windows[0] if len(windows) > 1 else 1)
+            parts = _resize(self._cosines[several, :, down.span, across.span], down, across).exp_()  # [n, P, r, c]
+            weights = self._weights[several, y:bottom, x:right] / parts.sum(1)  # [n, r, c]
+            for part, weight, index in zip(parts, weights, windows, strict=True):
+                top, left = y + self._plan.corners[index][0], x + self._plan.corners[index][1]
+                region = total[:, top - rows.start : top - rows.start + bottom - y, left - columns.start :]
+                region[..., : right - x].addcmul_(part, weight)
         return total
 
     @staticmethod
@@ -245,18 +313,14 @@ class _Fused:
         """Store the scales, the finest last."""
         finest = scales[-1]
         self.size, self.device, self.phrases = finest.size, finest.device, finest.phrases
-        self._scales = [
-            (scale, [_axis(*lengths, self.device) for lengths in zip(scale.size, self.size, strict=True)])
-            for scale in scales
-        ]
+        self._scales = scales
 
     def values(self, rows: slice, columns: slice) -> Tensor:
         total = torch.zeros(
             self.phrases, rows.stop - rows.start, columns.stop - columns.start, dtype=torch.float32, device=self.device
         )
-        for maps, (down, across) in self._scales:
-            axes = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
-            total.add_(maps.logits_(_resize(maps.values(axes[0].span, axes[1].span), *axes)))
+        for maps in self._scales:
+            total.add_(maps.logits_(_resized(maps, self.size, rows, columns)))
         return total.mul_(1 / len(self._scales))
 
     @staticmethod
@@ -275,69 +339,80 @@ def _make_maps(cosines: Sequence[Tensor], plans: Sequence[WindowPlan]) -> _Maps:
     return scales[0] if len(scales) == 1 else _Fused(scales)
 
 
-def _score_tiles(maps: _Maps, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield the rows and columns of tiles of an image of `size`, and the scores of all phrases in them, [P, r, c]."""
-    down, across = (_axis(*lengths, maps.device) for lengths in zip(maps.size, size, strict=True))
+def _score_tiles(
+    maps: _Maps, size: tuple[int, int], rows: slice, elements: int
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield the rows and columns of tiles in rows of an image of `size`, and the scores of all phrases in them, [P, r, c]."""
     # A row of a small image depends on many rows of the grid.
     finer = [max(-(-source // length), 1) for source, length in zip(maps.size, size, strict=True)]
     per_pixel = maps.phrases * finer[0] * finer[1]
-    width = max(min(_ELEMENTS // (2 * per_pixel), size[1]), 1)
-    height = max(min(_ELEMENTS // (width * per_pixel), size[0]), 1)
-    for top in range(0, size[0], height):
-        rows = slice(top, min(top + height, size[0]))
+    width = max(min(elements // (2 * per_pixel), size[1]), 1)
+    height = max(min(elements // (width * per_pixel), size[0]), 1)
+    for top in range(rows.start, rows.stop, height):
         for left in range(0, size[1], width):
-            columns = slice(left, min(left + width, size[1]))
-            axes = down.part(rows.start, rows.stop), across.part(columns.start, columns.stop)
-            yield rows, columns, _resize(maps.values(axes[0].span, axes[1].span), *axes)
+            tile = slice(top, min(top + height, rows.stop)), slice(left, min(left + width, size[1]))
+            yield *tile, _resized(maps, size, *tile)
+
+
+def _resized(maps: _Maps, size: tuple[int, int], rows: slice, columns: slice) -> Tensor:
+    """Return the scores of all phrases in a part of an image of `size`, [P, r, c]."""
+    down = _axis(maps.size[0], size[0], rows.start, rows.stop, maps.device)
+    across = _axis(maps.size[1], size[1], columns.start, columns.stop, maps.device)
+    return _resize(maps.values(down.span, across.span), down, across)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Axis:
-    """Bilinear resizing weights along one axis.
+    """Bilinear resizing weights of some outputs along one axis.
 
     Attributes:
-        weights: The weights on the host.
-        low: [n] int64, `weights.low` on the device.
-        high: [n] int64, `weights.high` on the device.
-        weight: [n] float32, `weights.weight` on the device.
+        span: Slice of the source that they depend on.
+        low: [n] int64, on the device: the index in the span before each output.
+        high: [n] int64: the index after it.
+        weight: [n] float32: the weight of `high`.
     """
 
-    weights: InterpolationWeights
+    span: slice
     low: Tensor
     high: Tensor
     weight: Tensor
 
-    @property
-    def span(self) -> slice:
-        """Slice of the source that the outputs depend on."""
-        return self.weights.span
-
-    def part(self, start: int, stop: int) -> _Axis:
-        """Return the weights of outputs start .. stop - 1."""
-        tensors = (tensor[start:stop] for tensor in (self.low, self.high, self.weight))
-        return _Axis(self.weights.part(start, stop), *tensors)
-
 
 def _resize(values: Tensor, rows: _Axis, columns: _Axis) -> Tensor:
-    """Resize maps [P, r, c], which cover the spans of `rows` and `columns`, to [P, n, m]."""
+    """Resize maps [..., r, c], which cover the spans of `rows` and `columns`, to [..., n, m]."""
     # Resize columns first, while there are few rows.
-    low, high = (index - columns.span.start for index in (columns.low, columns.high))
-    values = torch.lerp(values.index_select(2, low), values.index_select(2, high), columns.weight)  # [P, r, m]
-    low, high = (index - rows.span.start for index in (rows.low, rows.high))
-    return torch.lerp(values.index_select(1, low), values.index_select(1, high), rows.weight[:, None])
+    values = torch.lerp(values.index_select(-1, columns.low), values.index_select(-1, columns.high), columns.weight)
+    return torch.lerp(values.index_select(-2, rows.low), values.index_select(-2, rows.high), rows.weight[:, None])
 
 
-@lru_cache(maxsize=64)
-def _axis(source: int, target: int, device: torch.device) -> _Axis:
-    weights = interpolation_weights(source, target)
-    return _Axis(weights, *(to_device(array, device) for array in (weights.low, weights.high, weights.weight)))
+@lru_cache(maxsize=512)
+def _axis(source: int, target: int, start: int, stop: int, device: torch.device) -> _Axis:
+    """Return the weights of outputs start .. stop - 1 of `target` ones. Images of a folder share sizes, and so tiles."""
+    weights = interpolation_weights(source, target).part(start, stop)
+    span = weights.span
+    indices = (to_device(index - span.start, device) for index in (weights.low, weights.high))
+    return _Axis(span, *indices, to_device(weights.weight, device))
 
 
 @lru_cache(maxsize=16)
-def _window_weights(plan: WindowPlan, device: torch.device) -> list[Tensor]:
-    """Return `scores.window_weights` on a device: of a window, then the sums of rows and of columns."""
-    own, (down, across) = window_weights(plan)
-    return [to_device(weights, device) for weights in (own, down, across)]
+def _window_weights(plan: WindowPlan, device: torch.device) -> Tensor:
+    """Return the weight of each pixel of each window [windows, side, side]: see `scores.window_weights`."""
+    own, totals = window_weights(plan)
+    shares = [
+        [own / total[start : start + plan.side] for total, start in zip(totals, corner, strict=True)]
+        for corner in plan.corners
+    ]
+    return to_device(np.stack([np.multiply.outer(*each).astype(np.float32) for each in shares]), device)
+
+
+def feature_norms(scales: Sequence[Tensor]) -> Tensor:
+    """Return the least and the largest length of the patch features at some scales [B, h, w, D], on their device: [S, 2]."""
+    return torch.stack([torch.stack(torch.linalg.vector_norm(patches, dim=-1).aminmax()) for patches in scales])
+
+
+def are_unit(norms: NDArray[np.float32]) -> bool:
+    """Return True if lengths are about 1. A device whose work failed leaves zeros, or anything."""
+    return bool((np.abs(norms - 1) < _NORM_ERROR).all())  # False for NaN
 
 
 def _as_signed(ids: NDArray[np.unsignedinteger]) -> NDArray[np.integer]:

@@ -202,11 +202,11 @@ def _encode_scale(backbone: Backbone, prepared: Prepared) -> Features:
     return Features(prepared.size, prepared.plan, encoded.patches, encoded.class_tokens)
 
 
-def non_finite_error(backbone: Backbone) -> DeviceError:
-    """Return the error for an image whose features contain infinity or NaN."""
+def unsound_error(backbone: Backbone) -> DeviceError:
+    """Return the error for an image whose features are not unit vectors."""
     return DeviceError(
         backbone.device_name,
-        f"the model returned infinity or NaN in {backbone.dtype_name} on {backbone.device_name}",
+        f"the model returned infinity, NaN or zeros in {backbone.dtype_name} on {backbone.device_name}",
         "Run tipsseg doctor." if backbone.dtype_name == "float32" else "Use dtype float32, and run tipsseg doctor.",
     )
 

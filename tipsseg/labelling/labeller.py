@@ -35,7 +35,7 @@ from tipsseg.labelling.assign import (
 )
 from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_classifier, make_classifiers
 from tipsseg.labelling.edges import REFINEMENT_STEPS, Guide, match_refined
-from tipsseg.labelling.features import Batches, Features, encode_prepared, non_finite_error
+from tipsseg.labelling.features import Batches, Features, encode_prepared, unsound_error
 from tipsseg.labelling.scores import compute_cosines
 from tipsseg.labelling.sums import Values
 from tipsseg.labelling.view import Prepared, view_of
@@ -53,6 +53,7 @@ from tipsseg.weights.sources import file_hashes, find_model_id
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tipsseg.backbones.devices import HostCopy
     from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 
 #: Above this number of pixels, labels are not copied asynchronously: the host would hold those of several images at a time.
@@ -63,21 +64,25 @@ _MAX_ASYNC_PIXELS = 1 << 22
 _MOST_LISTS = 1000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Cosines:
     """Cosine scores of one image, not yet turned into labels.
 
     Attributes:
         values: [B, h, w, P] float32 for each scale, on the model's device.
+        norms: The lengths of the features on their way from the device, see `device_scores.feature_norms`; none on a CPU.
         plans: The windows at each scale.
         size: (height, width) of the image in pixels.
         top: The number of best classes to keep for each patch.
+        host: The values on the host, once they are needed there.
     """
 
     values: Sequence[Any]
+    norms: Sequence[HostCopy]
     plans: Sequence[WindowPlan]
     size: tuple[int, int]
     top: int = 0
+    host: Sequence[Values] | None = None
 
 
 #: The features of an image at one scale, on the model's device; on a CPU also a stored record, in float32.
@@ -173,7 +178,7 @@ class Labeller:
         self._levels = classifier.levels(self.options.min_confidence, self._temperature)
         self._table = self._levels[0].table
         self._levels_of: dict[frozenset[int] | None, tuple[ReadyContest, ...]] = {None: self._levels}
-        self._scorers: dict[tuple[int, bool], DeviceScorer] = {}
+        self._scorers: dict[tuple[ReadyContest, bool], DeviceScorer] = {}
 
     def __repr__(self) -> str:
         return f"Labeller({self.model!r}, {self.vocabulary!r}, {self.options!r})"
@@ -354,6 +359,7 @@ class Labeller:
         if found is None:
             if len(self._levels_of) >= _MOST_LISTS:
                 self._levels_of = {None: self._levels}
+                self._scorers.clear()
             found = self._classifier.levels(self.options.min_confidence, self._temperature, present)
             self._levels_of[present] = found
         return found
@@ -364,12 +370,13 @@ class Labeller:
             return None
         from tipsseg.labelling.device_scores import DeviceScorer
 
-        if level not in self._levels:  # that of a list of names
-            return DeviceScorer(_table_of(level, raw), self._temperature, self.model.backbone.device)
-        key = level.whole, raw
-        if key not in self._scorers:
-            self._scorers[key] = DeviceScorer(_table_of(level, raw), self._temperature, self.model.backbone.device)
-        return self._scorers[key]
+        found = self._scorers.get((level, raw))
+        if found is None:
+            device = self.model.backbone.device
+            with self._at_work():
+                found = DeviceScorer(_table_of(level, raw), self._temperature, device, level.phrases, level.biases)
+            self._scorers[level, raw] = found
+        return found
 
     def score(self, scales: Sequence[Patches], top: int = 0, *, in_regions: bool = False, some: bool = False) -> Scored:
         """Compare the features of an image with the phrases, without waiting for the device.
@@ -389,22 +396,28 @@ class Labeller:
             DeviceError: The device has too little memory.
         """
         size, plans = scales[0].size, _plans_of(scales)
-        values = self._compare(scales)
+        values, norms = self._compare(scales)
         scorer = self._scorer(self._levels[0], raw=in_regions)
         later = self.options.refine != "none" or len(self._levels) > 1 or some or prod(size) > _MAX_ASYNC_PIXELS
-        if self._on_cpu or scorer is None or later:
-            return Cosines(values, plans, size, top)
+        if norms is None:
+            return Cosines(values, (), plans, size, top)
         with self._at_work():
-            return scorer.send(values, plans, size, self.view.grid(plans[0]), top)
+            if scorer is None or later:
+                return Cosines(values, (self._send(norms),), plans, size, top)
+            return scorer.send(values, plans, size, norms, self.view.grid(plans[0]), top)
 
-    def score_windows(self, windows: Sequence[NDArray[np.uint8]]) -> Any:
-        """Encode windows, each [side, side, 3], and compare them with the phrases: [B, h, w, P] float32, on the device.
+    def score_windows(self, windows: Sequence[NDArray[np.uint8]]) -> tuple[Any, Sequence[HostCopy]]:
+        """Encode windows, each [side, side, 3], and compare them with the phrases.
+
+        Return the cosines [B, h, w, P] float32 on the device, and the lengths of the features, see Cosines.
 
         Raise DeviceError if the device has too little memory.
         """
         encoded, side = self.model.backbone.encode_windows(windows), len(windows[0])
         plan = WindowPlan((side, side), side, ((0, 0),) * len(windows))
-        return self._compare([Features((side, side), plan, encoded.patches, encoded.class_tokens)])[0]
+        (values,), norms = self._compare([Features((side, side), plan, encoded.patches, encoded.class_tokens)])
+        with self._at_work():
+            return values, () if norms is None else (self._send(norms),)
 
     def assign(
         self,
@@ -424,23 +437,24 @@ class Labeller:
             present: The label ids of the classes that may be in the image, with their relatives. None: all classes.
 
         Raises:
-            DeviceError: The model returned infinity or NaN.
+            DeviceError: The model returned infinity, NaN or zeros.
         """
         classes, top, guide = self.vocabulary.classes, None, self._guide(prepared)
         if isinstance(scored, Cosines):
-            values, plans, size = self._on_host(scored.values), scored.plans, scored.size
+            plans, size = scored.plans, scored.size
+            self._check_norms(scored)
             if self._contests:
                 contests = [each for each in self._contests if present is None or each.class_id in present]
-                layers = label_alone(contests, values, plans, self._temperature, size, guide)
+                layers = label_alone(contests, self._on_host(scored), plans, self._temperature, size, guide)
                 return replace(label_map_of(layers, size, classes), present=present)
             levels = self._levels_for(present)
             if scored.top:
-                top = self._best_classes(levels, values, plans, self.view.grid(plans[0]), scored.top)
-            assigned = self._assign(levels[0], scored, values, guide, inner, raw=regions is not None)
+                top = self._best_classes(levels, scored, self.view.grid(plans[0]))
+            assigned = self._assign(levels[0], scored, guide, inner, raw=regions is not None)
         else:
             arrived = scored.wait()
             if arrived is None:
-                raise non_finite_error(self.model.backbone)
+                raise unsound_error(self.model.backbone)
             assigned, top = arrived
         found = LabelMap(assigned.labels, assigned.confidence, classes, top, present=present)
         if regions is not None:
@@ -487,21 +501,20 @@ class Labeller:
         known, before = label_map.whole_confidences, list[ConfidenceArray]()
         depths = [0, *(len(chain) for chain in ancestors(label_map.classes))]  # of the parts of a class
         guide = self._guide(prepared)
-        values: list[Values] | None = None
         for level in self._levels_for(label_map.present)[1:]:
             if not (labels == level.whole).any():
                 continue
             assert isinstance(scored, Cosines)
-            if values is None:
-                values, labels = self._on_host(scored.values), labels.copy()
+            if labels is label_map.labels:
+                labels = labels.copy()
             while len(before) < depths[level.whole]:
                 before.append(known[len(before)] if len(before) < len(known) else confidence)
                 confidence = confidence.copy()
-            found = self._assign(level, scored, values, guide, inner, raw=True, where=labels == level.whole)
+            found = self._assign(level, scored, guide, inner, raw=True, where=labels == level.whole)
             if only is not None:
                 found.labels[~np.isin(found.labels, [*only])] = level.whole
             add_parts(labels, confidence, level, found, self._table.min_confidence)
-        if values is None:
+        if labels is label_map.labels:
             return label_map
         return replace(
             label_map,
@@ -514,7 +527,6 @@ class Labeller:
         self,
         level: ReadyContest,
         cosines: Cosines,
-        values: list[Values],
         guide: Guide | None,
         inner: tuple[int, int, int, int] | None,
         *,
@@ -526,31 +538,45 @@ class Labeller:
         `raw` leaves out minimum confidences: with regions, they apply to the scores of these; with parts, to a product.
         """
         table, scorer = _table_of(level, raw), self._scorer(level, raw=raw)
+        if scorer is not None and guide is None:
+            assigned = scorer.fetch(cosines.values, cosines.plans, cosines.size, self._at_work)
+            return assigned if inner is None else crop(assigned, inner)
+        scores = level.scores(self._on_host(cosines), cosines.plans, self._temperature)
         if guide is not None:
-            scores = level.scores(values, cosines.plans, self._temperature)
             return match_refined(scores, guide, cosines.size, table)
-        if scorer is None:
-            return match(level.scores(values, cosines.plans, self._temperature), cosines.size, table, inner, where)
-        with self._at_work():
-            assigned = scorer.fetch(self._of_level(level, cosines.values), cosines.plans, cosines.size)
-        return assigned if inner is None else crop(assigned, inner)
+        return match(scores, cosines.size, table, inner, where)
 
-    def _of_level(self, level: ReadyContest, cosines: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return the cosines of the phrases of a contest, on the device."""
-        if level.phrases is None:
-            return cosines
-        own = [scale[..., level.phrases.tolist()] for scale in cosines]
-        return own if level.biases is None else [scale + self._on_device(level.biases) for scale in own]
+    def _compare(self, scales: Sequence[Patches]) -> tuple[list[Any], Tensor | None]:
+        """Return the cosines of features with the phrases at each scale, [B, h, w, P] float32, on the device.
 
-    def _compare(self, scales: Sequence[Patches]) -> list[Any]:
-        """Return the cosines of features with the phrases at each scale, [B, h, w, P] float32, on the device."""
+        With them, return the lengths of the features there, see `device_scores.feature_norms`; None on a CPU.
+        """
         if self._on_cpu:
             vectors, biases = self._classifier.vectors, self._classifier.biases
             with self.model.backbone.at_work:
-                return [compute_cosines(np.asarray(scale.patches), vectors, biases) for scale in scales]
+                return [compute_cosines(np.asarray(scale.patches), vectors, biases) for scale in scales], None
+        from tipsseg.labelling.device_scores import feature_norms
+
+        features = cast(Sequence[Features], scales)
         with self._at_work():
-            values = [cast(Features, scale).cosines(self.vectors) for scale in scales]
-            return values if self._biases is None else [cosines + self._biases for cosines in values]
+            values = [scale.cosines(self.vectors) for scale in features]
+            values = values if self._biases is None else [cosines + self._biases for cosines in values]
+            return values, feature_norms([scale.patches for scale in features])
+
+    def _send(self, norms: Tensor) -> HostCopy:
+        from tipsseg.backbones.devices import HostCopy
+
+        return HostCopy(norms)
+
+    def _check_norms(self, scored: Cosines) -> None:
+        """Raise DeviceError if a feature is no unit vector."""
+        if not scored.norms:
+            self._on_host(scored)
+        else:
+            from tipsseg.labelling.device_scores import are_unit
+
+            if not all(are_unit(arriving.arrays()[0]) for arriving in scored.norms):
+                raise unsound_error(self.model.backbone)
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:
@@ -560,26 +586,31 @@ class Labeller:
         with self.model.backbone.at_work, as_device_error(self.model.backbone.device):
             yield
 
-    def _on_host(self, cosines: Sequence[Any]) -> list[Values]:
+    def _on_host(self, scored: Cosines) -> Sequence[Values]:
         """Return the cosines of each scale on the host. Raises DeviceError if one is infinite or NaN."""
-        values: list[Values] = [scale if self._on_cpu else scale.cpu().numpy() for scale in cosines]
-        if not all(np.isfinite(scale).all() for scale in values):
-            raise non_finite_error(self.model.backbone)
-        return values
+        if scored.host is None:
+            scored.host = scored.values
+            if not self._on_cpu:
+                from tipsseg.backbones.devices import HostCopy
+
+                with self._at_work():
+                    arriving = HostCopy(*scored.values)
+                scored.host = arriving.arrays()
+            if not all(np.isfinite(scale).all() for scale in scored.host):
+                raise unsound_error(self.model.backbone)
+        return scored.host
 
     def _best_classes(
         self,
         levels: Sequence[ReadyContest],
-        values: Sequence[Values],
-        plans: Sequence[WindowPlan],
+        scored: Cosines,
         grid: tuple[int, int],
-        count: int,
     ) -> TopClasses:
         """Return the best classes of each patch. A part has p(whole) * p(part in the whole), and its whole p(whole)."""
         first, *inside = levels
+        values, plans, table = self._on_host(scored), scored.plans, first.table
         scores = first.scores(values, plans, self._temperature)
-        table = first.table
-        most = min(count, len(table.label_ids) + sum(len(level.table.label_ids) - 1 for level in inside))
+        most = min(scored.top, len(table.label_ids) + sum(len(level.table.label_ids) - 1 for level in inside))
         if not inside:
             best, shares = best_groups(scores, grid, table.groups, most)
             return TopClasses(table.label_ids[best], shares)

@@ -27,7 +27,7 @@ from tipsseg.images.access import identify, stamp_source
 from tipsseg.images.containers import Stamp
 from tipsseg.images.decoding import ImageReader, as_image_error
 from tipsseg.images.upright import thumbnail_rgb
-from tipsseg.labelling.features import Batched, Batches, non_finite_error, round_features
+from tipsseg.labelling.features import Batched, Batches, round_features, unsound_error
 from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef, Remark
 from tipsseg.util.files import Fingerprint, describe_error
@@ -253,7 +253,7 @@ class FeatureSource(Generic[Stored]):
     def save(self, pending: Iterable[PendingRecord]) -> None:
         """Wait for features and write them to the store. Safe to call from several threads.
 
-        Raise OutputError if a file cannot be written. Raise DeviceError if features contain infinity or NaN; these are not
+        Raise OutputError if a file cannot be written. Raise DeviceError if features contain infinity, NaN or zeros; these are not
         stored.
         """
         for wait_for_record in pending:
@@ -266,7 +266,7 @@ class FeatureSource(Generic[Stored]):
         try:
             record.to_float32()
         except ValueError as error:
-            raise non_finite_error(self.backbone) from error
+            raise unsound_error(self.backbone) from error
         return record
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from tipsseg.backbones.devices import (
     as_device_error,
     choose_cpu_dtype,
+    free_memory,
     is_out_of_memory,
     record_event,
     resolve_device,
@@ -196,10 +197,7 @@ class Tipsv2Backbone(Backbone):
     def _halve_batch_size(self) -> None:
         # Call this outside the except block, in which the handled error still references the memory.
         self._tower.forget()
-        if self.device.type == "mps":
-            torch.mps.empty_cache()
-        else:
-            torch.cuda.empty_cache()
+        free_memory(self.device)
         if self.batch_size == 1:
             purpose, hint = _ONE_WINDOW
             raise DeviceError(str(self.device), f"not enough memory on the device {purpose}", hint)
