@@ -6,6 +6,7 @@ Skipped where there is none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import cast

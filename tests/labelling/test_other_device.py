@@ -256,6 +256,7 @@ def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypat
         shutil.copy(f"gt/{name}", f"fitted/masks/{name}")
     run("fit fitted --vocab a.fit --precision 0.5 -o b.fit", "--dtype", "float32")
     run("doctor")
+    assert sorted(set(device.unguarded)) == []
 
 
 # ---- the judge: what a device refuses, and what waits for it ----

@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tipsseg.backbones.devices import MPS_LOCK
+
 _ATEN = torch.ops.aten
 
 #: Operations that MPS has, but not in the oldest torch that a Mac may have.
@@ -39,6 +41,7 @@ class OtherDevice(TorchFunctionMode):
         waits: The operations that waited for work of the device, in their order.
         holds: How many bytes a tensor on the device may have; for a larger one the memory runs out.
         largest: How many bytes the largest tensor had so far.
+        unguarded: The operations on MPS without its lock while threads of a run were at work.
     """
 
     def __init__(self, kind: str) -> None:
@@ -47,6 +50,7 @@ class OtherDevice(TorchFunctionMode):
         self.waits: list[str] = []
         self.holds = 1 << 40
         self.largest = 0
+        self.unguarded: list[str] = []
         self._busy = False
         self._under_way: list[tuple[Tensor, Tensor]] = []
 
@@ -85,6 +89,10 @@ class OtherDevice(TorchFunctionMode):
     @torch.inference_mode(False)
     def compute(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """Do an operation that has a tensor of the device among its arguments."""
+        views = all(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
+        guarded = views or self.device.type != "mps" or MPS_LOCK._is_owned()  # type: ignore[attr-defined]
+        if not guarded and any(thread.name.startswith("work") for thread in threading.enumerate()):
+            self.unguarded.append(f"{func} in {threading.current_thread().name}")
         if func is _ATEN.copy_.default:
             return self._copy(*args, **kwargs)
         if any(isinstance(each, torch.device) and each.type == "cpu" for each in (*args, *kwargs.values())):

@@ -5,8 +5,9 @@ Raise DeviceError if the machine does not support a device or a dtype.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -135,6 +136,15 @@ def free_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+#: Two threads that use MPS at once abort the process, in current versions of torch.
+MPS_LOCK = threading.RLock()
+
+
+def lock_of(device: torch.device) -> AbstractContextManager[object]:
+    """Return the lock to hold in each call of a device; nothing but MPS needs one."""
+    return MPS_LOCK if device.type == "mps" else nullcontext()
+
+
 def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """Copy an array to a device. Later work on the device sees the complete copy.
 
@@ -145,13 +155,14 @@ def to_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """
     tensor = torch.from_numpy(array)
     # A copy from unpinned memory would wait for all work queued on the device.
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    with lock_of(device):
+        return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def record_event(device: torch.device) -> torch.cuda.Event | torch.mps.Event | None:
     """Return an event that is done, see its `query`, once the device has done all work so far; None for a CPU."""
     if device.type == "cuda":
-        event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning on a core
+        event = torch.cuda.Event()
         event.record(torch.cuda.current_stream(device))
         return event
     if device.type == "mps":
@@ -166,7 +177,7 @@ class HostCopy:
 
     def __init__(self, *tensors: Tensor) -> None:
         """Start the copy. All tensors must be on one device, which may still be computing them."""
-        self._event: torch.cuda.Event | torch.mps.Event | None = None
+        self._event: torch.cuda.Event | None = None
         self._tensors: Sequence[Tensor] = tensors
         device = tensors[0].device
         if device.type == "cuda":
@@ -174,10 +185,12 @@ class HostCopy:
             self._tensors = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True) for tensor in tensors]
             for target, source in zip(self._tensors, tensors, strict=True):
                 target.copy_(source, non_blocking=True)
-            self._event = record_event(device)
+            self._event = torch.cuda.Event(blocking=True)  # a waiting thread sleeps instead of spinning on a core
+            self._event.record(torch.cuda.current_stream(device))
 
     def arrays(self) -> list[NDArray[Any]]:
         """Wait for the copy and return the arrays. Safe to call from several threads."""
         if self._event is not None:
             self._event.synchronize()
-        return [tensor.cpu().numpy() for tensor in self._tensors]
+        with lock_of(self._tensors[0].device):
+            return [tensor.cpu().numpy() for tensor in self._tensors]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +75,8 @@ class Backbone(ABC):
         temperature: Softmax temperature: logits are cosine / temperature.
         batch_size: Number of windows per pass of the vision tower, halved when the device runs out of memory.
         on_less_memory: Called with the new batch size after each halving.
-        at_work: Lock to hold while computing with torch. On a CPU, competing torch threads only wait for each other.
+        at_work: Lock to hold while computing with torch. On a CPU, competing torch threads only wait for each other; on MPS, two
+            threads may not use the device at once.
     """
 
     dtype_reason = ""
@@ -85,7 +87,7 @@ class Backbone(ABC):
         self.native_size, self.patch_size = sizes.native_size, sizes.patch_size
         self.embed_dim, self.temperature = sizes.embed_dim, sizes.temperature
         self.on_less_memory: Callable[[int], None] = lambda _: None
-        self.at_work = threading.Lock()
+        self.at_work: AbstractContextManager[object] = threading.Lock()
 
     @cached_property
     def device(self) -> torch.device:
@@ -122,6 +124,17 @@ class Backbone(ABC):
         Raises:
             DeviceError: The device has too little memory for a single window.
         """
+
+    @contextmanager
+    def at_device(self) -> Iterator[None]:
+        """Use a GPU: hold `at_work`. Nothing on a CPU. Raises DeviceError if the device has too little memory."""
+        if self.device_name == "cpu":
+            yield
+            return
+        from tipsseg.backbones.devices import as_device_error
+
+        with self.at_work, as_device_error(self.device):
+            yield
 
     def is_busy(self) -> bool:
         """Return True while the device computes what `encode_windows` returned, without waiting. A CPU has computed it."""

@@ -390,8 +390,8 @@ def _axis(source: int, target: int, start: int, stop: int, device: torch.device)
     """Return the weights of outputs start .. stop - 1 of `target` ones. Images of a folder share sizes, and so tiles."""
     weights = interpolation_weights(source, target).part(start, stop)
     span = weights.span
-    indices = (to_device(index - span.start, device) for index in (weights.low, weights.high))
-    return _Axis(span, *indices, to_device(weights.weight, device))
+    low, high = (to_device(index - span.start, device) for index in (weights.low, weights.high))
+    return _Axis(span, low, high, to_device(weights.weight, device))
 
 
 @lru_cache(maxsize=16)

@@ -159,11 +159,13 @@ def round_features(features: Features, dtype: FeatureDtype) -> RoundedFeatures:
 
 
 def find_features(device: torch.device) -> Callable[[FeatureFiles, str], Features | None]:
-    """Return a function that reads an image's features from a store by its sha256, and copies them to a device."""
+    """Return a function that reads an image's features from a store by its sha256, and copies them to a device. Thread-safe."""
+    from tipsseg.backbones.devices import as_device_error
 
     def find(files: FeatureFiles, sha256: str) -> Features | None:
         record = files.find(sha256)
-        return None if record is None else features_of(record, device)
+        with as_device_error(device, "for stored features"):
+            return None if record is None else features_of(record, device)
 
     return find
 
@@ -255,7 +257,9 @@ class Batches(Generic[Batched]):
                 batch.append(self._windows.popleft())
             encoded = backbone.encode_windows(batch)
             for window in zip(encoded.patches, encoded.class_tokens, strict=True):
-                if (features := self._images[0].add_window(*window)) is not None:
+                with backbone.at_device():
+                    features = self._images[0].add_window(*window)
+                if features is not None:
                     yield self._images.popleft().image, features
 
 

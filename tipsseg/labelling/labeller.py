@@ -7,7 +7,7 @@ device, and `assign` turns the scores into labels, on any thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -578,13 +578,9 @@ class Labeller:
             if not all(are_unit(arriving.arrays()[0]) for arriving in scored.norms):
                 raise unsound_error(self.model.backbone)
 
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Use the device. Raises DeviceError if it has too little memory."""
-        from tipsseg.backbones.devices import as_device_error
-
-        with self.model.backbone.at_work, as_device_error(self.model.backbone.device):
-            yield
+    def _at_work(self) -> AbstractContextManager[None]:
+        """Use the device, see `Backbone.at_device`."""
+        return self.model.backbone.at_device()
 
     def _on_host(self, scored: Cosines) -> Sequence[Values]:
         """Return the cosines of each scale on the host. Raises DeviceError if one is infinite or NaN."""
@@ -633,10 +629,10 @@ class Labeller:
         return Guide(small=prepared.scales[-1].resized, full=prepared.full, steps=steps, pamr=self._refine)
 
     def _refine(self, maps: Values, image: NDArray[np.uint8]) -> Values:
-        from tipsseg.backbones.devices import to_device
+        from tipsseg.backbones.devices import as_device_error, to_device
         from tipsseg.labelling.refine import pamr
 
-        with self.model.backbone.at_work:
+        with self.model.backbone.at_work, as_device_error(self.model.backbone.device):
             return pamr(to_device(maps, self.model.backbone.device), image).cpu().numpy()
 
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tipsseg.backbones.devices import lock_of
 from tipsseg.labelling.sums import Values
 from tipsseg.labelling.view import interpolation_weights
 from tipsseg.types import WindowPlan
@@ -101,7 +102,8 @@ def make_windows(patches: Tensor, plan: WindowPlan, mask: MaskTensor, groups: ND
         if len(present):
             shape = (features.shape[0] * CELLS, features.shape[1] * CELLS)
             shares = np.stack([_cell_means(part == group, shape) for group in present], axis=-1)
-            full = features.float().cpu()
+            with lock_of(features.device):
+                full = features.float().cpu()
             half = full.half()  # exact for features from a float16 store
             kept = half if torch.equal(half.float(), full) else full
             windows.append(Window(kept, torch.from_numpy(present), torch.from_numpy(shares)))

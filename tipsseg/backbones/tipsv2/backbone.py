@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tipsseg.backbones.devices import (
+    MPS_LOCK,
     as_device_error,
     choose_cpu_dtype,
     free_memory,
     is_out_of_memory,
+    lock_of,
     record_event,
     resolve_device,
     resolve_dtype,
@@ -28,7 +30,7 @@ from tipsseg.backbones.tipsv2.checkpoint import Checkpoint
 from tipsseg.backbones.tipsv2.headers import read_headers
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.int8 import round_to_int8
-from tipsseg.backbones.tipsv2.text import TextTower
+from tipsseg.backbones.tipsv2.text import TextTower, Tokens
 from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError
@@ -38,6 +40,7 @@ _TEXT_BATCH = 256
 
 #: What the memory of a device does not suffice for, and the hint.
 _ONE_WINDOW = ("for one window", "Use device cpu, or another dtype.")
+_MODEL = ("for the model", "Use a smaller model, another dtype, or device cpu.")
 
 
 class Tipsv2Backbone(Backbone):
@@ -80,6 +83,8 @@ class Tipsv2Backbone(Backbone):
             self.dtype, self.dtype_reason = choose_cpu_dtype(config.vision.hidden_size)
         dtype_name = "int8" if dtype == "int8" else str(self.dtype).removeprefix("torch.")
         super().__init__(folder, str(place), dtype_name, config.sizes)
+        if place.type == "mps":
+            self.at_work = MPS_LOCK
         self._workers = Workers()
         self._encoded: torch.cuda.Event | torch.mps.Event | None = None  # done once the last batch is computed
         # On a CPU, batching would make a window's features depend on the other windows, so threads encode single windows
@@ -95,15 +100,22 @@ class Tipsv2Backbone(Backbone):
     @cached_property
     def vision_encoder(self) -> VisionTower:
         """The vision tower. A lazy model loads it on first access, which may raise CheckpointError."""
-        tower = self._checkpoint.read_vision(self.device, self.dtype)
+        with as_device_error(self.device, *_MODEL), lock_of(self.device):
+            tower = self._checkpoint.read_vision(self.device, self.dtype)
         if self.dtype_name == "int8":
             round_to_int8(tower)
         return tower
 
     @cached_property
     def text_encoder(self) -> TextTower:
-        """The text tower. A lazy model loads it on first access, which may raise CheckpointError."""
-        return self._checkpoint.read_text(self.device, self.dtype)
+        """The text tower. A lazy model loads it on first access, which may raise CheckpointError.
+
+        On a Mac it runs on the CPU: some versions of MPS attend to wrong places with few queries.
+        """
+        if self.device.type == "mps":
+            return self._checkpoint.read_text(torch.device("cpu"), torch.float32)
+        with as_device_error(self.device, *_MODEL):
+            return self._checkpoint.read_text(self.device, self.dtype)
 
     @cached_property
     def _tower(self) -> TowerInference:
@@ -115,18 +127,26 @@ class Tipsv2Backbone(Backbone):
         tokens = self._checkpoint.tokenizer(
             [template.replace("{}", phrase) for phrase in phrases for template in templates]
         )
-        vectors = torch.empty(len(tokens.ids), self.embed_dim, device=self.device)
+        tower = self.text_encoder
+        device = torch.device("cpu") if self.device.type == "mps" else self.device
+        with self.at_device():
+            vectors = self._encode_tokens(tower, tokens, device)
+            vectors = vectors.view(len(phrases), len(templates), -1)  # [P, templates, D]
+            return F.normalize(vectors.mean(1), dim=-1).to(self.device)  # [P, D]
+
+    def _encode_tokens(self, tower: TextTower, tokens: Tokens, device: torch.device) -> Tensor:
+        """Return the unit vector of each text, [T, D]."""
+        vectors = torch.empty(len(tokens.ids), self.embed_dim, device=device)
         # Batch texts of equal length: padding would be a fifth of the work, and no text may depend on longer ones.
         for length in tokens.lengths.unique().tolist():
             for batch in torch.nonzero(tokens.lengths == length)[:, 0].split(_TEXT_BATCH):
                 ids, lengths = (
-                    tokens.ids[batch, : max(length, 1)].to(self.device),
-                    tokens.lengths[batch].to(self.device),
+                    tokens.ids[batch, : max(length, 1)].to(device),
+                    tokens.lengths[batch].to(device),
                 )
-                pooled = self.text_encoder(ids, lengths).float()  # [B, D]
-                vectors[batch.to(self.device)] = F.normalize(pooled, dim=-1)
-        vectors = vectors.view(len(phrases), len(templates), -1)  # [P, templates, D]
-        return F.normalize(vectors.mean(1), dim=-1)  # [P, D]
+                pooled = tower(ids, lengths).float()  # [B, D]
+                vectors[batch.to(device)] = F.normalize(pooled, dim=-1)
+        return vectors
 
     @torch.inference_mode()
     def encode_windows(self, windows: Sequence[NDArray[np.uint8]]) -> WindowFeatures:
@@ -135,9 +155,10 @@ class Tipsv2Backbone(Backbone):
         parts = self._encode_in_threads(windows) if in_threads else self._encode_in_batches(windows)
         if len(parts) == 1:
             return parts[0]
-        return WindowFeatures(
-            torch.cat([part.patches for part in parts]), torch.cat([part.class_tokens for part in parts])
-        )
+        with self.at_device():
+            return WindowFeatures(
+                torch.cat([part.patches for part in parts]), torch.cat([part.class_tokens for part in parts])
+            )
 
     @torch.inference_mode()
     def encode_whole(self, image: NDArray[np.uint8], size: tuple[int, int]) -> WindowFeatures:
@@ -151,7 +172,10 @@ class Tipsv2Backbone(Backbone):
             return self._encode(pixels.to(self.dtype))
 
     def is_busy(self) -> bool:
-        return self._encoded is not None and not self._encoded.query()
+        if self._encoded is None:
+            return False
+        with lock_of(self.device):
+            return not self._encoded.query()
 
     def _encode_in_threads(self, windows: Sequence[NDArray[np.uint8]]) -> list[WindowFeatures]:
         with as_device_error(self.device, *_ONE_WINDOW), self.at_work:
