@@ -117,9 +117,16 @@ def test_switches_of_the_program_are_put_back(
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
     seen: list[bool] = []
 
+    def rounds() -> bool:
+        conv = getattr(torch.backends.cudnn, "conv", None)  # of torch 2.9
+        precision = getattr(conv, "fp32_precision", None)
+        return bool(torch.backends.cudnn.allow_tf32) if precision is None else precision == "tf32"
+
     def fail() -> None:
         with exact_convolutions(torch.device(device), dtype):
-            seen.append(torch.backends.cudnn.allow_tf32)
+            with exact_convolutions(torch.device(device), dtype):  # another model
+                pass
+            seen.append(rounds())
             raise KeyError
 
     with pytest.raises(KeyError):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tipsseg
 from tipsseg import ClassSpec, Features, Labeller, Model, make_vocabulary
@@ -251,6 +252,31 @@ def test_large_images_are_fetched_tile_by_tile(size: tuple[int, int], monkeypatc
     assert (fetched.labels == sent.labels).all()
     assert (fetched.confidence == sent.confidence).all()
     assert fetched.confidence.dtype == sent.confidence.dtype
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that a GPU computes: views and empty tensors cost nothing there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        views = all(each.alias_info and not each.alias_info.is_write for each in func._schema.returns)
+        self.number += not views and "empty" not in func.name()
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("phrases", "most"), [(30, 30), (80, 57), (171, 113)])
+def test_an_image_takes_few_launches(phrases: int, most: int) -> None:
+    """An image of 640 x 480 in two windows. Another image of this size brings nothing to the device again."""
+    plan = make_plan((480, 640), 448, 448, 14)
+    cosines = torch.from_numpy(np.random.default_rng(0).random((2, 32, 32, phrases), np.float32))
+    scorer = DeviceScorer(table_of([1] * phrases), 0.07, CPU)
+    scorer.send([cosines], [plan], (480, 640), UNIT)
+    with Launches() as launches:
+        scorer.send([cosines], [plan], (480, 640), UNIT)
+    assert launches.number <= most
 
 
 # ---- in the labeller ----

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tipsseg
-from tipsseg import Features, Labeller, LabelOptions, Model
+from tipsseg import ClassSpec, Features, Labeller, LabelOptions, Model
+from tipsseg.backbones.devices import choose_device, resolve_device
 from tipsseg.cli.main import app
 from tipsseg.errors import DeviceError
 from tipsseg.labelling.features import round_features
@@ -185,6 +187,73 @@ def test_a_device_that_holds_too_little_is_an_error(
     device.holds = 1000
     with pytest.raises(DeviceError, match=message):
         labeller.label(image if when == "encoding" else features)
+
+
+def test_scores_that_do_not_fit_go_on_in_smaller_tiles(device: OtherDevice, mlp_checkpoint: Path) -> None:
+    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
+    image = draw_picture(600, 800)
+    features = labeller.model.encode(image)
+    device.largest = 0
+    expected = labeller.label(features)
+    device.holds = device.largest // 3
+    got = labeller.label(features)
+    assert (got.labels == expected.labels).mean() > 0.9999
+
+
+@pytest.mark.parametrize("options", [{}, {"refine": "pamr"}, {"overlap": True}], ids=["labels", "refined", "overlap"])
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_features_that_are_no_unit_vectors_are_an_error(
+    device: OtherDevice, mlp_checkpoint: Path, options: Any, value: float
+) -> None:
+    """As a device leaves them whose work failed; any patch tells."""
+    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES, LabelOptions(**options))
+    image = draw_picture(60, 100)
+    features = labeller.model.encode(image)
+    patches = features.patches.cpu()
+    patches[0, 1, 2] = value
+    features = replace(features, patches=patches.to(device.device))
+    with pytest.raises(DeviceError, match="infinity, NaN or zeros"):
+        labeller.label(features, guide=image)
+
+
+def test_a_large_image_waits_four_times_and_not_while_it_is_scored(
+    device: OtherDevice, mlp_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with parts and names, whose cosines stay on the device."""
+    monkeypatch.setattr("tipsseg.labelling.labeller._MAX_ASYNC_PIXELS", 1000)
+    monkeypatch.setattr("tipsseg.labelling.device_scores._BAND_PIXELS", 100)
+    image = draw_picture(60, 100)
+    names: list[str | ClassSpec] = ["panda", ClassSpec("leg", part_of="panda"), "tree"]
+    cases: list[tuple[list[str | ClassSpec], list[str] | None, int]] = [
+        ([*CLASSES], None, 5),
+        (names, None, 9),
+        ([*CLASSES], [CLASSES[0]], 5),
+    ]
+    for classes, chosen, most in cases:
+        labeller = Labeller(model_on(device, mlp_checkpoint), classes)
+        expected = Labeller(tipsseg.load(mlp_checkpoint, device="cpu"), classes).label(image, names=chosen)
+        labeller.label(image, names=chosen)
+        device.waits.clear()
+        got = labeller.label(image, names=chosen)
+        assert len(device.waits) <= most, device.waits
+        assert (got.labels == expected.labels).mean() > 0.99
+
+
+def test_auto_takes_a_device_that_works(device: OtherDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device() == (torch.device(device.device.type), "")
+    ones = torch.ones
+
+    def broken(*size: Any, **more: Any) -> torch.Tensor:
+        if more.get("device") is not None:
+            raise RuntimeError("no kernel image is available for execution on the device\nCompile with ...")
+        return ones(*size, **more)
+
+    monkeypatch.setattr(torch, "ones", broken)
+    chosen, failed = choose_device()
+    assert chosen == torch.device("cpu")
+    assert failed.startswith(f"Device {device.device.type} does not work: no kernel image")
+    assert "Compile" not in failed
+    assert resolve_device(device.device.type).type == device.device.type  # a named one gets its own error
 
 
 # ---- features and fits ----

@@ -28,16 +28,33 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED", "In
 _NARROW = 384
 
 
+def choose_device() -> tuple[torch.device, str]:
+    """Return the device of "auto": CUDA, else MPS, else the CPU; and why others that are there do not work, or "".
+
+    A card may be too old for torch's kernels, or another process may hold it: one operation tells.
+    """
+    failed = list[str]()
+    for kind, is_there in (("cuda", torch.cuda.is_available), ("mps", torch.backends.mps.is_available)):
+        if not is_there():
+            continue
+        device = torch.device(kind)
+        try:
+            with lock_of(device):
+                torch.ones(1, device=device).add_(1).cpu()
+            return device, ". ".join(failed)
+        except RuntimeError as error:
+            failed.append(f"Device {kind} does not work: {str(error).strip().splitlines()[0]}")
+    return torch.device("cpu"), ". ".join(failed)
+
+
 def resolve_device(device: object) -> torch.device:
-    """Return the torch device with this name; "auto" prefers CUDA, then MPS, then the CPU.
+    """Return the torch device with this name; for "auto", see `choose_device`.
 
     Raise UsageError for an unknown name, DeviceError for an unavailable device.
     """
     name = device_name(device)
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return choose_device()[0]
     kind, colon, index = name.partition(":")
     hint = "Use device auto to select an available device, or device cpu."
     if kind == "cuda":
@@ -67,8 +84,10 @@ def resolve_dtype(dtype: object, device: torch.device) -> torch.dtype:
     Raise UsageError for an unknown name, DeviceError if the device does not support the dtype.
     """
     name = dtype_name(dtype)
-    # Cards below compute capability 8.0 only emulate bfloat16, which is slow.
-    native_bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    # Cards of NVIDIA below compute capability 8.0 only emulate bfloat16, which is slow; the numbers of AMD's mean other things.
+    native_bfloat16 = (
+        device.type != "cuda" or torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    )
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" and native_bfloat16 else torch.float32
     if name == "bfloat16" and not native_bfloat16:

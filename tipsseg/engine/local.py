@@ -129,7 +129,7 @@ def _load(spec: ComputeOptions, dtype: str, note: Note, *, quiet: bool) -> Model
     """Load the model in a dtype, which may come from an earlier run. With a store, load each tower at its first use."""
     source, lazy = find_model(spec.model), spec.features is not None
     if not (lazy and spec.device == "cpu" and dtype != "auto"):  # else torch need not be imported
-        check_device(spec, dtype)  # before downloading the model
+        check_device(spec, dtype, note)  # before downloading the model
     folder = source.fetch(quiet=quiet, keep_stamps=spec.use_cache)
     backbone = open_backbone(folder, spec.device, dtype, spec.batch_size, lazy=lazy)
     backbone.on_less_memory = lambda size: note(
@@ -138,12 +138,14 @@ def _load(spec: ComputeOptions, dtype: str, note: Note, *, quiet: bool) -> Model
     return Model(backbone)
 
 
-def check_device(spec: ComputeOptions, dtype: str) -> None:
-    """Raise DeviceError if this machine lacks the device, or the device lacks the dtype."""
+def check_device(spec: ComputeOptions, dtype: str, note: Note = lambda _: None) -> None:
+    """Raise DeviceError if this machine lacks the device, or the device lacks the dtype. Note devices that do not work."""
     # Importing torch is slow, so it happens here.
-    from tipsseg.backbones.devices import resolve_device, resolve_dtype
+    from tipsseg.backbones.devices import choose_device, resolve_device, resolve_dtype
 
-    device = resolve_device(spec.device)
+    device, failed = choose_device() if spec.device == "auto" else (resolve_device(spec.device), "")
+    if failed:
+        note(f"{failed}. Using {device}.")
     try:
         resolve_dtype(dtype, device)
     except DeviceError as error:

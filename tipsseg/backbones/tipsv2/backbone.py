@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -244,14 +246,45 @@ class Tipsv2Backbone(Backbone):
 def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Prevent cuDNN from rounding the inputs of the patch embedding to 10 bits, which changes cosines by up to 0.005.
 
-    The setting is global to the process, so it is restored at the end.
+    The setting is global to the process: the last of several models that compute at a time restores it.
     """
     if device.type != "cuda" or dtype != torch.float32:
         yield
         return
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
+    with _EXACT:
         yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+
+
+class _ExactConvolutions:
+    """Sets cuDNN's precision while somebody needs it exact, by the switch that this version of torch has. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._before = self._exchange(None)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._exchange(self._before)
+
+    @staticmethod
+    def _exchange(value: Any) -> Any:
+        """Set the precision, by default an exact one, and return the one before."""
+        holder: Any = torch.backends.cudnn
+        name, exact = "allow_tf32", cast(Any, False)
+        if hasattr(
+            getattr(holder, "conv", None), "fp32_precision"
+        ):  # of torch 2.9; after it, the older switch is an error
+            holder, name, exact = holder.conv, "fp32_precision", "ieee"
+        before = getattr(holder, name)
+        setattr(holder, name, exact if value is None else value)
+        return before
+
+
+_EXACT = _ExactConvolutions()

@@ -29,6 +29,7 @@ from tipsseg.commands.merge import join_images, remove_shards
 from tipsseg.engine.notes import Reporter
 from tipsseg.errors import DeviceError, OutputError, TipssegError, UsageError
 from tipsseg.images.decoders import silence_decoders
+from tipsseg.options import default_jobs
 from tipsseg.options.run import EngineOptions
 from tipsseg.options.values import Shard, index_of
 from tipsseg.run.folder import OutputFolder, open_folder
@@ -110,11 +111,13 @@ class RayEngine:
         gpus, cpus = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
         if kind == "cuda" and not gpus:
             raise DeviceError(kind, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus and kind in ("auto", "cuda"):
-            self._resources, tasks = {"num_cpus": 1, "num_gpus": 1}, gpus
+            # A GPU needs the cores that decode its images: its share of those of a machine, the least of all machines.
+            each = min(int(node.get("CPU", 0) // node["GPU"]) for node in nodes if node.get("GPU"))
+            self._resources, tasks = {"num_cpus": max(each, 1), "num_gpus": 1}, gpus
         else:
-            machines = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-            each = min([_CPUS, *(number for number in machines if number)])
+            each = min([_CPUS, *(int(node["CPU"]) for node in nodes if node.get("CPU"))])
             self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
         known = shared_run(folder.path)
         if known is not None and (text := differences_text(known, folder.info)):
@@ -173,6 +176,8 @@ class RayEngine:
         """Start a task for images, and return what Ray knows it by."""
         import ray
 
+        if info.spec.jobs == default_jobs():  # of this machine
+            info = replace(info, spec=info.spec.changed(jobs=self._resources["num_cpus"]))
         job = _Job(info=info, images=tuple(refs), directory=Path.cwd(), version=__version__)
         task = ray.remote(function).options(max_retries=_RETRIES, **self._resources)
         return task.remote(job, *others)
