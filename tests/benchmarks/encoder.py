@@ -218,6 +218,8 @@ def measure(
             task()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
+            elif torch.backends.mps.is_available():
+                torch.mps.synchronize()
             if number:
                 times[name].append(clock() - began)
     return times

@@ -19,6 +19,7 @@ SMALL = {
     "memory": "--images 20",
     "quality": "--scenes 2 --tables refinements,regions,parts,names",
     "drawing": "--scenes 2 --tables corrections",
+    "cards": "--models tiny --phrases 3 --images 3 --compared 1 --device cpu",
     "filling": "--images 12",
     "folders": "--images 24 --shards 2",
     "renames": "--images 24 --renamed 4",

@@ -1,4 +1,4 @@
-"""On a CUDA GPU: labels and scores are those of the CPU, nothing waits for them, and memory that runs out halves the batch.
+"""On a GPU, CUDA or MPS: labels and scores are those of the CPU, nothing waits for them, and memory that runs out halves the batch.
 
 Skipped where there is none.
 """
@@ -27,9 +27,13 @@ from tipsseg.labelling.view import make_plan, view_of
 from tipsseg.options import Dtype, FeatureDtype, Mode, Refinement
 from tipsseg.types import LabelArray, WindowPlan, ignore_id, label_dtype
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+pytestmark = pytest.mark.skipif(
+    not (torch.cuda.is_available() or torch.backends.mps.is_available()), reason="there is no GPU"
+)
 
-DEVICE = torch.device("cuda")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "mps")
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="only CUDA limits memory, and tells what waits")
 CLASSES = ["panda", "tree", "house", "car", "sky", "grass"]
 
 
@@ -41,7 +45,7 @@ def test_labels_agree_with_those_of_the_cpu(
 ) -> None:
     options = LabelOptions(mode=mode, refine=refine)
     image = draw_picture(480, 640)
-    runs: tuple[tuple[str, Dtype], ...] = (("cpu", "float32"), ("cuda", dtype))
+    runs: tuple[tuple[str, Dtype], ...] = (("cpu", "float32"), (DEVICE.type, dtype))
     expected, got = (
         Labeller(load(tiny_checkpoint, device=device, dtype=kind), make_vocabulary(CLASSES), options)
         .label(image)
@@ -53,7 +57,7 @@ def test_labels_agree_with_those_of_the_cpu(
 
 @pytest.mark.parametrize("dtype", ["float32", "auto"])
 def test_labels_do_not_depend_on_what_shares_the_batch(tiny_checkpoint: Path, dtype: str) -> None:
-    backbone = Tipsv2Backbone(tiny_checkpoint, "cuda", dtype, batch_size=4)
+    backbone = Tipsv2Backbone(tiny_checkpoint, DEVICE.type, dtype, batch_size=4)
     rng = np.random.default_rng(1)
     windows = [rng.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(7)]
     together = backbone.encode_windows(windows)
@@ -63,8 +67,9 @@ def test_labels_do_not_depend_on_what_shares_the_batch(tiny_checkpoint: Path, dt
         assert torch.equal(alone.class_tokens[0], together.class_tokens[number])
 
 
+@needs_cuda
 def test_memory_that_runs_out_halves_the_batch(tiny_checkpoint: Path) -> None:
-    backbone = Tipsv2Backbone(tiny_checkpoint, "cuda", "float32", batch_size=4096)
+    backbone = Tipsv2Backbone(tiny_checkpoint, DEVICE.type, "float32", batch_size=4096)
     told: list[int] = []
     backbone.on_less_memory = told.append
     free, total = torch.cuda.mem_get_info()
@@ -128,6 +133,7 @@ def test_scores_agree_with_those_of_the_cpu(groups: list[int], least: float, mod
     assert (fetched.labels == got.labels).all()
 
 
+@needs_cuda
 def test_nothing_waits_for_the_device_before_labels_are_asked_for(tiny_checkpoint: Path) -> None:
     model = load(tiny_checkpoint, device=str(DEVICE))
     labeller = Labeller(model, make_vocabulary(CLASSES))
@@ -175,6 +181,7 @@ def test_a_folder_has_the_labels_of_the_cpu(tiny_checkpoint: Path, tmp_path: Pat
         assert (pixels[0] == pixels[1]).mean() > 0.99
 
 
+@needs_cuda
 @pytest.mark.parametrize("dtype", ["float16", "int8", "float32"])
 def test_nothing_waits_for_the_device_while_windows_are_encoded_and_kept(
     tiny_checkpoint: Path, dtype: FeatureDtype
