@@ -13,6 +13,7 @@ from PIL import Image as PillowImage
 from torch import Tensor
 
 from tipsseg import Features, Labeller, LabelOptions, Model, make_vocabulary
+from tipsseg.backbones.devices import as_device_error
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, exact_convolutions
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError
@@ -189,3 +190,20 @@ def test_templates_count_alike(mlp_checkpoint: Path) -> None:
     ways = [backbone.encode_text(["tree"], [way]) for way in ("a {}", "a photo of the {} there")]
     mean = F.normalize((ways[0] + ways[1]) / 2, dim=-1)
     torch.testing.assert_close(backbone.encode_text(["tree"], ["a {}", "a photo of the {} there"]), mean)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 20.00 MiB",
+        "MPS backend out of memory (MPS allocated: 8 GB)",
+        "Invalid buffer size: 40.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
+    ],
+)
+def test_too_little_memory_has_many_words(text: str) -> None:
+    with pytest.raises(DeviceError, match="not enough memory"), as_device_error(torch.device("cpu")):
+        raise RuntimeError(text)
+    with pytest.raises(RuntimeError, match="illegal"), as_device_error(torch.device("cpu")):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")

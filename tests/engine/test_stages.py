@@ -142,29 +142,33 @@ def test_a_batch_that_is_not_full_waits_as_long_as_the_device_is_busy() -> None:
     """More images fill it; once the device has nothing to do, it gets what there is, also if no image follows."""
     work, listed = FakeWork(batch=4), SimpleQueue[ImageRef | None]()
     found, results = outcomes(iter(listed.get, None), work, 4), SimpleQueue[ImageResult]()
-    reader = threading.Thread(target=lambda: list(map(results.put, found)))
+    reader = threading.Thread(target=lambda: list(map(results.put, found)), daemon=True)
     work.model.is_busy = True
     reader.start()
-    for number, ref in enumerate(REFS[:6]):
-        listed.put(ref)
-        until = time.monotonic() + 30
-        while work.loaded <= number and time.monotonic() < until:
-            time.sleep(0.001)
-        time.sleep(0.02)
-    assert [results.get(timeout=30).ref for _ in range(4)] == REFS[:4]
-    assert work.model.batches == [4]
-    work.model.is_busy = False
-    assert [results.get(timeout=30).ref for _ in range(2)] == REFS[4:6]
-    assert work.model.batches == [4, 2]
-    work.model.is_busy = True
-    listed.put(REFS[6])
-    listed.put(None)  # the last batch
-    time.sleep(0.05)
-    assert work.model.batches == [4, 2]
-    work.model.is_busy = False
-    assert results.get(timeout=30).ref == REFS[6]
-    reader.join(30)
-    assert not reader.is_alive()
+    try:
+        for number, ref in enumerate(REFS[:6]):
+            listed.put(ref)
+            until = time.monotonic() + 30
+            while work.loaded <= number and time.monotonic() < until:
+                time.sleep(0.001)
+            time.sleep(0.02)
+        assert [results.get(timeout=30).ref for _ in range(4)] == REFS[:4]
+        assert work.model.batches == [4]
+        work.model.is_busy = False
+        assert [results.get(timeout=30).ref for _ in range(2)] == REFS[4:6]
+        assert work.model.batches == [4, 2]
+        work.model.is_busy = True
+        listed.put(REFS[6])
+        listed.put(None)  # the last batch
+        time.sleep(0.05)
+        assert work.model.batches == [4, 2]
+        work.model.is_busy = False
+        assert results.get(timeout=30).ref == REFS[6]
+        reader.join(30)
+        assert not reader.is_alive()
+    finally:
+        work.model.is_busy = False
+        listed.put(None)
 
 
 @pytest.mark.parametrize(

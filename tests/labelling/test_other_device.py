@@ -23,8 +23,9 @@ from tipsseg import ClassSpec, Features, Labeller, LabelOptions, Model
 from tipsseg.backbones.devices import choose_device, resolve_device
 from tipsseg.cli.main import app
 from tipsseg.errors import DeviceError
-from tipsseg.labelling.features import round_features
+from tipsseg.labelling.features import Batches, round_features
 from tipsseg.labelling.golden import draw_picture
+from tipsseg.labelling.view import view_of
 from tipsseg.options import Dtype, FeatureDtype
 
 CLASSES = ["panda leg", "tree", "sky", "grass", "car", "house roof"]
@@ -153,6 +154,21 @@ def test_windows_of_several_images_share_batches(device: OtherDevice, mlp_checkp
     for one, other in zip(alone, labeller.label_many(images), strict=True):
         assert (one.labels == other.labels).all()
     assert len(device.waits) == len(images)
+
+
+def test_a_batch_waits_for_more_images_while_the_device_computes(device: OtherDevice, mlp_checkpoint: Path) -> None:
+    model = model_on(device, mlp_checkpoint, 4)
+    prepared = view_of(model.backbone, LabelOptions()).prepare(Image.fromarray(draw_picture(56, 56)))
+    batches = Batches[str](model.backbone)
+    assert not batches.has_time()
+    assert list(batches.add("a", prepared)) == []
+    assert not batches.has_time()  # nothing was computed yet
+    model.backbone.encode_windows(prepared.windows()).patches.square_()
+    assert batches.has_time()
+    torch.ones(1, device=device.device).cpu()  # waits for all of it
+    assert not batches.has_time()
+    assert [name for name, _ in batches.flush()] == ["a"]
+    assert not batches.has_time()
 
 
 def test_where_memory_runs_out_the_batch_is_halved(folder: Path, device: OtherDevice) -> None:
