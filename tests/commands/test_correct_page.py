@@ -90,7 +90,7 @@ def stroke(points: object, **more: object) -> dict[str, object]:
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "stale": (
         lambda out: save(out, [{"object": 1, "class": "tree"}], labels="0" * 64),
-        "changed since the page was written",
+        "since the page was written",
     ),
     "no such object": (lambda out: save(out, [{"object": 99, "class": "tree"}]), "regions, but not number 99"),
     "no number": (lambda out: save(out, [{"class": "tree"}]), "no `object`"),
@@ -173,7 +173,7 @@ def test_a_page_is_older_than_corrections_from_elsewhere(out: Path, capsys: pyte
     Image.fromarray(edited).save(out / "masks/a.png")
     with pytest.raises(InputError, match="cannot be imported"):
         correct_folder(out, save(out, [one, two], labels=shown), verbose=True)
-    assert "changed since the page was written" in capsys.readouterr().err
+    assert "since the page was written" in capsys.readouterr().err
     assert (mask(out) == edited).all()
 
 
@@ -257,7 +257,69 @@ def test_an_image_marked_good_is_accepted(out: Path) -> None:
     assert [each["good"] for each in json.loads(text[text.index("[") : text.rindex("]") + 1])] == [True, True]
     undo_corrections(out, ["a.png"])
     report_folder(out, jobs=1, verbose=False)
-    assert (out / "report/data/images-00000.js").read_text().count('"good"') == 1
+    assert (out / "report/data/images-00000.js").read_text().count('"good":true') == 1
+
+
+def test_a_mark_that_is_taken_back_leaves_the_labels_to_the_model(out: Path) -> None:
+    """But not those that a person changed."""
+    change = [{"object": 1, "class": None}]
+    correct_folder(out, save(out, [], good=True))
+    correct_folder(out, save(out, change, image="sub/b.png", good=True))
+    shown = json.loads(Path("corrections.json").read_text())["corrections"][0]["labels"]
+    correct_folder(out, save(out, [], good=False))
+    correct_folder(out, save(out, change, image="sub/b.png", labels=shown, good=False))
+    entries = {each["image"]: each for each in map(json.loads, (out / "manifest.jsonl").read_text().splitlines())}
+    assert "corrected" not in entries["a.png"]
+    assert entries["sub/b.png"]["corrected"]["accepted"] is False
+
+
+def test_a_correction_that_was_undone_holds_again_once_it_is_imported_again(out: Path) -> None:
+    path = save(out, [{"object": 1, "class": None}])
+    correct_folder(out, path)
+    undo_corrections(out, ["a.png"])
+    correct_folder(out, path)
+    entry = json.loads((out / "manifest.jsonl").read_text().splitlines()[0])
+    assert (entry["image"], entry["corrected"]["undone"]) == ("a.png", False)
+
+
+def saved(path: Path, browser: str, when: int) -> Path:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "browser": browser, "saved": when}))
+    return path
+
+
+def test_only_newer_files_of_the_same_browser_replace_what_a_page_imported(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An older one would take newer changes back, and one of another person theirs."""
+    shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
+    one, two = {"object": 1, "class": None}, {"object": 3, "class": None}
+    correct_folder(out, saved(save(out, [one, two]), "k3b", 200))
+    before = mask(out).copy()
+    for browser, when, reason in (
+        ("k3b", 100, "saved later was imported"),
+        ("other", 300, "its 1 region and 0 strokes do not fit"),
+    ):
+        with pytest.raises(InputError, match="cannot be imported"):
+            correct_folder(out, saved(save(out, [one], labels=shown), browser, when), verbose=True)
+        assert reason in capsys.readouterr().err
+        assert (mask(out) == before).all()
+    correct_folder(out, saved(save(out, [one], labels=shown), "k3b", 201))
+    assert (mask(out)[OBJECTS[2]] == 2).all()
+
+
+def test_a_page_of_a_mask_that_was_edited_in_place_can_be_imported(out: Path) -> None:
+    edited = mask(out).copy()
+    edited[0] = 2
+    Image.fromarray(edited).save(out / "masks/a.png")
+    report_folder(out, jobs=1, verbose=False)
+    correct_folder(out, save(out, [], strokes=[stroke([[18.5, 15.5]])]))
+    assert (mask(out)[0] == 2).all()
+    assert mask(out)[18, 15] == 2
+
+
+def test_all_objects_of_a_page_can_be_deleted(out: Path) -> None:
+    correct_folder(out, save(out, [{"object": number, "class": None} for number in (1, 2, 3)]))
+    assert not mask(out).any()
 
 
 def test_labels_of_a_page_are_kept_as_long_as_its_changes_are_in_the_folder(out: Path) -> None:

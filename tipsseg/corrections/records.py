@@ -104,7 +104,8 @@ class SourceImage:
         other_name: Returns a second name, or "", to look for if the run has no image `name`. Raises ImageError.
         made_on: The digest of the label files that the correction changes; "" if it does not depend on them. Its pixels then have
             the instances of these labels.
-        accepted: True if a person looked at the image, and its labels are right.
+        accepted: True if a person looked at the image, and its labels are right; False if they are not any more.
+        saved: See Correction.
     """
 
     name: str
@@ -114,7 +115,8 @@ class SourceImage:
     by_list: bool = False
     other_name: Callable[[], str] | None = None
     made_on: str = ""
-    accepted: bool = False
+    accepted: bool | None = None
+    saved: str = ""
 
 
 class ClassNames:

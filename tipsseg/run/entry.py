@@ -80,6 +80,7 @@ class Correction:
         before: The digest of the label files that it was made on.
         undone: True if the next run labels the image again.
         accepted: True if a person looked at the labels as they are, and said that they are right.
+        saved: Of a page's file: the browser that saved it, and when, in milliseconds: "k3b 1760000000000".
     """
 
     source: str = ""
@@ -88,6 +89,7 @@ class Correction:
     before: str = ""
     undone: bool = False
     accepted: bool = False
+    saved: str = ""
 
     def text(self) -> str:
         return json.dumps({key: value for key, value in asdict(self).items() if value})

@@ -332,7 +332,7 @@ def test_a_person_corrects_objects_by_clicks(browser: Browser, tmp_path: Path) -
     open_image(browser, "sub/b.png")
     assert drag(browser, (30, 60)) == 1
     browser.value("byId('becomes').value = '2'; byId('becomes').dispatchEvent(new Event('change'))")
-    assert browser.value("byId('corrected').textContent") == "3 objects in 2 images changed"
+    assert browser.value("byId('corrected').textContent") == "3 regions in 2 images changed"
 
     # The browser keeps the corrections.
     browser.go(page, "page.complete && page.records.length === 2")
@@ -390,7 +390,7 @@ def test_a_page_that_was_imported_goes_on(browser: Browser, tmp_path: Path) -> N
     wanted[5:25, 5:25] = 2
     assert all((mask == wanted).all() for mask in save())
     browser.press("u")
-    assert browser.value("changes.text()") == "1 object in 1 image changed"
+    assert browser.value("changes.text()") == "1 region in 1 image changed"
     change("a.png", (40, 10), "1")
     wanted[35:55, 5:25] = 1
     one, other = save()
@@ -535,7 +535,7 @@ def test_a_browser_without_storage_warns(browser: Browser, tmp_path: Path) -> No
     assert drag(browser, (10, 10)) == 1
     browser.press("0")
     text = browser.value("byId('corrected').textContent")
-    assert text.startswith("1 object in 1 image changed. This browser does not store changes")
+    assert text.startswith("1 region in 1 image changed. This browser does not store changes")
     assert browser.value("window.dispatchEvent(new Event('beforeunload', { cancelable: true }))") is False  # it asks
     browser.value("changes.save()")
     assert browser.value("window.dispatchEvent(new Event('beforeunload', { cancelable: true }))") is True

@@ -5,78 +5,81 @@ const MARKS = ["wrong", "good", "later"];
 
 /** As `POINTS_MAX` in commands/correct/strokes.py. */
 const POINTS_MAX = 50000;
+const AREAS_MAX = 500;
 
 /** JSON values in localStorage, which pages from the disk may share; in memory if the browser stores nothing for them. */
 const storage = {
   values: new Map(), // by key without the prefix
   works: true,
+  browser: Math.random().toString(36).slice(2, 12), // a name for this browser, so that an import knows whose file came before
 
-  prefix: () => `tipsseg ${page.run.digest} ${page.run.name} `,
+  prefix: () => `tipsseg ${JSON.stringify([page.run.digest, page.run.name])} `,
 
   read() {
     this.values.clear();
     try {
-      for (const key of Object.keys(localStorage)) {
-        if (key.startsWith(this.prefix())) this.update(key, localStorage.getItem(key));
-        else if (key.startsWith("tipsseg ")) this.forget(key);
-      }
-      localStorage.setItem(`${this.prefix()}works`, "1");
-      localStorage.removeItem(`${this.prefix()}works`);
+      localStorage.setItem("tipsseg-browser", (this.browser = localStorage.getItem("tipsseg-browser") || this.browser));
+      for (const key of Object.keys(localStorage)) if (key.startsWith(this.prefix())) this.update(key, localStorage.getItem(key));
     } catch {
       this.works = false;
     }
   },
 
-  /** Make room: remove what was saved a month ago in another page. */
-  forget(key) {
-    const { saved, open } = JSON.parse(localStorage.getItem(key)) || {};
-    if (saved < Date.now() - 30 * 24 * 3600 * 1000 && !open) localStorage.removeItem(key);
-  },
-
-  /** Take a text that is in the storage now. */
+  /** Take a text that is in the storage now; one that is no value of the page counts as nothing. */
   update(key, text) {
-    const own = key.slice(this.prefix().length);
-    this.values.delete(own);
     try {
-      if (text !== null) this.values.set(own, JSON.parse(text));
+      const value = JSON.parse(text);
+      const stepsAre = (fits) => [value.steps, value.undone].every((steps) => Array.isArray(steps) && steps.every(fits));
+      if (typeof value.mark === "string" || stepsAre(({ ids, stroke }) => ids || Array.isArray(stroke.points))) this.values.set(key.slice(this.prefix().length), value);
     } catch {
-      // Not a value of the page.
+      // Not JSON, or nothing.
     }
   },
 
-  /** Change a value: a function of the one that is in the storage now, since another tab may have changed it. Undefined removes it. */
+  /** Change a value: a function of the one that is in the storage now, since another tab may have changed it. */
   change(key, make) {
     try {
       if (this.works) this.update(this.prefix() + key, localStorage.getItem(this.prefix() + key));
+      this.values.set(key, make(this.values.get(key)));
+      localStorage.setItem(this.prefix() + key, JSON.stringify(this.values.get(key)));
     } catch {
-      this.works = false;
-    }
-    const value = make(this.values.get(key));
-    if (value === undefined) this.values.delete(key);
-    else this.values.set(key, value);
-    try {
-      if (value === undefined) localStorage.removeItem(this.prefix() + key);
-      else localStorage.setItem(this.prefix() + key, JSON.stringify(value));
-    } catch {
+      if (this.works) this.values.set(key, make(this.values.get(key)));
       this.works = false; // full, or not allowed
+    }
+  },
+
+  forget(keys) {
+    for (const key of keys) {
+      this.values.delete(key);
+      if (this.works) localStorage.removeItem(this.prefix() + key);
     }
   },
 };
 
+const NO_CHANGES = { steps: [], undone: [] };
+
 const changes = {
-  file: "", // the last one that was saved
+  file: "", // the content that was saved last
 
   /** A mask is named by its digest and its image: images may have equal masks. */
   keyOf: (record) => `${record.labels} ${record.image}`,
 
   /**
    * What is kept of an image: steps, those that were undone, and shares of labels after them; when a file was saved that has it, and
-   * whether it changed since.
+   * whether it changed since. Once the folder has it, it is no change of the page any more, also if the labels are the same again.
    */
-  kept: (record) => storage.values.get(changes.keyOf(record)) || { steps: [], undone: [] },
+  kept(record) {
+    const found = storage.values.get(this.keyOf(record));
+    return found && !this.isImported(found, record) ? found : NO_CHANGES;
+  },
 
-  /** The number of steps, to tell whether something drawn is up to date. */
-  version: (record) => JSON.stringify(changes.kept(record).steps).length,
+  isImported({ saved, open }, record) {
+    const [browser, time] = (record?.imported || "").split(" ");
+    return Boolean(saved) && !open && browser === storage.browser && Number(time) >= saved;
+  },
+
+  /** A text that tells whether something drawn is up to date. */
+  version: (record) => JSON.stringify(changes.kept(record).steps),
 
   /** The new label of each changed region by its number, and the strokes above them. */
   of(record) {
@@ -85,7 +88,7 @@ const changes = {
       if (stroke) strokes.push(stroke);
       for (const [number, id] of Object.entries(ids || {})) {
         if (number > 0) objects[number] = id;
-        else strokes[-number - 1] = { ...strokes[-number - 1], label: id }; // a stroke that got another label
+        else if (strokes[-number - 1]) strokes[-number - 1] = { ...strokes[-number - 1], label: id }; // a stroke that got another label
       }
     }
     return { objects, strokes };
@@ -96,11 +99,11 @@ const changes = {
     return Object.keys(objects).length + strokes.length;
   },
 
-  /** Change what is kept of an image; forget it if nothing is left, unless a saved file had something. */
+  /** Change what is kept of an image. */
   edit(record, make) {
-    storage.change(this.keyOf(record), (kept = { steps: [], undone: [] }) => {
-      const now = { ...kept, open: true, ...make(kept) };
-      return now.steps.length || now.undone.length || now.saved ? now : undefined;
+    storage.change(this.keyOf(record), (found = NO_CHANGES) => {
+      const kept = this.isImported(found, record) ? NO_CHANGES : found;
+      return { ...kept, open: true, ...make(kept) };
     });
   },
 
@@ -129,7 +132,7 @@ const changes = {
     if (!shares) return record;
     const pixels = (id) => Math.round((shares[id] || 0) * record.size[0] * record.size[1]);
     const confidences = new Map(record.classes.map(([id, , confidence]) => [id, confidence]));
-    const classes = page.run.classes.filter(({ id }) => shares[id]).map(({ id }) => [id, pixels(id), confidences.get(id) ?? null]);
+    const classes = page.run.classes.filter(({ id }) => shares[id]).map(({ id }) => [id, pixels(id), confidences.get(id) ?? 1]);
     return { ...record, classes, background: [pixels(0), record.background[1]], ignored: pixels(page.run.ignore) };
   },
 
@@ -144,23 +147,23 @@ const changes = {
 
   setMark(record, mark) {
     const now = this.mark(record) === mark ? "" : mark;
-    storage.change(`mark ${record.image}`, () => (now || record.good ? { mark: now, labels: record.labels } : undefined));
+    storage.change(`mark ${record.image}`, () => ({ mark: now, labels: record.labels }));
   },
 
   // ---- the file ----
 
   /** What the file has of the images: the changes of the masks that this page shows, and whether a person accepts them. */
   content() {
-    const records = page.records.filter((record) => record.labels);
-    const changed = records.filter((record) => this.kept(record).saved || this.count(record) || (!record.good && this.mark(record) === "good"));
-    return changed.map((record) => {
+    const isGood = (record) => this.mark(record) === "good";
+    const records = page.records.filter((record) => record.labels && (this.kept(record).saved || this.count(record) || isGood(record) !== Boolean(record.good)));
+    return records.map((record) => {
       const { objects, strokes } = this.of(record);
       return {
         image: record.image,
         labels: record.labels,
         objects: Object.entries(objects).map(([number, id]) => ({ object: Number(number), ...this.meaning(id) })),
         strokes: strokes.map(({ label, radius, points }) => ({ ...this.meaning(label), ...(radius === undefined ? { lasso: true } : { radius }), points })),
-        ...(this.mark(record) === "good" ? { good: true } : {}),
+        ...(isGood(record) || record.good ? { good: isGood(record) } : {}),
       };
     });
   },
@@ -174,35 +177,48 @@ const changes = {
   text() {
     const found = this.content();
     const sum = (count) => found.reduce((all, each) => all + count(each), 0);
-    const [objects, strokes, lost] = [sum((each) => each.objects.length), sum((each) => each.strokes.length), this.lost()];
+    const [regions, strokes, lost] = [sum((each) => each.objects.length), sum((each) => each.strokes.length), this.lost()];
     const changed = found.filter((each) => each.objects.length || each.strokes.length).length;
-    const good = found.filter((each) => each.good).length;
-    const parts = [objects && plural(objects, "object"), strokes && plural(strokes, "stroke")].filter(Boolean);
+    const [good, unmarked] = [true, false].map((mark) => found.filter((each) => each.good === mark).length);
+    const parts = [regions && plural(regions, "region"), strokes && plural(strokes, "stroke")].filter(Boolean);
+    const undone = found.length && !changed && !good && !unmarked;
     const sentences = [
       changed ? `${parts.join(" and ")} in ${plural(changed, "image")} changed` : "",
       good ? `${plural(good, "image")} marked good` : "",
-      !changed && !good ? (found.length ? "All changes undone: save again to undo them in the folder" : "Nothing changed") : "",
-      lost ? `Changes of ${plural(lost, "image")} are not shown: they were made on older labels, and never saved` : "",
+      unmarked ? `${plural(unmarked, "image")} not good any more` : "",
+      undone ? "You undid all that corrections.json had: save and import it again to undo it in the folder" : "",
+      found.length ? "" : "Nothing changed",
+      lost.length ? `Your changes of ${lost.slice(0, 3).map((key) => key.slice(key.indexOf(" ") + 1)).join(", ")}${lost.length > 3 ? ` and ${lost.length - 3} more` : ""} are not shown, as the labels changed since` : "",
       storage.works ? "" : "This browser does not store changes for local pages: save them before you close the page",
     ];
     return sentences.filter(Boolean).join(". ");
   },
 
-  /** The number of images that were changed, but never saved, on labels that this page does not show any more. */
+  /** The keys of changes on labels that this page does not show any more, and that the folder does not have. */
   lost() {
-    const open = [...storage.values].filter(([, value]) => value.steps?.length && value.open);
-    if (!page.complete || !open.length) return 0;
+    const open = page.complete ? [...storage.values].filter(([, value]) => value.steps?.length) : [];
+    if (!open.length) return [];
+    const records = new Map(page.records.map((record) => [record.image, record]));
+    return open.map(([key, value]) => [key, value, records.get(key.slice(key.indexOf(" ") + 1))])
+      .filter(([key, value, record]) => !(record && this.keyOf(record) === key) && !this.isImported(value, record)).map(([key]) => key);
+  },
+
+  /** Make room: forget what was saved a month ago, of labels that this page does not show any more. */
+  tidy() {
     const shown = new Set(page.records.map((record) => this.keyOf(record)));
-    return open.filter(([key]) => !shown.has(key)).length;
+    const old = ([key, { saved, open }]) => saved < Date.now() - 30 * 24 * 3600 * 1000 && !open && !shown.has(key);
+    storage.forget([...storage.values].filter(old).map(([key]) => key));
   },
 
   isSaved: () => !changes.content().length || JSON.stringify(changes.content()) === changes.file,
 
   save() {
-    for (const record of page.records) if (this.count(record) || this.kept(record).saved) this.edit(record, () => ({ saved: Date.now(), open: false }));
-    const content = this.content();
+    const [content, saved] = [this.content(), Date.now()];
+    for (const record of page.records) if (this.kept(record) !== NO_CHANGES) this.edit(record, () => ({ saved, open: false }));
     this.file = JSON.stringify(content);
-    saveFile("corrections.json", JSON.stringify({ tool: "tipsseg", corrections: content }));
+    saveFile("corrections.json", JSON.stringify({ tool: "tipsseg", browser: storage.browser, saved, corrections: content }));
+    byId("saved").textContent = `Saved at ${new Date(saved).toLocaleTimeString()}. Now run:`;
+    byId("importing").hidden = false;
   },
 };
 
@@ -210,10 +226,13 @@ byId("save-corrections").addEventListener("click", () => {
   changes.save();
   viewer.showChanges();
 });
+byId("forget").addEventListener("click", () => {
+  storage.forget(changes.lost());
+  viewer.showChanges();
+});
 window.addEventListener("storage", ({ key, newValue }) => {
-  if (key === null) storage.read();
-  else if (page.run && key.startsWith(storage.prefix())) storage.update(key, newValue);
-  else return;
+  if (!page.run || !storage.works || !key?.startsWith(storage.prefix()) || newValue === null) return;
+  storage.update(key, newValue);
   if (!tools.points.length) viewer.applyChanges();
   refresh();
 });

@@ -63,9 +63,11 @@ function loadChunk(index) {
   const state = ended ? "" : " The run is not finished.";
   byId("about").textContent = (page.complete ? `${images} images.` : `Loading: ${page.records.length} of ${images} images.`) + state;
   if (page.complete) {
+    changes.tidy();
     refresh();
     statistics.draw();
     restoreImage();
+    viewer.showChanges();
   } else if (index === 0) {
     loadScript(chunks[0], () => missing(chunks[0]));
   } else {

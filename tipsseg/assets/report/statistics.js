@@ -23,12 +23,12 @@ const statistics = {
 
   draw() {
     const all = this.count();
-    const found = page.run.classes.filter((each) => all.get(each.id).number);
-    const never = page.run.classes.filter((each) => !all.get(each.id).number);
+    const found = page.run.classes.filter((each) => all.get(each.id).images.length);
+    const never = page.run.classes.filter((each) => !all.get(each.id).images.length);
     const heads = ["Class", "Images", "Share of all pixels", "Confidence", "Images by mean confidence", "Lowest confidence", "Highest confidence"];
     const head = element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col", textContent: text, className: /est confidence$/.test(text) ? "left" : "" }))));
     const body = element("tbody", {}, ...found.map((each) => this.row(each, all.get(each.id))));
-    const caption = element("caption", { textContent: "Classes. Confidence is the mean over the pixels that the model gave the class; what a person drew has none" });
+    const caption = element("caption", { textContent: "Classes. Confidence is the mean over all pixels of the class; those that a person drew count as certain" });
     const names = never.length ? never.map((each) => each.name).join(", ") : "none";
     byId("classes").replaceChildren(
       element("h2", { textContent: "Run" }),
@@ -43,7 +43,7 @@ const statistics = {
 
   /** Sum up images, pixels, confidence and a histogram of images for each class, and the pixels of all images. */
   count() {
-    const all = new Map(page.run.classes.map((each) => [each.id, { number: 0, images: [], pixels: 0, sum: 0, sure: 0, bins: new Array(BINS).fill(0) }]));
+    const all = new Map(page.run.classes.map((each) => [each.id, { images: [], pixels: 0, sum: 0, bins: new Array(BINS).fill(0) }]));
     this.pixels = 0;
     for (const record of page.records) {
       if (record.size) this.pixels += record.size[0] * record.size[1];
@@ -51,11 +51,8 @@ const statistics = {
         const of = all.get(id);
         if (!of) continue;
         of.pixels += pixels;
-        of.number++;
-        if (confidence === null) continue; // drawn by a person
         of.images.push([confidence, record]);
         of.sum += pixels * confidence;
-        of.sure += pixels;
         of.bins[Math.min(BINS - 1, Math.floor(confidence * BINS))]++;
       }
     }
@@ -68,9 +65,9 @@ const statistics = {
       "tr",
       {},
       element("th", { scope: "row" }, swatch(known.colour), known.name),
-      element("td", { textContent: String(of.number) }),
+      element("td", { textContent: String(of.images.length) }),
       element("td", { textContent: `${((100 * of.pixels) / this.pixels).toFixed(2)} %` }),
-      element("td", { textContent: percent(of.sure ? of.sum / of.sure : null) }),
+      element("td", { textContent: percent(of.sum / of.pixels) }),
       element("td", {}, this.bars(of.bins)),
       element("td", {}, this.examples(of.images.slice(0, EXAMPLES))),
       element("td", {}, this.examples(of.images.slice(-EXAMPLES).reverse())),
@@ -78,7 +75,7 @@ const statistics = {
   },
 
   bars(bins) {
-    const most = Math.max(1, ...bins);
+    const most = Math.max(...bins);
     const text = bins.map((number, index) => `${index / BINS} to ${(index + 1) / BINS}: ${number}`).join("; ");
     return element(
       "span",

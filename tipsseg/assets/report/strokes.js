@@ -36,17 +36,27 @@ function drawStroke({ ids, base, owners }, { label, radius, points }, number, si
 
 const ERASE = -1;
 
+/** The box around a stroke, in shares of an image of `size` (h, w): it bounds the time of an import. */
+function boxShare({ radius = 0, points }, size) {
+  const sides = size.map((side, axis) => {
+    const values = points.map((point) => point[axis]);
+    return Math.max(0, Math.min(side, Math.ceil(Math.max(...values) + radius)) - Math.max(0, Math.floor(Math.min(...values) - radius))) / side;
+  });
+  return sides[0] * sides[1];
+}
+
 /** The leftmost and the rightmost x of a row within a radius of a segment. */
 function chord(y, [startY, startX], [endY, endX], radius) {
   const [runY, runX] = [endY - startY, endX - startX];
   const length = Math.sqrt(runY * runY + runX * runX);
-  const slope = runY === 0 ? 1 : runY;
+  const isLevel = Math.abs(runY) < 1e-9;
+  const slope = isLevel ? 1 : runY;
   const touch = (radius * runX * Math.sign(slope)) / (length === 0 ? 1 : length);
   const ends = [(y - startY - radius) / slope, (y - startY + radius) / slope];
   const between = (value, low, high) => Math.min(high, Math.max(low, value));
   const [low, high] = [between(Math.min(...ends), 0, 1), between(Math.max(...ends), 0, 1)];
   return [-1, 1].map((side) => {
-    const share = runY === 0 ? Number(side * runX > 0) : between((y - startY + side * touch) / slope, low, high);
+    const share = isLevel ? Number(side * runX > 0) : between((y - startY + side * touch) / slope, low, high);
     const above = y - startY - share * runY;
     return startX + share * runX + side * Math.sqrt(Math.max(radius * radius - above * above, 0));
   });

@@ -6,7 +6,7 @@ const TOOLS = { select: "v", brush: "b", lasso: "a", eraser: "e" };
 
 /** The radius of a brush, and its limits, as shares of the longer side of an image. */
 const RADIUS = 0.015;
-const [SMALLEST, LARGEST] = [0.001, 0.25];
+const [SMALLEST, LARGEST] = [0.0001, 0.25];
 
 /** Pixels of the screen: what a hand trembles, and how near the first point of a lasso a click closes it. */
 const [TREMBLE, CLOSE] = [4, 12];
@@ -16,6 +16,7 @@ const tools = {
   label: null, // the id that brush and lasso draw
   share: RADIUS,
   points: [], // [y, x] of the stroke that is being drawn
+  before: null, // the label ids before it
   erases: false, // whether it is an eraser's
   pressed: null, // [x, y] on the screen where the pointer went down
   dragged: false, // whether it moved since
@@ -60,7 +61,7 @@ const tools = {
     byId("redo").disabled = !changes.kept(viewer.record).undone.length;
     const { size } = viewer.selected;
     const hints = {
-      select: size ? `${plural(size, "region")} selected: choose a class` : "Click a region, or drag a box around several objects",
+      select: size ? `${plural(size, "region")} selected: choose a class` : "Click a region, or drag a box around several",
       brush: "Draw over what is missing or wrong",
       lasso: "Draw around something, or click its corners; Enter, or the first corner, closes it",
       eraser: "Draw over strokes to remove them",
@@ -71,6 +72,7 @@ const tools = {
 
   /** Draw in another class, or give it to what is selected. True if that is possible. */
   setLabel(id) {
+    if (byId("tools").hidden) return viewer.say(this.reason());
     if (!(id === 0 || id === page.run.ignore || page.classes.has(id))) return false;
     if (this.tool === "select") return viewer.become(id);
     if (this.tool === "eraser") this.choose("brush");
@@ -95,6 +97,9 @@ const tools = {
     this.erases = this.tool === "eraser" || (this.tool === "brush" && event.button === 5);
     if (this.tool === "select") return;
     if (this.tool === "lasso" && this.points.length > 2 && this.isNearFirst(event)) return this.finish();
+    if (Number(byId("opacity").value) === 0) viewer.switchOverlay();
+    if (!this.erases && viewer.hidden.has(this.label)) viewer.toggle(this.label); // what is drawn is seen
+    if (!this.points.length) this.before = viewer.ids.slice();
     this.alone = !this.points.length;
     this.extend(event, 0);
   },
@@ -141,15 +146,34 @@ const tools = {
 
   /** End the stroke that is being drawn. */
   finish() {
-    const { points } = this;
+    const stroke = this.points.length ? this.stroke(this.points) : null;
     this.points = [];
     this.pressed = null;
-    if (!points.length) return false;
-    const number = changes.of(viewer.record).strokes.reduce((sum, each) => sum + each.points.length, points.length);
-    if (this.tool === "lasso" && points.length < 3) viewer.say("A lasso goes around something: draw or click at least three points.");
-    else if (number > POINTS_MAX) viewer.say("This image has too many strokes. Save and import them, and write the page again.");
-    else return viewer.change({ stroke: this.stroke(points) });
+    if (!stroke) return false;
+    const [strokes, { record, size }] = [[...changes.of(viewer.record).strokes, stroke], viewer];
+    const drawn = { ids: this.before.slice(), base: viewer.base, owners: viewer.owners.slice() };
+    drawStroke(drawn, stroke, strokes.length, size, record.size);
+    const isExact = size[0] === record.size[0] && size[1] === record.size[1]; // else it may change pixels between those of the map
+    const tooMany = strokes.reduce((sum, each) => sum + each.points.length, 0) > POINTS_MAX || strokes.reduce((sum, each) => sum + boxShare(each, record.size), 0) > AREAS_MAX;
+    if (this.tool === "lasso" && stroke.points.length < 3) viewer.say("A lasso goes around something: draw or click at least three points.");
+    else if (tooMany) viewer.say("This image has too many strokes. Save and import them, and write the page again.");
+    else if (isExact && drawn.ids.every((id, at) => id === this.before[at])) viewer.say("That changes nothing.");
+    else return viewer.change({ stroke });
     viewer.applyChanges();
+    return true;
+  },
+
+  /** End what is being drawn before another image is shown. */
+  leave() {
+    if (this.points.length && !(this.tool === "lasso" && this.points.length < 3)) this.finish();
+    else this.cancel();
+  },
+
+  /** Drop the last corner of a lasso, or all that is being drawn or selected. True if there was something. */
+  dropLast() {
+    if (this.tool !== "lasso" || this.points.length < 2 || this.pressed) return this.cancel();
+    this.points.pop();
+    this.drawLine(null);
     return true;
   },
 

@@ -33,10 +33,10 @@ const viewer = {
   },
 
   show(index) {
+    tools.leave();
     this.index = index;
     this.record = page.shown[index];
     const { record } = this;
-    tools.cancel();
     this.ids = this.original = this.objects = this.others = this.box = this.pointed = null;
     this.near = "";
     this.moveTo(1, 0, 0);
@@ -44,11 +44,6 @@ const viewer = {
     byId("overlay").width = byId("overlay").height = 1;
     byId("name").textContent = record.image;
     byId("hover").textContent = "";
-    const parts = [record.path, describe(record)];
-    if (record.size) parts.push(`${record.size[1]} x ${record.size[0]} pixels`);
-    if (record.reason) parts.push(record.reason);
-    if (record.key && !record.shown) parts.push("The image is missing or has changed: only its labels are shown.");
-    byId("facts").replaceChildren(...parts.flatMap((part) => [part, element("br")]));
     byId("stack").style.aspectRatio = record.size ? `${record.size[1]} / ${record.size[0]}` : "";
     byId("picture").hidden = !record.key;
     byId("picture").alt = `${record.image}, ${record.classes.map((each) => page.classes.get(each[0]).name).join(", ") || "no class"}`;
@@ -94,6 +89,7 @@ const viewer = {
 
   switchLabels() {
     byId("others").checked = !byId("others").checked;
+    tools.cancel();
     this.applyChanges();
     return true;
   },
@@ -146,7 +142,16 @@ const viewer = {
   /** Say what is changed. */
   showChanges() {
     byId("corrected").textContent = changes.text();
-    if (this.record) tools.show();
+    byId("save-corrections").disabled = !changes.content().length;
+    byId("forget").hidden = !changes.lost().length;
+    if (!this.record) return;
+    const { path, size, reason, key, shown } = this.record;
+    const parts = [path, describe(this.record)];
+    if (size) parts.push(`${size[1]} x ${size[0]} pixels`);
+    if (reason) parts.push(reason);
+    if (key && !shown) parts.push("The image is missing or has changed: only its labels are shown.");
+    byId("facts").replaceChildren(...parts.flatMap((part) => [part, element("br")]));
+    tools.show();
   },
 
   /** The number of what is at a pixel and can be selected: of a region, or minus that of a stroke. */
@@ -171,15 +176,15 @@ const viewer = {
     const ids = {};
     for (const [number, own] of now) {
       let whole = id === 0 ? wholeOf(own) : id; // a part that is deleted becomes its whole, unless that is deleted too
-      while (id === 0 && deleted.has(whole)) whole = wholeOf(whole);
+      while (id === 0 && whole && deleted.has(whole)) whole = wholeOf(whole);
       ids[number] = whole;
     }
     this.selected = new Set();
-    return this.change({ ids });
+    return now.size ? this.change({ ids }) : true;
   },
 
   undo() {
-    if (tools.cancel()) return true;
+    if (tools.dropLast()) return true;
     if (!changes.kept(this.record).steps.length) return this.say("Nothing to undo.");
     changes.undo(this.record);
     this.follow();
@@ -420,6 +425,7 @@ const viewer = {
       "]": () => tools.resize(1.25),
       ...Object.fromEntries(Object.entries(TOOLS).map(([tool, key]) => [key, () => !byId("tools").hidden && tools.choose(tool)])),
       Enter: () => tools.finish(),
+      Escape: () => tools.cancel(),
       o: () => (this.switchOverlay(), true),
       w: () => (this.mark("wrong"), true),
       g: () => (this.mark("good"), true),
@@ -452,12 +458,12 @@ const viewer = {
   },
 };
 
-byId("viewer").addEventListener("keydown", (event) => viewer.key(event));
+document.addEventListener("keydown", (event) => byId("viewer").open && viewer.key(event)); // a field that is disabled loses the focus
 byId("viewer").addEventListener("cancel", (event) => {
   if (tools.cancel()) event.preventDefault(); // Escape first drops what is drawn or selected
 });
 byId("viewer").addEventListener("close", () => {
-  tools.cancel();
+  tools.leave();
   viewer.record = viewer.ids = viewer.original = viewer.confidences = null;
   refresh(); // the image that was open may be hidden by the filters now
   if (history.state?.opened) history.back();

@@ -90,6 +90,7 @@ class Plan:
         before: The sha256 of the mask before.
         made_on: See SourceImage.
         accepted: See SourceImage.
+        saved: See SourceImage.
         empty: True if the correction leaves the image without objects.
         submitted: True if a person certainly finished the image, see SourceImage.
         depends: True if the mask depends on whether the source writes objects exactly.
@@ -101,7 +102,8 @@ class Plan:
     entry: Entry | None = None
     before: str
     made_on: str = ""
-    accepted: bool = False
+    accepted: bool | None = None
+    saved: str = ""
     empty: bool
     submitted: bool
     depends: bool
@@ -205,6 +207,7 @@ class Planner:
             before=before,
             made_on=source_image.made_on,
             accepted=source_image.accepted,
+            saved=source_image.saved,
             empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
             submitted=source_image.submitted,
             depends=depends,
@@ -213,7 +216,7 @@ class Planner:
         changed = int(np.count_nonzero(labels != old))
         if not changed:
             return plan
-        in_place = recorded is not None and not recorded.source and not recorded.undone
+        in_place = recorded is not None and not (recorded.source or recorded.undone or source_image.made_on)
         if in_place and not self.options.replace_edited:
             raise ImageError(
                 path,
@@ -229,7 +232,8 @@ class Planner:
             format=self.format,
             content=content,
             before=source_image.made_on or image.digest(),
-            accepted=source_image.accepted,
+            accepted=bool(source_image.accepted),
+            saved=source_image.saved,
         )
         page = new if source_image.made_on and isinstance(new, PixelLabels) else current.labels
         file, entry = self._stage(path, Labels(labels=labels, instances=page.instances), current, correction)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.commands.correct.strokes import draw_strokes, new_label, read_strokes
@@ -27,9 +28,10 @@ from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.record import RUN_FILE
 from tipsseg.run.shards import shards_in
 from tipsseg.run.state import STATE_FOLDER, State
+from tipsseg.types import BACKGROUND, ignore_id, label_dtype
 from tipsseg.util.files import atomic_write, is_folder
 from tipsseg.util.json import short, take
-from tipsseg.util.text import shell_word
+from tipsseg.util.text import pluralize, shell_word
 
 #: The name of the page's format, in messages and records.
 PAGE = "report"
@@ -178,8 +180,8 @@ class PageCorrections(Format):
 
     name = PAGE
 
-    def __init__(self, corrections: list[object], run: Run) -> None:
-        self._corrections, self._run = corrections, run
+    def __init__(self, corrections: list[object], saved: str, run: Run) -> None:
+        self._corrections, self._saved, self._run = corrections, saved, run
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         where = source.display_path(source.names[0])
@@ -187,10 +189,10 @@ class PageCorrections(Format):
             with image_errors(where, f"correction {number}"):
                 image, labels = take(correction, "image", str), take(correction, "labels", str)
                 objects, strokes = take(correction, "objects", list), take(correction, "strokes", list | None) or []
-                accepted = take(correction, "good", bool | None) or False
+                accepted = take(correction, "good", bool | None)
             image = self._run.now(image) or image
-            read = partial(_read_image, self._run, image, labels, objects, strokes, names)
-            yield SourceImage(image, where, read, made_on=labels, accepted=accepted)
+            read = partial(_read_image, self._run, image, labels, self._saved, objects, strokes, names)
+            yield SourceImage(image, where, read, made_on=labels, accepted=accepted, saved=self._saved)
 
 
 def find_page(source: Source, run: Run) -> PageCorrections | None:
@@ -198,15 +200,28 @@ def find_page(source: Source, run: Run) -> PageCorrections | None:
     if len(source.names) != 1 or not source.names[0].lower().endswith(".json"):
         return None
     value = None
-    with suppress(ImageError):  # another reader says why it cannot be read
+    with ExitStack() as stack:
+        if not source.names[0].lower().startswith("corrections"):
+            stack.enter_context(suppress(ImageError))  # another reader says why it cannot be read
         value = source.json(source.names[0])
     if not (isinstance(value, dict) and value.get("tool") == "tipsseg" and isinstance(value.get("corrections"), list)):
         return None
-    return PageCorrections(value["corrections"], run)
+    if not value["corrections"]:
+        raise InputError(f"{source.path}: no changes in it", "Change something on the page, and save the file again.")
+    with image_errors(source.display_path(source.names[0])):
+        browser, saved = take(value, "browser", str | None) or "", take(value, "saved", int | None) or 0
+    return PageCorrections(value["corrections"], f"{browser.replace(' ', '')} {saved}" if browser else "", run)
 
 
 def _read_image(
-    run: Run, image: str, digest: str, objects: list[object], strokes: list[object], names: ClassNames, size: Size
+    run: Run,
+    image: str,
+    digest: str,
+    saved: str,
+    objects: list[object],
+    strokes: list[object],
+    names: ClassNames,
+    size: Size,
 ) -> PixelLabels:
     """Return the labels of an image with the new classes of its regions, and the strokes above them.
 
@@ -216,14 +231,20 @@ def _read_image(
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(image)
     before = stored.entry.correction
+    (browser, when), (last_browser, last) = map(_split_saved, (saved, saved if before is None else before.saved))
+    if browser == last_browser and when < last:
+        raise ValueError(f"a file that the page saved later was imported for {short(image)}: import the newest one")
+    base: Labels | None = None
     if stored.digest() == digest:
-        base: Labels | None = stored.current().labels
+        base = stored.current().labels
     elif before is not None and before.before == digest and before.format == PAGE and not stored.edited:
-        base = read_base(run, digest)
-    else:
-        base = None
+        base = read_base(run, digest, size) if browser == last_browser else None
     if base is None:
-        raise ValueError(f"the labels of {short(image)} changed since the page was written: write the page again")
+        work = f"{pluralize(len(objects), 'region')} and {pluralize(len(strokes), 'stroke')}"
+        raise ValueError(
+            f"the labels of {short(image)} were changed elsewhere since the page was written, so its {work} do not fit: restore "
+            "these labels, or write the page again and start with them"
+        )
     labels = base.labels.copy()
     regions, _ = every_region(labels, len(run.classes), base.instances)
     for record in objects:
@@ -234,6 +255,12 @@ def _read_image(
         labels[y : y + h, x : x + w][regions[number - 1].mask] = new_label(record, names)
     drawn = draw_strokes(labels, read_strokes(strokes, names, size))
     return PixelLabels(drawn, ignores=True, instances=base.instances)
+
+
+def _split_saved(saved: str) -> tuple[str, int]:
+    """Return the browser and the time in `Correction.saved`."""
+    browser, _, when = saved.partition(" ")
+    return browser, int(when or 0)
 
 
 #: The size limit of an unpacked archive of `keep_base`, in bytes: 6 for each pixel.
@@ -255,10 +282,17 @@ def keep_base(run: Run, digest: str, labels: Labels) -> None:
     atomic_write(_base_file(run, digest), encode_arrays(**arrays))
 
 
-def read_base(run: Run, digest: str) -> Labels | None:
+def read_base(run: Run, digest: str, size: Size) -> Labels | None:
     """Return the labels that `keep_base` kept; None if they are missing or damaged. `digest` is from the record of the run."""
     path, found = _base_file(run, digest), dict[str, NDArray[Any]]()
     for name in ("labels", "instances"):
         with suppress(OSError, ValueError):
             found |= [read_array(path, (name,), _BASE_MAX)]
-    return Labels(labels=found["labels"], instances=found.get("instances")) if "labels" in found else None
+    labels, instances, classes = found.get("labels"), found.get("instances"), len(run.classes)
+    if labels is None or labels.dtype != label_dtype(classes) or any(each.shape != size for each in found.values()):
+        return None
+    if (instances is not None and instances.dtype != np.int32) or np.setdiff1d(
+        labels, [BACKGROUND, *range(1, classes + 1), ignore_id(classes)]
+    ).size:
+        return None
+    return Labels(labels=labels, instances=instances)

@@ -22,7 +22,7 @@ from tipsseg.util.json import short, take
 POINTS_MAX = 50_000
 
 #: The boxes around an image's strokes may have this many times its pixels together: they bound the time.
-_AREAS_MAX = 500
+AREAS_MAX = 500
 
 #: Intervals per piece: intermediate arrays take about 100 bytes per interval.
 _PIECE = 1 << 18
@@ -50,7 +50,7 @@ def new_label(record: object, names: ClassNames) -> int:
 
     Raises ValueError if the record has none; unknown names are collected by `names`.
     """
-    if isinstance(record, dict) and record.get("ignore") is True:
+    if take(record, "ignore", bool | None):
         return ignore_id(names.count)
     if not isinstance(record, dict) or "class" not in record:
         raise ValueError("no `class`")
@@ -78,8 +78,8 @@ def read_strokes(records: Sequence[object], names: ClassNames, size: Size) -> li
             raise ValueError(f"stroke {place}: {error}") from error
         top, left, bottom, right = _box(stroke, size)
         area += max(bottom - top, 0) * max(right - left, 0)
-        if area > _AREAS_MAX * math.prod(size):
-            raise ValueError(f"its strokes cover more than {_AREAS_MAX} times the image")
+        if area > AREAS_MAX * math.prod(size):
+            raise ValueError(f"its strokes cover more than {AREAS_MAX} times the image")
         strokes.append(stroke)
     return strokes
 
@@ -175,7 +175,7 @@ def _chord(
     around the nearest t at which the circle still meets the row.
     """
     length = np.sqrt(run_y * run_y + run_x * run_x)
-    level = run_y == 0
+    level = np.abs(run_y) < 1e-9
     slope = np.where(level, 1.0, run_y)
     touch = radius * run_x * np.sign(slope) / np.where(length == 0, 1.0, length)
     ends = np.stack([(y - start_y - radius) / slope, (y - start_y + radius) / slope])

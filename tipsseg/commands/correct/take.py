@@ -143,7 +143,8 @@ def correct_folder(
             if names.added:
                 folder.add_classes(names.added)
             late = {image: error for image, plan in changed.items() if (error := _put(folder, plan))}
-            _accept(folder, [image for image in unchanged if options.accept or plans[image].accepted], planner)
+            for image in unchanged:
+                _confirm(folder, image, plans[image], planner)
             if own is not None:
                 own.take_in({*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
             settled = settle(folder, reading.jobs, images=moved)
@@ -160,7 +161,7 @@ def correct_folder(
             redrawn=tuple(redrawn for plan in plans.values() for redrawn in plan.redrawn),
             failed=len(errors) + (0 if folder is None else len(folder.unwritten)),
         )
-        accepted = sum(options.accept or plans[image].accepted for image in unchanged)
+        accepted = sum(bool(options.accept or plans[image].accepted) for image in unchanged)
         _print_result(result, accepted, source, progress, options)
         _print_rest(folder, own, settled, errors, progress)
         return result
@@ -339,7 +340,7 @@ def _keep_unseen(
     """
     changed = {image: plan for image, plan in plans.items() if plan.mask is not None}
     emptied = [image for image, plan in changed.items() if plan.mask is not None and plan.mask.emptied]
-    all_empty = not partly and all(plan.empty for plan in plans.values())
+    all_empty = not partly and all(plan.empty and not plan.made_on for plan in plans.values())
     unsure = [image for image in emptied if all_empty or not plans[image].submitted]
     number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
     if unsure and empty is None:
@@ -382,14 +383,22 @@ def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
     return None
 
 
-def _accept(folder: OutputFolder, images: Sequence[str], planner: Planner) -> None:
-    """Record images as a person's that their source shows unchanged, and that this person accepts."""
-    for image in images:
-        entry = folder.state.get(image)
-        if entry is not None:
-            new = Correction(source=planner.source, format=planner.format)
-            before = entry.correction if entry.corrected and entry.correction is not None else new
-            folder.state.add(entry.with_correction(replace(before, accepted=True)), (), {})
+def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> None:
+    """Record what a source says of an image that it shows unchanged.
+
+    A person accepts it, or does not any more: then it is the model's again, unless that person changed it. A correction that was
+    undone, and comes back, holds again.
+    """
+    entry, accepted = folder.state.get(image), planner.options.accept or plan.accepted
+    if entry is None or (accepted is None and not entry.undone):
+        return
+    new = Correction(source=planner.source, format=planner.format)
+    before = entry.correction or new
+    if accepted is False and before.accepted and not before.content:
+        folder.state.add(replace(entry, correction_text=None), (), {})
+    else:
+        holds = replace(before, undone=False, accepted=bool(accepted), saved=plan.saved or before.saved)
+        folder.state.add(entry.with_correction(holds), (), {})
 
 
 def _remove_bases(folder: OutputFolder) -> None:

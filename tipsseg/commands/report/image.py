@@ -206,13 +206,14 @@ class ImageMaker:
         if current.labels.layers is None:  # no page corrects classes that overlap
             regions, number = every_region(labels, len(self.classes), current.labels.instances)
             objects = number_pixels(enumerate(regions, start=1), (labels.shape[0], labels.shape[1]))
-        numbers, key = entry.numbers, image_key(entry.image)
+        numbers, key, correction = entry.numbers, image_key(entry.image), entry.correction
+        is_accepted = correction is not None and correction.accepted and not correction.content
         record = {
             "image": entry.image,
             "path": address_text(path),
             "key": key,
             "size": list(numbers.size),
-            "state": "edited" if entry.corrected else "unchanged",
+            "state": "unchanged" if not entry.corrected else "accepted" if is_accepted else "edited",
             "confidence": mean_confidence(entry),
             "classes": [[each.id, each.pixels, each.confidence] for each in numbers.classes],
             "background": [numbers.background, background_confidence(entry)],
@@ -222,8 +223,8 @@ class ImageMaker:
             "confidences": confidence is not None,
             "labels": None if objects is None else image.digest(),
         }
-        if entry.corrected and entry.correction is not None and entry.correction.accepted:
-            record["good"] = True
+        if correction is not None:
+            record |= {"good": correction.accepted and entry.corrected, "imported": correction.saved}
         picture, thumbnail, label_map = self.place.files(key)
         self.place.write(picture, pictures.jpeg(shown))
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))

@@ -195,15 +195,17 @@ def report_folder(
 
 
 def _command(
-    output: Path, paths: Mapping[str, str | Path | None], palette: Palette, *records: TruthOptions | ReadingOptions
+    output: Path, given: Mapping[str, str | Path | None], palette: Palette, *records: TruthOptions | ReadingOptions
 ) -> str:
     """Return the command line that writes the page again, from any folder."""
     words = ["tipsseg", "report", str(output.absolute())]
-    for name, path in paths.items():
+    texts = {"palette": None if palette == PALETTES[0] else str(palette)}
+    for name, path in given.items():
         if path is not None:
             place = as_address(path)
-            words += [f"--{name}", without_secrets(address_text(place if has_scheme(place) else place.absolute()))]
-    words += ["--palette", palette] if palette != PALETTES[0] else []
+            texts[name] = without_secrets(address_text(place if has_scheme(place) else place.absolute()))
+    for name, text in texts.items():
+        words += [] if text is None else [f"--{name}", text]
     for record in records:
         for name, (item, about) in options_of(type(record)).items():
             if (value := getattr(record, name)) != item.default and name != "jobs":
