@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any, cast
@@ -52,6 +53,9 @@ class SimulatedDevice:
         self.free = max(self.free, time.monotonic()) + taken
         patches = torch.zeros(len(windows), 1, 1, 1)
         return SimpleNamespace(patches=patches, class_tokens=patches[:, 0])
+
+    def at_device(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def is_busy(self) -> bool:
         return self._tells and time.monotonic() < self.free
