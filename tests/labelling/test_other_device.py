@@ -241,9 +241,9 @@ def test_a_large_image_waits_four_times_and_not_while_it_is_scored(
     image = draw_picture(60, 100)
     names: list[str | ClassSpec] = ["panda", ClassSpec("leg", part_of="panda"), "tree"]
     cases: list[tuple[list[str | ClassSpec], list[str] | None, int]] = [
-        ([*CLASSES], None, 5),
-        (names, None, 9),
-        ([*CLASSES], [CLASSES[0]], 5),
+        ([*CLASSES], None, 4),
+        (names, None, 8),
+        ([*CLASSES], [CLASSES[0]], 4),
     ]
     for classes, chosen, most in cases:
         labeller = Labeller(model_on(device, mlp_checkpoint), classes)

@@ -147,7 +147,7 @@ def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
         "auto": True,
         "templates": ["a {}", "the {}"],
     }
-    asked = {"device": "auto", "dtype": "auto", "batch_size": 8}
+    asked = {"device": "auto", "dtype": "auto", "batch_size": None}
     assert (record["dtype"], record["asked"]) == ("float32", asked)
     assert (record["formats"], record["shard"], record["image_root"]) == (
         ["png", "coco", "overlay"],

@@ -57,7 +57,7 @@ class Architecture(Protocol):
     def read_sizes(self, folder: Path) -> Sizes:
         """Read the sizes of the model in a folder. Raises CheckpointError if its files are invalid."""
 
-    def open_backbone(self, folder: Path, device: str, dtype: str, batch_size: int, *, lazy: bool) -> Backbone:
+    def open_backbone(self, folder: Path, device: str, dtype: str, batch_size: int | None, *, lazy: bool) -> Backbone:
         """Open the model in a folder, see `registry.open_backbone`."""
 
 

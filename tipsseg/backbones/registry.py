@@ -30,7 +30,7 @@ def read_sizes(folder: Path) -> Sizes:
 
 
 def open_backbone(
-    folder: Path, device: str = "auto", dtype: str = "auto", batch_size: int = 8, *, lazy: bool = False
+    folder: Path, device: str = "auto", dtype: str = "auto", batch_size: int | None = None, *, lazy: bool = False
 ) -> Backbone:
     """Open the model in a folder.
 
@@ -38,7 +38,7 @@ def open_backbone(
         folder: The folder of config.json and the other files.
         device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1" or "mps".
         dtype: "auto", "float32", "bfloat16", "float16" or, on a CPU, "int8".
-        batch_size: Windows per pass of the vision tower on a GPU.
+        batch_size: Windows per pass of the vision tower on a GPU. None: 8, or 2 on MPS.
         lazy: Load a tower only when it is first used. On a CPU, even torch is imported only then, unless `dtype` is "auto".
 
     Raises:
@@ -58,9 +58,9 @@ def open_backbone(
     return architecture.open_backbone(folder, device, dtype, batch_size, lazy=lazy)
 
 
-def check_batch_size(size: int) -> None:
-    """Raise UsageError if a batch size is not a whole number of at least 1."""
-    if type(size) is not int or size < 1:
+def check_batch_size(size: int | None) -> None:
+    """Raise UsageError if a batch size is neither None nor a whole number of at least 1."""
+    if size is not None and (type(size) is not int or size < 1):
         raise UsageError(f"batch size must be a whole number of at least 1, not {quote(size)}")
 
 

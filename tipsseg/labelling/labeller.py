@@ -442,15 +442,18 @@ class Labeller:
         classes, top, guide = self.vocabulary.classes, None, self._guide(prepared)
         if isinstance(scored, Cosines):
             plans, size = scored.plans, scored.size
-            self._check_norms(scored)
             if self._contests:
                 contests = [each for each in self._contests if present is None or each.class_id in present]
                 layers = label_alone(contests, self._on_host(scored), plans, self._temperature, size, guide)
+                self._check_norms(scored)
                 return replace(label_map_of(layers, size, classes), present=present)
+            if not scored.norms:
+                self._on_host(scored)  # checks the cosines
             levels = self._levels_for(present)
             if scored.top:
                 top = self._best_classes(levels, scored, self.view.grid(plans[0]))
             assigned = self._assign(levels[0], scored, guide, inner, raw=regions is not None)
+            self._check_norms(scored)  # they have arrived by now
         else:
             arrived = scored.wait()
             if arrived is None:
@@ -570,9 +573,7 @@ class Labeller:
 
     def _check_norms(self, scored: Cosines) -> None:
         """Raise DeviceError if a feature is no unit vector."""
-        if not scored.norms:
-            self._on_host(scored)
-        else:
+        if scored.norms:
             from tipsseg.labelling.device_scores import are_unit
 
             if not all(are_unit(arriving.arrays()[0]) for arriving in scored.norms):

@@ -191,7 +191,7 @@ def load(
     *,
     device: str | int | torch.device = "auto",
     dtype: Dtype | torch.dtype = "auto",
-    batch_size: int = 8,
+    batch_size: int | None = None,
     quiet: bool = False,
 ) -> Model:
     """Load a model. Download it if it is missing, and verify its files.
@@ -204,7 +204,7 @@ def load(
         device: "auto" (CUDA before MPS before CPU), "cpu", "cuda", "cuda:1", "mps", the number of a GPU, or a torch.device.
         dtype: The model's dtype: "float32", "bfloat16", "float16", "int8" (on a CPU) or a torch dtype. "auto" is bfloat16 on a
             GPU that supports it, and on a CPU with AMX or AVX512_BF16, but not for `tiny`. Otherwise it is float32.
-        batch_size: The number of windows that a GPU encodes at once.
+        batch_size: The number of windows that a GPU encodes at once. None: 8, or 2 on MPS.
         quiet: Hide download progress.
 
     Raises:

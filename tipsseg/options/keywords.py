@@ -55,7 +55,7 @@ class DeviceKeywords(ReadingKeywords, total=False):
 
     device: str | int
     dtype: Dtype
-    batch_size: int
+    batch_size: int | None
     use_cache: bool
 
 

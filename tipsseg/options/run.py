@@ -98,9 +98,9 @@ class EncodeOptions(ReadingOptions):
         role="labels", held="identity", repeated=True, recorded="asked",
         help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX or AVX512_BF16 instructions, else float32. "
         "int8 is for CPUs without them: fast, and labels differ slightly.")
-    batch_size: int = option(8, metavar="N", group=MODEL, rare=True, min=1,
+    batch_size: int | None = option(None, metavar="N", group=MODEL, rare=True, min=1,
         role="machine", repeated=True, recorded="asked",
-        help="Windows per batch on a GPU; a CPU processes one at a time.")
+        help="Windows per batch on a GPU; a CPU processes one at a time.  [default: 8; 2 on a Mac]")
     use_cache: bool = option(False, commands_give=True,
         role="machine",
         help="Cache text vectors and file hashes in the user cache folder.")

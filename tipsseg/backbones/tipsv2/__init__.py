@@ -13,7 +13,7 @@ def read_sizes(folder: Path) -> Sizes:
     return read_headers(folder)[0].sizes
 
 
-def open_backbone(folder: Path, device: str, dtype: str, batch_size: int, *, lazy: bool) -> Backbone:
+def open_backbone(folder: Path, device: str, dtype: str, batch_size: int | None, *, lazy: bool) -> Backbone:
     """Open a model; see `Tipsv2Backbone`."""
     from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 

@@ -57,7 +57,7 @@ class Tipsv2Backbone(Backbone):
         folder: Path,
         device: str = "auto",
         dtype: str = "auto",
-        batch_size: int = 8,
+        batch_size: int | None = None,
         *,
         lazy: bool = False,
     ) -> None:
@@ -68,8 +68,8 @@ class Tipsv2Backbone(Backbone):
             device: "auto" (CUDA, then MPS, then the CPU), "cpu", "cuda", "cuda:1" or "mps".
             dtype: "auto", "float32", "bfloat16", "float16" or, on a CPU, "int8". There, see
                 `choose_cpu_dtype` for "auto".
-            batch_size: Windows per pass of the vision tower on a GPU. On a CPU each thread encodes one window at a time, see
-                `Workers`.
+            batch_size: Windows per pass of the vision tower on a GPU. None: 8, or 2 on MPS: a photograph has two windows, and a
+                batch is padded. On a CPU each thread encodes one window at a time, see `Workers`.
             lazy: Load a tower only when it is first used. Then only config.json and the header of model.safetensors are checked
                 here.
 
@@ -91,7 +91,7 @@ class Tipsv2Backbone(Backbone):
         self._encoded: torch.cuda.Event | torch.mps.Event | None = None  # done once the last batch is computed
         # On a CPU, batching would make a window's features depend on the other windows, so threads encode single windows
         # instead.
-        self.batch_size = 1 if place.type == "cpu" else batch_size
+        self.batch_size = 1 if place.type == "cpu" else batch_size or (2 if place.type == "mps" else 8)
         if not lazy:
             self._tower, self.text_encoder  # noqa: B018  load both now, so that their errors are raised here
 
