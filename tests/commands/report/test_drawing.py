@@ -352,6 +352,12 @@ def test_a_good_image_is_accepted_and_comes_back_good(browser: Browser, out: Pat
     assert browser.value("changes.text()") == "1 image marked good"
     (correction,) = save(browser, out)
     assert (correction["image"], correction["good"], correction["strokes"]) == (first, True, [])
+    # Taken back on the page that is still open, and marked again.
+    open_image(browser, first)
+    browser.press("g")
+    assert save(browser, out)[0]["good"] is False
+    browser.press("g")
+    assert save(browser, out)[0]["good"] is True
     report_folder(out, jobs=1, verbose=Silence())
     browser.value("localStorage.clear()")
     browser.go(out / "report/report.json", "true")

@@ -65,8 +65,8 @@ const changes = {
   keyOf: (record) => `${record.labels} ${record.image}`,
 
   /**
-   * What is kept of an image: steps, those that were undone, and shares of labels after them; when a file was saved that has it, and
-   * whether it changed since. Once the folder has it, it is no change of the page any more, also if the labels are the same again.
+   * What is kept of an image: steps, those that were undone, and shares of labels after them; when a file was saved that has it,
+   * whether that says that it is good, and whether it changed since. Once the folder has it, it is no change of the page any more, also if the labels are the same again.
    */
   kept(record) {
     const found = storage.values.get(this.keyOf(record));
@@ -163,7 +163,7 @@ const changes = {
         labels: record.labels,
         objects: Object.entries(objects).map(([number, id]) => ({ object: Number(number), ...this.meaning(id) })),
         strokes: strokes.map(({ label, radius, points }) => ({ ...this.meaning(label), ...(radius === undefined ? { lasso: true } : { radius }), points })),
-        ...(isGood(record) || record.good ? { good: isGood(record) } : {}),
+        ...(isGood(record) || record.good || this.kept(record).good ? { good: isGood(record) } : {}),
       };
     });
   },
@@ -214,7 +214,8 @@ const changes = {
 
   save() {
     const [content, saved] = [this.content(), Date.now()];
-    for (const record of page.records) if (this.kept(record) !== NO_CHANGES) this.edit(record, () => ({ saved, open: false }));
+    const good = new Map(content.map((each) => [each.image, each.good]));
+    for (const record of page.records) if (good.has(record.image)) this.edit(record, () => ({ saved, open: false, good: good.get(record.image) }));
     this.file = JSON.stringify(content);
     saveFile("corrections.json", JSON.stringify({ tool: "tipsseg", browser: storage.browser, saved, corrections: content }));
     byId("saved").textContent = `Saved at ${new Date(saved).toLocaleTimeString()}. Now run:`;

@@ -155,12 +155,17 @@ const tools = {
     drawStroke(drawn, stroke, strokes.length, size, record.size);
     const isExact = size[0] === record.size[0] && size[1] === record.size[1]; // else it may change pixels between those of the map
     const tooMany = strokes.reduce((sum, each) => sum + each.points.length, 0) > POINTS_MAX || strokes.reduce((sum, each) => sum + boxShare(each, record.size), 0) > AREAS_MAX;
-    if (this.tool === "lasso" && stroke.points.length < 3) viewer.say("A lasso goes around something: draw or click at least three points.");
-    else if (tooMany) viewer.say("This image has too many strokes. Save and import them, and write the page again.");
-    else if (isExact && drawn.ids.every((id, at) => id === this.before[at])) viewer.say("That changes nothing.");
-    else return viewer.change({ stroke });
+    const reason =
+      this.tool === "lasso" && stroke.points.length < 3
+        ? "A lasso goes around something: draw or click at least three points."
+        : tooMany
+          ? "This image has too many strokes. Save and import them, and write the page again."
+          : isExact && drawn.ids.every((id, at) => id === this.before[at])
+            ? "That changes nothing."
+            : "";
+    if (!reason) return viewer.change({ stroke });
     viewer.applyChanges();
-    return true;
+    return viewer.say(reason);
   },
 
   /** End what is being drawn before another image is shown. */
