@@ -251,16 +251,21 @@ def test_the_grid_the_filters_and_the_statistics_follow(browser: Browser, out: P
     cells = "[...document.querySelectorAll('.cell.changed')].map((cell) => cell.innerText.split('\\n')[0])"
     assert browser.value(cells) == ["a.png"]
     browser.wait("document.querySelector('.cell canvas')")
-    time.sleep(0.5)  # it is drawn when its map and its picture are loaded
     middle = browser.value(
         "(() => { const r = document.querySelector('.cell canvas').getBoundingClientRect();"
         " return [r.top + r.height * 0.5, r.left + r.width * 0.7]; })()"
     )
-    browser.picture(out.parent / "grid.png")
-    with Image.open(out.parent / "grid.png") as picture:
-        colour = np.array(picture.convert("RGB"))[int(middle[0]), int(middle[1])]
     tree = bytes.fromhex(browser.value("page.run.classes[1].colour")[1:])
-    assert np.abs(colour - (0.55 * 90 + 0.45 * np.array(list(tree)))).max() < 12  # the picture is grey, of 90
+
+    def is_tinted() -> bool:
+        browser.picture(out.parent / "grid.png")
+        with Image.open(out.parent / "grid.png") as picture:
+            colour = np.array(picture.convert("RGB"))[int(middle[0]), int(middle[1])]
+        return bool(np.abs(colour - (0.55 * 90 + 0.45 * np.array(list(tree)))).max() < 12)  # the picture is grey, of 90
+
+    until = time.monotonic() + 30  # it is drawn once its map and its picture are loaded
+    while not is_tinted():
+        assert time.monotonic() < until
     browser.value("byId('class').value = '2'; byId('filters').dispatchEvent(new Event('input'))")
     assert browser.value("page.shown.map((each) => each.image)") == ["a.png"]
     assert browser.value("[...document.querySelectorAll('#colours li')].map((each) => each.textContent)") == [
