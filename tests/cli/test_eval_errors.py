@@ -101,6 +101,7 @@ _BESIDE_MASKS = frozenset({
 
 #: A value for options of labelling; the others take their default.
 _VALUES = {
+    "batch_size": "8",
     "background": "none",
     "features": "feats",
     "short_side": "448",
