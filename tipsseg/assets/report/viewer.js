@@ -297,7 +297,7 @@ const viewer = {
   down(event) {
     this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
     this.pans = event.button === 1 || event.altKey || this.pointers.size > 1;
-    byId("stack").setPointerCapture(event.pointerId);
+    if (event.isTrusted) byId("stack").setPointerCapture(event.pointerId); // a stroke goes on outside of the picture
     event.preventDefault(); // a browser would drag the picture
     if (this.pans) tools.cancel();
     else tools.down(event);
