@@ -17,7 +17,8 @@ from PIL import Image
 from tipsseg.commands.correct.take import remove_images, undo_corrections
 from tipsseg.commands.report.make import report_folder
 from tipsseg.errors import ImageError, InputError, TipssegError
-from tipsseg.review import correct_folder
+from tipsseg.review import correct_folder, merge_folders
+from tipsseg.run.shards import Shard
 
 IDS = np.zeros((20, 30), np.uint8)
 IDS[2:8, 2:8] = IDS[12:18, 2:8] = 1
@@ -328,3 +329,28 @@ def test_labels_of_a_page_are_kept_as_long_as_its_changes_are_in_the_folder(out:
     assert len(list((out / ".tipsseg/pages").iterdir())) == 2
     remove_images(out, ["a.png"])
     assert len(list((out / ".tipsseg/pages").iterdir())) == 1
+
+
+def test_joined_shards_take_the_labels_of_their_pages_along(tmp_path: Path) -> None:
+    """A shard that has changes of a page can be joined, and a later file of this page is imported into what it became."""
+    labels = {f"{number}.png": IDS for number in range(6)}
+    save_inputs(tmp_path / "imgs", labels)
+    for part in (1, 2):
+        make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree"), ("png",), shard=Shard(part, 2))
+    shard = tmp_path / "out/shards/1-of-2"
+    image = sorted(path.name for path in (shard / "masks").iterdir())[0]
+    shown = hashlib.sha256((shard / "masks" / image).read_bytes()).hexdigest()
+
+    def write(*objects: dict[str, object]) -> Path:
+        path = tmp_path / "corrections.json"
+        corrections = [{"image": image, "labels": shown, "objects": objects}]
+        path.write_text(json.dumps({"tool": "tipsseg", "corrections": corrections}))
+        return path
+
+    correct_folder(shard, write({"object": 1, "class": None}))
+    assert merge_folders([tmp_path / "out"], tmp_path / "out", verbose=False) == 0
+    assert not shard.exists()
+    correct_folder(tmp_path / "out", write({"object": 3, "class": None}))
+    wanted = IDS.copy()
+    wanted[OBJECTS[2]] = 0
+    assert (mask(tmp_path / "out", image) == wanted).all()

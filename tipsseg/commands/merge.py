@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from tipsseg.commands.correct.sources import BASES, take_bases
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
@@ -94,6 +95,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
             for failure in run.state.failures():
                 if failure.image not in state or is_shard_of(run, target):
                     state.fail(failure)
+            take_bases(joined, run)
             state.add_former((old, name) for name, names in run.state.former.items() for old in names)
         formats = [each.spec.formats for each in (before, *(run.info for run in runs)) if each is not None]
         uneven = {name for own in formats for name in own if not all(name in other for other in formats)}
@@ -323,6 +325,8 @@ def _remove_records(joined: Path) -> None:
 def _other_files(top: Path) -> Iterator[Path]:
     """Yield the files among shards that are no records of theirs, sorted."""
     for path in sorted(top.rglob("*")):
-        is_record = path.name in _RECORDS or path.name.startswith(("state.db", TEMPORARY_PREFIX))
+        is_record = (
+            path.name in _RECORDS or path.name.startswith(("state.db", TEMPORARY_PREFIX)) or path.parent.name == BASES
+        )
         if path.is_file() and not path.is_symlink() and not is_record:
             yield path

@@ -29,7 +29,7 @@ from tipsseg.run.record import RUN_FILE
 from tipsseg.run.shards import shards_in
 from tipsseg.run.state import STATE_FOLDER, State
 from tipsseg.types import BACKGROUND, ignore_id, label_dtype
-from tipsseg.util.files import atomic_write, is_folder
+from tipsseg.util.files import atomic_write, is_folder, read_regular
 from tipsseg.util.json import short, take
 from tipsseg.util.text import pluralize, shell_word
 
@@ -267,13 +267,24 @@ def _split_saved(saved: str) -> tuple[str, int]:
 _BASE_MAX = 6 << 30
 
 
+#: The folder of `keep_base` beside the record of a run.
+BASES = "pages"
+
+
 def _base_file(run: Run, digest: str) -> Path:
-    return run.output / STATE_FOLDER / "pages" / f"{digest}.npz"
+    return run.output / STATE_FOLDER / BASES / f"{digest}.npz"
 
 
 def base_files(run: Run) -> list[Path]:
     """Return the files of `keep_base`, each named by its digest."""
-    return list(_base_file(run, "*").parent.glob("*.npz"))
+    return list((run.output / STATE_FOLDER / BASES).glob("*.npz"))
+
+
+def take_bases(run: Run, other: Run) -> None:
+    """Copy the files of `keep_base` of another run, whose corrections come along. Raises OutputError."""
+    for path in base_files(other):
+        if not os.path.lexists(_base_file(run, path.stem)):
+            atomic_write(_base_file(run, path.stem), read_regular(path))
 
 
 def keep_base(run: Run, digest: str, labels: Labels) -> None:
