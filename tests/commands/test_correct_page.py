@@ -17,8 +17,8 @@ from PIL import Image
 from tipsseg.commands.correct.take import remove_images, undo_corrections
 from tipsseg.commands.report.make import report_folder
 from tipsseg.errors import ImageError, InputError, TipssegError
+from tipsseg.options.values import Shard
 from tipsseg.review import correct_folder, merge_folders
-from tipsseg.run.shards import Shard
 
 IDS = np.zeros((20, 30), np.uint8)
 IDS[2:8, 2:8] = IDS[12:18, 2:8] = 1
