@@ -54,7 +54,7 @@ class SimulatedDevice:
         patches = torch.zeros(len(windows), 1, 1, 1)
         return SimpleNamespace(patches=patches, class_tokens=patches[:, 0])
 
-    def at_device(self) -> AbstractContextManager[None]:
+    def at_device(self, _: str) -> AbstractContextManager[None]:
         return nullcontext()
 
     def is_busy(self) -> bool:

@@ -259,15 +259,22 @@ def test_renamed_and_removed_objects_stay_objects(command: Command) -> None:
     )
 
 
-def test_an_object_that_grew_stays_one_object(command: Command) -> None:
-    """A person widens one of two objects of a class in the mask, and draws a third that touches none."""
+def label_two_trees(command: Command) -> None:
+    """Label two regions of an image, one above the other, as objects of one class."""
     rows = np.zeros((90, 130), np.uint8)
     rows[10:40, 10:60], rows[40:80, 10:60] = 1, 2
     Image.fromarray(rows).save("regions/a.png")
     label = (*LABEL[:-1], "tree", "--regions", "regions", "--regions-only", "-f", "png,coco", "-q")
     assert command(*label).code == 0
-    before = {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]}
-    assert before == {(1500, 10, 10, 50, 30), (2000, 10, 40, 50, 40)}
+    assert {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]} == {
+        (1500, 10, 10, 50, 30),
+        (2000, 10, 40, 50, 40),
+    }
+
+
+def test_an_object_that_grew_stays_one_object(command: Command) -> None:
+    """A person widens one of two objects of a class in the mask, and draws a third that touches none."""
+    label_two_trees(command)
     edited = mask("a").copy()
     edited[40:80, 60:64] = edited[0:5, 100:120] = 1
     Image.fromarray(edited).save("labels/masks/a.png")
@@ -280,11 +287,7 @@ def test_an_object_that_grew_stays_one_object(command: Command) -> None:
 
 def test_strokes_join_the_object_of_their_class_that_they_touch(command: Command) -> None:
     """One on the page widens one of two objects of a class, another touches none; without them, all is as before."""
-    rows = np.zeros((90, 130), np.uint8)
-    rows[10:40, 10:60], rows[40:80, 10:60] = 1, 2
-    Image.fromarray(rows).save("regions/a.png")
-    label = (*LABEL[:-1], "tree", "--regions", "regions", "--regions-only", "-f", "png,coco", "-q")
-    assert command(*label).code == 0
+    label_two_trees(command)
     assert command("report", "labels", "-q").code == 0
     shown = next(each["labels"] for each in page_records() if each["image"] == "a.jpg")
 

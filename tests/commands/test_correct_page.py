@@ -17,6 +17,7 @@ from PIL import Image
 from tipsseg.commands.correct.take import remove_images, undo_corrections
 from tipsseg.commands.report.make import report_folder
 from tipsseg.errors import ImageError, InputError, TipssegError
+from tipsseg.formats.npz import encode_arrays
 from tipsseg.options.values import Shard
 from tipsseg.review import correct_folder, merge_folders
 
@@ -157,7 +158,8 @@ def test_a_page_whose_labels_were_damaged_is_refused(out: Path, capsys: pytest.C
     correct_folder(out, save(out, [{"object": 1, "class": "tree"}]))
     (kept,) = (out / ".tipsseg/pages").iterdir()
     before = mask(out).copy()
-    for content in (b"", b"PK\x03\x04 not an archive", kept.read_bytes()[:-40]):
+    others = [encode_arrays(labels=each) for each in (IDS[:3], IDS.astype(np.float64), np.full_like(IDS, 77))]
+    for content in (b"", b"PK\x03\x04 not an archive", kept.read_bytes()[:-40], *others):
         kept.write_bytes(content)
         with pytest.raises(InputError, match="cannot be imported"):
             correct_folder(out, save(out, [{"object": 3, "class": None}], labels=shown), verbose=True)

@@ -126,14 +126,14 @@ class Backbone(ABC):
         """
 
     @contextmanager
-    def at_device(self) -> Iterator[None]:
-        """Use a GPU: hold `at_work`. Nothing on a CPU. Raises DeviceError if the device has too little memory."""
+    def at_device(self, purpose: str = "for the scores") -> Iterator[None]:
+        """Use a GPU: hold `at_work`. Nothing on a CPU. Raises DeviceError if the device has too little memory for a purpose."""
         if self.device_name == "cpu":
             yield
             return
         from tipsseg.backbones.devices import as_device_error
 
-        with self.at_work, as_device_error(self.device):
+        with self.at_work, as_device_error(self.device, purpose):
             yield
 
     def is_busy(self) -> bool:

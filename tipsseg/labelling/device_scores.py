@@ -11,7 +11,6 @@ Shapes: P phrases, G groups (the phrases of one class, or of background), H x W 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -253,25 +252,27 @@ class _Windows:
         """Return the scores of all phrases in a part of the grid, [P, r, c]."""
         height, width = rows.stop - rows.start, columns.stop - columns.start
         total = self._cosines.new_zeros(self.phrases, height, width)
-        side, found = self._plan.side, defaultdict[tuple[int, ...], list[int]](list)
-        for index, (top, left) in enumerate(self._plan.corners):
-            y, x = max(rows.start - top, 0), max(columns.start - left, 0)
-            ends = min(rows.stop - top, side), min(columns.stop - left, side)
-            if y < ends[0] and x < ends[1]:
-                found[y, x, *ends].append(index)
-        # Windows of which the same part is needed go together: mostly all of them.
-        for (y, x, bottom, right), windows in found.items():
-            down, across = (
-                _axis(self._cosines.shape[2], side, start, stop, self.device)
-                for start, stop in ((y, bottom), (x, right))
-            )
-            several = slice(windows[0], windows[-1] + 1, windows[1] - windows[0] if len(windows) > 1 else 1)
+        side, corners = self._plan.side, self._plan.corners
+
+        def needed(index: int) -> tuple[int, int, int, int]:
+            """Return the rows and columns of a window that are in the part: top, left, bottom, right."""
+            top, left = corners[index]
+            bottom, right = min(rows.stop - top, side), min(columns.stop - left, side)
+            return max(rows.start - top, 0), max(columns.start - left, 0), bottom, right
+
+        # Neighbours of which the same is needed go together: mostly all windows.
+        for (y, x, bottom, right), group in groupby(range(len(corners)), needed):
+            if y >= bottom or x >= right:
+                continue
+            windows = [*group]
+            several = slice(windows[0], windows[-1] + 1)
+            down = _axis(self._cosines.shape[2], side, y, bottom, self.device)
+            across = _axis(self._cosines.shape[3], side, x, right, self.device)
             parts = _resize(self._cosines[several, :, down.span, across.span], down, across).exp_()  # [n, P, r, c]
             weights = self._weights[several, y:bottom, x:right] / parts.sum(1)  # [n, r, c]
             for part, weight, index in zip(parts, weights, windows, strict=True):
-                top, left = y + self._plan.corners[index][0], x + self._plan.corners[index][1]
-                region = total[:, top - rows.start : top - rows.start + bottom - y, left - columns.start :]
-                region[..., : right - x].addcmul_(part, weight)
+                top, left = corners[index][0] + y - rows.start, corners[index][1] + x - columns.start
+                total[:, top : top + bottom - y, left : left + right - x].addcmul_(part, weight)
         return total
 
     @staticmethod

@@ -257,7 +257,7 @@ class Batches(Generic[Batched]):
                 batch.append(self._windows.popleft())
             encoded = backbone.encode_windows(batch)
             for window in zip(encoded.patches, encoded.class_tokens, strict=True):
-                with backbone.at_device():
+                with backbone.at_device("for the features"):
                     features = self._images[0].add_window(*window)
                 if features is not None:
                     yield self._images.popleft().image, features

@@ -245,7 +245,7 @@ class FeatureSource(Generic[Stored]):
         new = () if encoded is None else encoded.scales
         if not self._files:
             return list(new), []
-        with self.backbone.at_device():
+        with self.backbone.at_device("for the features"):
             rounded = [round_features(scale, self._files[scale.plan.short_side].record.dtype) for scale in new]
         scales: list[Stored | Features] = [*loaded.stored, *(scale.features for scale in rounded)]
         scales.sort(key=lambda scale: scale.plan.short_side)

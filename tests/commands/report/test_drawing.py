@@ -165,6 +165,31 @@ def test_a_drawn_stroke_can_be_selected(browser: Browser, out: Path) -> None:
     browser.press("3")
     assert (seen(browser)[59:61, 80:160] == 3).all()
     assert save(browser, out)[0]["strokes"][0]["class"] == "sky"
+    # Where it was erased, the region below is selected.
+    browser.press("e")
+    draw(browser, (60, 120), (60, 140))
+    browser.press("v")
+    assert drag(browser, (60, 130)) == 1
+    browser.press("2")
+    assert seen(browser)[5, 100] == 2
+    assert seen(browser)[60, 90] == 3
+
+
+def test_an_image_stays_open_if_a_filter_hides_it_now(browser: Browser, out: Path) -> None:
+    browser.go(out / "report/index.html", "page.complete")
+    browser.value("byId('class').value = '1'; byId('filters').dispatchEvent(new Event('input'))")
+    open_image(browser, "a.png")
+    browser.press("a")
+    browser.press("0")
+    draw(browser, (1, 1), (1, 178), (118, 178), (118, 1))
+    assert browser.value("[viewer.record.image, page.shown[viewer.index].image, page.shown.length]") == [
+        "a.png",
+        "a.png",
+        2,
+    ]
+    browser.press("Escape")
+    browser.wait("!byId('viewer').open && !history.state")
+    assert browser.value("page.shown.map((each) => each.image)") == ["b.png"]
 
 
 def test_the_background_can_be_chosen_for_the_background(browser: Browser, out: Path) -> None:
@@ -221,6 +246,26 @@ def test_imported_changes_do_not_come_back_with_the_labels(browser: Browser, out
     open_page(browser, out)
     assert browser.value("changes.text()") == "Nothing changed"
     assert (seen(browser) == IDS).all()
+
+
+def test_what_is_saved_twice_is_not_lost(browser: Browser, out: Path) -> None:
+    """No later page says that it lacks changes, whether they were undone and done again in between or not."""
+    for row, keys in ((60, ""), (65, "ur")):
+        open_page(browser, out)
+        browser.press("b")
+        draw(browser, (row, 80), (row, 160))
+        save(browser, out)
+        for key in keys:
+            browser.press(key)
+        if keys:
+            save(browser, out)
+        else:
+            browser.value("byId('save-corrections').click()")
+        report_folder(out, jobs=1, verbose=Silence())
+        browser.go(out / "report/report.json", "true")
+        open_page(browser, out)
+        assert browser.value("changes.text()") == "Nothing changed"
+        browser.go(out / "report/report.json", "true")
 
 
 def test_damaged_storage_does_not_stop_the_page(browser: Browser, out: Path) -> None:

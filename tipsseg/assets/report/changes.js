@@ -66,7 +66,8 @@ const changes = {
 
   /**
    * What is kept of an image: steps, those that were undone, and shares of labels after them; when a file was saved that has it,
-   * whether that says that it is good, and whether it changed since. Once the folder has it, it is no change of the page any more, also if the labels are the same again.
+   * whether that says that it is good, and whether it changed since. Once the folder has it, it is no change of the page any more,
+   * also if the labels are the same again.
    */
   kept(record) {
     const found = storage.values.get(this.keyOf(record));
@@ -174,10 +175,9 @@ const changes = {
     return { class: id === 0 ? null : page.classes.get(id).name };
   },
 
-  text() {
-    const found = this.content();
+  text(found = this.content(), lost = this.lost()) {
     const sum = (count) => found.reduce((all, each) => all + count(each), 0);
-    const [regions, strokes, lost] = [sum((each) => each.objects.length), sum((each) => each.strokes.length), this.lost()];
+    const [regions, strokes] = [sum((each) => each.objects.length), sum((each) => each.strokes.length)];
     const changed = found.filter((each) => each.objects.length || each.strokes.length).length;
     const [good, unmarked] = [true, false].map((mark) => found.filter((each) => each.good === mark).length);
     const parts = [regions && plural(regions, "region"), strokes && plural(strokes, "stroke")].filter(Boolean);
@@ -210,12 +210,12 @@ const changes = {
     storage.forget([...storage.values].filter(old).map(([key]) => key));
   },
 
-  isSaved: () => !changes.content().length || JSON.stringify(changes.content()) === changes.file,
+  isSaved: () => ["[]", changes.file].includes(JSON.stringify(changes.content())),
 
   save() {
     const [content, saved] = [this.content(), Date.now()];
     const good = new Map(content.map((each) => [each.image, each.good]));
-    for (const record of page.records) if (good.has(record.image)) this.edit(record, () => ({ saved, open: false, good: good.get(record.image) }));
+    for (const record of page.records) if (good.has(record.image)) this.edit(record, (kept) => ({ saved: kept.open === false ? kept.saved : saved, open: false, good: good.get(record.image) }));
     this.file = JSON.stringify(content);
     saveFile("corrections.json", JSON.stringify({ tool: "tipsseg", browser: storage.browser, saved, corrections: content }));
     byId("saved").textContent = `Saved at ${new Date(saved).toLocaleTimeString()}. Now run:`;

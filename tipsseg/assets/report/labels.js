@@ -40,12 +40,12 @@ async function readNumbers({ planes, url }) {
 }
 
 /** The labels of an image with the changes of a person, without and with the strokes, and the stroke at each pixel: its number from 1, or 0. */
-function applyChanges({ objects, strokes }, record, [original, numbers], size) {
+function applyChanges({ objects, strokes }, [original, numbers], size, imageSize) {
   const classes = new Int32Array(1 + numbers.reduce((most, each) => Math.max(most, each), 0)).fill(-1);
   for (const [number, id] of Object.entries(objects)) classes[number] = id;
   const base = original.map((id, at) => (classes[numbers[at]] < 0 ? id : classes[numbers[at]]));
   const drawn = { ids: base.slice(), base, owners: new Uint16Array(base.length) };
-  strokes.forEach((stroke, place) => drawStroke(drawn, stroke, place + 1, size, record.size));
+  strokes.forEach((stroke, place) => drawStroke(drawn, stroke, place + 1, size, imageSize));
   return drawn;
 }
 
@@ -154,7 +154,7 @@ const thumbnails = {
     picture.src = address("pictures", record.key, ".jpg");
     try {
       const [{ size, maps: found }] = await Promise.all([maps.load(record), picture.decode()]);
-      const { ids } = applyChanges(changes.of(record), record, found, size);
+      const { ids } = applyChanges(changes.of(record), found, size, record.size);
       const small = new Uint32Array(height * width).map((_, at) => {
         const [y, x] = [Math.floor(at / width), at % width];
         return ids[Math.floor(((y + 0.5) * size[0]) / height) * size[1] + Math.floor(((x + 0.5) * size[1]) / width)];

@@ -50,8 +50,8 @@ const statistics = {
       for (const [id, pixels, confidence] of changes.now(record).classes) {
         const of = all.get(id);
         if (!of) continue;
-        of.pixels += pixels;
         of.images.push([confidence, record]);
+        of.pixels += pixels;
         of.sum += pixels * confidence;
         of.bins[Math.min(BINS - 1, Math.floor(confidence * BINS))]++;
       }

@@ -29,7 +29,7 @@ const tools = {
     if (!record.key) return "";
     if (page.run.overlap) return "The classes of this run overlap, so the page cannot change its labels.";
     if (viewer.showsOthers()) return "Switch back to the labels of the run (x) to change them.";
-    return viewer.objects || !viewer.original ? "" : "The labels of this image cannot be changed.";
+    return "";
   },
 
   radius: () => Math.max(0.5, tools.share * Math.max(...viewer.record.size)),
@@ -127,7 +127,7 @@ const tools = {
   extend(event, least) {
     const point = viewer.pointOf(event);
     const last = this.points.at(-1);
-    if (!point || (last && Math.hypot(point[0] - last[0], point[1] - last[1]) < least / viewer.pixelsPerPixel())) return;
+    if (last && Math.hypot(point[0] - last[0], point[1] - last[1]) < least / viewer.pixelsPerPixel()) return;
     this.points.push(point);
     if (this.tool === "lasso") return this.drawLine(null);
     drawStroke(viewer, this.stroke(this.points.slice(-2)), changes.of(viewer.record).strokes.length + 1, viewer.size, viewer.record.size);

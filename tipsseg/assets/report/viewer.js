@@ -116,7 +116,7 @@ const viewer = {
     byId("compare").hidden = !this.others;
     this.base = this.ids = this.original;
     this.owners = new Uint16Array(this.original.length);
-    if (this.objects) Object.assign(this, applyChanges(changes.of(this.record), this.record, [this.original, this.objects], this.size));
+    if (this.objects) Object.assign(this, applyChanges(changes.of(this.record), [this.original, this.objects], this.size, this.record.size));
     if (this.objects) changes.note(this.record, countShares(this.ids));
     if (this.showsOthers()) this.ids = this.others;
     this.places = namePlaces(this.ids, this.size);
@@ -141,9 +141,10 @@ const viewer = {
 
   /** Say what is changed. */
   showChanges() {
-    byId("corrected").textContent = changes.text();
-    byId("save-corrections").disabled = !changes.content().length;
-    byId("forget").hidden = !changes.lost().length;
+    const [found, lost] = [changes.content(), changes.lost()];
+    byId("corrected").textContent = changes.text(found, lost);
+    byId("save-corrections").disabled = !found.length;
+    byId("forget").hidden = !lost.length;
     if (!this.record) return;
     const { path, size, reason, key, shown } = this.record;
     const parts = [path, describe(this.record)];

@@ -131,7 +131,7 @@ class Tipsv2Backbone(Backbone):
         )
         tower = self.text_encoder
         device = torch.device("cpu") if self.device.type == "mps" else self.device
-        with self.at_device():
+        with self.at_device("for the phrases"):
             vectors = self._encode_tokens(tower, tokens, device)
             vectors = vectors.view(len(phrases), len(templates), -1)  # [P, templates, D]
             return F.normalize(vectors.mean(1), dim=-1).to(self.device)  # [P, D]
@@ -157,7 +157,7 @@ class Tipsv2Backbone(Backbone):
         parts = self._encode_in_threads(windows) if in_threads else self._encode_in_batches(windows)
         if len(parts) == 1:
             return parts[0]
-        with self.at_device():
+        with self.at_device("for the features"):
             return WindowFeatures(
                 torch.cat([part.patches for part in parts]), torch.cat([part.class_tokens for part in parts])
             )

@@ -88,11 +88,8 @@ class Plan:
         file: The new mask under a temporary name; None without one, and in a dry run.
         entry: The new record of the image, with `file`.
         before: The sha256 of the mask before.
-        made_on: See SourceImage.
-        accepted: See SourceImage.
-        saved: See SourceImage.
+        source: The image in the source of the corrections.
         empty: True if the correction leaves the image without objects.
-        submitted: True if a person certainly finished the image, see SourceImage.
         depends: True if the mask depends on whether the source writes objects exactly.
         redrawn: Objects that keep their pixels.
     """
@@ -101,11 +98,8 @@ class Plan:
     file: StagedFile | None = None
     entry: Entry | None = None
     before: str
-    made_on: str = ""
-    accepted: bool | None = None
-    saved: str = ""
+    source: SourceImage
     empty: bool
-    submitted: bool
     depends: bool
     redrawn: tuple[RedrawnObject, ...]
 
@@ -205,11 +199,8 @@ class Planner:
             labels = self._paint(old, new, found, exact=exact)
         plan = Plan(
             before=before,
-            made_on=source_image.made_on,
-            accepted=source_image.accepted,
-            saved=source_image.saved,
+            source=source_image,
             empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
-            submitted=source_image.submitted,
             depends=depends,
             redrawn=self._redrawn_objects(image, found, exact=exact) if depends else (),
         )

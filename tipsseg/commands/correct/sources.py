@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,7 +31,7 @@ from tipsseg.run.shards import shards_in
 from tipsseg.run.state import STATE_FOLDER, State
 from tipsseg.types import BACKGROUND, ignore_id, label_dtype
 from tipsseg.util.files import atomic_write, is_folder, read_regular
-from tipsseg.util.json import short, take
+from tipsseg.util.json import read_value, short, take
 from tipsseg.util.text import pluralize, shell_word
 
 #: The name of the page's format, in messages and records.
@@ -170,6 +171,25 @@ def find_source_run(source: Source, output: Path, stack: ExitStack, *, everythin
 # ---- corrections.json of the report page ----
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PageImage:
+    """The changes of an image on a page, as its file has them.
+
+    Attributes:
+        image: The name of the image.
+        labels: The digest of the labels that the page shows.
+        objects: The new class of each changed region.
+        strokes: See `strokes.read_strokes`.
+        good: See `SourceImage.accepted`.
+    """
+
+    image: str
+    labels: str
+    objects: list[object]
+    strokes: list[object] = field(default_factory=list)
+    good: bool | None = None
+
+
 class PageCorrections(Format):
     """The corrections that a page saved, for the run that takes them.
 
@@ -187,23 +207,23 @@ class PageCorrections(Format):
         where = source.display_path(source.names[0])
         for number, correction in enumerate(self._corrections, start=1):
             with image_errors(where, f"correction {number}"):
-                image, labels = take(correction, "image", str), take(correction, "labels", str)
-                objects, strokes = take(correction, "objects", list), take(correction, "strokes", list | None) or []
-                accepted = take(correction, "good", bool | None)
-            image = self._run.now(image) or image
-            read = partial(_read_image, self._run, image, labels, self._saved, objects, strokes, names)
-            yield SourceImage(image, where, read, made_on=labels, accepted=accepted, saved=self._saved)
+                changes = read_value(_PageImage, correction if isinstance(correction, dict) else {}, "")
+            changes = replace(changes, image=self._run.now(changes.image) or changes.image)
+            read = partial(_read_image, self._run, changes, self._saved, names)
+            made_on, accepted = changes.labels, changes.good
+            yield SourceImage(changes.image, where, read, made_on=made_on, accepted=accepted, saved=self._saved)
 
 
 def find_page(source: Source, run: Run) -> PageCorrections | None:
     """Return the corrections in a corrections.json; None for any other source. `run` is the run that takes them."""
     if len(source.names) != 1 or not source.names[0].lower().endswith(".json"):
         return None
-    value = None
-    with ExitStack() as stack:
-        if not source.names[0].lower().startswith("corrections"):
-            stack.enter_context(suppress(ImageError))  # another reader says why it cannot be read
+    try:
         value = source.json(source.names[0])
+    except ImageError:
+        if source.names[0].lower().startswith("corrections"):
+            raise
+        return None  # another reader says why it cannot be read
     if not (isinstance(value, dict) and value.get("tool") == "tipsseg" and isinstance(value.get("corrections"), list)):
         return None
     if not value["corrections"]:
@@ -213,20 +233,12 @@ def find_page(source: Source, run: Run) -> PageCorrections | None:
     return PageCorrections(value["corrections"], f"{browser.replace(' ', '')} {saved}" if browser else "", run)
 
 
-def _read_image(
-    run: Run,
-    image: str,
-    digest: str,
-    saved: str,
-    objects: list[object],
-    strokes: list[object],
-    names: ClassNames,
-    size: Size,
-) -> PixelLabels:
+def _read_image(run: Run, changes: _PageImage, saved: str, names: ClassNames, size: Size) -> PixelLabels:
     """Return the labels of an image with the new classes of its regions, and the strokes above them.
 
     Raises ValueError if its labels are not those that the page showed, or a record is damaged.
     """
+    image, digest = changes.image, changes.labels
     if image not in run:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(image)
@@ -240,20 +252,20 @@ def _read_image(
     elif before is not None and before.before == digest and before.format == PAGE and not stored.edited:
         base = read_base(run, digest, size) if browser == last_browser else None
     if base is None:
-        work = f"{pluralize(len(objects), 'region')} and {pluralize(len(strokes), 'stroke')}"
+        work = f"{pluralize(len(changes.objects), 'region')} and {pluralize(len(changes.strokes), 'stroke')}"
         raise ValueError(
             f"the labels of {short(image)} were changed elsewhere since the page was written, so its {work} do not fit: restore "
             "these labels, or write the page again and start with them"
         )
     labels = base.labels.copy()
     regions, _ = every_region(labels, len(run.classes), base.instances)
-    for record in objects:
+    for record in changes.objects:
         number = take(record, "object", int)
         if not 1 <= number <= len(regions):
             raise ValueError(f"{short(image)} has {len(regions)} regions, but not number {number}")
         y, x, h, w = regions[number - 1].box
         labels[y : y + h, x : x + w][regions[number - 1].mask] = new_label(record, names)
-    drawn = draw_strokes(labels, read_strokes(strokes, names, size))
+    drawn = draw_strokes(labels, read_strokes(changes.strokes, names, size))
     return PixelLabels(drawn, ignores=True, instances=base.instances)
 
 

@@ -161,7 +161,7 @@ def correct_folder(
             redrawn=tuple(redrawn for plan in plans.values() for redrawn in plan.redrawn),
             failed=len(errors) + (0 if folder is None else len(folder.unwritten)),
         )
-        accepted = sum(bool(options.accept or plans[image].accepted) for image in unchanged)
+        accepted = sum(bool(options.accept or plans[image].source.accepted) for image in unchanged)
         _print_result(result, accepted, source, progress, options)
         _print_rest(folder, own, settled, errors, progress)
         return result
@@ -340,8 +340,8 @@ def _keep_unseen(
     """
     changed = {image: plan for image, plan in plans.items() if plan.mask is not None}
     emptied = [image for image, plan in changed.items() if plan.mask is not None and plan.mask.emptied]
-    all_empty = not partly and all(plan.empty and not plan.made_on for plan in plans.values())
-    unsure = [image for image in emptied if all_empty or not plans[image].submitted]
+    all_empty = not partly and all(plan.empty and not plan.source.made_on for plan in plans.values())
+    unsure = [image for image in emptied if all_empty or not plans[image].source.submitted]
     number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
     if unsure and empty is None:
         raise InputError(
@@ -373,8 +373,9 @@ def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
         plan.discard()
         what = "changed while the corrections were read, so it was kept"
         return ImageError(plan.mask.path, what, EDITED_MEANWHILE)
-    if plan.made_on and plan.made_on == (stored := folder.image(plan.mask.image)).digest():
-        keep_base(folder, plan.made_on, stored.current().labels)
+    made_on, stored = plan.source.made_on, folder.image(plan.mask.image)
+    if made_on and made_on == stored.digest():
+        keep_base(folder, made_on, stored.current().labels)
     ref, coming = recorded_ref(plan.entry), plan.entry.correction_text
     try:
         folder.put(ref, plan.entry, [plan.file], Derived(), rows, coming=coming)
@@ -387,17 +388,18 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     """Record what a source says of an image that it shows unchanged.
 
     A person accepts it, or does not any more: then it is the model's again, unless that person changed it. A correction that was
-    undone, and comes back, holds again.
+    undone, and comes back, holds again; and the record names the newest file of a page that has it.
     """
-    entry, accepted = folder.state.get(image), planner.options.accept or plan.accepted
-    if entry is None or (accepted is None and not entry.undone):
+    entry, accepted, saved = folder.state.get(image), planner.options.accept or plan.source.accepted, plan.source.saved
+    if entry is None or (accepted is None and not entry.undone and not (saved and entry.corrected)):
         return
     new = Correction(source=planner.source, format=planner.format)
     before = entry.correction or new
     if accepted is False and before.accepted and not before.content:
         folder.state.add(replace(entry, correction_text=None), (), {})
     else:
-        holds = replace(before, undone=False, accepted=bool(accepted), saved=plan.saved or before.saved)
+        is_accepted = before.accepted if accepted is None else accepted
+        holds = replace(before, undone=False, accepted=is_accepted, saved=saved or before.saved)
         folder.state.add(entry.with_correction(holds), (), {})
 
 
