@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tipsseg import Features, Labeller, LabelOptions, Model, make_vocabulary
 from tipsseg.backbones.devices import as_device_error
-from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone, exact_convolutions
+from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.errors import DeviceError
 from tipsseg.labelling.features import Batches, encode_prepared
@@ -105,35 +105,6 @@ def test_images_leave_in_order_with_the_features_that_they_have_alone(
         assert torch.equal(features.patches, alone.patches)
         torch.testing.assert_close(features.class_tokens, alone.class_tokens, rtol=0, atol=1e-6)
     assert list(batches.flush()) == []
-
-
-@pytest.mark.parametrize(
-    ("device", "dtype", "during"),
-    [("cuda", torch.float32, False), ("cuda", torch.bfloat16, True), ("cpu", torch.float32, True)],
-)
-@pytest.mark.parametrize("before", [True, False])
-def test_switches_of_the_program_are_put_back(
-    monkeypatch: pytest.MonkeyPatch, device: str, dtype: torch.dtype, during: bool, before: bool
-) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
-    seen: list[bool] = []
-
-    def rounds() -> bool:
-        conv = getattr(torch.backends.cudnn, "conv", None)  # of torch 2.9
-        precision = getattr(conv, "fp32_precision", None)
-        return bool(torch.backends.cudnn.allow_tf32) if precision is None else precision == "tf32"
-
-    def fail() -> None:
-        with exact_convolutions(torch.device(device), dtype):
-            with exact_convolutions(torch.device(device), dtype):  # another model
-                pass
-            seen.append(rounds())
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert seen == [before and during]
-    assert torch.backends.cudnn.allow_tf32 is before
 
 
 def test_values_that_are_no_numbers_are_an_error(mlp_checkpoint: Path) -> None:

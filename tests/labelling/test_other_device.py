@@ -89,11 +89,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_every_tower_gives_the_labels_of_the_cpu(folder: Path, device: OtherDevice, mode: Any) -> None:
     options = LabelOptions(mode=mode, short_side=70)
     image = draw_picture(60, 100)
-    expected = Labeller(tipsseg.load(folder, device="cpu", dtype="float32"), CLASSES, options).label(image)
+    expected = Labeller(tipsseg.load(folder, device="cpu", dtype="float32"), CLASSES, options)
     labeller = Labeller(model_on(device, folder), CLASSES, options)
     assert labeller.vectors.device == device.device
-    assert (labeller.label(image).labels == expected.labels).mean() > 0.99
-    assert labeller.model.encode(image, mode=mode).patches.device == device.device
+    assert (labeller.label(image).labels == expected.label(image).labels).mean() > 0.99
+    patches = labeller.model.encode(image, mode=mode).patches
+    assert patches.device == device.device
+    torch.testing.assert_close(patches.cpu(), expected.model.encode(image, mode=mode).patches, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -171,8 +173,24 @@ def test_a_batch_waits_for_more_images_while_the_device_computes(device: OtherDe
     assert not batches.has_time()
 
 
+def test_every_batch_is_the_same_operations_without_a_wait(folder: Path, device: OtherDevice) -> None:
+    """What a captured graph needs: neither the pixels nor the number of windows decide what is computed."""
+    backbone = model_on(device, folder, 4).backbone
+    windows = [np.roll(draw_picture(56, 56), step, 1) for step in range(7)]
+    backbone.encode_windows(windows[:4])  # allocates the buffers
+    done = list[object]()
+    device.waits.clear()
+    for batch in (windows[:4], windows[3:], [np.zeros_like(windows[0])] * 4):
+        device.operations.clear()
+        backbone.encode_windows(batch)
+        done.append(list(device.operations))
+    assert done[0]
+    assert done[0] == done[1] == done[2]
+    assert device.waits == []
+
+
 def test_where_memory_runs_out_the_batch_is_halved(folder: Path, device: OtherDevice) -> None:
-    windows = [np.roll(draw_picture(56, 56), step, 1) for step in range(11)]
+    windows = [np.roll(draw_picture(112, 112), step, 1) for step in range(11)]
     pair, backbone = (model_on(device, folder, size).backbone for size in (2, 8))
     told: list[int] = []
     backbone.on_less_memory = told.append

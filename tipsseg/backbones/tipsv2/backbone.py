@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -231,8 +228,7 @@ class Tipsv2Backbone(Backbone):
         self.on_less_memory(self.batch_size)
 
     def _encode(self, pixels: Tensor) -> WindowFeatures:
-        with exact_convolutions(self.device, self.dtype):
-            patches, class_tokens = self._tower(pixels)
+        patches, class_tokens = self._tower(pixels)
         return WindowFeatures(F.normalize(patches.float(), dim=-1), F.normalize(class_tokens.float(), dim=-1))
 
     def _to_pixels(self, images: NDArray[np.uint8], dtype: torch.dtype | None = None) -> Tensor:
@@ -240,51 +236,3 @@ class Tipsv2Backbone(Backbone):
         # torch warns about read-only arrays, and Pillow's are read-only.
         tensor = to_device(np.require(images, requirements=["C", "W"]), self.device)
         return (tensor.permute(0, 3, 1, 2).to(torch.float32) / 255).to(dtype or self.dtype).contiguous()
-
-
-@contextmanager
-def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Prevent cuDNN from rounding the inputs of the patch embedding to 10 bits, which changes cosines by up to 0.005.
-
-    The setting is global to the process: the last of several models that compute at a time restores it.
-    """
-    if device.type != "cuda" or dtype != torch.float32:
-        yield
-        return
-    with _EXACT:
-        yield
-
-
-class _ExactConvolutions:
-    """Sets cuDNN's precision while somebody needs it exact, by the switch that this version of torch has. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock, self._users, self._before = threading.Lock(), 0, None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._before = self._exchange(None)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._exchange(self._before)
-
-    @staticmethod
-    def _exchange(value: Any) -> Any:
-        """Set the precision, by default an exact one, and return the one before."""
-        holder: Any = torch.backends.cudnn
-        name, exact = "allow_tf32", cast(Any, False)
-        if hasattr(
-            getattr(holder, "conv", None), "fp32_precision"
-        ):  # of torch 2.9; after it, the older switch is an error
-            holder, name, exact = holder.conv, "fp32_precision", "ieee"
-        before = getattr(holder, name)
-        setattr(holder, name, exact if value is None else value)
-        return before
-
-
-_EXACT = _ExactConvolutions()
