@@ -1,12 +1,15 @@
-"""Hold the habits of the texts that a test can hold: docstrings do not begin with a question, messages say "is not a"."""
+"""Keep habits out of prose that a pattern finds: of pages, help, messages, docstrings and comments. Names and code are free."""
 
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import tipsseg
 
 TOP = Path(tipsseg.__file__).parent
@@ -50,6 +53,88 @@ def test_docstrings_do_not_begin_with_a_question() -> None:
 def test_messages_say_is_not_a() -> None:
     assert len(MESSAGES) > 1000
     assert [text for text in MESSAGES if _HABIT.search(text[1])] == []
+
+
+# ---- habits ----
+
+#: The kinds of texts.
+_PAGES, _PRINTED, _DOCSTRINGS, _COMMENTS = "pages", "messages and help", "docstrings", "comments"
+_ALL = (_PAGES, _PRINTED, _DOCSTRINGS, _COMMENTS)
+
+_TOOL = r"(Label Studio|SAM|CVAT|LabelMe|FiftyOne|YOLO|Datumaro|transformers)"
+
+#: A pattern, the kinds of texts that it is kept out of, and what to write instead.
+HABITS = {
+    "truth": (r"(?<!ground[ -])\btruths?\b", _ALL, "the field says ground truth"),
+    "default": (r"\[default: as\b", (_PRINTED,), "give the value; an existing folder keeps its value"),
+    "of a tool": (rf"\b[a-z]+s? of {_TOOL}\b(?!'s|\.)", (_PAGES, _PRINTED), "Label Studio projects, SAM masks"),
+    "that exist": (r"\bthat (exist|you need)\b", _ALL, "existing labels; the formats you need"),
+    "those of": (r"\b(those|that) of\b", _ALL, "repeat the noun"),
+    "name it": (
+        r"(^|[.:;,] )(or )?name (the|an?|images|it|them|one|each)\b",
+        (_PAGES, _PRINTED),
+        "pass: names are classes",
+    ),
+    "remove it": (r", or (remove|pass|drop) (it|them)\b", (_PAGES, _PRINTED), "name the option or the file"),
+    "needs": (r"\bneeds?\b(?! not| no `merge`)", (_PRINTED,), "requires, with the full object"),
+    "; or": (r"; or\b", (_PRINTED, _DOCSTRINGS, _COMMENTS), "two sentences, or a comma"),
+    ", see": (r", see `", (_DOCSTRINGS, _COMMENTS), "(see `name`)"),
+    "mood": (
+        r"(?m)^(?![ ]*`?\w+`?: [A-Z]).*(?<!\w: )\bRaises (?=[A-Z]\w+Error\b)",
+        (_DOCSTRINGS,),
+        "Raise, as the summary",
+    ),
+    "words": (r"\b(anew|at hand|asked for|refus(e|es|ed|ing))\b", _ALL, "again, available, requested, reject"),
+}
+
+
+def read_prose(kind: str) -> Iterator[Text]:
+    """Yield texts of a kind with their places, without what is no prose: code, flags, names of arguments."""
+    if kind == _PAGES:
+        for path in sorted(TOP.parent.rglob("*.md")):
+            folders = path.relative_to(TOP.parent).parts[:-1]
+            if not {".venv", "work", "out", "build", "site-packages"} & set(folders):
+                text = re.sub(r"(?ms)^```.*?^```|`[^`\n]*`|\]\([^)]*\)", "", path.read_text("utf-8"))
+                yield from ((str(path.relative_to(TOP.parent)), each) for each in re.split(r"\n\s*\n", text))
+        return
+    for path in sorted(TOP.rglob("*.py")):
+        source, place = path.read_text("utf-8"), str(path.relative_to(TOP))
+        if kind == _COMMENTS:
+            tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+            texts = [(f"{place}:{each.start[0]}", each.string) for each in tokens if each.type == tokenize.COMMENT]
+        else:
+            texts = read_texts(source, place)[kind == _PRINTED]
+        for where, text in texts:
+            if " " in text:
+                yield (
+                    where,
+                    re.sub(r"(?m)^ *\w+(?=: )|(?<!see )(?<!, see )`[^`\n]*`|(?<!\w)--[\w-]+|\w+\.\w+", "", text),
+                )
+
+
+@pytest.mark.parametrize("name", HABITS)
+def test_prose_is_free_of_habits(name: str) -> None:
+    pattern, kinds, instead = HABITS[name]
+    found = [
+        f"{where}: ...{' '.join(text[max(match.start() - 40, 0) : match.end() + 40].split())}..."
+        for kind in kinds
+        for where, text in read_prose(kind)
+        for match in re.finditer(pattern, text, re.IGNORECASE)
+    ]
+    assert not found, "\n".join([f"Write instead: {instead}", *found])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("truth", "the truth masks"), ("default", "[default: as already in the folder]"), ("of a tool", "masks of SAM"),
+        ("that exist", "labels that exist"), ("those of", "are those of the run"), ("name it", "Name images, or"),
+        ("remove it", "Name images, or remove it."), ("needs", "it needs polygons"), ("; or", "None; or a list"),
+        (", see", "a grid, see `Grid`"), ("mood", "Read it. Raises ImageError."), ("words", "written anew"),
+    ],
+)  # fmt: skip
+def test_habits_are_found(name: str, text: str) -> None:
+    assert re.search(HABITS[name][0], text, re.IGNORECASE)
 
 
 # ---- names in backticks ----

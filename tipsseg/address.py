@@ -70,7 +70,7 @@ def as_address(text: PurePath | str) -> Path:
         place, mark = place + mark + query, ""
     before, slash, name = place.partition("/")
     user, at, host = before.rpartition("@")
-    if not _HOST.fullmatch(host):  # the rest of a password with a slash; `check_address` refuses it
+    if not _HOST.fullmatch(host):  # the rest of a password with a slash; `check_address` rejects it
         return Path(f"{scheme}:/{_hide(rest)}@_")
     return Path(f"{scheme}:/{_hide(user) if at else ''}{at}{host}{slash}{name}{mark}{_hide(query) if mark else ''}")
 

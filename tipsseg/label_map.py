@@ -54,14 +54,14 @@ class LabelMap:
         labels: [H, W] uint8 (uint16 with more than 254 classes): 0 background, 1..N the classes, `ignore` below the minimum
             confidence. A pixel of a part has the id of the part.
         confidence: [H, W] float32 in [0, 1] (float16 with more than 64 million pixels): the probability of the label, which is
-            softmax(score / temperature) over the classes and the background; the score of a class is that of its best phrase. For
+            softmax(score / temperature) over the classes and the background; a class has the score of its best phrase. For
             refined labels it is p^3 / (p^3 + (1 - p)^3) of the refined probability p. For a part it is w * s^2 / (s^2 + (1 - s)^2),
             with the confidence w of its whole and s of the part in it.
         classes: The N classes, by id.
         top: The best classes of each patch. None unless they were requested.
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
         whole_confidences: For parts, the confidence [H, W] of their outermost whole, then of its part that they are in, and so on;
-            elsewhere that of the label. Empty if no pixel is of a part.
+            elsewhere the label's. Empty if no pixel is of a part.
         present: The label ids of the classes that may be in this image. None for all.
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
         layers: The pixels of each class that occurs, if classes overlap. `labels` then shows smaller classes on top, and
@@ -116,7 +116,7 @@ class LabelMap:
         return ignore_id(len(self.classes))
 
     def mask(self, name: str | SupportsIndex) -> NDArray[np.bool_]:
-        """Return the pixels of a class, with those of its parts.
+        """Return the pixels of a class, with the pixels of its parts.
 
         Args:
             name: The name of the class, or a label id; 0 is the background.
@@ -153,7 +153,7 @@ class LabelMap:
             min_area: Minimum area of an object, in pixels or as a percentage of the image, for example "0.1%".
 
         Returns:
-            The objects, by class, then from top to bottom, then from left to right. Those of parts follow those of their whole.
+            The objects, by class, then from top to bottom, then from left to right. Parts follow their whole.
         """
         return tuple(
             Segment(self.names[entry.region.class_id], self.shape, entry) for entry in self._find(instances, min_area)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from tipsseg.address import address_text, as_address, is_url, url_of
 from tipsseg.errors import ImageError
 
-#: Remarks on an image: it is nearly black, has more pages than the first, a compressed long side, or no reader in LabelMe; or the
-#: edges of its regions are not those of its refined labels.
+#: Remarks on an image: it is nearly black, has more pages than the first, a compressed long side, or no reader in LabelMe, or the
+#: edges of its regions differ from its refined labels.
 Remark = Literal["dark", "pages", "squeezed", "labelme", "rough"]
 
 LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
@@ -92,7 +92,7 @@ class ImageRef:
 
     @property
     def address(self) -> str:
-        """The address as text, see `address_text`."""
+        """The address as text (see `address_text`)."""
         return address_text(self._path)
 
     @property
@@ -124,7 +124,7 @@ def _restore_ref(address: str, relative: str) -> ImageRef:
 
 
 def printable_path(path: PurePath) -> str:
-    """Return an address as posix text for terminals and JSON, see `address_text`. Bytes that are not UTF-8 are escaped."""
+    """Return an address as posix text for terminals and JSON (see `address_text`). Bytes that are not UTF-8 are escaped."""
     return _printable(address_text(path) if is_url(path) else path.as_posix())
 
 
@@ -147,7 +147,7 @@ class LabelClass:
         colour: (red, green, blue), 0..255.
         synonyms: Further phrases for the class.
         supercategory: The COCO supercategory; by default the name.
-        min_confidence: The minimum confidence of this class, 0..1. None: that of the options.
+        min_confidence: The minimum confidence of this class, 0..1. None: as the options say.
         part_of: The label id of the class that this class is a part of; 0 if it is not a part.
         phrase: The first phrase; "" if it is the name.
         thing: True for a countable thing, False for stuff; None if nobody says.

@@ -72,7 +72,7 @@ def test_an_unknown_device(command: Command) -> None:
 @pytest.mark.parametrize(
     ("requirement", "detail", "hint"),
     [
-        ("torch>=99", "does not fit; tipsseg needs >=99", "pip install 'torch>=99'"),
+        ("torch>=99", "is not supported; tipsseg requires >=99", "pip install 'torch>=99'"),
         ("torsh>=1", "torsh: is not installed", "pip install 'torsh>=1'"),
         ("pytest-xdist>=1", "cannot be imported: No module named 'pytest_xdist'", 'python -c "import pytest_xdist"'),
     ],
@@ -87,7 +87,7 @@ def test_a_package_that_does_not_work(
     assert detail in failure
     assert hint in ran.out
     assert "ok    numpy: " in ran.out
-    assert ran.out.endswith("note  other checks: skipped, because they need the packages above\n1 check failed.\n")
+    assert ran.out.endswith("note  other checks: skipped, because they require the packages above\n1 check failed.\n")
 
 
 # ---- weights ----
@@ -178,7 +178,7 @@ def test_a_gpu_that_does_not_answer(command: Command, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "get_device_properties", broken)
     ran = command(*CPU)
     assert failures(ran.out) == [f"cuda:{index}: CUDA error: all devices are busy" for index in (0, 1)]
-    assert "or use --device cpu." in ran.out
+    assert "Or use --device cpu." in ran.out
 
 
 def test_a_dtype_that_computes_something_else(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,12 +130,12 @@ USAGE = {
     "a limit of nothing": (
         ["-c", "a", "--retry-failed", "--limit", "2"],
         2,
-        "Error: --limit needs images with --retry-failed\nHint: Name images, or remove it.\n",
+        "Error: --limit requires images with --retry-failed\nHint: Pass images, or remove --limit.\n",
     ),
     "no images": (
         ["-c", "a"],
         2,
-        "Error: no images given\nHint: Name images or folders, or write - to read a list from stdin.\n",
+        "Error: no images given\nHint: Pass images or folders, or - to read a list from stdin.\n",
     ),
     "address": (
         ["ftp://example.org/a.jpg", "-c", "a"],

@@ -38,7 +38,7 @@ def test_labels_score_1_against_themselves(
 
     alone = process("eval", pictures, "--gt", "labels/masks", *model, "--json", cwd=tmp_path)
     assert result(alone) == record
-    assert "Checking 3 truth masks." in alone.err
+    assert "Checking 3 ground-truth masks." in alone.err
 
 
 def test_a_benchmark_from_images_and_from_their_masks(
@@ -56,7 +56,7 @@ def test_a_benchmark_from_images_and_from_their_masks(
     assert "--vocab voc21" in str(record["labels"])
     again = process("eval", "--pred", "out", *both, cwd=tmp_path)
     assert scores(again) == scores(ran)
-    assert again.err == "Checking 1 truth mask.\nScoring 1 mask of out against VOC2012/SegmentationClass.\n"
+    assert again.err == "Checking 1 ground-truth mask.\nScoring 1 mask of out against VOC2012/SegmentationClass.\n"
 
 
 @pytest.mark.parametrize("background", [None, "auto", "none", "road, sea"])
@@ -90,9 +90,9 @@ def test_bad_images_and_truths_of_another_size_are_reported_and_left_out(
     ran = command("eval", "imgs", "--gt", "gt", *model, "--quiet")
     assert scores(ran, code=1) == {**good, "failed": 2}
     assert ran.err == (
-        "Error: imgs/broken.png: empty file (0 bytes) (Download the image again, or remove it.)\n"
-        "Error: imgs/other.png: the labels are 30 x 40 (height x width), but the truth is 40 x 30 (gt/other.png) "
-        "(The truth must have the size of the upright image.)\n"
+        "Error: imgs/broken.png: empty file (0 bytes) (Download the image again, or remove the file.)\n"
+        "Error: imgs/other.png: the labels are 30 x 40 (height x width), but the ground truth is 40 x 30 (gt/other.png) "
+        "(The ground truth must have the size of the upright image.)\n"
     )
     ran = command("eval", "imgs", "--gt", "gt", *model)
     assert ran.code == 1
@@ -113,5 +113,5 @@ def test_no_image_at_all_that_could_be_scored(command: Command, mlp_checkpoint: 
         assert second.startswith("Error: imgs/other.png: ")
         assert last == [
             "Error: no image was scored; the first failure: imgs/broken.png: empty file (0 bytes)",
-            "Hint: Download the image again, or remove it.",
+            "Hint: Download the image again, or remove the file.",
         ]

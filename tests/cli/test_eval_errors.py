@@ -46,7 +46,7 @@ MASKS = ["--pred", "pred", "-c", "panda,tree"]
 WRONG: dict[str, tuple[str, list[str], int, str]] = {
     "images and truth swapped": (
         "masks", ["gt", "--gt", "imgs", "-c", "panda,tree", "-m", "l14"], 1,
-        "Error: no truth masks in imgs\nHint: Truth masks are files with one of .png .tif .tiff .bmp.",
+        "Error: no ground-truth masks in imgs\nHint: Ground-truth masks are files with one of .png .tif .tiff .bmp.",
     ),
     "grey values": (
         "values", ["--gt", "gt", *MODEL], 1,
@@ -56,12 +56,12 @@ WRONG: dict[str, tuple[str, list[str], int, str]] = {
         "foreign", [*MASKS, "--gt", "gt"], 1,
         "Error: pred/b.png: unknown ids: 3 (2 pixels), 9 (1 pixel)\nHint: Predicted masks have 0 for background, 1..2 for",
     ),
-    "no truth for an image": (
+    "no ground truth for an image": (
         "missing", ["--gt", "gt", *MODEL], 1,
-        "Error: no truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\nHint: Give each truth mask",
+        "Error: no ground truth for imgs/a.jpg in gt: looked for a with one of .png .tif .tiff .bmp\nHint: Give each mask",
     ),
     "truth and images in one folder": (
-        "masks", ["gt", "--gt", "gt", "-c", "panda,tree"], 1, "Error: gt/a.png would be its own truth\n",
+        "masks", ["gt", "--gt", "gt", "-c", "panda,tree"], 1, "Error: gt/a.png would be its own ground truth\n",
     ),
     "masks without names": (
         "masks", ["--pred", "pred", "--gt", "gt"], 2,

@@ -29,7 +29,7 @@ def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tm
     arguments = ["eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree"]
     for ran in (command(*arguments), process(*arguments, cwd=tmp_path)):
         assert (ran.code, ran.out) == (0, TABLE)
-        assert ran.err == "Checking 1 truth mask.\nScoring 1 mask of pred against gt.\n"
+        assert ran.err == "Checking 1 ground-truth mask.\nScoring 1 mask of pred against gt.\n"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_masks_without_a_truth_are_counted_and_left_out(
     ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", "--json")
     assert [each["image"] for each in image_scores(ran)] == scored.split()
     assert result(ran)["without_truth"] == len(masks.split()) - len(scored.split())
-    assert (f"Ignored {said.replace(':', ' masks without a truth:')}\n" in ran.err) == bool(said)
+    assert (f"Ignored {said.replace(':', ' masks without ground truth:')}\n" in ran.err) == bool(said)
 
 
 @pytest.mark.usefixtures("masks")
@@ -236,14 +236,14 @@ def test_bad_masks_are_reported_and_left_out(command: Command) -> None:
     assert ious(ran, code=1) == {"background": 0.5, "panda": 0.25, "tree": 0.666667}
     assert ran.err.count("Error: ") == 3
     assert "pred/c.png: a colour image (RGB)" in ran.err
-    assert "pred/d.png: the labels are 1 x 1 (height x width), but the truth is 2 x 4 (gt/d.png)" in ran.err
+    assert "pred/d.png: the labels are 1 x 1 (height x width), but the ground truth is 2 x 4 (gt/d.png)" in ran.err
     assert ran.err.endswith("The scores do not include 3 failed images.\n")
 
 
 MANY = "panda leg,tree,sky,road"
 SWAPPED = (
-    "Most pixels of 'panda leg' in the truth are labelled 'tree', and likewise for {}. Check that the classes are in the "
-    "order of the truth's ids; if the ids do not begin at 1, see --zero-based and --layout."
+    "Most pixels of 'panda leg' in the ground truth are labelled 'tree', and likewise for {}. Check that the classes are in the "
+    "order of the masks' ids; if the ids do not begin at 1, see --zero-based and --layout."
 )
 
 # name: (truth, predicted, flags, the note)
@@ -273,7 +273,7 @@ def test_0_and_255_alone_count_as_background_and_ignored(command: Command) -> No
     assert ious(ran) == {"background": 1.0}
     assert result(ran)["pixels"] == 2
     assert ran.err.splitlines()[2:] == [
-        "The truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "
+        "The ground truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "
         "and --layout."
     ]
     assert command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda", "--quiet").err == ""

@@ -79,7 +79,7 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
         ),
         pytest.param(["out", "-o", "gt/x.fit/y.fit"], 1, "gt/x.fit is a file", id="folder"),
         pytest.param(["out", "other", "-o", "x.fit"], 2, "fit takes one output folder, got 2", id="two"),
-        pytest.param(["out", "-c", "a", "-o", "x.fit"], 2, "--classes needs --gt", id="classes"),
+        pytest.param(["out", "-c", "a", "-o", "x.fit"], 2, "--classes requires --gt", id="classes"),
         pytest.param(
             ["imgs", "--gt", "gt", "--images", "imgs", "-o", "x.fit"], 2, "--images and --gt exclude", id="images"
         ),
@@ -117,7 +117,7 @@ def test_eval_and_vocab_take_a_fit(command: Command, made: Path) -> None:
     assert shown.out.startswith("# ")
     refused = command("vocab", "show", made / "farm.fit", "--background", "sky")
     assert refused.code == 2
-    assert "--background needs phrases to encode" in refused.err
+    assert "--background requires phrases to encode" in refused.err
     assert "not found" in command("vocab", "check", "gone.fit").err
 
 

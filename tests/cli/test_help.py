@@ -204,7 +204,7 @@ def test_help_has_examples_and_all_formats(command: Command) -> None:
     text = " ".join(command("label", "--help").out.split())
     for part in (
         "find photos -name '*.jpg' | tipsseg label - -c",
-        "Exit code: 0 success;",
+        "Exit code: 0 success,",
     ):
         assert part in text
     assert ",".join(FORMATS) in "".join(text.split())  # lines may end at a hyphen

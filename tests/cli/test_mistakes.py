@@ -42,11 +42,11 @@ MISTAKES = {
     ),
     "a name of two words, or two names": (
         ["label", "photos", "-c", "panda", "leg"], "'leg' is not a file, and seems to belong to --classes",
-        f"{QUOTES} 'panda leg'; or, if each word is a class: --classes panda,leg",
+        f"{QUOTES} 'panda leg'. If each word is a class: --classes panda,leg",
     ),
     "a list and a further word": (
         ["label", "photos", "-c", "car,tree", "panda"], "'panda' is not a file, and seems to belong to --classes",
-        f"{QUOTES} 'car,tree panda'; or, if each word is a class: --classes car,tree,panda",
+        f"{QUOTES} 'car,tree panda'. If each word is a class: --classes car,tree,panda",
     ),
     "a file of names with an at": (
         ["label", "photos", "-c", "@photos/names.txt"],
@@ -179,7 +179,7 @@ def test_a_picture_in_place_of_a_list(command: Command, kind: str, flags: list[s
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.splitlines()[-2:] == [
         "Error: got an image on stdin, but - expects a list of paths",
-        "Hint: Name the image file instead of -.",
+        "Hint: Pass the image file instead of -.",
     ]
 
 
@@ -325,4 +325,4 @@ def test_an_output_folder_without_images_is_refused_by_its_kind(command: Command
     assert command("label", "photos", *options, "-o", "out").code == 0
     ran = command("label", "out", *options)
     assert (ran.code, ran.out) == (1, "")
-    assert "Error: no images in out, an output folder of tipsseg\nHint: Name the folder of the images.\n" in ran.err
+    assert "Error: no images in out, an output folder of tipsseg\nHint: Pass the folder of the images.\n" in ran.err

@@ -204,7 +204,7 @@ def test_only_edited_files_of_a_format_are_imported(command: Command) -> None:
     ran = command("correct", "out", "--from", "out/labelme", "--emptied")
     assert Path("out/masks/a.png").read_bytes() == mine
     assert json.loads(edited.read_text()) == record
-    assert "made from older labels" in ran.err
+    assert "made from outdated labels" in ran.err
 
 
 def test_corrections_move_to_another_question_by_class_name(command: Command) -> None:

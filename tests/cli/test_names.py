@@ -121,7 +121,7 @@ def test_scores_of_masks_with_full_names(command: Command, mlp_checkpoint: Path)
         assert json.loads(ran.out)["pixel_accuracy"] == 1
     ran = command("eval", "--pred", "out", "--gt", "short", "-q")
     assert ran.code == 1
-    assert "would share the same truth, short/a.png" in ran.err
+    assert "would share the same ground truth, short/a.png" in ran.err
     ran = command(
         "eval", "imgs", "--gt", "full", "-c", "a,b", "-m", mlp_checkpoint, "--background", "none", "--json", "-q"
     )

@@ -224,7 +224,7 @@ REFUSED = {
     "png": (("-f", "png"), 2, "the format png cannot store classes that overlap"),
     "instances": (("-f", "coco,instances"), 2, "the format instances cannot store classes that overlap"),
     "cvat": (("-f", "cvat"), 2, "the format cvat cannot store classes that overlap"),
-    "no background": (("--background", "none"), 2, "labels that overlap need a background"),
+    "no background": (("--background", "none"), 2, "labels that overlap require a background"),
     "regions": (("--regions", "imgs"), 2, "--overlap and --regions exclude each other"),
     "onto": (("--onto", "gt"), 2, "--overlap and --onto exclude each other"),
 }
@@ -280,7 +280,7 @@ def test_the_library_refuses_masks_of_classes_that_overlap(command: Command) -> 
         result.save_mask("a.png")
     with pytest.raises(tipsseg.UsageError, match="exclude each other"):
         labeller.label("imgs/a.png", regions=np.ones(SIZES["a"], int))
-    with pytest.raises(VocabularyError, match="need a background"):
+    with pytest.raises(VocabularyError, match="require a background"):
         model.labeller(tipsseg.make_vocabulary(["panda"], "none"), overlap=True)
     with pytest.raises(tipsseg.UsageError, match="`overlap` must be True or False"):
         model.labeller(["panda"], overlap="yes")  # type: ignore[arg-type]

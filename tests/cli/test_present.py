@@ -38,7 +38,7 @@ def test_the_nearest_folder_with_the_name_of_a_class(command: Command) -> None:
     ran = label(command, "folders")
     assert ran.code == 0, ran.err
     assert found() == [{PANDA, HEAD}, {TREE}, {PANDA, HEAD, TREE}]
-    assert "Asked for, by images: panda 2, panda/head 2, tree 2, car 1." in ran.err
+    assert "Images for each name of --present: panda 2, panda/head 2, tree 2, car 1." in ran.err
     classes = json.loads(Path("labels/classes.json").read_bytes())["classes"]
     assert [each["asked"] for each in classes] == [2, 2, 2, 1]
     assert [each["asked"] for each in json.loads(Path("labels/run.json").read_bytes())["summary"]["classes"]] == [
@@ -145,7 +145,7 @@ def test_faults_of_files_are_found_before_the_run(command: Command, content: str
     [
         (("--present", "nowhere.csv"), 'Pass the word "folders", or a .csv or .jsonl file.'),
         (("--present", "imgs"), "neither a CSV file nor JSON lines"),
-        (("--strict",), "--strict needs names of what is in each image"),
+        (("--strict",), "--strict requires --present"),
     ],
 )
 def test_mistakes(command: Command, arguments: tuple[str, ...], part: str) -> None:

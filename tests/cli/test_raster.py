@@ -290,7 +290,7 @@ def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: P
         (["-f", "geotiff,png", "--bands", "1"], "works only without other formats"),
         (["-f", "geotiff", "--bands", "1,2"], "neither one band nor three"),
         (["-f", "geotiff", "--ground-resolution", "0"], "must be above 0"),
-        (["-f", "geotiff", "--dissolve"], "needs polygons"),
+        (["-f", "geotiff", "--dissolve"], "requires polygons"),
         (["-f", "geotiff", "--short-side", "300"], "--short-side cannot be used with rasters"),
         (["-f", "geotiff", "--scales", "2", "--ground-resolution", "1"], "exclude each other"),
     ],

@@ -8,13 +8,14 @@ The language of a block says what it is:
     console         what the block before it prints, on stdout and stderr; a line of three dots stands for any number of lines;
                     seconds and sizes of files may be others, and scores may be others by a little
     console and a number  the same, and scores may be others by so much
-    toml, json, text    neither
+    toml, json, text, bibtex    neither
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,9 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from running import Command
 
 from tipsseg.formats import DATASET_FORMATS, FORMATS
@@ -48,7 +51,7 @@ CLUSTER_SCRIPTS = tuple(
 )
 
 RUN = ("sh", "python")
-SHOWN = ("toml", "json", "yaml", "text")
+SHOWN = ("toml", "json", "yaml", "text", "bibtex")
 
 #: Commands that are not run here, as they change the installation. `.ci/run` does both in an environment of its own.
 INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest -n auto --dist worksteal"}
@@ -269,6 +272,22 @@ def test_the_readme_names_every_format() -> None:
     assert f"**{len(every)} formats**" in text
     listed = text.partition("`--format` takes any of")[2].partition("\n\n")[0].replace("`convert --to`", "")
     assert re.findall(r"`([\w-]+)`", listed) == every
+
+
+def test_the_picture_is_the_output_of_the_command_beside_it(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    line = next(each for block in blocks(README) for each in commands(block) if each.startswith("tipsseg label"))
+    words = shlex.split(line)[1:]
+    words[words.index("-o") + 1] = str(tmp_path)
+    assert command(*words).code == 0
+    made, shown = (
+        np.asarray(Image.open(path))
+        for path in (tmp_path / "overlays" / "meadow" / "panda-and-tree.jpg", REPOSITORY / "examples" / "overlay.jpg")
+    )
+    assert made.shape == shown.shape
+    assert (made != shown).any(-1).mean() <= 0.005  # scores differ by processor
 
 
 def test_the_readme_can_be_read_at_one_sitting() -> None:

@@ -127,7 +127,7 @@ def test_two_containers_of_one_name_are_refused(command: Command, tmp_path: Path
 def test_frames_of_a_video(command: Command, tmp_path: Path) -> None:
     path, out = write_video(tmp_path / "clip.mp4", 30), tmp_path / "out"
     ran = command("label", path, "-o", out, *OPTIONS)
-    assert (ran.code, "needs the interval of its frames" in ran.err, "--every" in ran.err) == (2, True, True)
+    assert (ran.code, "requires the interval of its frames" in ran.err, "--every" in ran.err) == (2, True, True)
     skipped = command("label", tmp_path, "-o", out, *OPTIONS)
     assert (skipped.code, "1 .mp4" in skipped.err, "--every" in skipped.err) == (1, True, True)
     assert command("label", path, "--every", "1s", "-o", out, *OPTIONS, "-f", "png,overlay,yolo").code == 0
@@ -240,7 +240,7 @@ def test_a_list_goes_on_after_bad_addresses(command: Command, tmp_path: Path) ->
     lines = f"ftp://host/a.png\n{tmp_path}/clip.mp4\n{SCENES}/desert.png\n{tmp_path}/gone.tar\n"
     ran = command("label", "-", "-o", tmp_path / "out", *OPTIONS, stdin=lines.encode(), cwd=tmp_path)
     assert (ran.code, len(ran.err.splitlines())) == (1, 3)
-    for message in ("ftp:// URLs are not supported", "a video needs the interval", "gone.tar: no such file"):
+    for message in ("ftp:// URLs are not supported", "a video requires the interval", "gone.tar: no such file"):
         assert message in ran.err
     assert len(entries(tmp_path / "out")) == 1
 

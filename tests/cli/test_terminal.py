@@ -49,7 +49,7 @@ def test_names_of_files_are_spelled_out_for_people_and_are_bytes_on_stdout(
     assert ran.code == 1
     assert harmless(ran.err), ran.err
     assert (
-        f"Error: {SPELLED}/{SPELLED}z.png: empty file (0 bytes) (Download the image again, or remove it.)"
+        f"Error: {SPELLED}/{SPELLED}z.png: empty file (0 bytes) (Download the image again, or remove the file.)"
         in ran.err.splitlines()
     )
     assert f"{HOSTILE}/out/masks/{HOSTILE}a.png\n" in ran.out
@@ -214,7 +214,7 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
     assert [re.sub(r"(with|in) \S+ (on|s,)", r"\1 \2", line) for line in notes] == [
         "2 classes: tree, sky.",
         "4 images with on cpu (float32).",
-        "Error: imgs/z.png: empty file (0 bytes) (Download the image again, or remove it.)",
+        "Error: imgs/z.png: empty file (0 bytes) (Download the image again, or remove the file.)",
         "3 images labelled, 1 failed in s, into labels",
         "1 of 4 images failed: see labels/errors.jsonl. To try these again, add --retry-failed.",
         "Open labels/overlays/sub/b c.jpg to see the labels.",

@@ -245,5 +245,5 @@ def test_images_without_a_mask_are_left_out(folder: Path, fit: Fit) -> None:
 
 
 def test_a_fit_of_another_model_is_refused_before_that_is_downloaded(made: Path, fit: Fit, tmp_path: Path) -> None:
-    with pytest.raises(tipsseg.UsageError, match="needs the model tiny, but this model is l14"):
+    with pytest.raises(tipsseg.UsageError, match="requires the model tiny, but this model is l14"):
         _label(made / "imgs", fit.fitted, tmp_path / "out", "l14")

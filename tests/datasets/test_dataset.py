@@ -358,8 +358,8 @@ def test_a_damaged_upload_is_found(here: Path, command: Command, monkeypatch: py
     ("words", "expected"),
     [
         (("-f", "parquet"), "tipsseg convert OUT -f parquet --to DIR"),
-        (("-f", "yolo", "--to", "set"), "Use one of parquet, webdataset; or remove --to"),
-        (("-f", "parquet,webdataset", "--to", "set"), "--to needs one format"),
+        (("-f", "yolo", "--to", "set"), "Use one of parquet, webdataset. Or remove --to"),
+        (("-f", "parquet,webdataset", "--to", "set"), "--to requires exactly one format"),
         (("-f", "parquet", "--to", "https://example.com/set"), "cannot be written to a web server"),
         (("-f", "parquet", "--to", "unknown://bucket/set"), "unknown://bucket/set cannot be opened"),
         (("-f", "parquet", "--to", "s3://bucket/set?token=SECRET"), "cannot be written to a URL with a query"),
@@ -371,7 +371,7 @@ def test_a_damaged_upload_is_found(here: Path, command: Command, monkeypatch: py
             ("-f", "webdataset", "--to", "set", "--link-images"),
             "--link-images: webdataset stores the images themselves",
         ),
-        (("-f", "png", "--shard-size", "1GB"), "need --to"),
+        (("-f", "png", "--shard-size", "1GB"), "require --to"),
     ],
 )
 def test_mistakes(here: Path, command: Command, words: tuple[str, ...], expected: str) -> None:

@@ -150,5 +150,5 @@ def test_options_that_a_fit_excludes_are_refused(fit: Path, tmp_path: Path) -> N
     with pytest.raises(tipsseg.UsageError, match="`background` cannot be changed"):
         cvat.create(vocab=str(fit), background="sky", model="tiny", device="cpu")
     (tmp_path / "no.fit").write_text("grass")
-    with pytest.raises(tipsseg.errors.VocabularyError, match="not a fit file"):
+    with pytest.raises(tipsseg.errors.VocabularyError, match="not a vocabulary that tipsseg fit wrote"):
         cvat.create(vocab=str(tmp_path / "no.fit"), model="tiny", device="cpu")

@@ -187,10 +187,10 @@ def test_the_protocol(server: Server) -> None:
     [
         ("/data/local-files/?d=none.png", "no such file"),
         ("/data/local-files/?d=../secret.png", "outside of the folder"),
-        ("/etc/passwd", "neither a URL nor a file"),
+        ("/etc/passwd", "neither a URL nor an uploaded file"),
         ("http://[::1/x.png", "not an address"),
-        ("secret.png", "neither a URL nor a file"),
-        (f"data:image/png;base64,{'A' * 100_000}", "neither a URL nor a file"),
+        ("secret.png", "neither a URL nor an uploaded file"),
+        (f"data:image/png;base64,{'A' * 100_000}", "neither a URL nor an uploaded file"),
         (None, "no image"),
     ],
 )
@@ -281,7 +281,7 @@ def test_training_teaches_a_word(tmp_path: Path, submitted: list[dict[str, Any]]
 
 def test_training_needs_two_tasks(server: Server, submitted: list[dict[str, Any]]) -> None:
     interface = parse_interface(config(labels=("mascot",)))
-    with pytest.raises(InputError, match="a fit needs two"):
+    with pytest.raises(InputError, match="a fit requires two"):
         server.backend.train("7", interface, submitted[1:])
     unknown = json.loads(json.dumps(submitted).replace("mascot", "mouse"))
     with pytest.raises(InputError, match="0 tasks"):

@@ -265,7 +265,7 @@ def test_unusable_masks_are_refused(
         pytest.param({}, LabelOptions(mode="whole", short_side=112), "mode 'slide'", id="mode"),
         pytest.param(
             {"model": {"config.json": "0" * 64}}, OPTIONS,
-            "needs the model tiny, but this model is a different tiny, with different files(?m:$)",
+            "requires the model tiny, but this model is a different tiny, with different files(?m:$)",
             id="model",
         ),
         pytest.param(
@@ -287,7 +287,7 @@ def test_a_fit_of_another_model_or_preprocessing_is_refused(
 def test_a_file_that_is_no_fit_is_refused(tmp_path: Path, data: bytes) -> None:
     file = tmp_path / "no.fit"
     file.write_bytes(data)
-    with pytest.raises(VocabularyError, match="not a fit file"):
+    with pytest.raises(VocabularyError, match="not a vocabulary that tipsseg fit wrote"):
         FittedVocabulary.load(file)
 
 
@@ -320,7 +320,7 @@ def test_a_fit_with_a_damaged_record_is_refused(
     damaged, number = re.subn(rf'"{key}": ("[^"]*"|[^,}}]+)', lambda _: f'"{key}": {value}', record)
     assert number
     file.write_bytes(save(tensors, {"tipsseg": damaged}))
-    with pytest.raises(VocabularyError, match=f"x.fit: not a fit file: .*{re.escape(reason)}"):
+    with pytest.raises(VocabularyError, match=f"x.fit: not a vocabulary that tipsseg fit wrote: .*{re.escape(reason)}"):
         FittedVocabulary.load(file)
 
 
@@ -332,7 +332,7 @@ def test_a_fit_with_numbers_that_no_fit_gives_is_refused(
     numbers = getattr(fitted, name).copy()
     numbers.flat[1] = value
     replace(fitted, **{name: numbers}).save(tmp_path / "x.fit")
-    with pytest.raises(VocabularyError, match="not a fit file"):
+    with pytest.raises(VocabularyError, match="not a vocabulary that tipsseg fit wrote"):
         FittedVocabulary.load(tmp_path / "x.fit")
 
 

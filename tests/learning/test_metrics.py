@@ -78,7 +78,7 @@ def test_scores_without_pixels() -> None:
     assert np.isnan([result.mean_iou, result.pixel_accuracy, result.mean_accuracy, *result.iou]).all()
     made = record(result)
     assert (made["mean_iou"], made["pixel_accuracy"], made["mean_accuracy"], made["pixels"]) == (None, None, None, 0)
-    assert "mean IoU                  -   over the 0 of 4 that occur in truth or labels\n" in table(result)
+    assert "mean IoU                  -   over the 0 of 4 that occur in ground truth or labels\n" in table(result)
 
 
 @st.composite
@@ -136,7 +136,7 @@ def test_an_image_of_many_pixels_is_counted_in_pieces() -> None:
 def test_other_sizes_are_refused() -> None:
     with pytest.raises(InputError) as caught:
         Confusion(3, True).add(truth_of([0, 1, 2]), labels_of([0], [1]))
-    assert caught.value.message == "the labels are 2 x 1 (height x width), but the truth is 1 x 3"
+    assert caught.value.message == "the labels are 2 x 1 (height x width), but the ground truth is 1 x 3"
     assert "upright" in caught.value.hint
 
 
@@ -222,13 +222,13 @@ def test_the_json_record_of_eval_pred() -> None:
 
 def test_scores_are_shown_as_a_table() -> None:
     assert table(scores(confusion_of(TRUTH, LABELS), CLASSES)) == (
-        "in %              IoU  precision     recall   of truth\n"
+        "in %              IoU  precision     recall      share\n"
         "background      50.00      66.67      66.67      33.33\n"
         "cat             40.00      66.67      50.00      44.44\n"
         "dog             33.33      50.00      50.00      22.22\n"
         "cow                 -          -          -          -\n"
         "\n"
-        "mean IoU              41.11   over the 3 of 4 that occur in truth or labels\n"
+        "mean IoU              41.11   over the 3 of 4 that occur in ground truth or labels\n"
         "mean class accuracy   55.56\n"
         "pixel accuracy        55.56   of 9 pixels\n"
     )

@@ -105,49 +105,49 @@ Arrange = Callable[[Path], tuple[list[ImageRef], Path, str]]
 REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "no truth": (
         lambda top: (refs_of(top, "a.jpg s/b.jpg"), make(top / "gt", "a.png"), "plain"),
-        "no truth for {top}/s/b.jpg in {top}/gt: looked for s/b with one of .png .tif .tiff .bmp",
-        "Give each truth mask the relative path",
+        "no ground truth for {top}/s/b.jpg in {top}/gt: looked for s/b with one of .png .tif .tiff .bmp",
+        "Give each mask the relative path",
     ),
-    "no truth for three": (
+    "no ground truth for three": (
         lambda top: (
             refs_of(top, "b/x_leftImg8bit.png b/y_leftImg8bit.png z.png"),
             make(top / "gt", "x_gtFine_color.png"),
             "city",
         ),
-        "no truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds with one "
+        "no ground truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds with one "
         "of .png .tif .tiff .bmp (and for 2 more images)",
-        "Give each truth mask the relative path",
+        "Give each mask the relative path",
     ),
     "a JPEG of the truth's name": (
         lambda top: (refs_of(top, "a.b.png"), make(top / "gt", "other.png a.b.jpg"), "plain"),
-        "no truth for {top}/a.b.png in {top}/gt: looked for a.b with one of .png .tif .tiff .bmp",
-        "Give each truth mask the relative path or the file name of its image, and a lossless format",
+        "no ground truth for {top}/a.b.png in {top}/gt: looked for a.b with one of .png .tif .tiff .bmp",
+        "Give each mask the relative path or the file name of its image, and a lossless format",
     ),
     "two truths of one name": (
         lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "t/a.png s/a.tif"), "plain"),
-        "{top}/gt/s/a.tif and {top}/gt/t/a.png have the same name, and either may be the truth of {top}/a.jpg",
-        "Use the same subfolders for images and truths",
+        "{top}/gt/s/a.tif and {top}/gt/t/a.png have the same name, and either may be the ground truth of {top}/a.jpg",
+        "Use the same subfolders for images and ground-truth masks",
     ),
     "two images of one truth": (
         lambda top: (refs_of(top, "s/a.jpg t/a.jpg"), make(top / "gt", "a.png"), "plain"),
-        "{top}/s/a.jpg and {top}/t/a.jpg would share the same truth, {top}/gt/a.png",
-        "Use the same subfolders for images and truths",
+        "{top}/s/a.jpg and {top}/t/a.jpg would share the same ground truth, {top}/gt/a.png",
+        "Use the same subfolders for images and ground-truth masks",
     ),
     "its own truth": (
         lambda top: (refs_of(make(top / "gt", "a.png"), "a.png"), top / "gt", "plain"),
-        "{top}/gt/a.png would be its own truth", "Pass the folder of the truth masks",
+        "{top}/gt/a.png would be its own ground truth", "Pass the folder of the ground-truth masks",
     ),
     "missing folder": (
         lambda top: (refs_of(top, "a.jpg"), top / "gt", "plain"), "{top}/gt: no such folder",
-        "Pass the folder of the truth masks",
+        "Pass the folder of the ground-truth masks",
     ),
     "a file": (
         lambda top: (refs_of(top, "a.jpg"), make(top, "a.png") / "a.png", "plain"), "{top}/a.png: not a folder",
-        "Pass the folder of the truth masks",
+        "Pass the folder of the ground-truth masks",
     ),
     "empty folder": (
-        lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "a.txt s/.b.png"), "plain"), "no truth masks in {top}/gt",
-        "Truth masks are files with one of .png .tif .tiff .bmp.",
+        lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "a.txt s/.b.png"), "plain"), "no ground-truth masks in {top}/gt",
+        "Ground-truth masks are files with one of .png .tif .tiff .bmp.",
     ),
 }  # fmt: skip
 

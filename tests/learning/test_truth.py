@@ -219,9 +219,9 @@ REFUSED: dict[str, tuple[Image.Image, str, str]] = {
     "integers.tif": (
         grey([[-1, 70000]], np.int32), "ids range from -1 to 70000, but must be between 0 and 65535", SAVE_AS_PNG,
     ),
-    "lossy.jpg": (grey([[0, 1]]), "a JPEG, which does not preserve pixel values; masks need exact class ids", SAVE_AS_PNG),
+    "lossy.jpg": (grey([[0, 1]]), "a JPEG, which does not preserve pixel values; masks must have exact class ids", SAVE_AS_PNG),
     "renumbered.gif": (
-        grey([[0, 3]]), "a GIF, whose palette programs reorder when they save it; masks need exact class ids",
+        grey([[0, 3]]), "a GIF, whose palette programs reorder when they save it; masks must have exact class ids",
         SAVE_AS_PNG,
     ),
     "one unknown id": (grey([[0, 4]]), "unknown ids: 4 (1 pixel)", ""),
@@ -232,7 +232,7 @@ REFUSED: dict[str, tuple[Image.Image, str, str]] = {
 }  # fmt: skip
 
 TRUTH_HINT = (
-    "The labels have 3 classes. If the truth masks have more, label with all of theirs. If their ids begin elsewhere, set "
+    "The labels have 3 classes. If the masks have more, label with all of these. If their ids begin elsewhere, set "
     "argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or select the benchmark with argument "
     "`layout`."
 )

@@ -16,12 +16,12 @@ PRED = [[0, 1, 1, 2], [0, 1, 255, 2]]
 TRUTH = [[0, 1, 2, 2], [1, 255, 1, 2]]
 # Left: 0-0 1-1 1-2 2-2 / 0-1 none-1 2-2, seven pixels.
 TABLE = """\
-in %              IoU  precision     recall   of truth
+in %              IoU  precision     recall      share
 background      50.00      50.00     100.00      14.29
 panda           25.00      50.00      33.33      42.86
 tree            66.67     100.00      66.67      42.86
 
-mean IoU              47.22   over the 3 of 3 that occur in truth or labels
+mean IoU              47.22   over the 3 of 3 that occur in ground truth or labels
 mean class accuracy   66.67
 pixel accuracy        57.14   of 7 pixels
 """

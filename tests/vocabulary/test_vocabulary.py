@@ -174,7 +174,7 @@ class Refused:
     templates: Sequence[str] = PROTOCOL_TEMPLATES
 
 
-NO_CLASSES = Refused([], "no classes given", 'Name at least one, for example: ["panda leg", "tree"]')
+NO_CLASSES = Refused([], "no classes given", 'Pass at least one, for example: ["panda leg", "tree"]')
 NEGATIVE = (
     "'a b' is negative: it must not have a colour, a minimum confidence, a supercategory or a whole",
     "Remove these values, or remove `negative`.",

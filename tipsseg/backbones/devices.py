@@ -29,7 +29,7 @@ _NARROW = 384
 
 
 def choose_device() -> tuple[torch.device, str]:
-    """Return the device of "auto": CUDA, else MPS, else the CPU; and why others that are there do not work, or "".
+    """Return the device of "auto": CUDA, else MPS, else the CPU; and why other devices do not work, or "".
 
     A card may be too old for torch's kernels, or another process may hold it: one operation tells.
     """
@@ -48,7 +48,7 @@ def choose_device() -> tuple[torch.device, str]:
 
 
 def resolve_device(device: object) -> torch.device:
-    """Return the torch device with this name; for "auto", see `choose_device`.
+    """Return the torch device with this name; for "auto" (see `choose_device`).
 
     Raise UsageError for an unknown name, DeviceError for an unavailable device.
     """
@@ -72,7 +72,7 @@ def resolve_device(device: object) -> torch.device:
                 hint,
             )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(name, "device 'mps' is not available: it needs macOS on Apple silicon", hint)
+        raise DeviceError(name, "device 'mps' is not available: it requires macOS on Apple silicon", hint)
     return torch.device(name)
 
 

@@ -52,13 +52,13 @@ class Sizes:
 
 
 class Architecture(Protocol):
-    """A kind of model: a module with these functions, see `registry.ARCHITECTURES`."""
+    """A kind of model: a module with these functions (see `registry.ARCHITECTURES`)."""
 
     def read_sizes(self, folder: Path) -> Sizes:
-        """Read the sizes of the model in a folder. Raises CheckpointError if its files are invalid."""
+        """Read the sizes of the model in a folder. Raise CheckpointError if its files are invalid."""
 
     def open_backbone(self, folder: Path, device: str, dtype: str, batch_size: int | None, *, lazy: bool) -> Backbone:
-        """Open the model in a folder, see `registry.open_backbone`."""
+        """Open the model in a folder (see `registry.open_backbone`)."""
 
 
 class Backbone(ABC):
@@ -127,7 +127,7 @@ class Backbone(ABC):
 
     @contextmanager
     def at_device(self, purpose: str = "for the scores") -> Iterator[None]:
-        """Use a GPU: hold `at_work`. Nothing on a CPU. Raises DeviceError if the device has too little memory for a purpose."""
+        """Use a GPU: hold `at_work`. Nothing on a CPU. Raise DeviceError if the device has too little memory for a purpose."""
         if self.device_name == "cpu":
             yield
             return

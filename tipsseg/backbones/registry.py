@@ -20,12 +20,12 @@ from tipsseg.weights.sources import read_model_type
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: The modules of architectures, see `Architecture`, by `model_type`. They import torch once a model is opened.
+#: The modules of architectures (see `Architecture`), by `model_type`. They import torch once a model is opened.
 ARCHITECTURES: dict[str, str] = {"tipsv2": "tipsseg.backbones.tipsv2"}
 
 
 def read_sizes(folder: Path) -> Sizes:
-    """Read the sizes of the model in a folder. Raises CheckpointError if its files are invalid."""
+    """Read the sizes of the model in a folder. Raise CheckpointError if its files are invalid."""
     return _architecture_of(folder).read_sizes(folder)
 
 
@@ -65,7 +65,7 @@ def check_batch_size(size: int | None) -> None:
 
 
 def _architecture_of(folder: Path) -> Architecture:
-    """Return the architecture of a model; that of TIPSv2 for an unknown one, because it explains why it cannot be read."""
+    """Return the architecture of a model; TIPSv2's for an unknown one, because it explains why it cannot be read."""
     name = ARCHITECTURES.get(str(read_model_type(folder)), ARCHITECTURES["tipsv2"])
     return cast(Architecture, import_module(name))
 

@@ -42,7 +42,7 @@ class Workers:
         self._stopping = threading.Event()
         self._worker = threading.local()
         if threads > 1 and _can_divide_threads():
-            # Set up all workers now, before other threads compute, see `_set_threads`.
+            # Set up all workers now, before other threads compute (see `_set_threads`).
             barrier = threading.Barrier(threads)
             wait([self._pool.submit(self._run, barrier.wait, 1) for _ in range(threads)])
 

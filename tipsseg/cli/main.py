@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.util.text import message_line, printable, quote, shell_line
 
-_MAIN_HELP = "Label every pixel of your images with your own phrases."
+_MAIN_HELP = "Zero-shot semantic segmentation of images, with classes in your own words."
 
 _MAIN_EPILOG = """\b
 Examples:
@@ -31,20 +31,20 @@ Examples:
 #: Commands and their summaries in --help. Each command is a module of `tipsseg.cli.commands`, with an app of the same name.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images and write masks, COCO annotations and overlays.",
-    "encode": "Store image features, so that relabelling skips the model.",
-    "convert": "Write the labels of a run in more formats, without the model.",
-    "correct": "Import corrected labels into an output folder.",
-    "fit": "Learn classes or thresholds from edited masks, for label --vocab.",
-    "merge": "Join the shards of a run, or several runs, into one folder.",
-    "check": "Verify an output folder.",
-    "rank": "List the images to review first; --jsonl adds confidences.",
-    "report": "Write an HTML page with thumbnails, labels and class statistics.",
-    "eval": "Score labels against ground truth: mean IoU, confusion matrix.",
-    "audit": "List existing labels that the model doubts.",
-    "serve": "Predict and learn for the projects of Label Studio.",
-    "vocab": "List, print and check vocabularies.",
-    "weights": "Download and verify the pinned weights.",
-    "doctor": "Check this installation: versions, devices, numbers, weights.",
+    "encode": "Store image features, to label the images again without encoding.",
+    "convert": "Write existing labels in more formats, or as a data set.",
+    "correct": "Import corrections from CVAT, LabelMe, Label Studio or the page.",
+    "fit": "Learn classes from corrected masks, for label --vocab.",
+    "merge": "Join the output folders of several machines or runs.",
+    "check": "Verify the files of an output folder.",
+    "rank": "List the images to review first.",
+    "report": "Write a web page to review and correct labels.",
+    "eval": "Score labels against ground-truth masks: mean IoU.",
+    "audit": "Find likely errors in existing labels.",
+    "serve": "Run a Label Studio backend: predictions and training.",
+    "vocab": "List, print and check vocabularies (class lists).",
+    "weights": "Download and verify model weights.",
+    "doctor": "Check this installation: packages, devices, weights.",
 }
 
 #: Commands whose module and app have a different name, because `eval` is a built-in function.

@@ -32,7 +32,7 @@ class Question:
     vocab: str | None = option(None, metavar="FILE|PRESET", group=WHAT, choices="presets",
         help="A vocabulary file (.toml, text with one class per line, or .fit from tipsseg fit) or a preset (tipsseg vocab list).")
     background: str | None = option(None, metavar="NAMES", group=WHAT, choices=("auto", "none"),
-        help='Background phrases: auto (a general list), none, or your own, such as "sky,wall". Their pixels are written as 0.  '
+        help='Background phrases, written as 0: auto (a general list), none, or your own: "sky,wall".  '
         "[default: the vocabulary's, or auto]")
     # fmt: on
 
@@ -41,9 +41,9 @@ class Question:
 class Printing:
     # fmt: off
     dry_run: bool = option(False, group=IMAGES,
-        help="List the images, and give their number and sizes; write nothing.")
-    jsonl: bool = option(False, group=IMAGES, help="Print one JSON object per image on stdout, instead of paths.")
-    null: bool = option(False, short="0", group=IMAGES, rare=True, help=NULL_HELP)
+        help="List the images with count and sizes; write nothing.")
+    jsonl: bool = option(False, group=OTHER, help="Print one JSON object per image on stdout, instead of paths.")
+    null: bool = option(False, short="0", group=OTHER, rare=True, help=NULL_HELP)
     print_paths: bool = option(False, flag="paths", group=OTHER, rare=True, help=PATHS_HELP)
     quiet: bool = option(False, short="q", group=OTHER, help=QUIET_HELP)
     # fmt: on
@@ -82,7 +82,7 @@ class Selected:
     # fmt: off
     only: Path | None = option(None, metavar="FILE", group=IMAGES,
         help="Use only the images listed in this file, one path per line, or - for stdin.")
-    null: bool = option(False, short="0", group=IMAGES, rare=True, help=NULL_HELP)
+    null: bool = option(False, short="0", group=OTHER, rare=True, help=NULL_HELP)
     # fmt: on
 
 

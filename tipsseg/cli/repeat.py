@@ -15,7 +15,7 @@ from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import actual_name, is_folder, is_same
 from tipsseg.weights.lock import read_lock
 
-_HINT = f"Name an output folder, or its {RUN_FILE}."
+_HINT = f"Pass an output folder, or its {RUN_FILE}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class RepeatedRun:
     def options(self, given: Container[str]) -> dict[str, object]:
         """Return the values of the options that `--from` repeats, but those `given` on the command line.
 
-        Raises UsageError if a file or folder among them is missing.
+        Raise UsageError if a file or folder among them is missing.
         """
         settings = self.info.spec.settings()
         return {

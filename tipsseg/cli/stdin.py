@@ -84,7 +84,7 @@ def _stdin_blocks() -> Iterator[bytes]:
     while block := stream.read(1 << 16):
         if first and is_picture(block):
             raise UsageError(
-                "got an image on stdin, but - expects a list of paths", "Name the image file instead of -."
+                "got an image on stdin, but - expects a list of paths", "Pass the image file instead of -."
             )
         first = False
         yield block

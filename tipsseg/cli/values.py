@@ -35,14 +35,15 @@ def parse_question(question: Question, templates: str | None = None) -> tuple[Vo
     for option, value in (("--templates", templates), ("--background", question.background)):
         if value is not None:
             raise UsageError(
-                f"{option} needs phrases to encode, but {vocab} has vectors", f"Remove {option}, or fit again with it."
+                f"{option} requires phrases to encode, but {vocab} has vectors",
+                f"Remove {option}, or fit again with {option}.",
             )
     fitted = read_fit(Path(vocab))
     return fitted.vocabulary, fitted
 
 
 def read_fit(path: Path) -> FittedVocabulary:
-    """Read a .fit file, and set its name as the vocabulary's source. Raise VocabularyError if it is not a fit."""
+    """Read a .fit file, and set its name as the vocabulary's source. Raise VocabularyError if the file does not hold a fit."""
     from tipsseg.vocabulary.fitted import FittedVocabulary
 
     fitted = FittedVocabulary.load(local_path("--vocab", path))
@@ -109,7 +110,7 @@ def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, form
         words = " ".join([sys.argv[number], *rest]).replace(" ,", ",").rstrip(", ")
         apart = re.sub(r"(?<!,) ", ",", words)  # each word a class
         if "," in words or not any("." in word or os.sep in word for word in rest):
-            one = "" if apart == words else f"; or, if each word is a class: --classes {shell_word(apart)}"
+            one = "" if apart == words else f". If each word is a class: --classes {shell_word(apart)}"
             raise UsageError(
                 f"{quote(rest[0])} is not a file, and seems to belong to --classes",
                 f"Quote the list: --classes {shell_word(words)}{one}",

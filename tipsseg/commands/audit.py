@@ -1,4 +1,4 @@
-"""`tipsseg audit`: hold existing labels against the model, region by region, and rank the regions by doubt.
+"""`tipsseg audit`: hold existing labels against the model, region by region, and rank the regions by the likelihood of an error.
 
 A region of the existing labels is doubtful if the model sees another class in it, or the background. What the model sees on
 unlabelled pixels is doubtful if it is as wide as a patch; what is thinner is the blurred edge of something labelled.
@@ -63,13 +63,13 @@ Kind = Literal["class", "nothing", "unlabelled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Doubt:
-    """A region and how much the model doubts its label.
+    """A region, and how likely its label is wrong.
 
     Attributes:
-        kind: The kind of the doubt.
+        kind: The kind of the finding.
         label: The existing label id; 0 without a label.
         seen: The label id that the model sees; 0 for the background.
-        score: -1..1. Of a labelled region, the mean confidence of what the model sees less that of the label, times a factor for
+        score: -1..1. Of a labelled region, the mean confidence of what the model sees less the label's, times a factor for
             regions smaller than a patch; the model agrees below 0. Of an unlabelled thing, its mean confidence.
         region: The pixels.
     """
@@ -83,7 +83,7 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Finding:
-    """A region whose label the model doubts.
+    """A region whose label is likely wrong.
 
     Attributes:
         ref: The image.
@@ -101,7 +101,7 @@ class Audit:
     """The result of an audit.
 
     Attributes:
-        findings: The regions that the model doubts, the highest score first.
+        findings: The regions that are likely wrong, the highest score first.
         classes: The classes, by label id 1..N.
         model: The model.
         audited: The number of audited images.
@@ -125,7 +125,7 @@ class Audit:
         return f"Audit({pluralize(len(self.findings), 'finding')} in {self.audited} images, {self.failed} failed)"
 
     def describe(self, doubt: Doubt) -> str:
-        """Describe a doubt in a few words."""
+        """Describe a finding in a few words."""
         label, seen = self.names.get(doubt.label), self.names.get(doubt.seen)
         return {
             "class": f"labelled {label}, looks like {seen}",
@@ -150,12 +150,12 @@ class Audit:
             }
 
 
-#: An image, its size (height, width), and the doubts; None for an image without labels.
+#: An image, its size (height, width), and the findings; None for an image without labels.
 _Audited = tuple[ImageRef, tuple[int, int], list[Doubt] | None]
 
 
 def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], scored: Scored) -> _Audited:
-    """Label an image, and compare the result with the labels that exist, wholes and parts apart. Thread-safe."""
+    """Label an image, and compare the result with its existing labels, wholes and parts apart. Thread-safe."""
     size, classes = loaded.picture.prepared.size, engine.info.spec.vocabulary.classes
     given = source.read(loaded.ref, size)
     if given is None:
@@ -172,7 +172,7 @@ def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], sc
         for depth, (labels, known) in enumerate(levels):
             confidence = confidences[min(depth, len(confidences) - 1)]
             found = find_doubts(labels, confidence, known, instances, classes=len(classes), patch=patch)
-            # Labels of wholes need not have parts; and where the model sees another thing, the whole is in doubt.
+            # Labels of wholes need not have parts; and where the model sees another thing, the whole is likely wrong.
             parts = (_inside(each, above, classes) for each in found if each.label)
             doubts += [each for each in parts if each is not None] if depth else found
             above = labels
@@ -180,7 +180,7 @@ def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], sc
 
 
 def _inside(doubt: Doubt, above: LabelArray, classes: Sequence[LabelClass]) -> Doubt | None:
-    """Return a doubt of a part in which the model sees another part, or none but its whole; None if it sees another thing."""
+    """Return a finding in a part in which the model sees another part, or none but its whole; None if it sees another thing."""
     if doubt.seen != BACKGROUND:
         return doubt
     y, x, h, w = doubt.region.box
@@ -188,7 +188,7 @@ def _inside(doubt: Doubt, above: LabelArray, classes: Sequence[LabelClass]) -> D
     return replace(doubt, kind="class", seen=seen) if seen == classes[doubt.label - 1].part_of else None
 
 
-# ---- the doubts of an image ----
+# ---- the findings of an image ----
 
 
 def find_doubts(
@@ -200,7 +200,7 @@ def find_doubts(
     classes: int,
     patch: float,
 ) -> list[Doubt]:
-    """Return all labelled regions of an image and the things without a label, each with its doubt.
+    """Return all labelled regions of an image and the things without a label, each with its finding.
 
     Args:
         labels: [H, W], the labels of the model.
@@ -287,7 +287,7 @@ def interface_of(path: Path) -> Path:
 
 
 def write_coco(audit: Audit, path: Path) -> None:
-    """Write the findings as a COCO file, which CVAT and FiftyOne open. Raises OutputError if the file exists.
+    """Write the findings as a COCO file, which CVAT and FiftyOne open. Raise OutputError if the file exists.
 
     The category of an annotation is the class that the model sees, or the label if it sees none; `attributes` has both.
     """
@@ -318,7 +318,7 @@ def write_coco(audit: Audit, path: Path) -> None:
 def write_label_studio(audit: Audit, path: Path) -> None:
     """Write the findings as Label Studio tasks with predictions, the most doubtful image first, and the interface beside them.
 
-    A polygon has the class that the model sees, or the label if it sees none; its `meta` says why the label is doubted. Raises
+    A polygon has the class that the model sees, or the label if it sees none; its `meta` says why the label is likely wrong. Raise
     OutputError if the file exists.
     """
     run = RunFacts(classes=audit.classes, info={"model": audit.model, "version": __version__})
@@ -357,7 +357,7 @@ ListedDoubt = tuple[str, object, object, float, list[int]]
 
 
 def read_doubts(path: Path) -> Mapping[str, list[ListedDoubt]]:
-    """Return the findings by image, the most doubtful first. Raises InputError if the file is not one of `tipsseg audit`."""
+    """Return the findings by image, the most doubtful first. Raise InputError if the file is not one of `tipsseg audit`."""
     found: dict[str, list[ListedDoubt]] = defaultdict(list)
     try:
         for number, line in enumerate(read_regular(path).splitlines(), start=1):
@@ -390,7 +390,7 @@ def audit(
     verbose: Verbosity = None,
     **keywords: Unpack[AuditKeywords],
 ) -> Audit:
-    """Find existing labels that the model doubts, and things without a label, as `tipsseg audit` does.
+    """Find likely errors in existing labels, and things without a label, as `tipsseg audit` does.
 
         for record in tipsseg.review.audit("photos/", "annotations.json").records():
             print(record["score"], record["image"], record["label"], record["seen"])

@@ -109,7 +109,7 @@ def check_folder(
 
 
 def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, progress: Progress) -> Iterator[Problem]:
-    """Find the faults of an output folder, see `check_folder`, and note differences that are not problems."""
+    """Find the faults of an output folder (see `check_folder`), and note differences that are not problems."""
     check_image_root(images)
     whole, found = _Report(), 0
     for problem in _problems(folder, images, reading, progress, whole):
@@ -124,7 +124,7 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
             "tipsseg correct imports other changed files, if it reads their format."
         )
     update = f"tipsseg convert {shell_word(str(folder))}"
-    for paths, hint in ((whole.stale, f"run {update}"), (whole.taken, f"remove them, and run {update}")):
+    for paths, hint in ((whole.stale, f"run {update}"), (whole.taken, f"remove the edited files, and run {update}")):
         if paths:
             names = ", ".join(sorted({path.relative_to(folder).parts[0] for path in paths}))
             progress.note(f"{pluralize(len(paths), 'file')} with older labels, in {names}: {hint}.")
@@ -179,7 +179,7 @@ def _check_runs(runs: tuple[Run, ...]) -> Iterator[Problem]:
         elif run.info.ended is None or run.state.broken_off:
             yield Problem(run.output, "the last command was interrupted; run it again")
         elif run.info.digest != runs[0].info.digest:
-            yield Problem(run.output, f"its settings differ from those of {runs[0].output}")
+            yield Problem(run.output, f"its settings differ from {runs[0].output}")
         else:
             for path in run.state.altered_exports():
                 what = "changed since it was written" if os.path.lexists(path) else "missing"
@@ -226,7 +226,7 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
             report.problems.append(Problem(path, "missing"))
         elif row.digest != LINK and digest_of(path) not in (row.digest, row.pending):
             if model_only:
-                what = "changed since it was written; remove it, and run the original command again"
+                what = "changed since tipsseg wrote the file; remove the file, and run the original command again"
                 report.problems.append(Problem(path, what))
             elif look == "ours":  # it has the recorded size and time
                 report.edited.append(path)

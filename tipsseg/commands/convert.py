@@ -62,7 +62,7 @@ def convert_folder(
 
     Raises:
         UsageError: If an argument is invalid.
-        InputError: If the folder has no finished run, or a run of rasters and other formats than theirs are asked for.
+        InputError: If the folder has no finished run, or a run of rasters and other formats than theirs are requested.
         OutputError: If the folder cannot be written.
     """
     output, root = Path(output), None if images is None else as_address(images)
@@ -90,7 +90,7 @@ def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *
     if spec.is_raster and (others := [name for name in formats if name not in RASTER_FORMATS]):
         raise InputError(
             f"{spec.output}: {', '.join(others)} cannot be written from labels of rasters",
-            f"Use {', '.join(RASTER_FORMATS)}; or label the rasters into another folder with these formats.",
+            f"Use {', '.join(RASTER_FORMATS)}, or label the rasters into another folder with these formats.",
         )
     check_formats(formats, spec.vocabulary.classes)
     if spec.options.overlap:
@@ -115,7 +115,10 @@ def _refuse_unused(option: str, formats: Sequence[str]) -> None:
     """Raise UsageError if none of the formats uses a file option."""
     if set(_USERS[option]).isdisjoint(formats):
         names = " or ".join(_USERS[option])
-        raise UsageError(f"argument `{option}` needs the format {names}", f"Remove it, or add {names} to the formats.")
+        raise UsageError(
+            f"argument `{option}` requires the format {names}",
+            f"Remove argument `{option}`, or add {names} to the formats.",
+        )
 
 
 def _check(formats: Sequence[str]) -> None:
@@ -174,7 +177,7 @@ def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity
         verbose: See `convert_folder`.
 
     Raises:
-        UsageError: A format is unknown, or it is that of the labels.
+        UsageError: A format is unknown, or is the format of the labels.
         InputError: The folder has no finished run.
         OutputError: A file cannot be removed.
     """

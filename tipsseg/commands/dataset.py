@@ -135,7 +135,7 @@ def write_dataset(
     Shards that are complete and up to date are kept. Other files at `to` are not changed.
 
     Args:
-        output: The output folder of `label_folder`, with a run or with shards of one; or several folders of one run.
+        output: The output folder of `label_folder`, with a run or with shards of one, or several folders of one run.
         to: A folder, or a URL that fsspec writes, such as "s3://bucket/set".
         format: "parquet" or "webdataset".
         images: The image folder, if it has moved.
@@ -176,7 +176,7 @@ def _check(name: str, options: DatasetOptions) -> Dataset:
     if not isinstance(name, str) or name not in DATASETS:
         raise UsageError(
             f"{quote(name)} is not a data set with images",
-            f"Use one of {', '.join(DATASETS)}; or remove argument `to`, to write other formats into the output folder.",
+            f"Use one of {', '.join(DATASETS)}. Or remove argument `to`, to write other formats into the output folder.",
         )
     form = DATASETS[name]
     form.check()
@@ -216,7 +216,7 @@ def _select(
 
 @dataclass(frozen=True, slots=True)
 class _Planned:
-    """A shard to be: its split, the number of its images, and their `key` and `names`, see `DatasetShard`."""
+    """A shard to be: its split, the number of its images, and their `key` and `names` (see `DatasetShard`)."""
 
     split: str
     count: int
@@ -310,7 +310,9 @@ class _Writer:
                 "bits, which loaders treat in different ways."
             )
         if len(source.splits) > 1 and not any(planned.split == VALIDATION for planned in plan.values()):
-            progress.note(f"No image is for validation: argument `val_fraction`={source.fraction:g} needs more images.")
+            progress.note(
+                f"No image is left for validation: argument `val_fraction`={source.fraction:g} requires more images."
+            )
         if stored < before:
             progress.note(f"The data set had {pluralize(before, 'image')} before, and has {stored} now.")
         shards, written = pluralize(len(index.shards), "shard"), pluralize(self._written, "shard")
@@ -453,7 +455,7 @@ class _Writer:
 
 def _foreign(path: Path) -> OutputError:
     reason = "it was changed, or tipsseg did not write it, but loaders would read it"
-    return OutputError(path, reason, "Move it away, and run the same command again; or choose another place.")
+    return OutputError(path, reason, "Move it away and run the same command again, or choose another place.")
 
 
 def _digest_of_card(data: bytes) -> str:

@@ -68,7 +68,7 @@ def examine(device: str, dtype: str, model: str | None = None) -> Iterator[Diagn
     packages = list(_packages())
     yield from packages
     if any(diagnostic.state == "fail" for diagnostic in packages):
-        yield Diagnostic("note", "other checks", "skipped, because they need the packages above")
+        yield Diagnostic("note", "other checks", "skipped, because they require the packages above")
         return
     models: dict[str, ModelSpec] = {}
     try:
@@ -115,7 +115,7 @@ def _package(name: str, specifier: SpecifierSet) -> Diagnostic:
     else:
         return Diagnostic("fail", name, "is not installed", hint)
     if not specifier.contains(version, prereleases=True):
-        return Diagnostic("fail", distribution, f"{version} does not fit; tipsseg needs {specifier}", hint)
+        return Diagnostic("fail", distribution, f"{version} is not supported; tipsseg requires {specifier}", hint)
     module = _MODULES.get(name, name.replace("-", "_"))
     try:
         imported = importlib.import_module(module)
@@ -167,7 +167,7 @@ def _device(device: torch.device) -> Diagnostic:
     import torch
 
     dtypes = ["float32", "bfloat16", "float16", *(["int8"] if device.type == "cpu" else [])]
-    hint = "Check the driver, and that torch was built for this device; or use argument `device`=cpu."
+    hint = "Check the driver, and that torch was built for this device. Or use argument `device`=cpu."
     try:
         facts = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
         if device.type == "cuda":
@@ -217,7 +217,7 @@ def _recorded_numbers(folder: Path) -> Diagnostic:
 
 
 def _numbers(what: str, folder: Path, device: str, dtype: str, *, limited: bool) -> Diagnostic:
-    """Compare a model with the device and the dtype with the CPU in float32. The limits are those of the embedded model."""
+    """Compare a model with the device and the dtype with the CPU in float32. The limits suit the embedded model."""
     from tipsseg.backbones.registry import open_backbone
     from tipsseg.labelling import golden
 

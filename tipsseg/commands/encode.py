@@ -148,7 +148,7 @@ def result_record(result: EncodeResult) -> dict[str, object]:
     """Return the JSON record of a result.
 
     It has `path` and `image` as in the lines of `tipsseg label`; `status`: "encoded", "unchanged" or "failed"; `file`: the feature
-    file, or None if the image failed. Then `reason` of a failure; or `height`, `width` (pixels), `windows` and `bytes`, and with
+    file, or None if the image failed. Then `reason` of a failure, or `height`, `width` (pixels), `windows` and `bytes`, and with
     several scales `finer`, the files of the larger scales.
     """
     record: dict[str, object] = {"path": result.ref.address, "image": result.ref.name}

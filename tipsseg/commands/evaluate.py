@@ -1,4 +1,4 @@
-"""`tipsseg eval`: compare labels with truth masks. The labels come from the model, or from files."""
+"""`tipsseg eval`: compare labels with ground-truth masks. The labels come from the model, or from files."""
 
 from __future__ import annotations
 
@@ -114,16 +114,16 @@ class _Scorer:
     """A confusion matrix over all images, and the pixel counts of each image."""
 
     def __init__(self, layout: Layout, reader: ImageReader) -> None:
-        """Create an empty matrix; `reader` decodes the truth masks."""
+        """Create an empty matrix; `reader` decodes the ground-truth masks."""
         self._confusion = Confusion(layout.classes, layout.background)
         self._reader = reader
         self._images: list[ImageScore] = []
         self._lock = threading.Lock()
 
     def add(self, pair: Pair, labels: LabelArray, layers: Sequence[Layer] | None) -> None:
-        """Compare labels [H, W] with their truth; `layers` are the classes if they overlap. Thread-safe.
+        """Compare labels [H, W] with their ground truth; `layers` are the classes if they overlap. Thread-safe.
 
-        Raises ImageError if the truth cannot be used.
+        Raise ImageError if the ground truth cannot be used.
         """
         truth = read_truth(pair.truth, pair.kind.ids, self._reader)
         with self._lock:
@@ -133,7 +133,7 @@ class _Scorer:
                 raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from None
 
     def evaluation(self, facts: Mapping[str, object], classes: Sequence[LabelClass], job: Job) -> Evaluation:
-        """Return the scores of all images; `classes` are those with the ids 1..N. Raises InputError if all images failed."""
+        """Return the scores of all images; `classes` are those with the ids 1..N. Raise InputError if all images failed."""
         job.require(len(self._images), "scored")
         return Evaluation(
             {"tool": "tipsseg", "version": __version__, **facts},
@@ -147,10 +147,10 @@ class _Scorer:
 
 
 def _check_truths(pairs: Pairs, jobs: int, progress: Progress, reader: ImageReader) -> None:
-    """Read all truths once, because unknown ids reveal a wrong vocabulary or layout before an hour of labelling."""
+    """Read all ground-truth masks once, because unknown ids reveal a wrong vocabulary or layout before an hour of labelling."""
     if pairs.unused:
-        progress.note(f"Ignored {pluralize(pairs.unused, 'truth mask')} without an image.")
-    progress.note(f"Checking {pluralize(len(pairs.pairs), 'truth mask')}.")
+        progress.note(f"Ignored {pluralize(pairs.unused, 'ground-truth mask')} without an image.")
+    progress.note(f"Checking {pluralize(len(pairs.pairs), 'ground-truth mask')}.")
 
     def check(pair: Pair) -> None:  # returns nothing, because results would stay in memory
         read_truth(pair.truth, pair.kind.ids, reader)
@@ -171,17 +171,17 @@ def evaluate(
     verbose: Verbosity = None,
     **keywords: Unpack[EvaluateKeywords],
 ) -> Evaluation:
-    """Label images and score the labels against truth masks, as `tipsseg eval` does. Write nothing.
+    """Label images and score the labels against ground-truth masks, as `tipsseg eval` does. Write nothing.
 
-    To keep the labels, use `label_folder`, then `score_masks`. An image that cannot be read, or whose truth has a different size,
-    is counted and left out.
+    To keep the labels, use `label_folder`, then `score_masks`. An image that cannot be read, or whose ground truth has a different
+    size, is counted and left out.
 
         result = tipsseg.review.evaluate("photos/", "masks/", ["car", "road"])
         print(result.scores.mean_iou)
 
     Args:
         images: Files and folders.
-        truths: The folder with the truth masks, laid out like the image folders.
+        truths: The folder with the ground-truth masks, laid out like the image folders.
         classes: See `label_folder`. None: the classes of `layout`.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
@@ -190,7 +190,8 @@ def evaluate(
         images `scored` and `failed`, and `record()`, all of them as JSON values.
 
     Raises:
-        TipssegError: The run cannot start or continue. Missing truths and unknown ids are found before any image is labelled.
+        TipssegError: The run cannot start or continue. Missing ground-truth masks and unknown ids are found before any image is
+            labelled.
     """
     truths, truth = Path(truths), take_options(TruthOptions, keywords)
     vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
@@ -250,9 +251,9 @@ def score_masks(
     verbose: Verbosity = None,
     **keywords: Unpack[ScoreMasksKeywords],
 ) -> Evaluation:
-    """Score existing masks against truth masks, as `tipsseg eval --pred` does.
+    """Score existing masks against ground-truth masks, as `tipsseg eval --pred` does.
 
-    Masks without a truth are counted and left out. A predicted mask that cannot be read is counted and left out.
+    Masks without ground truth are counted and left out. A predicted mask that cannot be read is counted and left out.
 
     Args:
         predicted: The output folder of a run, its folder of masks, or any folder of index masks.
@@ -261,12 +262,12 @@ def score_masks(
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
-        The scores, see `evaluate`.
+        The scores (see `evaluate`).
 
     Raises:
-        UsageError: Both folders are the same, no names are known, or they differ from those of the run or the layout.
-        InputError: The folder has no masks, or no mask has a truth.
-        ImageError: A truth cannot be read, or a mask has unknown ids.
+        UsageError: Both folders are the same, no names are known, or they differ from the run's or the layout's.
+        InputError: The folder has no masks, or no mask has ground truth.
+        ImageError: A ground-truth mask cannot be read, or a mask has unknown ids.
     """
     predicted, truths = Path(predicted), Path(truths)
     truth, reading = take_options(TruthOptions, keywords), take_options(ReadingOptions, keywords)
@@ -280,10 +281,10 @@ def score_masks(
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
         pairs = find_truths(refs, truths, layout)
         if not pairs.pairs:
-            pairs = pair_truths(refs, truths, layout)  # raises the error for missing truths
+            pairs = pair_truths(refs, truths, layout)  # raises the error for missing ground-truth masks
         if without := [ref.name for ref in pairs.missing]:
             progress.note(
-                f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without a truth: {join_first(without, 3)}."
+                f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without ground truth: {join_first(without, 3)}."
             )
         _check_truths(pairs, reading.jobs, progress, reader)
         progress.begin(
@@ -298,7 +299,7 @@ def score_masks(
 
 
 def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageReader, pair: Pair) -> Failed | None:
-    """Score the labels of an image, unless it fails. Thread-safe. Raises LabelIdError for other classes' ids."""
+    """Score the labels of an image, unless it fails. Thread-safe. Raise LabelIdError for other classes' ids."""
     try:
         if run is None:
             scorer.add(pair, read_predicted(pair.ref.path, classes, reader), None)
@@ -318,7 +319,7 @@ def _open_run(folder: Path, truths: Path) -> Iterator[Run | None]:
 
     Raises:
         InputError: There is no such folder, or its run is of rasters.
-        UsageError: The masks are the truths.
+        UsageError: The masks are the ground-truth masks.
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
@@ -329,7 +330,7 @@ def _open_run(folder: Path, truths: Path) -> Iterator[Run | None]:
         if os.path.realpath(folder if run is None else mask_folder(output)) == os.path.realpath(mask_folder(truths)):
             raise UsageError(
                 "argument `predicted` and argument `truths` are the same folder",
-                "Set argument `truths` to the folder of the truth masks.",
+                "Set argument `truths` to the folder of the ground-truth masks.",
             )
         if run is not None:
             refuse_raster(run.info)
@@ -337,7 +338,7 @@ def _open_run(folder: Path, truths: Path) -> Iterator[Run | None]:
 
 
 def _find_masks(folder: Path) -> Sequence[ImageRef]:
-    """Find the masks in a folder. Raises InputError if it has no masks."""
+    """Find the masks in a folder. Raise InputError if it has no masks."""
     try:
         return find_alone(folder, Ignored(None), Silence()).refs
     except InputError as error:
@@ -345,7 +346,7 @@ def _find_masks(folder: Path) -> Sequence[ImageRef]:
 
 
 def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | None) -> Sequence[LabelClass]:
-    """Return the given classes, or those of the run or of classes.json beside the masks.
+    """Return the given classes, or the classes of the run or of classes.json beside the masks.
 
     Raises:
         UsageError: No names are known, or the given names differ from the others in number or order, so that ids would mean
@@ -370,7 +371,7 @@ def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | Non
     if in_other_order(given_names, names):
         raise UsageError(
             f"the masks in {folder} have the classes in a different order: {', '.join(names)}",
-            f"{_RUN_CLASSES} The truth must have the same order.",
+            f"{_RUN_CLASSES} The ground truth must have the same order.",
         )
     return [replace(entry, part_of=own.part_of) for entry, own in zip(given, known, strict=True)]
 
@@ -378,7 +379,7 @@ def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | Non
 def _classes_beside(folder: Path) -> Sequence[LabelClass]:
     """Read the classes from classes.json in a folder, or beside the folder if it is called masks.
 
-    Raises UsageError if the file is missing, InputError if it is invalid.
+    Raise UsageError if the file is missing, InputError if it is invalid.
     """
     # A file beside any other folder describes other masks.
     folders = [folder, folder.absolute().parent] if folder.absolute().name == _MASKS else [folder]

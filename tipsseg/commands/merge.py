@@ -133,7 +133,7 @@ def refuse_missing(runs: Sequence[Run]) -> None:
         if gaps := missing_shards([shard.index for shard in shards if shard.count == count], count):
             raise InputError(
                 f"of {count} shards, these are missing: {gaps}",
-                f"Run the command of the other shards with argument `shard`=I/{count}; or pass the missing folders too.",
+                f"Run the command of the other shards with argument `shard`=I/{count}, or pass the missing folders too.",
             )
 
 
@@ -148,7 +148,7 @@ def refuse_different(infos: Sequence[RunInfo]) -> None:
 
 
 def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> RunInfo:
-    """Return the joined run: the settings of the first one, and the sums of all. Raises InputError if their questions differ."""
+    """Return the joined run: the settings of the first one, and the sums of all. Raise InputError if their questions differ."""
     infos = [*([before] if before else []), *(run.info for run in runs)]
     if not infos:
         raise InputError(f"{target}: nothing to join", "Pass output folders of tipsseg label.")
@@ -171,7 +171,7 @@ def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> R
 def refuse_doubles(folder: OutputFolder, runs: Sequence[Run]) -> None:
     """Raise InputError if images are in two runs with different labels, unless exactly one of the two is corrected.
 
-    Labels of a shard are newer than those of its own output folder.
+    Labels of a shard are newer than the labels of its output folder.
     """
     others = [folder, *runs]
     for number, run in enumerate(runs, 1):
@@ -217,9 +217,9 @@ def join_images(folder: OutputFolder, runs: Iterable[Run]) -> Iterator[ImageResu
 
 
 def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled | Unchanged:
-    """Return an image with its files, which are copied under temporary names; or unchanged if its labels in the folder stay.
+    """Return an image with its files, which are copied under temporary names, or unchanged if its labels in the folder stay.
 
-    Raises ImageError if its labels are missing.
+    Raise ImageError if its labels are missing.
     """
     entry, run, ref = image.entry, image.run, image.ref(None)
     before, rows = folder.state.get(entry.image), folder.state.files(entry.image)
@@ -287,7 +287,7 @@ _RECORDS = {"question.json", "run.json", "manifest.jsonl", "errors.jsonl", "clas
 
 
 def remove_shards(folder: Path) -> None:
-    """Remove the records of a folder's shards, whose files were moved. Raises OutputError if other files are left."""
+    """Remove the records of a folder's shards, whose files were moved. Raise OutputError if other files are left."""
     place, joined = folder / SHARDS_FOLDER, folder / STATE_FOLDER / "joined"
     try:
         _remove_records(joined)  # of a killed command
@@ -307,7 +307,7 @@ def remove_shards(folder: Path) -> None:
 
 
 def _remove_records(joined: Path) -> None:
-    """Remove joined shards. Raises OutputError if a file was saved there since their files were moved: it stays."""
+    """Remove joined shards. Raise OutputError if a file was saved there since their files were moved: it stays."""
     others = set(_other_files(joined))
     for path in sorted(joined.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
@@ -316,7 +316,7 @@ def _remove_records(joined: Path) -> None:
         elif path not in others:
             path.unlink()
     if others:
-        hint = f"Take it in with tipsseg correct {shell_word(str(joined.parents[1]))} --from FILE, and remove it."
+        hint = f"Import the file with tipsseg correct {shell_word(str(joined.parents[1]))} --from FILE, then remove the file."
         raise OutputError(min(others), "saved in a shard while it was joined, so it was kept", hint)
     if joined.is_dir():
         joined.rmdir()

@@ -90,7 +90,7 @@ def iter_ranked(
     limit: int | None = None,
     verbose: Verbosity = None,
 ) -> Generator[Ranked | ImageError, None, None]:
-    """Yield an error for each path in `only` that is not labelled, then the images in review order, see `rank`."""
+    """Yield an error for each path in `only` that is not labelled, then the images in review order (see `rank`)."""
     output, root, progress = Path(output), None if images is None else as_address(images), progress_for(verbose)
     if limit is not None:
         check_whole_number("argument `limit`", limit)

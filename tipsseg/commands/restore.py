@@ -66,7 +66,7 @@ def _rebuild(folder: Path, images: Path | None, progress: Progress) -> None:
     try:
         clean_up_folder(folder)
         if _is_sound(folder):
-            raise RecordError(folder, "its record is sound", "It needs no rebuilding.")
+            raise RecordError(folder, "its record is sound", "A rebuild is not necessary.")
         info = read_record(folder / RUN_FILE, check_hint(folder))
         _remove(folder / _REBUILT)
         with closing(State(folder, _REBUILT)) as state:
@@ -87,7 +87,7 @@ def _rebuild(folder: Path, images: Path | None, progress: Progress) -> None:
 
 
 def _is_sound(folder: Path) -> bool:
-    """Return True if a folder has a record. Raises OutputError if it cannot be opened, though it may be sound."""
+    """Return True if a folder has a record. Raise OutputError if it cannot be opened, though it may be sound."""
     try:
         with closing(State(folder)) as state:
             state.verify()
@@ -106,7 +106,7 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
     """Record the images of the manifest, then masks that it lacks, then the failures."""
     context, files = run_context(info), Files(info.spec.folder)
     lines, failures = _lines(state.folder / MANIFEST_FILE), _lines(state.folder / ERRORS_FILE)
-    state.begin()  # it writes these files anew
+    state.begin()  # it writes these files again
     state.set_meta("run", run_record(info))
     state.set_files("", read_run_files(state.folder))
     theirs, unknown, seen, former = list[str](), list[str](), set[str](), dict[str, tuple[str, ...]]()
@@ -157,7 +157,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _read_line(line: bytes) -> tuple[Entry, list[FileRow]]:
-    """Parse a line of manifest.jsonl. Raises ValueError if it is invalid, or names places outside the folder."""
+    """Parse a line of manifest.jsonl. Raise ValueError if it is invalid, or names places outside the folder."""
     record = parse(line)
     image, rows = take(record, "image", str), take(record, "written", tuple[FileRow, ...])
     if not all(is_inside(place) for place in (image, *(row.place for row in rows))):

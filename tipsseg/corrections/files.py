@@ -1,6 +1,6 @@
 """Read corrections from a file, a folder or a zip. All files are listed before any is read.
 
-Sources are untrusted: paths that lead outside, links and oversized files are refused. Zip members are unpacked one at a time.
+Sources are untrusted: paths that lead outside, links and oversized files are rejected. Zip members are unpacked one at a time.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Source(ExitStack):
     """
 
     def __init__(self, path: Path) -> None:
-        """List the files. Raises InputError if they cannot be listed or are refused."""
+        """List the files. Raise InputError if they cannot be listed or are rejected."""
         super().__init__()
         self.path = path
         self._zip: zipfile.ZipFile | None = None
@@ -107,7 +107,7 @@ class Source(ExitStack):
         return name in self._known
 
     def read(self, name: str, limit: int = BYTES_MAX) -> bytes:
-        """Return the bytes of a file. Raises ImageError if it cannot be read, or has more than `limit` bytes."""
+        """Return the bytes of a file. Raise ImageError if it cannot be read, or has more than `limit` bytes."""
         with self._name_errors(name):
             if self._zip is not None:
                 with self._member(self._zip, name, limit) as member:
@@ -139,7 +139,7 @@ class Source(ExitStack):
             raise ImageError(self.display_path(name), f"not JSON: {error}", "Export it again.") from error
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
-        """Yield the non-blank lines of a text file, with their numbers. Raises ImageError if the file is not UTF-8 text."""
+        """Yield the non-blank lines of a text file, with their numbers. Raise ImageError if the file is not UTF-8 text."""
         try:
             text = self.read(name, LIST_MAX).decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -197,7 +197,7 @@ def _is_clutter(name: str) -> bool:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> Iterator[str]:
-    """Yield the files that a zip lists. Raises InputError for a zip bomb, and for unsafe or duplicate entries."""
+    """Yield the files that a zip lists. Raise InputError for a zip bomb, and for unsafe or duplicate entries."""
     entries = archive.infolist()
     if len(entries) > FILES_MAX:
         raise InputError(f"{path}: {len(entries):,} files; the limit is {FILES_MAX:,}", _HINT)

@@ -65,7 +65,7 @@ class ImageNames:
             if len(images) > 1:
                 raise InputError(
                     f"{quote(name)} is ambiguous: {join_first(sorted(images), 4)}",
-                    "Name the images in the corrections with their folders or suffixes.",
+                    "In the corrections, write the images with their folders or suffixes.",
                 )
             if images:
                 return images.pop()
@@ -84,7 +84,7 @@ class ImageNames:
 class SourceNames:
     """Finds the name in a source for an image of a run. A name belongs to one image. Thread-safe.
 
-    The last part of a name must be that of the image; suffixes may differ. The last folder must be that of the image too. A name
+    The last part of a name must be the image's; suffixes may differ. The last folder must be the image's too. A name
     needs no folder if it has none, without folders that all names share, and those that tools use for any data set, such as "masks"
     or "train". The name with the most folders in common is taken.
     """
@@ -129,7 +129,7 @@ class SourceNames:
         owners = self._owners.setdefault(name, [ref.name])
         if owners != [ref.name]:
             reason = f"{quote(name)} could belong to {join_first([*dict.fromkeys([*owners, ref.name])], 3)}"
-            raise ImageError(ref.path, reason, "Put the files into folders that are named like those of the images.")
+            raise ImageError(ref.path, reason, "Put the files into folders with the names of the images' folders.")
         return name
 
     def _match(self, ref: ImageRef) -> str | None:
@@ -148,7 +148,7 @@ class SourceNames:
         best = [name for name, own in found.items() if own == max(found.values())]
         if len(best) > 1:
             reason = f"its name is ambiguous: {join_first(sorted(best), 4)}"
-            raise ImageError(ref.path, reason, "Name the files with their folders or suffixes.")
+            raise ImageError(ref.path, reason, "Add folders or suffixes to the names of the files.")
         return best[0] if best else None
 
 

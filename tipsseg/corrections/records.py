@@ -157,7 +157,7 @@ class ClassNames:
         """Return the label id of a class. A name that differs in case, spacing or slashes alone also matches, if it is unambiguous.
 
         "background" returns 0 unless a class has that name. An unknown name, or a new class above the limit, returns 0, and
-        `raise_unknown` reports it later. Raises ValueError if `name` is blank or not a string.
+        `raise_unknown` reports it later. Raise ValueError if `name` is blank or not a string.
         """
         if not isinstance(name, str) or not name.strip():
             raise ValueError("an object has no class name")
@@ -200,7 +200,7 @@ class ClassNames:
         where = next(iter(self._unknown.values()))
         raise InputError(
             f"{'' if where is None else f'{where}: '}unknown class {join_first(texts, 5)}",
-            "Rename it in the labelling tool, or add it to the run with argument `add_classes`. "
+            "Rename the class in the labelling tool, or add the class to the run with argument `add_classes`. "
             f"The classes are: {join_first(self._names, 20)}.",
         )
 
@@ -251,7 +251,7 @@ def read_objects(
 
 
 def parse_corners(points: object) -> NDArray[np.float64]:
-    """Parse a list of [x, y] pairs into corners [K, 2]. Raises ValueError for any other value."""
+    """Parse a list of [x, y] pairs into corners [K, 2]. Raise ValueError for any other value."""
     if not isinstance(points, list):
         raise ValueError("`points` is not a list")
     for point in points:
@@ -261,14 +261,14 @@ def parse_corners(points: object) -> NDArray[np.float64]:
 
 
 def parse_floats(values: object) -> NDArray[np.float64]:
-    """Parse a list of numbers into an array [K]. Raises ValueError for any other value."""
+    """Parse a list of numbers into an array [K]. Raise ValueError for any other value."""
     if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
         raise ValueError(f"not a list of numbers: {short(values)}")
     return np.array(values, np.float64)
 
 
 def decode_png(text: str, size: Size) -> Image.Image:
-    """Decode a base64-encoded PNG. Raises ValueError if it is damaged, or larger than the image."""
+    """Decode a base64-encoded PNG. Raise ValueError if it is damaged, or larger than the image."""
     try:
         picture = Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",))
         if picture.width > size[1] or picture.height > size[0]:

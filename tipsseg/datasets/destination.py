@@ -74,7 +74,7 @@ class Destination:
     def locked(self) -> Iterator[None]:
         """Keep other commands out during the block, where the place has locks. Remove what killed commands left.
 
-        Raises OutputError if a link leads out of the place.
+        Raise OutputError if a link leads out of the place.
         """
         Files(self.address).refuse_outside(self.address / DATA_FOLDER / INDEX)
         lock = FolderLock(self.address)
@@ -132,7 +132,7 @@ class RemoteDestination(Destination):
             self._files, root = url_to_fs(url_of(address))
         except ImportError as error:
             hint = "Install it: pip install 'tipsseg[remote]'" if scheme in ("s3", "gs") else f"{error}."
-            raise InputError(f"{scheme}:// needs {error.name or 'another package'}", hint) from error
+            raise InputError(f"{scheme}:// requires {error.name or 'another package'}", hint) from error
         except Exception as error:  # each file system of fsspec raises exceptions of its own
             raise UsageError(
                 f"{address_text(address)} cannot be opened ({type(error).__name__})",

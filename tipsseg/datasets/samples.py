@@ -97,7 +97,7 @@ class Samples:
             )
 
     def version_of(self, image: RunImage) -> bytes:
-        """Return what changes if an image must be written anew."""
+        """Return what changes if an image must be written again."""
         entry = image.entry
         version = image.digest() if image.edited else entry.version
         path = self._link(image) if self.options.link_images else ""

@@ -76,7 +76,7 @@ class LoadedModel:
 
 
 def load_for(info: RunInfo, note: Note, *, quiet: bool, images: Sequence[ImageRef] = ()) -> LoadedModel:
-    """Load the model of a planned run, see `plan_run`, and open its feature store.
+    """Load the model of a planned run (see `plan_run`), and open its feature store.
 
     Args:
         info: The run.
@@ -178,7 +178,7 @@ class LocalEngine:
         note: Callable[[str], None],
         classes: Vocabulary | FittedVocabulary | None = None,
     ) -> None:
-        """Encode the class phrases of a run; `classes` are others than those of the run."""
+        """Encode the class phrases of a run; `classes` may differ from the run's."""
         spec = loaded.info.spec
         self.labeller = Labeller(
             loaded.model,
@@ -205,7 +205,7 @@ class LocalEngine:
 
     @classmethod
     def of(cls, info: RunInfo, progress: Progress, images: Sequence[ImageRef]) -> Self:
-        """Load the model of a run that writes no folder, see `load_for`."""
+        """Load the model of a run that writes no folder (see `load_for`)."""
         loaded = load_for(info, progress.note, quiet=progress.quiet, images=images)
         return cls(loaded, run_context(loaded.info), progress.note)
 
@@ -214,7 +214,7 @@ class LocalEngine:
         return self._backbone.batch_size
 
     def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
-        """Yield the result of each image, in the order of `items`. Raises TipssegError if the run cannot continue."""
+        """Yield the result of each image, in the order of `items`. Raise TipssegError if the run cannot continue."""
         if self._raster is not None:
             return self._raster.results(items)
         return run_stages(items, self.source, self.score, self.finish, self.info.spec.jobs)
@@ -229,7 +229,7 @@ class LocalEngine:
     def finish(self, loaded: Loaded[Patches], scored: Scored) -> Labelled:
         """Label an image and write its files under temporary names. Thread-safe.
 
-        Raises ImageError if this image fails, other errors if the run cannot continue.
+        Raise ImageError if this image fails, other errors if the run cannot continue.
         """
         began = time.monotonic()
         with self.alone(loaded):
@@ -241,7 +241,7 @@ class LocalEngine:
         return self.source.alone(max(finest.size, finest.plan.size, key=prod))
 
     def label(self, loaded: Loaded[Patches], scored: Scored) -> LabelMap:
-        """Label an image. Raises ImageError if the regions, labels or names that it is given cannot be used."""
+        """Label an image. Raise ImageError if the regions, labels or names that it is given cannot be used."""
         prepared, given = loaded.picture.prepared, self.info.spec.given
         regions = None if given is None else given.regions_of(loaded.ref, prepared.size)
         present = None if given is None else given.present_in(loaded.ref)

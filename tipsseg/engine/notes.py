@@ -53,7 +53,7 @@ _REMARKS: Mapping[Remark, str] = {
     "set argument `regions_margin`=1.5, or more.",
     "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch the contrast "
     "of such images with argument `stretch`=2,98.",
-    "pages": "several pages or frames; only the first was read. Save the others as files to label them; or save an animation as a "
+    "pages": "several pages or frames; only the first was read. Save other pages as files to label them. Save an animation as a "
     "video, and take its frames with argument `every`.",
 }
 
@@ -121,7 +121,7 @@ def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOp
     """Print the classes as the first line of a run.
 
     Note commas that became part of a name, classes that compete for the same pixels, and minimum confidences that were chosen for
-    other labels than those of `options`.
+    other labels than `options` give.
     """
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
@@ -136,7 +136,7 @@ def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOp
     if not vocabulary.source and not options.overlap and (pair := part_beside_whole(vocabulary)):
         whole, part = pair
         path = f"{whole}/{part.removeprefix(whole).strip()}"
-        has_parts = any(entry.part_of for entry in vocabulary.classes)  # which `overlap` refuses
+        has_parts = any(entry.part_of for entry in vocabulary.classes)  # which `overlap` rejects
         other = "" if has_parts else "; to label each as if it were alone, add argument `overlap`"
         progress.note(
             f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
@@ -423,7 +423,9 @@ def note_division(formats: Iterable[str], state: State, options: FileOptions, pr
         elif parts:
             fraction = options.val_fraction
             hint = (
-                f"argument `val_fraction`={fraction:g} needs more images" if fraction else "see argument `val_fraction`"
+                f"argument `val_fraction`={fraction:g} requires more images"
+                if fraction
+                else "see argument `val_fraction`"
             )
             progress.note(
                 f"{name}: {FORMATS[name].files[0]} has the same {pluralize(len(images), 'image')} for training "

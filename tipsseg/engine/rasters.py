@@ -81,7 +81,7 @@ class BlockLabeller:
         self.fade = view.patch_size // 2
         self._side = window_side(view.native_size, min(view.native_size, *size), view.patch_size)
         self._tops, self._lefts = (window_starts(length, self._side) for length in size)
-        # By row and group of windows that are encoded together, see `Labeller.score_windows`.
+        # By row and group of windows that are encoded together (see `Labeller.score_windows`).
         self._known: dict[tuple[int, int], Any] = {}
 
     def label(self, place: BlockPlace) -> LabelMap:

@@ -45,7 +45,7 @@ class Recipe:
     """Everything that determines the features of an image, except the image itself.
 
     Attributes:
-        model: Identity of the model, see `spec.model_identity`.
+        model: Identity of the model (see `spec.model_identity`).
         dtype: Dtype of the vision tower.
         mode: "slide" or "whole".
         short_side: Shorter side of the resized image in pixels.
@@ -106,7 +106,7 @@ class FeatureRecord:
         """Convert the features to float32. Raise ValueError if a vector is not finite or not of unit length."""
         patches: FloatArray = self.patches.astype(np.float32, copy=False)
         if self.scales is not None:
-            with np.errstate(invalid="ignore"):  # infinity * 0 gives NaN, which `check_unit_length` refuses
+            with np.errstate(invalid="ignore"):  # infinity * 0 gives NaN, which `check_unit_length` rejects
                 patches *= self.scales[..., None]
         class_tokens = self.class_tokens.astype(np.float32, copy=False)
         check_unit_length(patches)

@@ -49,7 +49,7 @@ _READ_ONLY = {"cvat-xml": "cvat.CvatXml", "datumaro": "datumaro.Datumaro"}
 
 IMAGE_FORMATS, RASTER_FORMATS = tuple(_IMAGE_FORMATS), tuple(_RASTER_FORMATS)
 
-#: Data sets of shards, which are written into another place, see `dataset`.
+#: Data sets of shards, which are written into another place (see `dataset`).
 DATASET_FORMATS = ("parquet", "webdataset")
 
 
@@ -82,7 +82,7 @@ def check_format(name: str) -> None:
     if name in DATASET_FORMATS:
         raise UsageError(
             f"{name} is a data set of its own, not a format of an output folder",
-            f"Name its folder or URL: tipsseg convert OUT -f {name} --to DIR",
+            f"Pass its folder or URL: tipsseg convert OUT -f {name} --to DIR",
         )
     if name not in FORMATS:
         guess = _GUESSES.get(name.lower(), name)
@@ -153,7 +153,7 @@ def reading_formats() -> list[Format]:
 
 
 def find_reading_format(name: str) -> Format:
-    """Return a format to read by its name. Raises UsageError if there is none, or it is not read."""
+    """Return a format to read by its name. Raise UsageError if there is none, or it is not read."""
     form = FORMATS[name] if name in FORMATS else READ_ONLY.get(name)
     if form is None or not form.reads:
         known = [form.name for form in reading_formats()]
@@ -163,7 +163,7 @@ def find_reading_format(name: str) -> Format:
 
 
 def detect_format(source: Source) -> Format:
-    """Return the format of a source, detected by its files. Raises InputError unless exactly one format matches."""
+    """Return the format of a source, detected by its files. Raise InputError unless exactly one format matches."""
     from tipsseg.corrections.files import TRIED
 
     forms = reading_formats()

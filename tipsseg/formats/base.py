@@ -66,10 +66,10 @@ class ImageLabels:
         objects: The objects, in the order of `regions.components`.
         confidence: [H, W], 0..1.
         top: The best classes of each patch.
-        thumbnail: [h, w, 3] uint8 RGB, see `upright.thumbnail_rgb`.
-        instances: [H, W] int32, the instances of a run with regions, see `naming.NamedRegions`; None without regions.
+        thumbnail: [h, w, 3] uint8 RGB (see `upright.thumbnail_rgb`).
+        instances: [H, W] int32, the instances of a run with regions (see `naming.NamedRegions`); None without regions.
         pixels: [H, W, 3] uint8 RGB, the upright image.
-        layers: The pixels of each class if classes overlap, see `LabelMap.layers`; None if they do not.
+        layers: The pixels of each class if classes overlap (see `LabelMap.layers`); None if they do not.
         grid: The coordinates of the pixels.
     """
 
@@ -92,7 +92,7 @@ class ImageLabels:
 
 
 def divided(image: ImageLabels, run: RunFacts) -> Sequence[LabelledObject]:
-    """Return the objects of an image such that each pixel belongs to one: by `FileOptions.level` wholes; or parts, and what they
+    """Return the objects of an image such that each pixel belongs to one: by `FileOptions.level` wholes, or parts and what they
     leave of their wholes."""
     from tipsseg.regions.objects import divide_objects
 
@@ -111,14 +111,14 @@ def encode_text(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-#: An attribute of `ImageLabels` beside `labels`; or "address", that of the image.
+#: An attribute of `ImageLabels` beside `labels`, or "address", the image's.
 Need = Literal["objects", "confidence", "top", "thumbnail", "pixels", "grid", "address"]
 
 
 class Format:
     """A label format: it writes files of labels, and if people edit such files, it reads them too.
 
-    A format with a file per image defines `folder`, `suffix` and `encode`; with several files per image, see `PartsFormat`. A
+    A format with a file per image defines `folder`, `suffix` and `encode`; with several files per image (see `PartsFormat`). A
     format with run files, which cover all images, defines `files` and `run_file`. If its first run file consists of rows, it also
     defines `image_rows`. A format that `tipsseg correct` imports defines `read`, and `detect` or `detect_json`.
 
@@ -133,7 +133,7 @@ class Format:
         files: The names of the run files.
         needs: The attributes of `ImageLabels` that the format reads beside `labels`.
         overlaps: True if the format can store classes that overlap.
-        divides: True if each pixel belongs to one object, see `divided`; else a part is in the object of its whole too.
+        divides: True if each pixel belongs to one object (see `divided`); else a part is in the object of its whole too.
         multi_part_objects: True if the format can store an object with several parts.
         forbidden_characters: Characters that class names must not contain.
     """
@@ -204,7 +204,7 @@ class Format:
     def link_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
         """Return the path of the link to an image, relative to the output folder; None if the format makes no links.
 
-        A name without a suffix, such as that of a video frame, gets .bmp: tools skip files without a suffix.
+        A name without a suffix, such as the name of a video frame, gets .bmp: tools skip files without a suffix.
         """
         if self.link_folder is None:
             return None
@@ -257,7 +257,7 @@ class Format:
         return False
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
-        """Yield the images in a source, given the classes of a run. Raises ImageError if a file is invalid."""
+        """Yield the images in a source, given the classes of a run. Raise ImageError if a file is invalid."""
         raise NotImplementedError(f"the format {self.name} is not read")
 
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
@@ -285,7 +285,7 @@ def output_name(image: PurePosixPath, names: str) -> PurePosixPath:
     return image.with_suffix("") if names == NAMES[0] else image
 
 
-#: Characters that a system refuses in file names, and dots, spaces and hyphens that mean something at one end of a name.
+#: Characters that a system rejects in file names, and dots, spaces and hyphens that mean something at one end of a name.
 _UNFIT = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*]|^[. -]|[. ]$')
 
 #: Maximum length of a folder name in bytes; file systems allow 255.

@@ -26,7 +26,7 @@ _MASK_FOLDERS = frozenset({"masks", "hf"})
 
 _HINT = (
     'It must be like {"classes": [{"id": 1, "name": "tree"}, {"id": 2, "name": "car"}]}. Or copy the masks to a folder without it: '
-    "their ids are then those of the run."
+    "their ids then follow the run."
 )
 
 
@@ -49,7 +49,7 @@ def classes_json(
 
 
 def ordered_names(record: object) -> tuple[str, ...]:
-    """Return the class names in a parsed classes.json, in the order of their ids. Raises ValueError unless the ids are 1, 2, ..."""
+    """Return the class names in a parsed classes.json, in the order of their ids. Raise ValueError unless the ids are 1, 2, ..."""
     names = names_by_id(record)
     if [label_id for label_id, _ in names] != list(range(1, len(names) + 1)):
         raise ValueError("the class ids are not 1, 2, ...")
@@ -59,7 +59,7 @@ def ordered_names(record: object) -> tuple[str, ...]:
 def names_by_id(record: object) -> tuple[tuple[int, str], ...]:
     """Return the id and name of each class in a parsed classes.json. A missing id defaults to the position, from 1.
 
-    Raises ValueError if the record is not a valid classes.json.
+    Raise ValueError if the record is not a valid classes.json.
     """
     classes = take(record, "classes", list)
     return tuple(
@@ -87,7 +87,7 @@ class MaskIds:
     """Map the ids in the masks of a source to the label ids of a run."""
 
     def __init__(self, source: Source, names: ClassNames) -> None:
-        """Read each classes.json in or around the source. `names` are the run's classes. Raises ImageError if one is invalid."""
+        """Read each classes.json in or around the source. `names` are the run's classes. Raise ImageError if one is invalid."""
         self._run = names
         #: Class names by folder, for folders in the source that contain a classes.json.
         self._inside: Mapping[PurePosixPath, Sequence[str]] = {
@@ -135,7 +135,7 @@ class MaskIds:
 def read_relations(source: Source) -> Mapping[str, ClassSpec]:
     """Return the classes in the classes.json in or around a source by name, with their wholes and phrases; none without it.
 
-    Raises ImageError if the file is invalid.
+    Raise ImageError if the file is invalid.
     """
     if source.has(CLASSES_FILE):
         where, data = source.display_path(CLASSES_FILE), source.read(CLASSES_FILE, RECORD_LIMIT)
@@ -161,7 +161,7 @@ def _read_names_around(path: Path) -> Sequence[str] | None:
 
 
 def _read_listing(listing: Path) -> bytes:
-    """Read a classes.json. Raises ImageError if it is too large or cannot be read."""
+    """Read a classes.json. Raise ImageError if it is too large or cannot be read."""
     with Source(listing) as around:
         return around.read(CLASSES_FILE, RECORD_LIMIT)
 

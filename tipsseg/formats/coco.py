@@ -1,6 +1,6 @@
 """COCO instances: annotations.json with masks as compressed RLE, annotations-polygon.json with polygons, and COCO results.
 
-An annotation of a whole has the pixels of its parts. That of a part has `part_of`, the id of the annotation of its whole.
+An annotation of a whole has the pixels of its parts. An annotation of a part has `part_of`, the id of the annotation of its whole.
 
 Both files have one record per line, with annotations in the order of the images, so they can be written, read and checked line by
 line.
@@ -247,7 +247,7 @@ def _read_images(value: Mapping[str, Any], where: Path, names: ClassNames) -> It
 
 
 def read_categories(value: Mapping[str, Any], names: ClassNames) -> Mapping[int, str]:
-    """Return the class names of a COCO file by id, and declare them. Raises ValueError if ids are missing or not unique."""
+    """Return the class names of a COCO file by id, and declare them. Raise ValueError if ids are missing or not unique."""
     categories: dict[int, str] = {}
     for category in take(value, "categories", list):
         number = take(category, "id", int)
@@ -259,7 +259,7 @@ def read_categories(value: Mapping[str, Any], names: ClassNames) -> Mapping[int,
 
 
 def group_by_image(value: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], Sequence[object]]]:
-    """Return the images of a COCO file, each with its annotations. Raises ValueError if ids are missing, unknown or not unique."""
+    """Return the images of a COCO file, each with its annotations. Raise ValueError if ids are missing, unknown or not unique."""
     annotations: dict[int, list[object]] = defaultdict(list)
     for annotation in value["annotations"]:
         annotations[take(annotation, "image_id", int)].append(annotation)
@@ -308,7 +308,7 @@ def _read_objects(
 
 
 def read_shape(annotation: object, class_id: int, size: Size, stored: Size | None = None) -> Shape:
-    """Read the pixels of an annotation. Raises ValueError if it is invalid, NoPixelsError if it has neither mask nor box.
+    """Read the pixels of an annotation. Raise ValueError if it is invalid, NoPixelsError if it has neither mask nor box.
 
     Args:
         annotation: The annotation.

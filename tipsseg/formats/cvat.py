@@ -85,7 +85,7 @@ class Cvat(Format):
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         """Yield an image for each SegmentationClass/<image>.png beside a labelmap.txt, which defines the colours.
 
-        CVAT writes no mask for an image without objects, but lists the image in ImageSets/Segmentation. Raises ImageError if a
+        CVAT writes no mask for an image without objects, but lists the image in ImageSets/Segmentation. Raise ImageError if a
         labelmap.txt is invalid.
         """
         for listing in source.find_name(LABEL_MAP):
@@ -113,7 +113,7 @@ class CvatXml(Format):
     description = "CVAT for images 1.1"
 
     def detect(self, source: Source) -> bool:
-        """Return True for an XML file of annotations. Raises ImageError for Pascal VOC boxes."""
+        """Return True for an XML file of annotations. Raise ImageError for Pascal VOC boxes."""
         roots = {_root_of(source, name): name for name in source.find_suffix(".xml")[:TRIED]}
         if "annotations" in roots:
             return True
@@ -126,7 +126,7 @@ class CvatXml(Format):
         return False
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
-        """Yield the images in all XML files with the element `annotations`. Raises ImageError if a file is invalid."""
+        """Yield the images in all XML files with the element `annotations`. Raise ImageError if a file is invalid."""
         for name in source.find_suffix(".xml"):
             if _root_of(source, name) == "annotations":
                 yield from _read_images(source.read(name), source.display_path(name), names)
@@ -203,7 +203,7 @@ _Element = tuple[str, Mapping[str, str]]
 
 
 class _Document:
-    """Collects the images of a document, with the elements directly in them. Refuses document types, which may define entities."""
+    """Collects the images of a document, with the elements directly in them. Rejects document types, which may define entities."""
 
     def __init__(self) -> None:
         self.root = ""
@@ -215,7 +215,7 @@ class _Document:
         self._parser.EndElementHandler = self._end
 
     def parse(self, data: bytes, *, whole: bool) -> None:
-        """Parse a document, or its beginning. Raises ValueError if it is invalid."""
+        """Parse a document, or its beginning. Raise ValueError if it is invalid."""
         try:
             self._parser.Parse(data, whole)
         except (expat.ExpatError, LookupError) as error:

@@ -2,9 +2,9 @@
 
     README.md                     a card, with the classes
     tipsseg.json                  the shards, each with the number of its images, its size and sha256
-    data/train-00000.parquet      for Hugging Face datasets, DuckDB, Polars; or data/train-00000.tar for WebDataset
+    data/train-00000.parquet      for Hugging Face datasets, DuckDB, Polars, or data/train-00000.tar for WebDataset
 
-They are written from an output folder into another place, see `commands.dataset`; other formats are files of the folder itself.
+They are written from an output folder into another place (see `commands.dataset`); other formats are files of the folder itself.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Dataset:
         """Raise UsageError if a package is missing."""
 
     def write(self, path: Path, samples: Iterable[Sample], classes: Sequence[LabelClass]) -> None:
-        """Write a shard. Raises OSError."""
+        """Write a shard. Raise OSError."""
         raise NotImplementedError
 
 
@@ -105,7 +105,7 @@ class Parquet(Dataset):
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
-            raise UsageError("the format parquet needs pyarrow", "Install it: pip install pyarrow") from error
+            raise UsageError("the format parquet requires pyarrow", "Install it: pip install pyarrow") from error
 
     def write(self, path: Path, samples: Iterable[Sample], classes: Sequence[LabelClass]) -> None:
         import pyarrow as pa
@@ -236,7 +236,7 @@ def card(
         title: The name of the data set.
         splits: The names of its splits.
         state: A digest of the shards: `datasets` caches a data set by its card, not by its content.
-        facts: The facts of the run, see `RunFacts.info`.
+        facts: The facts of the run (see `RunFacts.info`).
         classes: The classes.
     """
     files = "".join(f"  - split: {split}\n    path: data/{split}-*{form.suffix}\n" for split in splits)
@@ -276,7 +276,7 @@ tags:
 ---
 # {title}
 
-Labels by tipsseg {version} with the model {model}. The images keep the licence of their source: name it here.
+Labels by tipsseg {version} with the model {model}. The images keep the licence of their source: state it here.
 
 ```python
 {example}

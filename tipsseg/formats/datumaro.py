@@ -80,7 +80,7 @@ def _read_objects(
     size: Size,
 ) -> Objects:
     with image_errors(where, f"item {short(item)}"):
-        if isinstance(sides, list) and len(sides) == 2:  # that of images that were not opened is absent
+        if isinstance(sides, list) and len(sides) == 2:  # images that were not opened have none
             check_size(sides[0], sides[1], size)
         # Datumaro keeps the box of a COCO object beside its polygons or its mask, in the same group.
         outlined = {each.get("group") for each in annotations if isinstance(each, dict) and each.get("type") != "bbox"}

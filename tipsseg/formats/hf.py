@@ -55,7 +55,7 @@ class HuggingFace(Format):
         return bool(source.find_name(_METADATA))
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
-        """Yield the images that metadata.jsonl lists with their masks. Raises ImageError if a line is invalid."""
+        """Yield the images that metadata.jsonl lists with their masks. Raise ImageError if a line is invalid."""
         ids = MaskIds(source, names)
         for listing in source.find_name(_METADATA):
             folder = PurePosixPath(listing).parent

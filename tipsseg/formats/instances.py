@@ -49,7 +49,7 @@ class InstanceMasks(Format):
 
 
 def read_instances(path: Path, size: tuple[int, int]) -> NDArray[np.int32]:
-    """Return the instances [H, W] in an instance mask, 0 for none. Raises ImageError if it is not one of this size."""
+    """Return the instances [H, W] in an instance mask, 0 for none. Raise ImageError if it is not one of this size."""
     import numpy as np
 
     from tipsseg.images.decoding import as_image_error

@@ -99,7 +99,7 @@ class LabelStudio(Format):
         return _is_label_studio(value)
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
-        """Yield the images of tasks that a person annotated. Raises ImageError if a task or label-studio.xml is invalid."""
+        """Yield the images of tasks that a person annotated. Raise ImageError if a task or label-studio.xml is invalid."""
         if names.collects:
             names.declare(_read_interface(source, self.files[1]))
         for name in source.find_suffix(".json"):
@@ -238,7 +238,7 @@ def _interface(classes: Sequence[LabelClass]) -> str:
 
 
 def _read_interface(source: Source, name: str) -> list[str]:
-    """Return the classes in a labelling interface in or beside a source, in its order; none without it. Raises ImageError."""
+    """Return the classes in a labelling interface in or beside a source, in its order; none without it. Raise ImageError."""
     where = source.display_path(name)
     if not source.has(name) and not where.is_file():
         return []
@@ -274,7 +274,7 @@ def _expand(task: Mapping[str, Any]) -> dict[str, object]:
 
 
 def read_task(task: object, where: Path, number: int, names: ClassNames) -> SourceImage | None:
-    """Return the annotation of a task, the `number`-th in the file `where`; None without one. Raises ValueError."""
+    """Return the annotation of a task, the `number`-th in the file `where`; None without one. Raise ValueError."""
     if isinstance(task, dict) and _is_minimal(task):
         task = _expand(task)
     data = take(task, "data", dict)
@@ -361,7 +361,7 @@ def _read_bitmask(url: str, size: Size) -> NDArray[np.bool_]:
 
 def _to_pixels(points: object, size: Size) -> NDArray[np.float64]:
     """Convert (x, y) corners [K, 2] from percent of the image size to pixels."""
-    with np.errstate(over="ignore"):  # infinity is refused with the shape
+    with np.errstate(over="ignore"):  # infinity is rejected with the shape
         return parse_corners(points) * (size[1] / 100, size[0] / 100)
 
 

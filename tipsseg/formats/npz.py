@@ -119,7 +119,7 @@ def encode_arrays(**arrays: NDArray[Any]) -> bytes:
 
 
 def read_confidence(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the confidence [H, W] in an archive, 0..1. Raises OSError or ValueError if it cannot be read."""
+    """Return the confidence [H, W] in an archive, 0..1. Raise OSError or ValueError if it cannot be read."""
     _, confidence = read_array(path, ("confidence",), _BYTES_PER_PIXEL * size[0] * size[1] + _PATCH_BYTES)
     if confidence.shape != size or confidence.dtype != np.uint8:
         raise ValueError(f"confidence {confidence.dtype} {list(confidence.shape)} does not fit the image")

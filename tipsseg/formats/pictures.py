@@ -56,7 +56,7 @@ class Binary(PartsFormat):
 class Cutouts(PartsFormat):
     """A transparent PNG per object, cropped to its box. File names end with the number of the object in the image.
 
-    Numbers are those of the format instances: 1, 2, ... in the order in which other formats list the objects.
+    Numbers match the format instances: 1, 2, ... in the order in which other formats list the objects.
     """
 
     name = "cutouts"

@@ -68,7 +68,7 @@ def encode_picture(picture: Image.Image, **options: Any) -> bytes:
 def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "L") -> bytes:
     """Encode label ids [H, W] as a PNG file.
 
-    `mode` is "L" for greyscale, 8-bit or (above 254 classes) 16-bit; or "P" for an 8-bit palette. The palette has the class colours
+    `mode` is "L" for greyscale, 8-bit or (above 254 classes) 16-bit, or "P" for an 8-bit palette. The palette has the class colours
     that the user chose, and PASCAL VOC colours for all other ids.
     """
     picture = Image.fromarray(np.ascontiguousarray(labels, label_dtype(len(classes))))
@@ -108,14 +108,14 @@ def read_painted_mask(
 ) -> tuple[LabelArray, bool]:
     """Return the label ids [H, W] in a mask as paint programs save it, and True if it has the mode of masks.
 
-    A file of another mode has ids as grey values or palette indices; or it has the colours of the classes, or those of a mask with
-    a palette.
+    A file of another mode has ids as grey values or palette indices, or it has the colours of the classes, or the colours of a
+    mask with a palette.
 
     Args:
         path: The mask.
         size: (height, width) of the image in pixels.
         classes: The classes.
-        mode: The PNG mode of masks, see `read_mask`.
+        mode: The PNG mode of masks (see `read_mask`).
 
     Raises:
         ImageError: The file is not a PNG of this size, a pixel is transparent, or is neither an id nor a colour of a class, or both
@@ -150,7 +150,7 @@ def read_painted_mask(
 
 
 def _ids_of_colours(colours: NDArray[np.uint8], classes: Sequence[LabelClass]) -> NDArray[np.int32]:
-    """Return the ids [H, W] of colours [H, W, 3]: those of a mask with a palette, or of the classes; -1 for other colours."""
+    """Return the ids [H, W] of colours [H, W, 3]: of a mask with a palette, or of the classes; -1 for other colours."""
     known = {voc_colour(0): 0, voc_colour(255): ignore_id(len(classes))}
     known |= {entry.colour: entry.id for entry in classes} | {palette_colour(entry): entry.id for entry in classes}
     codes = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)  # [H, W]
@@ -168,7 +168,7 @@ def _refuse_pixel(wrong: NDArray[np.bool_], what: str) -> None:
 
 
 def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
-    """Decode a PNG of `size` (height, width). Raises ImageError before decoding pixels if the size differs."""
+    """Decode a PNG of `size` (height, width). Raise ImageError before decoding pixels if the size differs."""
 
     with ImageReader(max(MAX_PIXELS, prod(size))).header(path) as image:
         if (kind := image.picture.format) != "PNG":
@@ -213,7 +213,7 @@ def read_ids(picture: Image.Image) -> LabelArray:
     if 0 in picture.size:
         raise InputError("the image has no pixels")
     if picture.format in _UNFIT_FORMATS:
-        raise InputError(f"{_UNFIT_FORMATS[picture.format]}; masks need exact class ids", _SAVE_AS_PNG)
+        raise InputError(f"{_UNFIT_FORMATS[picture.format]}; masks must have exact class ids", _SAVE_AS_PNG)
     if picture.mode in ("1", "L", "P"):
         return np.asarray(picture).astype(np.uint8)
     if picture.mode.startswith("I"):

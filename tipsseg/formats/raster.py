@@ -77,7 +77,7 @@ class BlockPlace:
 
 
 def block_places(size: tuple[int, int], side: int | None = None) -> Iterator[BlockPlace]:
-    """Yield the places of blocks in a raster of `size` (height, width). `side` is that of a block, by default BLOCK."""
+    """Yield the places of blocks in a raster of `size` (height, width). `side` is the side of a block, by default BLOCK."""
     number, side = 0, side or BLOCK
     for top in range(0, size[0], side):
         for left in range(0, size[1], side):
@@ -92,7 +92,9 @@ def check_rasterio(formats: Iterable[str]) -> None:
     try:
         import rasterio  # noqa: F401
     except ImportError as error:
-        raise UsageError("geotiff, geojson and gpkg need rasterio", "Install it: pip install 'tipsseg[geo]'") from error
+        raise UsageError(
+            "geotiff, geojson and gpkg require rasterio", "Install it: pip install 'tipsseg[geo]'"
+        ) from error
 
 
 #: A function that reads all blocks again, from top to bottom, then from left to right.
@@ -152,7 +154,7 @@ class GeoTiff(RasterFormat):
             "bigtiff": "if_safer",
             "sparse_ok": True,
         }
-        tiles = temporary_path(path)  # its order of tiles is that of the blocks
+        tiles = temporary_path(path)  # its tiles have the order of the blocks
         try:
             with gdal(), rasterio.open(tiles, "w", **profile) as target:
                 if not wide:
@@ -218,7 +220,7 @@ class GeoPackage(RasterFormat):
 
         # A fixed date, so that equal labels give equal bytes.
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"})
-        # The run notes it. For the whole process: `catch_warnings` would race with that of another thread.
+        # The run notes it. For the whole process: `catch_warnings` would race with another thread's.
         warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
         lines, written = _features(blocks), False
         while (chunk := [json.loads(line) for line in islice(lines, _CHUNK)]) or not written:
@@ -323,7 +325,7 @@ def count_mask(
         path: The mask.
         number_of_classes: The number of classes.
         size: (height, width) of the raster's labels in pixels.
-        transform: Their transform, see `RasterGrid`; None if it is unknown.
+        transform: Their transform (see `RasterGrid`); None if it is unknown.
         epsg: The code of their coordinate system.
 
     Raises:
@@ -345,7 +347,7 @@ def count_mask(
             a, _, _, d, _, _ = transform
             moved = np.abs(np.subtract(grid.transform, transform)).reshape(2, 3) @ (size[1], size[0], 1)
             if grid.epsg != epsg or not (moved <= _MOVED * math.hypot(a, d)).all():  # also for NaN
-                raise ImageError(path, "its coordinates are not those of its raster")
+                raise ImageError(path, "its coordinates differ from its raster's")
         counts = np.zeros(ignore_id(number_of_classes) + 1, np.int64)
         for place in block_places(size):
             counts += count_labels(mask.read(1, window=Window(place.left, place.top, place.width, place.height)))

@@ -110,7 +110,7 @@ class Yolo(YoloLayout):
         )
 
     def detect(self, source: Source) -> bool:
-        """Return True if a YAML file lists classes, or a list of classes is beside a folder of labels. Raises ImageError."""
+        """Return True if a YAML file lists classes, or a list of classes is beside a folder of labels. Raise ImageError."""
         files = yaml_files(source)
         if not files:
             folders = {part for name in source.names for part in PurePosixPath(name).parts[:-1]}
@@ -127,7 +127,7 @@ class Yolo(YoloLayout):
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         """Yield the images with text files in `labels` folders below the folder of the file that lists the classes.
 
-        This is a YAML file, or else classes.txt. Raises ImageError unless exactly one file lists classes.
+        This is a YAML file, or else classes.txt. Raise ImageError unless exactly one file lists classes.
         """
         classes: dict[str, Mapping[int, str]] = {}
         faults: list[ImageError] = []
@@ -222,7 +222,7 @@ class YoloObb(Yolo):
 def oriented_box(region: Region, size: tuple[int, ...]) -> NDArray[np.float64]:
     """Return the corners (y, x) of the smallest rectangle in an image around a region, [4, 2], clockwise from the topmost.
 
-    Readers refuse corners outside the image. A side of the smallest rectangle lies on an edge of the convex hull.
+    Readers reject corners outside the image. A side of the smallest rectangle lies on an edge of the convex hull.
     """
     # The outer corners of the first and the last pixel of each row span the convex hull of all pixels.
     rows = np.flatnonzero(region.mask.any(1))
@@ -286,7 +286,7 @@ def yaml_files(source: Source) -> list[str]:
 
 
 def read_class_names(source: Source, name: str) -> Mapping[int, str]:
-    """Return the class names in a YAML file by number. Raises ImageError if it has none."""
+    """Return the class names in a YAML file by number. Raise ImageError if it has none."""
     import yaml
 
     with image_errors(source.display_path(name)):

@@ -1,1 +1,1 @@
-"""Regions to name, labels that exist, and names of what is in each image: a run is given them beside its images."""
+"""Regions to name, existing labels, and names of what is in each image: a run is given them beside its images."""

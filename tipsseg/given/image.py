@@ -24,7 +24,7 @@ class Given:
         only: True if pixels outside all regions become background.
         margin: See `naming.Regions`.
         labels: The labels to keep; None without labels.
-        added: The ids of the classes to add to them. Their parts are added inside wholes that exist.
+        added: The ids of the classes to add to them. Their parts are added inside existing wholes.
         present: The classes that may be in each image; None for all classes.
         classes: The classes.
     """
@@ -54,7 +54,7 @@ class Given:
                 source.names.former = former
 
     def digest(self, ref: ImageRef, size: Size) -> str:
-        """Return the sha256 of all that is given for an image. Raises ImageError if it cannot be read."""
+        """Return the sha256 of all that is given for an image. Raise ImageError if it cannot be read."""
         parts = [] if self.regions is None else [self.regions.find(ref).digest()]
         if self.labels is not None:
             labels = self.labels.read(ref, size)
@@ -65,17 +65,17 @@ class Given:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def regions_of(self, ref: ImageRef, size: Size) -> Regions | None:
-        """Return the regions of an image; None without regions. Raises ImageError if they cannot be read."""
+        """Return the regions of an image; None without regions. Raise ImageError if they cannot be read."""
         if self.regions is None:
             return None
         return Regions(ids=self.regions.find(ref).read(size), only=self.only, margin=self.margin)
 
     def present_in(self, ref: ImageRef) -> frozenset[int] | None:
-        """Return the label ids of the classes that may be in an image; None for all. Raises ImageError, see `PresentNames.find`."""
+        """Return the label ids of the classes that may be in an image; None for all. Raise ImageError (see `PresentNames.find`)."""
         return None if self.present is None else self.present.find(ref)
 
     def keep(self, ref: ImageRef, result: NamedRegions) -> NamedRegions:
-        """Return the labels of an image with the labels that exist. Raises ImageError if these cannot be read."""
+        """Return the labels of an image with its existing labels. Raise ImageError if these cannot be read."""
         if self.labels is None:
             return result
         height, width = result.labels.shape

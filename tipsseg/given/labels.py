@@ -1,4 +1,4 @@
-"""Labels that exist: their classes, and the labels of each image, in any format that `tipsseg correct` reads."""
+"""Existing labels: their classes, and the labels of each image, in any format that `tipsseg correct` reads."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class LabelSource:
     """
 
     def __init__(self, path: Path, classes: Sequence[LabelClass]) -> None:
-        """List the images; `classes` are those of the run, with the classes of the source. Raises InputError or ImageError."""
+        """List the images; `classes` are the run's, with the classes of the source. Raise InputError or ImageError."""
         self._path, self._classes = path, classes
         self.skipped = Counter[str]()
         source = Source(path)
@@ -174,11 +174,11 @@ def paint_objects(
 def keep_labels(
     result: NamedRegions, given: PixelLabels | Objects, added: Sequence[int], classes: Sequence[LabelClass]
 ) -> NamedRegions:
-    """Return the labels that exist, and on pixels without one the new classes.
+    """Return the existing labels, and on pixels without one the new classes.
 
     Args:
         result: The labels of the run, with its instances.
-        given: The labels that exist.
+        given: The existing labels.
         added: The ids of the classes to add.
         classes: The classes.
     """
@@ -198,7 +198,7 @@ def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[
     """Return a vocabulary of the classes of existing labels and of new classes, and the names of the classes to add.
 
     The classes of the labels come first, in their order. A class of both keeps the settings of `vocabulary`. A whole of both is not
-    added: its parts are, inside the wholes that exist.
+    added: its parts are, inside existing wholes.
 
     Raises:
         UsageError: The vocabulary was fitted, so it has no phrases for the classes of the labels.
@@ -213,7 +213,9 @@ def join_classes(onto: Path, vocabulary: Vocabulary) -> tuple[Vocabulary, tuple[
 def _join(listed: Sequence[ClassSpec], vocabulary: Vocabulary) -> Vocabulary:
     """Return a vocabulary of the listed classes, with the settings of `vocabulary`, then the others of `vocabulary`."""
     if vocabulary.fit:
-        raise UsageError("existing labels need phrases for their classes, but these are a fit", "Pass class names.")
+        raise UsageError(
+            "existing labels require phrases for their classes, but the vocabulary is a fit", "Pass class names."
+        )
     own = {fold(spec.name): spec for spec in vocabulary.specs if not spec.negative}
     specs = []
     for spec in listed:
@@ -234,7 +236,7 @@ def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: s
         background: The background as a user types it, for names alone; None for the general background.
 
     Raises:
-        UsageError: The labels name no classes, and `vocabulary` is None; or it was fitted.
+        UsageError: The labels name no classes, and `vocabulary` is None, or it was fitted.
         InputError, ImageError: The labels cannot be read.
     """
     if vocabulary is not None:
@@ -250,7 +252,7 @@ def _listed(labels: Path, names: Sequence[str]) -> list[ClassSpec]:
 
 
 def _named_classes(labels: Path) -> list[ClassSpec]:
-    """Return all classes in a source. Raises UsageError if it names none, and errors of `class_names`."""
+    """Return all classes in a source. Raise UsageError if it names none, and errors of `class_names`."""
     if names := class_names(labels):
         return _listed(labels, names)
     raise UsageError(

@@ -1,6 +1,6 @@
 """Read what is in each image, for `tipsseg label --present`: from the folders of the images, or from a file.
 
-* "folders": the nearest folder above an image whose name is that of a class, as in ImageFolder data sets
+* "folders": the nearest folder above an image named like a class, as in ImageFolder data sets
 * a CSV file with the columns `image` and `names` (separated by ";" or ","), or `image` and `caption`
 * JSON lines with the same keys, `names` as a list or as in CSV
 
@@ -72,7 +72,7 @@ class PresentNames:
         """Return the label ids of the classes that may be in an image, with their parts and wholes; None for all classes.
 
         Raises:
-            ImageError: Several entries match; or the image has no names, and that is an error, or leaves nothing to choose from.
+            ImageError: Several entries match, or the image has no names, and that is an error, or leaves nothing to choose from.
         """
         found = self._of_folder(ref) if self.names is None else self._of_file(self.names, ref)
         if found is None and self._strict:
@@ -114,7 +114,7 @@ class PresentNames:
 
 
 def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int] | None]:
-    """Return the label ids of each image in a file, None if unknown. Raises InputError, or ImageError with the line."""
+    """Return the label ids of each image in a file, None if unknown. Raise InputError, or ImageError with the line."""
     found: dict[str, set[int]] = defaultdict(set)
     captions = [(entry.id, _caption_pattern(entry)) for entry in vocabulary.classes]
     unknown: list[tuple[int, VocabularyError]] = []
@@ -172,7 +172,7 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, obje
     try:
         rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
         if not {"image", "file_name"} & {*rows.fieldnames}:
-            raise ImageError(path, "no column `image`", "Name the columns in the first line: image,names")
+            raise ImageError(path, "no column `image`", "Write the columns in the first line: image,names")
         for row in rows:
             if None in row:  # the key of values beyond the columns
                 hint = "Separate names by ;, or put them in quotes, and captions too."
@@ -183,7 +183,7 @@ def _csv_records(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, obje
 
 
 def _parse_record(record: Mapping[str, object]) -> tuple[str, list[str] | None, str]:
-    """Return the image, the names or None, and the caption of a record. Raises ValueError for missing or wrong values."""
+    """Return the image, the names or None, and the caption of a record. Raise ValueError for missing or wrong values."""
     image = record.get("image") or record.get("file_name")
     names, caption = record.get("names"), record.get("caption") or record.get("text") or ""
     if not isinstance(image, str):

@@ -81,7 +81,7 @@ class RegionSource:
     """
 
     def __init__(self, path: Path) -> None:
-        """List the files, and read the lists for all images. Raises InputError, or ImageError for a damaged list."""
+        """List the files, and read the lists for all images. Raise InputError, or ImageError for a damaged list."""
         self._path = path
         source = Source(path)
         weakref.finalize(self, source.close)
@@ -124,7 +124,7 @@ class RegionSource:
 
 
 def _region_files(source: Source) -> Sequence[str]:
-    """Return the files that may have regions. Raises InputError for an output folder of tipsseg without instances."""
+    """Return the files that may have regions. Raise InputError for an output folder of tipsseg without instances."""
     files = source.find_suffix(*_SUFFIXES)
     if not source.is_output:
         return files
@@ -140,7 +140,7 @@ def _region_files(source: Source) -> Sequence[str]:
 def _kind_of(source: Source, names: Sequence[str]) -> Literal["listing", "panoptic", "images"]:
     """Return the kind of the JSON files: lists for all images, descriptions of panoptic PNGs, or masks of one image each.
 
-    The first file that can be read shows it. Raises ImageError if the only file of the source cannot be read.
+    The first file that can be read shows it. Raise ImageError if the only file of the source cannot be read.
     """
     for name in names[:TRIED]:
         try:

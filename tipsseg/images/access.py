@@ -52,7 +52,7 @@ _INSIDE = re.compile(rf"({'|'.join(map(re.escape, sorted(CONTAINERS)))})[/\\\\]"
 
 
 def container_of(path: Path) -> Path | None:
-    """Return the file that an image is in, such as an archive; None if the address is that of a file itself."""
+    """Return the file that an image is in, such as an archive; None if the address names a file itself."""
     if _INSIDE.search(str(path)) is None:  # nearly all images, at a fraction of the time
         return None
     for parent in path.parents:
@@ -64,7 +64,7 @@ def container_of(path: Path) -> Path | None:
 def name_below(path: Path, root: Path) -> PurePosixPath | None:
     """Return the name of an image below the folder `root`; None if it is outside.
 
-    The name of a container loses its suffix. That of a URL loses its query, and its escapes are decoded.
+    The name of a container loses its suffix. The name of a URL loses its query, and its escapes are decoded.
     """
     whole = absolute(path)
     if not whole.is_relative_to(root):
@@ -120,7 +120,7 @@ _KINDS: dict[str, Callable[[Path], Container]] = {
 
 
 def open_source(path: Path) -> FileIO | BytesIO:
-    """Open an image's file, unbuffered, or its bytes in memory. Refuse folders, pipes and devices."""
+    """Open an image's file, unbuffered, or its bytes in memory. Reject folders, pipes and devices."""
     if isinstance(frame := _HELD.get(str(path)), bytes):
         return BytesIO(frame)
     inside = container_of(path)
@@ -221,7 +221,7 @@ def local_file(path: Path) -> Iterator[Path]:
 
 # ---- reading ahead ----
 
-#: Images at hand: frames as files, and the files behind URLs that are fetched.
+#: Images kept on disk: frames as files, and the files behind URLs that are fetched.
 _HELD: dict[str, bytes | Future[Copy]] = {}
 
 
@@ -231,7 +231,7 @@ def needs_hold(path: Path) -> bool:
 
 
 def hold(path: Path) -> None:
-    """Begin to fetch an image, or read it now if it is slow to read out of order, and keep it at hand until `release`.
+    """Begin to fetch an image, or read it now if it is slow to read out of order, and keep it on disk until `release`.
 
     Errors are raised by `open_source`.
     """

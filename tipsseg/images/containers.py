@@ -216,7 +216,7 @@ class ParquetTable:
             from pyarrow import ArrowException
             from pyarrow.parquet import ParquetFile
         except ImportError as error:
-            raise OSError("Parquet needs pyarrow: pip install 'tipsseg[parquet]'") from error
+            raise OSError("Parquet requires pyarrow: pip install 'tipsseg[parquet]'") from error
         self._errors = (ArrowException, OSError, ValueError)
         try:
             self._file: Any = ParquetFile(path)
@@ -276,7 +276,7 @@ class ParquetTable:
 
 
 def _image_column(schema: Any) -> tuple[str, str]:
-    """Return the name of the image column, and that of the paths in it or "". Raise OSError if no column fits, or several do."""
+    """Return the name of the image column, and of its column of paths or "". Raise OSError if no column fits, or several do."""
     import pyarrow
 
     def is_bytes(kind: Any) -> bool:
@@ -293,7 +293,7 @@ def _image_column(schema: Any) -> tuple[str, str]:
     if name is None:
         raise OSError("no column of images, which has bytes, or structs with `bytes`")
     if name != _COLUMN and len(found) > 1:
-        raise OSError(f"several columns of bytes ({', '.join(found)}); rename that of the images to `{_COLUMN}`")
+        raise OSError(f"several columns of bytes ({', '.join(found)}); rename the column of the images to `{_COLUMN}`")
     return name, found[name]
 
 

@@ -66,7 +66,7 @@ class _PillowLimit:
 
     @contextmanager
     def at_least(self, pixels: int) -> Iterator[None]:
-        """Make Pillow accept images of up to `pixels` pixels without a warning. It still refuses more than twice as many."""
+        """Make Pillow accept images of up to `pixels` pixels without a warning. It still rejects more than twice as many."""
         with self._lock:
             if not self._inside:
                 self._original = Image.MAX_IMAGE_PIXELS
@@ -243,4 +243,4 @@ def _failure(path: Path, code: int, stderr: bytes) -> Exception:
         report = json.loads(lines[-1])
         return ImageError(path, report["reason"], report["hint"])
     failure = f"signal {-code}" if code < 0 or not lines else lines[-1].decode(errors="replace")
-    return ImageError(path, f"its decoder failed ({failure})", "Download the image again, or remove it.")
+    return ImageError(path, f"its decoder failed ({failure})", "Download the image again, or remove the file.")

@@ -58,7 +58,7 @@ ImageInput = str | Path | BinaryIO | Image.Image | NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ImageReader:
-    """Read images, and refuse those that are too large. Thread-safe.
+    """Read images, and reject those that are too large. Thread-safe.
 
     Attributes:
         max_pixels: Limit on the number of pixels of an image.
@@ -73,7 +73,8 @@ class ImageReader:
 
         All formats and modes that Pillow decodes are supported. Apply the EXIF orientation, read the first frame of an animation,
         drop an alpha channel, and ignore colour profiles. Scale 16-bit values by v / 257, and floats in [0, 1] by 255. Floats and
-        32-bit integers up to 255 are not scaled. With `stretch`, scale each band by these percentiles instead, see `upright_image`.
+        32-bit integers up to 255 are not scaled. With `stretch`, scale each band by these percentiles instead (see
+        `upright_image`).
 
         Return [H, W, 3] uint8 RGB, C-contiguous and writable. Raise ImageError if the file cannot be read, or if the image does not
         have the `size` (height, width) of its labels.
@@ -86,7 +87,7 @@ class ImageReader:
         return pixels
 
     def thumbnail(self, path: Path) -> NDArray[np.uint8]:
-        """Read an image file as a thumbnail, see `thumbnail_rgb`. Raise ImageError if the file cannot be read."""
+        """Read an image file as a thumbnail (see `thumbnail_rgb`). Raise ImageError if the file cannot be read."""
         upright = self._decode(path)
         with as_image_error(path):
             return thumbnail_rgb(upright)
@@ -283,7 +284,7 @@ class OpenImage:
         return tuple(remark for remark, holds in found.items() if holds)
 
     def upright(self) -> Image.Image:
-        """Decode the pixels to an upright RGB picture, see `upright_image`. Raise ImageError as `decode` does."""
+        """Decode the pixels to an upright RGB picture (see `upright_image`). Raise ImageError as `decode` does."""
         with as_image_error(self.path):
             refuse_misread(self.picture)  # another process returns no tags
             return upright_image(self.decode(), self.reader.stretch)
@@ -361,7 +362,7 @@ class _TimedFile(BufferedReader):
 
 # ---- errors ----
 
-_DOWNLOAD_AGAIN = "Download the image again, or remove it."
+_DOWNLOAD_AGAIN = "Download the image again, or remove the file."
 _BY_LIBTIFF = "decoder error -2"  # all that Pillow says of a failure of libtiff
 _LESS_MEMORY = "Use fewer jobs, or a smaller image."
 _DAMAGED = ("broken image file: its header is damaged or truncated", _DOWNLOAD_AGAIN)
@@ -403,12 +404,14 @@ def _not_an_image(path: Path, file: BinaryIO) -> ImageError:
     for pattern, reason, hint in _LOOKALIKES:
         if pattern.match(head):
             return ImageError(path, reason, hint)
-    return ImageError(path, "not an image in a format that Pillow reads", "Convert it to PNG or JPEG, or remove it.")
+    return ImageError(
+        path, "not an image in a format that Pillow reads", "Convert the file to PNG or JPEG, or remove the file."
+    )
 
 
 def _too_slow(path: Path) -> ImageError:
     reason = f"decoding takes more than {DECODE_SECONDS} seconds"
-    return ImageError(path, reason, "Save it again as a PNG, or remove it.")
+    return ImageError(path, reason, "Save the image again as a PNG, or remove the file.")
 
 
 def _describe_fault(error: Exception) -> str:

@@ -39,7 +39,7 @@ Paths = str | Path | Iterable[str | Path]
 
 PERMISSIONS = "Check the path and its permissions."
 
-_OPEN_HINT = "Download or write the file again, or remove it."
+_OPEN_HINT = "Download or write the file again, or remove the file."
 
 _ACCESS_URL = "Check the URL, the network, and the credentials of the service."
 
@@ -90,7 +90,7 @@ def find(paths: Sequence[Path], ignore: Ignore, every: Every | None = None) -> F
     that `ignore` returns. A file that is given twice is returned once.
 
     Names are relative to the folder if `paths` is a single folder, otherwise to the common parent folder of all `paths`.
-    Raises InputError for a path that does not exist, and if no image is found.
+    Raise InputError for a path that does not exist, and if no image is found.
     """
     given = _examine(paths)
     homes = [
@@ -108,7 +108,7 @@ def find_in_list(entries: Iterable[str | bytes], root: Path, ignore: Ignore, eve
     """Find the images in a list with one path per entry, as `find` does, except for their names.
 
     Names are relative to `root`; a path outside it loses its anchor and every `..`. Blank entries, line ends and a byte order mark
-    are ignored. Raises InputError as `find` does.
+    are ignored. Raise InputError as `find` does.
     """
     return _found(_examine(map(as_address, clean_entries(entries))), root, Walker(ignore, every), "in the list")
 
@@ -119,7 +119,7 @@ def stream(
     """Yield the images in a list as `find_in_list` finds them, in list order, each as soon as its entry is read.
 
     A folder is replaced by its images, sorted. Invalid names and folders that cannot be listed become a Failed. A missing path
-    is an ImageRef: the file may exist by the time it is opened. Raises InputError at the end if the list had no image.
+    is an ImageRef: the file may exist by the time it is opened. Raise InputError at the end if the list had no image.
     """
     walker = Walker(ignore, every)
     empty = True
@@ -246,7 +246,7 @@ class Walker:
             yield ImageRef(path, relative)
             return
         if named and self._every is None and suffix_of(path) in VIDEOS:
-            raise UsageError(f"{printable_path(path)}: a video needs the interval of its frames", EVERY_HINT)
+            raise UsageError(f"{printable_path(path)}: a video requires the interval of its frames", EVERY_HINT)
         name = relative.with_suffix("")
         try:
             for member in list_members(path, self._every):
@@ -324,7 +324,7 @@ def _real(path: Path) -> str:
 
 
 def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:
-    """Return the paths, each with True if it is a folder. Raises InputError if a path does not exist."""
+    """Return the paths, each with True if it is a folder. Raise InputError if a path does not exist."""
     given: list[tuple[Path, bool]] = []
     missing: list[str] = []
     reason = "no such file or folder"

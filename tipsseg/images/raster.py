@@ -198,7 +198,7 @@ def gdal() -> Iterator[None]:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
-    # For the whole process: `catch_warnings` would race with that of another thread.
+    # For the whole process: `catch_warnings` would race with another thread's.
     warnings.simplefilter("ignore", NotGeoreferencedWarning)
     with rasterio.Env(GDAL_CACHEMAX=_CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
         yield
@@ -218,7 +218,7 @@ def open_raster(
         path: The file.
         reader: Its limit is for PNG and JPEG files, which are decoded whole.
         bands: The bands for red, green and blue, or one band for grey, from 1. None: the first three, or the first.
-        scale: The factor from the raster's pixels to those of the labels.
+        scale: The factor from the raster's pixels to pixels of the labels.
         ground_resolution: The side of a pixel of the labels in units of the coordinate system, instead of `scale`.
 
     Raises:

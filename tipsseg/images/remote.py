@@ -96,7 +96,7 @@ def list_folder(path: Path) -> Iterator[str]:
         name = key.removeprefix(top).lstrip("/")
         if name and details.get("type") != "directory":
             _STAMPS.pop(str(path / name), None)
-            if _version(details):  # else it is asked for when the file is read
+            if _version(details):  # else it is requested when the file is read
                 _note(path / name, details)
             yield name
 
@@ -112,7 +112,7 @@ def remote_stamp(path: Path) -> Stamp:
     return _note(path, details)
 
 
-#: Versions from listings, by address: the files of a run are not asked for one by one.
+#: Versions from listings, by address: the files of a run are not requested one by one.
 _STAMPS: dict[str, Stamp] = {}
 
 
@@ -191,7 +191,7 @@ def _fetch(path: Path) -> Copy:
 
 @cache
 def _folder() -> str:
-    """Return a temporary folder of this process, and remove those of processes that were killed."""
+    """Return a temporary folder of this process, and remove the folders of killed processes."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
         process = left.name.removeprefix(_PREFIX).split("-")[0]
         if process.isdecimal() and not is_alive(int(process)):
@@ -253,5 +253,5 @@ def _filesystem(scheme: str) -> Any:
         return fsspec.filesystem(scheme, **options)
     except ImportError as error:
         raise InputError(
-            f"{scheme}:// needs {error.name or 'another package'}", "Install it: pip install 'tipsseg[remote]'"
+            f"{scheme}:// requires {error.name or 'another package'}", "Install it: pip install 'tipsseg[remote]'"
         ) from error

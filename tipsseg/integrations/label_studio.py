@@ -106,7 +106,7 @@ class LabelStudioServer:
             if "/data/local-files" in path and getattr(error, "code", 0) in (403, 404):
                 hint = (
                     "Set LOCAL_FILES_SERVING_ENABLED=true for Label Studio, and add its folder to the project as a storage for "
-                    "local files; or set argument `images`."
+                    "local files. Or set argument `images`."
                 )
             raise InputError(f"Label Studio at {self.url} does not give {shorten(path)}: {error}", hint) from error
 
@@ -149,7 +149,7 @@ class Backend:
 
         Args:
             compute: The model, its device, and the feature store.
-            options: Labelling options. None: those of the published protocol.
+            options: Labelling options. None: the published protocol.
             files: Its `min_area` omits smaller objects, and its `simplify` makes simpler polygons.
             background: "auto", "none", or phrases separated by commas.
             fits: The folder for fits, one file a project.
@@ -188,7 +188,7 @@ class Backend:
                 self._server.check()
                 self.note(f"Label Studio at {self._server.url} accepts the token.")
             except InputError as error:
-                self.note("Label Studio cannot be asked yet", error)
+                self.note("Label Studio does not answer yet", error)
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -329,7 +329,7 @@ class Backend:
                 file.flush()
                 yield Path(file.name)
         else:
-            raise InputError(f"its image {short(image)} is neither a URL nor a file of Label Studio")
+            raise InputError(f"its image {short(image)} is neither a URL nor an uploaded file")
 
     # ---- learning ----
 
@@ -368,7 +368,7 @@ class Backend:
                 self.note(f"Task {short(task.get('id'))} is left out of the fit", error)
         if len(features) < 2:
             raise InputError(
-                f"{pluralize(len(features), 'task')} with labels, but a fit needs two", "Submit more tasks."
+                f"{pluralize(len(features), 'task')} with labels, but a fit requires two", "Submit more tasks."
             )
         unlabelled = list[Features]()
         for task in draw(others, MOST_UNLABELLED):

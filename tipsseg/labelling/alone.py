@@ -30,7 +30,7 @@ class ClassContest:
 
     Attributes:
         class_id: Label id of the class, 1..N.
-        phrases: [K], the phrases of the class, then those of its background, as indices of shared cosines.
+        phrases: [K], the phrases of the class, then of its background, as indices of shared cosines.
         table: The label table of these phrases, with label id 1 for the class and 0 for the background.
     """
 

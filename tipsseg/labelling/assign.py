@@ -121,7 +121,7 @@ def match(
     Cosines show which phrases cannot win in a tile. Their scores are not computed at the size of the image; README.md proves
     that this changes no label. In addition to the result, this takes a few MB and one map of sums per window.
 
-    The tiles of a part (top, left, height, width) start at its corner, so that its labels and confidences are those of a larger
+    The tiles of a part (top, left, height, width) start at its corner, so that its labels and confidences are as in a larger
     image whose tiles also start there.
     """
     labels = np.empty(size, table.label_ids.dtype)
@@ -165,8 +165,8 @@ def add_parts(
 
     Args:
         labels: [H, W], the label ids so far.
-        confidence: [H, W], their confidence. That of a part is w * s^2 / (s^2 + (1 - s)^2), with the confidence w of its whole and
-            s of the part in it, see `sharpen`.
+        confidence: [H, W], their confidence. The confidence of a part is w * s^2 / (s^2 + (1 - s)^2), with the confidence w of its
+            whole and s of the part in it (see `sharpen`).
         level: The contest inside the whole.
         found: Its labels and confidences. They are used on pixels of the whole only.
         minimum: [N + 1] float32, the minimum confidence by label id.
@@ -196,7 +196,7 @@ def crop(assigned: Assignment, inner: tuple[int, int, int, int]) -> Assignment:
 def match_first(scores: PatchScores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part]) -> Assignment:
     """Find labels like `match`, but only in some of the `spans`, and only where group 0 may win.
 
-    Elsewhere the label is 0, with confidence 0. Where group 0 wins, label and confidence are those of `match`.
+    Elsewhere the label is 0, with confidence 0. Where group 0 wins, label and confidence are from `match`.
     """
     labels = np.zeros(size, table.label_ids.dtype)
     confidence = allocate_confidence(size)

@@ -32,7 +32,7 @@ from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, match_synonyms, synon
 from tipsseg.vocabulary.vocabulary import Contest, Phrase, Vocabulary
 from tipsseg.weights.sources import file_hashes
 
-#: The handicap of a phrase, see `vocabulary.Contest`, in temperatures. Chosen on drawn scenes, see tests/benchmarks/README.md.
+#: The handicap of a phrase (see `vocabulary.Contest`), in temperatures. Chosen on drawn scenes, see tests/benchmarks/README.md.
 _HANDICAP = 1.5
 
 
@@ -43,7 +43,8 @@ class Classifier:
     Attributes:
         vocabulary: The vocabulary, without automatic background phrases that mean the same as a class.
         dropped: The removed background phrases, each mapped to the class phrase with the same meaning.
-        vectors: [P, D] float32: unit vectors in the order of the vocabulary's phrases; or those of a fit, see FittedVocabulary.
+        vectors: [P, D] float32: unit vectors in the order of the vocabulary's phrases, or the vectors of a fit (see
+            `FittedVocabulary`).
         biases: [P] float32, added to the cosines; None for text vectors.
     """
 
@@ -94,7 +95,7 @@ class Classifier:
 
 
 def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None = None) -> Classifier:
-    """Encode the phrases of a vocabulary, see `make_classifiers`."""
+    """Encode the phrases of a vocabulary (see `make_classifiers`)."""
     return make_classifiers(backbone, [vocabulary], cache)[0]
 
 
@@ -119,7 +120,7 @@ def make_classifiers(
 
 
 def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
-    """Return the class vectors of a fit. Raise UsageError if their length differs from that of the model's features."""
+    """Return the class vectors of a fit. Raise UsageError if the model's features have another length."""
     width = fitted.vectors.shape[1]
     if width != backbone.embed_dim:
         raise UsageError(

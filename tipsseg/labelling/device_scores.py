@@ -1,6 +1,6 @@
 """Turn cosine maps into labels and confidences on a GPU; `assign` does this on a CPU.
 
-The results are those of `assign.match`, computed by brute force: the scores of all phrases at all pixels, one tile of the image
+The results equal `assign.match`, computed by brute force: the scores of all phrases at all pixels, one tile of the image
 at a time. The memory of a tile is bounded for any image and number of phrases. The host waits only when it needs the labels,
 and receives a label and a 16-bit confidence per pixel.
 
@@ -48,7 +48,7 @@ class DeviceLabels:
     """Labels of an image that are being copied from the device.
 
     Attributes:
-        arriving: Norms of the features, see `feature_norms`; label ids, [H, W] uint8 or int16; confidences, [H, W] float16; and,
+        arriving: Norms of the features (see `feature_norms`); label ids, [H, W] uint8 or int16; confidences, [H, W] float16; and,
             if requested, label ids and shares of the best classes, each [K, h, w].
         dtype: Dtype of the label ids. torch lacks some operations on uint16, so those are copied as int16.
     """
@@ -84,7 +84,7 @@ class DeviceScorer:
             table: Groups and label ids of the phrases.
             temperature: Temperature of the softmax for confidences.
             device: Any device except a CPU, on which `assign.match` is faster.
-            phrases: The phrases among those of the cosines; None for all.
+            phrases: The phrases among the phrases of the cosines; None for all.
             biases: Added to their cosines; None for none.
         """
         self._device, self._elements = device, _ELEMENTS
@@ -119,7 +119,7 @@ class DeviceScorer:
             top: Number of best classes per patch; 0 for none.
 
         Returns:
-            The labels, equal to those of `assign.match` except for ties within rounding. The confidence is rounded to 16 bits
+            The labels, equal to `assign.match` except for ties within rounding. The confidence is rounded to 16 bits
             before it is compared with minimum confidences.
         """
         maps = _make_maps(self._own(cosines), plans)

@@ -96,7 +96,8 @@ def match_refined(scores: PatchScores, guide: Guide, size: tuple[int, int], tabl
     """Find labels like `match`, after refining the group probabilities along the edges of the image.
 
     Refine only groups that win somewhere, at the model's size, and resize or filter the result to `size` (H, W). A refined
-    probability mixes those of many pixels, and is right more often than it says: the confidence is sharpened, see `sharpen`.
+    probability mixes the probabilities of many pixels, and is right more often than it says: the confidence is sharpened (see
+    `sharpen`).
     """
     groups = occurring_groups(scores, guide.size, table.groups)
     label_ids, minimum = table.label_ids[groups], table.min_confidence
@@ -208,7 +209,7 @@ class _Regression:
 def _filtered(
     coefficients: Values, own: Ids, groups: Ids, cell: Span, image: NDArray[np.uint8]
 ) -> Iterator[tuple[Span, Ids, Values]]:
-    """Yield the maps of some groups in bands of rows of a cell, see `_refined_pieces`."""
+    """Yield the maps of some groups in bands of rows of a cell (see `_refined_pieces`)."""
     size = image.shape[0], image.shape[1]
     axes = grid_weights((coefficients.shape[2], coefficients.shape[3]), size)
     rows, columns = (_outputs(*each) for each in zip(cell, coefficients.shape[2:], size, strict=True))

@@ -225,7 +225,7 @@ class Batches(Generic[Batched]):
         self._images: deque[_PendingImage[Batched]] = deque()
 
     def add(self, image: Batched, prepared: Prepared) -> Iterator[tuple[Batched, Features]]:
-        """Add an image. Yield every image that is now complete with its features, which equal those of `Model.encode`.
+        """Add an image. Yield every image that is now complete with its features, which equal the result of `Model.encode`.
 
         Args:
             image: Any object that identifies the image in the result.

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from tipsseg.backbones.devices import HostCopy
     from tipsseg.labelling.device_scores import DeviceLabels, DeviceScorer
 
-#: Above this number of pixels, labels are not copied asynchronously: the host would hold those of several images at a time.
+#: Above this number of pixels, labels are not copied asynchronously: the host would hold the labels of several images at a time.
 _MAX_ASYNC_PIXELS = 1 << 22
 
 
@@ -70,7 +70,7 @@ class Cosines:
 
     Attributes:
         values: [B, h, w, P] float32 for each scale, on the model's device.
-        norms: The lengths of the features on their way from the device, see `device_scores.feature_norms`; none on a CPU.
+        norms: The lengths of the features on their way from the device (see `device_scores.feature_norms`); none on a CPU.
         plans: The windows at each scale.
         size: (height, width) of the image in pixels.
         top: The number of best classes to keep for each patch.
@@ -96,7 +96,7 @@ _Pending = tuple[ImageInput, Prepared]
 
 
 class ModelLike(Protocol):
-    """A model, see `tipsseg.load`."""
+    """A model (see `tipsseg.load`)."""
 
     @property
     def backbone(self) -> Backbone:
@@ -104,7 +104,7 @@ class ModelLike(Protocol):
 
     @property
     def encode(self) -> Callable[..., Features]:
-        """Encode an image, see `Model.encode`."""
+        """Encode an image (see `Model.encode`)."""
 
 
 class Labeller:
@@ -132,16 +132,16 @@ class Labeller:
         """Encode the class phrases once.
 
         Args:
-            model: The model, see `tipsseg.load`.
-            classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
-                Names alone get an automatic background, see `make_vocabulary`.
-            options: Labelling options. None: those of the published protocol. Keywords override them.
+            model: The model (see `tipsseg.load`).
+            classes: Class names, ClassSpecs, a dict that maps names to synonyms, a Vocabulary, or a fit (see `tipsseg.learn`).
+                Names alone get an automatic background (see `make_vocabulary`).
+            options: Labelling options. None: the published protocol. Keywords override them.
             max_pixels: Reject image files with more pixels than this.
             cache: Folder to cache phrase vectors in. None: no cache.
 
         Raises:
             VocabularyError: The classes are invalid.
-            UsageError: An argument has a wrong type, or the short side is too small or too large; or the vocabulary was fitted
+            UsageError: An argument has a wrong type, or the short side is too small or too large, or the vocabulary was fitted
                 with a different model, mode or short side.
         """
         if not hasattr(model, "backbone"):
@@ -200,7 +200,7 @@ class Labeller:
                 encoding the image again.
             guide: The encoded image, if `image` is features. Refinement needs its colours.
             regions: Regions of the upright image, each to get one class: ids [H, W], 0 for none; masks [R, H, W] or [R, 1, H, W]
-                of bool; a list of masks or of SAM's records; a result of transformers, see `regions.naming.as_regions`; or
+                of bool; a list of masks or of SAM's records, a result of transformers (see `regions.naming.as_regions`), or
                 `regions.naming.Regions`, which also have a margin. Smaller masks are on top. Pixels outside are labelled as
                 without regions.
             names: The names of the classes that may be in the image. The others compete as background, unless that is
@@ -213,7 +213,7 @@ class Labeller:
             ImageError: The file cannot be read.
             InputError: The image has a wrong shape or dtype, or is too elongated.
             UsageError: The features have a different model, mode or short side; refinement needs `guide`; the regions are not
-                arrays of the size of the image; or there are neither names nor a background.
+                arrays of the size of the image, or there are neither names nor a background.
             VocabularyError: One of `names` is not a class.
             DeviceError: The device has too little memory.
         """
@@ -305,7 +305,7 @@ class Labeller:
             return None
         if guide is None:
             raise UsageError(
-                "refinement needs the colours of the image, which features do not contain",
+                "refinement requires the colours of the image, which features do not contain",
                 "Pass the encoded image as argument `guide`.",
             )
         prepared = self._prepare(guide)
@@ -432,7 +432,7 @@ class Labeller:
         Args:
             scored: The result of `score`.
             prepared: The image, as `View.prepare` returns it. Refinement needs it.
-            regions: The regions of the image, see `score`.
+            regions: The regions of the image (see `score`).
             inner: The part of the image to label: top, left, height and width in pixels. None: all of it.
             present: The label ids of the classes that may be in the image, with their relatives. None: all classes.
 
@@ -536,7 +536,7 @@ class Labeller:
         raw: bool,
         where: NDArray[np.bool_] | None = None,
     ) -> Assignment:
-        """Return the label and the confidence of each pixel in a contest, see `assign.match`.
+        """Return the label and the confidence of each pixel in a contest (see `assign.match`).
 
         `raw` leaves out minimum confidences: with regions, they apply to the scores of these; with parts, to a product.
         """
@@ -552,7 +552,7 @@ class Labeller:
     def _compare(self, scales: Sequence[Patches]) -> tuple[list[Any], Tensor | None]:
         """Return the cosines of features with the phrases at each scale, [B, h, w, P] float32, on the device.
 
-        With them, return the lengths of the features there, see `device_scores.feature_norms`; None on a CPU.
+        With them, return the lengths of the features there (see `device_scores.feature_norms`); None on a CPU.
         """
         if self._on_cpu:
             vectors, biases = self._classifier.vectors, self._classifier.biases
@@ -580,11 +580,11 @@ class Labeller:
                 raise unsound_error(self.model.backbone)
 
     def _at_work(self) -> AbstractContextManager[None]:
-        """Use the device, see `Backbone.at_device`."""
+        """Use the device (see `Backbone.at_device`)."""
         return self.model.backbone.at_device()
 
     def _on_host(self, scored: Cosines) -> Sequence[Values]:
-        """Return the cosines of each scale on the host. Raises DeviceError if one is infinite or NaN."""
+        """Return the cosines of each scale on the host. Raise DeviceError if one is infinite or NaN."""
         if scored.host is None:
             scored.host = scored.values
             if not self._on_cpu:
@@ -650,7 +650,7 @@ def _classify_alone(
 
     Its vocabulary has all background phrases: one that means the same as a class competes with the other classes.
 
-    Raises VocabularyError if there is no background.
+    Raise VocabularyError if there is no background.
     """
     classifiers = make_classifiers(backbone, vocabularies_of_classes(vocabulary), cache)
     numbers: dict[bytes, int] = {}

@@ -73,10 +73,10 @@ class Model:
         them.
 
         Args:
-            image: An address (see `examples/inputs`), an open file, a Pillow image, pixels, or features, see `Labeller.label`.
-            classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit, see `tipsseg.learn`.
+            image: An address (see `examples/inputs`), an open file, a Pillow image, pixels, or features (see `Labeller.label`).
+            classes: Class names, ClassSpecs, a dict that maps names to synonyms, a Vocabulary, or a fit (see `tipsseg.learn`).
             guide: The encoded image, if `image` is features and labels are refined.
-            regions: Regions to give one class each, see `Labeller.label`.
+            regions: Regions to give one class each (see `Labeller.label`).
             max_pixels: Reject image files with more pixels than this.
 
         Returns:
@@ -129,7 +129,7 @@ class Model:
         """Encode an image once, to label it with any number of class lists: pass the features to `label` in place of the image.
 
         Args:
-            image: An address, an open file, a Pillow image, or pixels, see `Labeller.label`.
+            image: An address, an open file, a Pillow image, or pixels (see `Labeller.label`).
             mode: "slide": overlapping windows of the model's native size; "whole": the image in one piece.
             short_side: Resize the shorter side of the image to this many pixels. None: the model's native size.
             scales: Factors of the short side. The image is encoded at each of them.
@@ -174,7 +174,7 @@ def label(
     Args:
         image: See `Model.label`.
         classes: See `Model.label`.
-        model: An id in weights.lock, or a folder, see `load`.
+        model: An id in weights.lock, or a folder (see `load`).
         device: See `load`.
 
     Returns:

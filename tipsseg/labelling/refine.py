@@ -101,7 +101,7 @@ def _spans(length: int, extent: int, margin: int) -> Iterator[tuple[slice, slice
 def _refine_tile(
     maps: Tensor, image: NDArray[np.uint8], refined: Tensor, tile: _Tile, dilations: Sequence[int], iterations: int
 ) -> None:
-    # A separate function frees the weights of a tile before those of the next are allocated.
+    # A separate function frees the weights of a tile before the next tile's are allocated.
     pixels = to_device(np.require(image[tile.outer], requirements=["C", "W"]), maps.device)
     weights = _affinity(pixels.permute(2, 0, 1).float(), dilations)
     for start in range(0, len(maps), _CHUNK):

@@ -224,7 +224,7 @@ class WholeScores:
 class FusedScores:
     """Scores of several scales: the mean of the logits over scales.
 
-    The scores of each scale are those of the published protocol. They are resized to the grid of the finest scale, converted to
+    The scores of each scale follow the published protocol. They are resized to the grid of the finest scale, converted to
     logits and averaged with equal weights; the mean is resized to the image.
     """
 
@@ -315,7 +315,7 @@ def compute_cosines(patches: Values, vectors: Values, biases: Values | None = No
 def window_weights(plan: WindowPlan) -> tuple[Values, tuple[Values, Values]]:
     """Return the weight of each row, or column, of a window, [side], and their sums over windows: rows [H], columns [W].
 
-    The weight of a pixel is the product of that of its row and that of its column, and so is the sum.
+    The weight of a pixel is the product of the weights of its row and its column, and so is the sum.
     """
     outside = np.abs(np.arange(plan.side) - (plan.side - 1) / 2) - plan.side / 2  # minus the distance to the border
     own = np.minimum(-outside / max(plan.fade, 0.5), 1).astype(np.float32)

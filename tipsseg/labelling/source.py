@@ -61,7 +61,7 @@ class Picture:
 
     Attributes:
         prepared: The image prepared for the model. Its `resized` is 0 x 0 if the image was not decoded.
-        thumbnail: [h, w, 3] uint8, see `thumbnail_rgb`; 0 x 0 if not requested.
+        thumbnail: [h, w, 3] uint8 (see `thumbnail_rgb`); 0 x 0 if not requested.
         remarks: Remarks on file content that the model does not see.
     """
 
@@ -201,7 +201,7 @@ class FeatureSource(Generic[Stored]):
             if features.plan == self.view.plans(features.size)[index]:
                 stored[side] = features
             else:
-                damaged = damaged or f"{files.path(sha256)}: its windows differ from those of the current settings"
+                damaged = damaged or f"{files.path(sha256)}: its windows do not match the current settings"
         return stored, damaged
 
     def _picture(self, ref: ImageRef, stored: Sequence[Stored]) -> Picture:

@@ -71,7 +71,7 @@ def _turn(values: Values) -> Values:
 #: Numbers of points along an axis of a cell.
 _FEWEST, _MOST = 3, 7
 
-#: Largest error of the polynomial, relative to the sum; that of float32 is of this size.
+#: Largest error of the polynomial, relative to the sum; float32 has an error of this size.
 _ERROR = 5e-7
 
 #: Values per sum, phrases x points: 1 MB, which fits a core's cache.

@@ -51,7 +51,7 @@ class InterpolationWeights:
         return slice(int(self.low[0]), int(self.high[-1]) + 1)
 
 
-#: Maximum aspect ratio of enlarged images, see `working_size`.
+#: Maximum aspect ratio of enlarged images (see `working_size`).
 LONGEST_ASPECT = 16
 
 
@@ -194,7 +194,7 @@ class Prepared:
 
     @property
     def squeezed(self) -> bool:
-        """True if the long side is compressed at some scale, see `working_size`."""
+        """True if the long side is compressed at some scale (see `working_size`)."""
         return any(scale.plan.size != published_size(scale.size, min(scale.plan.size)) for scale in self.scales)
 
     def windows(self) -> list[NDArray[np.uint8]]:

@@ -35,7 +35,7 @@ def find_candidates(
     """Find the phrases of groups that may win or come close in each tile, and the other phrases that affect its confidence.
 
     Args:
-        corners: [T, N, P] per scale, see `PatchScores.corners`.
+        corners: [T, N, P] per scale (see `PatchScores.corners`).
         temperature: Temperature of the softmax for confidences.
         owners: [P], the group of each phrase, in ascending order.
         needed: A group. Tiles in which it cannot win have no candidates.

@@ -2,7 +2,7 @@
 
 A class gets one of three: its text vector unchanged, a fit with a prior at the text vector, or, for a word that the text tower does
 not know, a fit from masks alone with a weak prior at zero. What does not gain in cross-validation keeps its text. Images without
-masks protect the fit from overfitting to unusual images with masks, and show the classes that these lack, see `unlabelled`.
+masks protect the fit from overfitting to unusual images with masks, and show the classes that these lack (see `unlabelled`).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def fit(
         masks: The mask of each image, [H, W] uint8 or uint16 at the image's size: 0 background, 1..N the classes by id, 255 ignored
             (65535 with more than 254 classes). Without background phrases in the vocabulary, 0 is ignored too.
         vocabulary: Names of classes, `ClassSpec`s, or a `Vocabulary`, as for `Labeller`.
-        options: The options that the features were encoded with. None: those of the published protocol.
+        options: The options that the features were encoded with. None: the published protocol.
         unlabelled: Features of images without masks, encoded with the same options.
         cache: Cache folder for text vectors. None: no cache.
 
@@ -106,11 +106,11 @@ def fit_windows(
     unlabelled: Sequence[Tensor],
     on_solved: OnSolved,
 ) -> FittedVocabulary:
-    """Fit class vectors to windows, see `make_windows`, and patches of images without masks.
+    """Learn class vectors from the windows of images with masks (see `make_windows`), and from patches of images without masks.
 
     Wholes are learned from the pixels of their parts too, and parts inside their wholes: one fit for each contest.
 
-    `on_solved` is called after each solved problem, see `OnSolved`.
+    `on_solved` is called after each solved problem (see `OnSolved`).
 
     Raises:
         InputError: All pixels are ignored.
@@ -225,14 +225,15 @@ _STRONG = (10.0, 3.0)
 _STRONGER, _LACKING = (30.0,), 0.25
 #: Candidate precisions of the prior at zero, for a class that is fitted to masks alone.
 _WEAK = (0.3, 0.03)
-#: Precision of the bias of such a class, relative to that of its weights.
+#: Precision of the bias of such a class, relative to the precision of its weights.
 _WEAK_BIAS = 1 / 3
 #: `Prior.moment_strength` of a class with a text prior, if the text is at least twice as unsure in images with masks as in those
 #: without. It decreases to 0 if the text is equally unsure in both.
 _MOMENT_STRENGTH = 50.0
 #: Exponent of `group_weights` if all classes are fitted to masks alone; in proportion for fewer of them.
 _BALANCE = 0.5
-#: A class in two images or more gives up its text if the IoU of the text is below this, or below this share of that of masks alone.
+#: A class in two images or more gives up its text if the IoU of the text is below this, or below this share of the IoU of masks
+#: alone.
 _SHARE, _UNKNOWN = 0.8, 0.1
 #: How often classes that are worse than their text are given it back, and the others are fitted again.
 _ROUNDS = 3
@@ -259,8 +260,8 @@ class _FitSettings:
     Attributes:
         weak: [G], True for groups that are fitted to masks alone.
         fixed: [G], True for groups that keep their text vector.
-        strong_strength: Precision at text vectors, see `_STRONG` and `_STRONGER`.
-        weak_strength: Precision for masks alone, see `_WEAK`.
+        strong_strength: Precision at text vectors (see `_STRONG` and `_STRONGER`).
+        weak_strength: Precision for masks alone (see `_WEAK`).
     """
 
     weak: Groups
@@ -284,9 +285,9 @@ class _Problem:
         handicaps: [P], their biases in logits.
         groups: G.
         on_solved: See `OnSolved`.
-        moment: Second moment of unlabelled patches, see `Prior`; None without such patches.
+        moment: Second moment of unlabelled patches (see `Prior`); None without such patches.
         moment_strength: Precision of the logits of these patches.
-        examples: Patches of classes that the masks lack, see `unlabelled.find_examples`.
+        examples: Patches of classes that the masks lack (see `unlabelled.find_examples`).
         fold_solutions: Last solution of each fold, the starting point of the next fit.
         solved: Number of solved problems.
     """
@@ -323,7 +324,7 @@ class _Problem:
         steps: int = 40,
         start: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return weights and biases for images, see `solve`."""
+        """Return weights and biases for images (see `solve`)."""
         is_weak, is_fixed = (torch.from_numpy(groups)[self.group_of] for groups in (settings.weak, settings.fixed))
         if settings.weak.any():  # a background phrase may mean what a word now means
             is_fixed &= self.group_of != BACKGROUND
@@ -364,7 +365,7 @@ def choose_and_fit(
         on_solved: See `OnSolved`.
 
     Returns:
-        Weights [P, D] and biases [P] in logits, and the scores of the groups that have phrases. Without images, those of the text.
+        Weights [P, D] and biases [P] in logits, and the scores of the groups that have phrases. Without images, the text's.
     """
     has_phrases = set(group_of.tolist())
     if not images:

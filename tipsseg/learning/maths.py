@@ -40,7 +40,7 @@ MaskTensor = NDArray[np.uint8] | NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """Features and truth of one window, or of a stack of N windows.
+    """Features and ground truth of one window, or of a stack of N windows.
 
     Attributes:
         patches: [h, w, D] on the CPU, float16 if that is exact, else float32; [N, h, w, D] float32 for a stack.
@@ -62,7 +62,7 @@ class Prior:
         biases: [P] float32, mean of the biases, in logits.
         strength: [P] float32, precision of each row of weights. Infinity fixes the row.
         bias_strength: [P] float32, precision of the biases.
-        moment: [D + 1, D + 1] float32, second moment of unlabelled patches, see `unlabelled.second_moment`. None: no such patches.
+        moment: [D + 1, D + 1] float32, second moment of unlabelled patches (see `unlabelled.second_moment`). None: no such patches.
         moment_strength: [P] float32, precision, in patches, of the mean square difference between the logits of unlabelled patches
             and their logits by `weights`. Needs `moment`.
     """
@@ -140,7 +140,7 @@ def draw_pieces(images: Sequence[Sequence[Window]], most: int) -> list[list[Wind
     """Draw a random sample of pieces of the windows, about `most` patches; return all windows if they have no more.
 
     Pieces with rare classes are drawn with higher probability. Shares are divided by the probability, so that the expected loss is
-    that of all pieces. The random numbers are fixed.
+    the loss of all pieces. The random numbers are fixed.
     """
     total = sum(window.shares[..., 0].numel() for image in images for window in image) / CELLS**2
     if total <= most:
@@ -202,7 +202,7 @@ def solve(
         prior: The prior of the solution.
         balance: Weight of rare groups beyond their area, 0 to 1; see `group_weights`.
         steps: Limit on the number of iterations.
-        start: Initial weights and biases. None: those of the prior.
+        start: Initial weights and biases. None: the prior's.
 
     Returns:
         Weights [P, D] and biases [P], in logits.

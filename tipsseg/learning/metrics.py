@@ -1,8 +1,8 @@
 """Score labels against ground truth: build a confusion matrix, compute scores, and format them as JSON and as a table.
 
-The scores are those of semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU and the
+The scores follow semantic segmentation benchmarks: IoU as in Pascal VOC (Everingham et al., IJCV 2010), mean IoU and the
 accuracies as in Long et al., "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. A single matrix counts the
-pixels of all images; scores are not averaged over images. A whole is scored by its pixels and those of its parts.
+pixels of all images; scores are not averaged over images. A whole is scored by its pixels and its parts' pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PIECE = 1 << 20
 
 
 class Confusion:
-    """Pixel counts by truth and label.
+    """Pixel counts by ground truth and label.
 
     Attributes:
         counts: [R, R + 1] int64. One row per true class: background, if it is scored, then 1..N. One column per predicted class in
@@ -48,7 +48,7 @@ class Confusion:
         if classes > MAX_SCORED_CLASSES:
             raise UsageError(
                 f"{classes} classes cannot be scored: the limit is {MAX_SCORED_CLASSES}",
-                "Evaluate with the classes that occur in the truth.",
+                "Evaluate with the classes that occur in the ground truth.",
             )
         self.classes = classes
         self.background = background
@@ -80,15 +80,15 @@ class Confusion:
             layers: The pixels of each predicted class, if they overlap; None if they do not.
 
         Returns:
-            The number of pixels whose truth is not ignored, and the number of these with the correct label.
+            The number of pixels whose ground truth is not ignored, and the number of these with the correct label.
 
         Raises:
             InputError: The sizes differ.
         """
         if truth.shape != labels.shape:
             raise InputError(
-                f"the labels are {_size(labels)} (height x width), but the truth is {_size(truth)}",
-                "The truth must have the size of the upright image.",
+                f"the labels are {_size(labels)} (height x width), but the ground truth is {_size(truth)}",
+                "The ground truth must have the size of the upright image.",
             )
         image_counts = self._count(truth.reshape(-1), labels.reshape(-1))
         pixels = image_counts.sum(1)  # [R]
@@ -105,7 +105,7 @@ class Confusion:
         return int(pixels.sum()), int(np.trace(image_counts))
 
     def _count(self, truth: NDArray[np.uint16], labels: LabelArray) -> NDArray[np.int64]:
-        """Count pixels by truth [n] and label [n]: [R, R + 1]."""
+        """Count pixels by ground truth [n] and label [n]: [R, R + 1]."""
         added = np.zeros(self.counts.size, np.int64)
         # Count in pieces, because several arrays of indices take 8 bytes per pixel each.
         for start in range(0, truth.size, _PIECE):
@@ -122,7 +122,7 @@ class ImageScore:
 
     Attributes:
         image: Name of the image or its mask.
-        pixels: Number of pixels whose truth is not ignored.
+        pixels: Number of pixels whose ground truth is not ignored.
         right: Number of these with the correct label.
     """
 
@@ -136,7 +136,7 @@ class Scores:
     """Scores of a confusion matrix, 0..1; NaN if the divisor is zero.
 
     For each class, t is its number of true pixels, p its number of predicted pixels, and c its number of correct pixels. Pixels
-    with ignored truth are excluded.
+    with ignored ground truth are excluded.
 
     A pixel of a part counts for its wholes too.
 
@@ -147,12 +147,12 @@ class Scores:
         precision: [R] float64, c / p ("user's accuracy").
         recall: [R] float64, c / t (class accuracy, "producer's accuracy").
         truth_pixels: [R] int64, t.
-        mean_iou: Mean of `iou` over the classes that occur in truth or prediction.
+        mean_iou: Mean of `iou` over the classes that occur in ground truth or prediction.
         mean_iou_wholes: The same over the classes that are not parts; NaN if no class is a part.
         mean_iou_parts: The same over the parts.
-        pixel_accuracy: The share of the `counted` pixels whose label is that of the truth.
-        mean_accuracy: Mean of `recall` over the classes that occur in the truth.
-        counted: Number of pixels whose truth is not ignored.
+        pixel_accuracy: The share of the `counted` pixels whose label equals the ground truth.
+        mean_accuracy: Mean of `recall` over the classes that occur in the ground truth.
+        counted: Number of pixels whose ground truth is not ignored.
     """
 
     ids: tuple[int, ...]
@@ -208,10 +208,10 @@ def _families(confusion: Confusion, classes: Sequence[LabelClass]) -> dict[int, 
 
 
 def find_swapped_classes(confusion: Confusion, classes: Sequence[LabelClass]) -> list[tuple[int, int]]:
-    """Detect whether truth and predictions number the classes in different orders.
+    """Detect whether ground truth and predictions number the classes in different orders.
 
     A class is suspicious if more than half of its pixels are predicted as one other class. The orders differ if these other
-    classes number at least two, and at least half as many as the classes in the truth. (A poor model predicts the same other
+    classes number at least two, and at least half as many as the classes in the ground truth. (A poor model predicts the same other
     class for many classes.) Ignore background, and do not compare a whole with its parts.
 
     Returns:
@@ -276,9 +276,9 @@ def table(result: Scores) -> str:
     ]
     occurring = int((~np.isnan(result.iou)).sum())
     return (
-        text_table(["in %", "IoU", "precision", "recall", "of truth"], rows)
+        text_table(["in %", "IoU", "precision", "recall", "share"], rows)
         + f"\nmean IoU             {percent(result.mean_iou):>6}"
-        + f"   over the {occurring} of {len(rows)} that occur in truth or labels\n"
+        + f"   over the {occurring} of {len(rows)} that occur in ground truth or labels\n"
         + (
             ""
             if math.isnan(result.mean_iou_wholes)

@@ -1,7 +1,7 @@
-"""Choose minimum confidences from images with truth: for each class the lowest that reaches a target precision.
+"""Choose minimum confidences from images with ground truth: for each class the lowest that reaches a target precision.
 
 Errors within an image are correlated, so the statistics are over images. For every threshold and image, count the pixels
-labelled as the class, and those of them that are right. Precision is the ratio of the sums, so it reaches the target if the
+labelled as the class, and how many of them are right. Precision is the ratio of the sums, so it reaches the target if the
 mean over images of
 
     right pixels - target * labelled pixels
@@ -86,10 +86,10 @@ class ClassThreshold:
         min_confidence: The threshold, 0..1.
         images: Number of images with pixels labelled as the class.
         reached: True if the target precision is reached. If not, `min_confidence` is 1.
-        own: True if the threshold is the class's own; False if it is that of all classes together, because too few images have the
-            class.
+        own: True if the threshold is the class's own; False if it is the threshold of all classes together, because too few images
+            have the class.
         precision: Precision with a threshold chosen on the other images; None if no pixel remains labelled.
-        recall: Recall with a threshold chosen on the other images; None if the truth has no pixel of the class.
+        recall: Recall with a threshold chosen on the other images; None if the ground truth has no pixel of the class.
         precision_before: Precision without a threshold.
         recall_before: Recall without a threshold.
     """

@@ -1,6 +1,7 @@
-"""Truth masks: pair images with them by name, read them, and map their ids to label ids, also in the layouts of common benchmarks.
+"""Ground-truth masks: pair them with images by name, read them, and map their ids to label ids, also for common benchmarks.
 
-Label ids are 0 for background and 1..N for the classes. In truth files, the classes may start at 0, or 0 may mean ignored pixels.
+Label ids are 0 for background and 1..N for the classes. In ground-truth files, the classes may start at 0, or 0 may mean ignored
+pixels.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tipsseg.util.json import parse
 from tipsseg.util.text import did_you_mean, join_first, pluralize
 from tipsseg.vocabulary.files import read_vocabulary
 
-#: Id of ignored pixels in truth arrays.
+#: Id of ignored pixels in ground-truth arrays.
 IGNORED = 65535
 
 _UNKNOWN = -1
@@ -37,7 +38,7 @@ _TOP_ID = 65535
 
 @dataclass(frozen=True, slots=True)
 class TruthIds:
-    """Mapping from the ids of truth files to label ids.
+    """Mapping from the ids of ground-truth files to label ids.
 
     Attributes:
         classes: N, the number of scored classes.
@@ -49,7 +50,7 @@ class TruthIds:
 
     @property
     def background(self) -> bool:
-        """True if the truth has background, which is then scored as a class."""
+        """True if the ground truth has background, which is then scored as a class."""
         return BACKGROUND in self.meaning.values()
 
     def table(self) -> NDArray[np.int32]:
@@ -61,7 +62,7 @@ class TruthIds:
 
 @dataclass(frozen=True, slots=True)
 class TruthKind:
-    """Kind of truth file: the suffix of its name before the extension, and the meaning of its ids."""
+    """Kind of ground-truth file: the suffix of its name before the extension, and the meaning of its ids."""
 
     suffix: str
     ids: TruthIds
@@ -72,9 +73,9 @@ class Layout:
     """File names and class ids of a benchmark.
 
     Attributes:
-        name: Name of the layout, which is also that of the benchmark's preset vocabulary; "plain" for the user's own classes.
-        kinds: Kinds of truth files, best first. All score the same classes.
-        image_suffix: Suffix of image names before the extension, which truth names lack.
+        name: Name of the layout, which the benchmark's preset vocabulary shares; "plain" for the user's own classes.
+        kinds: Kinds of ground-truth files, best first. All score the same classes.
+        image_suffix: Suffix of image names before the extension, which ground truth names lack.
     """
 
     name: str
@@ -93,7 +94,7 @@ class Layout:
 def plain_ids(
     classes: int, ignore_index: int | None = None, reduce_zero_label: bool = False, zero_based: bool = False
 ) -> TruthIds:
-    """Return the ids of truth files that number their classes in order.
+    """Return the ids of ground-truth files that number their classes in order.
 
     By default 0 is background, which is scored, and 1..N are the classes.
 
@@ -127,7 +128,7 @@ _COCO_STUFF = tuple(number for number in range(182) if number not in _COCO_STUFF
 
 
 def _listed_ids(classes: Sequence[int], ignored: Iterable[int]) -> TruthIds:
-    """Return the ids of truth files in which the classes 1..N have these ids."""
+    """Return the ids of ground-truth files in which the classes 1..N have these ids."""
     meaning = dict.fromkeys(ignored, IGNORED)
     return TruthIds(len(classes), meaning | {number: index for index, number in enumerate(classes, start=1)})
 
@@ -176,13 +177,13 @@ def get_layout(name: str) -> Layout:
 def layout_of(truth: TruthOptions, names: Sequence[str], folder: Path | None = None) -> Layout:
     """Return the layout for classes of these names.
 
-    Raises UsageError if they do not match the layout, or are not those of `folder` if it is an output folder.
+    Raise UsageError if they do not match the layout, or do not match `folder` if it is an output folder.
     """
     known = None if folder is None else _output_classes(folder)
     if folder and known and [name.casefold() for name in known] != [name.casefold() for name in names]:
         more = f" To compare their ids alone, pass {mask_folder(folder)}." if len(known) <= len(names) else ""
         raise UsageError(
-            f"the classes of {folder} ({join_first(known, 6)}) are not those of the labels ({join_first(names, 6)})",
+            f"the classes of {folder} ({join_first(known, 6)}) do not match the labels ({join_first(names, 6)})",
             f"Label both with the same classes in the same order.{more}",
         )
     if truth.layout is None:
@@ -200,9 +201,9 @@ def layout_of(truth: TruthOptions, names: Sequence[str], folder: Path | None = N
 
 
 def preset_of(truth: TruthOptions) -> str:
-    """Return the layout's preset vocabulary. Raises VocabularyError if no layout is set."""
+    """Return the layout's preset vocabulary. Raise VocabularyError if no layout is set."""
     if truth.layout is None:
-        raise VocabularyError("no classes given", 'Name the things to label, for example ["panda leg", "tree"].')
+        raise VocabularyError("no classes given", 'Pass the things to label, for example ["panda leg", "tree"].')
     return get_layout(truth.layout).name
 
 
@@ -216,7 +217,7 @@ def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
 
 
 def read_truth(path: Path, ids: TruthIds, reader: ImageReader) -> NDArray[np.uint16]:
-    """Read a truth mask.
+    """Read a ground-truth mask.
 
     Args:
         path: A greyscale image of 1, 8 or 16 bits with ids as values, or a palette image with ids as indices.
@@ -232,7 +233,7 @@ def read_truth(path: Path, ids: TruthIds, reader: ImageReader) -> NDArray[np.uin
     """
     table = ids.table()
     hint = (
-        f"The labels have {pluralize(ids.classes, 'class', 'classes')}. If the truth masks have more, label with all of theirs. "
+        f"The labels have {pluralize(ids.classes, 'class', 'classes')}. If the masks have more, label with all of these. "
         "If their ids begin elsewhere, set argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or "
         "select the benchmark with argument `layout`."
     )
@@ -258,7 +259,7 @@ def read_predicted(path: Path, classes: int, reader: ImageReader) -> LabelArray:
 
 
 def _read_ids(path: Path, reader: ImageReader, valid: NDArray[np.bool_], hint: str) -> LabelArray:
-    """Read the ids [H, W] of a mask. Raises LabelIdError if it has ids that are not `valid` [65536]."""
+    """Read the ids [H, W] of a mask. Raise LabelIdError if it has ids that are not `valid` [65536]."""
     picture = reader.stored(path)
     with as_image_error(path):
         stored = read_ids(picture)
@@ -271,13 +272,13 @@ def _read_ids(path: Path, reader: ImageReader, valid: NDArray[np.bool_], hint: s
     return stored
 
 
-#: Extensions of truth files. If several files differ only in the extension, the first in this order is used.
+#: Extensions of ground-truth files. If several files differ only in the extension, the first in this order is used.
 EXTENSIONS = (".png", ".tif", ".tiff", ".bmp")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An image, its truth file, and the kind of the truth file."""
+    """An image, its ground-truth file, and the kind of the ground-truth file."""
 
     ref: ImageRef
     truth: Path
@@ -286,12 +287,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Images paired with truth files.
+    """Images paired with ground-truth files.
 
     Attributes:
         pairs: The pairs in the order of the images.
-        unused: Number of truth files without an image.
-        missing: Images without a truth file.
+        unused: Number of ground-truth files without an image.
+        missing: Images without a ground-truth file.
     """
 
     pairs: tuple[Pair, ...]
@@ -300,7 +301,7 @@ class Pairs:
 
 
 def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """Find the truth file of every image.
+    """Find the ground-truth file of every image.
 
     Use the first match in this order: a file with the image's relative path and one more extension (a.jpg.png for a.jpg); a
     file with the same relative path apart from the extension and the layout's suffixes; the only file with the image's file
@@ -309,23 +310,23 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
     Search subfolders and follow links to folders. Ignore hidden files and folders.
 
     Raises:
-        InputError: The folder is missing or has no truth files, an image has no truth or several, an image would be its own truth,
-            or two images would share a truth.
+        InputError: The folder is missing or has no ground-truth files, an image has no ground truth or several, an image would be
+            its own ground truth, or two images would share a ground-truth mask.
     """
     pairs = _pair(refs, _truth_files(folder), layout)
     if missing := pairs.missing:
         more = f" (and for {pluralize(len(missing) - 1, 'more image')})" if len(missing) > 1 else ""
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)[-len(layout.kinds) :]))
         raise InputError(
-            f"no truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
-            "Give each truth mask the relative path or the file name of its image, and a lossless format. Check the folder of the "
-            "truth masks; leave out images without one; or select the benchmark with argument `layout`.",
+            f"no ground truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
+            "Give each mask the relative path or the file name of its image, and a lossless format. Check the folder of the "
+            "ground-truth masks, leave out images without a mask, or select the benchmark with argument `layout`.",
         )
     return pairs
 
 
 def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """Find truth files like `pair_truths`, but allow images without one.
+    """Find ground-truth files like `pair_truths`, but allow images without one.
 
     A file with the image's file name may then belong to another image. So it is used only if one path ends with the other, and no
     image has the file's own path. If this pairs no image at all, the rules of `pair_truths` apply.
@@ -335,10 +336,10 @@ def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
     return pairs if pairs.pairs else _pair(refs, files, layout)
 
 
-#: Truth files by relative path without extension.
+#: Ground-truth files by relative path without extension.
 _Files = Mapping[PurePosixPath, Path]
 
-#: A relative path that a truth may have, without extension, and its kind.
+#: A relative path that a ground-truth mask may have, without extension, and its kind.
 _Name = tuple[PurePosixPath, TruthKind]
 
 
@@ -359,23 +360,23 @@ def _pair(refs: Sequence[ImageRef], files: _Files, layout: Layout, *, partial: b
         path = files[match[0]]
         if os.path.realpath(ref.path) == os.path.realpath(path):
             raise InputError(
-                f"{ref.address} would be its own truth",
-                "Pass the folder of the truth masks. If it also holds the images, name these alone, for example photos/*.jpg",
+                f"{ref.address} would be its own ground truth",
+                "Pass the folder of the ground-truth masks. If it also holds the images, pass only these, such as photos/*.jpg",
             )
         owner = owners.setdefault(path, ref)
         if owner is not ref:
             raise InputError(
-                f"{owner.address} and {ref.address} would share the same truth, {path}",
-                "Use the same subfolders for images and truths, or evaluate the two images in separate runs.",
+                f"{owner.address} and {ref.address} would share the same ground truth, {path}",
+                "Use the same subfolders for images and ground-truth masks, or evaluate the two images in separate runs.",
             )
         pairs.append(Pair(ref, path, match[1]))
     return Pairs(tuple(pairs), _count_truths(files, layout) - len(pairs), tuple(missing))
 
 
 def _names(ref: ImageRef, layout: Layout) -> list[_Name]:
-    """Return the relative paths that an image's truth may have, without extension, best first.
+    """Return the relative paths that an image's ground truth may have, without extension, best first.
 
-    A truth may keep the image's extension, like the masks of a run with `names` "full".
+    A ground-truth mask may keep the image's extension, like the masks of a run with `names` "full".
     """
     names = ref.relative.name, ref.relative.stem.removesuffix(layout.image_suffix)
     return [(ref.relative.parent / (name + kind.suffix), kind) for name in names for kind in layout.kinds]
@@ -389,7 +390,7 @@ def _find_by_name(
     *,
     partial: bool,
 ) -> _Name | None:
-    """Return the truth with an image's file name. Raise InputError if several files have that name.
+    """Return the ground truth with an image's file name. Raise InputError if several files have that name.
 
     If `partial`, one of the two paths must end with the other.
     """
@@ -399,8 +400,8 @@ def _find_by_name(
             found = [other for other in found if _have_same_end(other.parts, name.parts)]
         if len(found) > 1:
             raise InputError(
-                f"{files[found[0]]} and {files[found[1]]} have the same name, and either may be the truth of {ref.address}",
-                "Use the same subfolders for images and truths, or pass the subfolder that belongs to the images.",
+                f"{files[found[0]]} and {files[found[1]]} have the same name, and either may be the ground truth of {ref.address}",
+                "Use the same subfolders for images and ground-truth masks, or pass the subfolder that belongs to the images.",
             )
         if found:
             return found[0], kind
@@ -413,7 +414,7 @@ def _have_same_end(one: Sequence[str], other: Sequence[str]) -> bool:
 
 
 def _count_truths(files: _Files, layout: Layout) -> int:
-    """Count the truths. Several kinds of files for one image count once; other files are ignored."""
+    """Count the ground-truth masks. Several kinds of files for one image count once; other files are ignored."""
     # Longest first, because a suffix may end with another kind's suffix.
     suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
     ends = {name: next((suffix for suffix in suffixes if name.name.endswith(suffix)), None) for name in files}
@@ -448,8 +449,8 @@ def _truth_files(folder: Path) -> _Files:
         files.setdefault(relative.with_suffix(""), folder / relative)
     if not files:
         raise InputError(
-            f"no truth masks in {folder}",
-            f"Truth masks are files with one of {' '.join(EXTENSIONS)}."
+            f"no ground-truth masks in {folder}",
+            f"Ground-truth masks are files with one of {' '.join(EXTENSIONS)}."
             " If the folder contains the photographs, images and argument `truths` are swapped.",
         )
     return files
@@ -462,7 +463,7 @@ def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:
 def _walk(top: Path) -> Iterable[PurePosixPath]:
     if not is_folder(top):
         reason = "not a folder" if is_file(top) else "no such folder"
-        raise InputError(f"{top}: {reason}", "Pass the folder of the truth masks as argument `truths`.")
+        raise InputError(f"{top}: {reason}", "Pass the folder of the ground-truth masks as argument `truths`.")
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(top, onerror=_refuse_folder, followlinks=True):
         real = os.path.realpath(folder)

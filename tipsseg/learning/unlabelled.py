@@ -1,9 +1,9 @@
 """Compare images with and without masks, to keep a fit to unusual images useful for the others.
 
 Masks of unusual images, for example dark images in a bright set, teach little about the others. Three things protect the others:
-the logits of their patches have a prior at the logits of the text, see `Prior.moment`; a word that the text finds in them counts as
-known, even if the text does not find it in the images with masks; and patches in which the text is sure of a class that the masks
-lack are examples of that class, so that a new word does not spread there.
+the logits of their patches have a prior at the logits of the text (see `Prior.moment`); a word that the text finds in them counts
+as known, even if the text does not find it in the images with masks; and patches in which the text is sure of a class that the
+masks lack are examples of that class, so that a new word does not spread there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PATCHES = 512
 #: masks. Uncertainty is the mean of 1 - confidence.
 _KNOWN_SHARE = 0.65
 
-#: Images with masks are unusual if their uncertainty is more than this many times that of the others. If they are not, the masks
+#: Images with masks are unusual if their uncertainty is more than this many times the other images'. If they are not, the masks
 #: alone decide which words are known.
 _UNUSUAL_RATIO = 1.5
 
@@ -63,7 +63,7 @@ def compare(windows: Sequence[Window], patches: Tensor, text: Tensor, group_of: 
     """Compare what the text predicts in images with masks and in images without.
 
     A word is known if the text predicts it in images without masks, with much less uncertainty than at pixels in images with masks
-    where that prediction was wrong. For a word without wrong pixels, those of all words count. This avoids an absolute
+    where that prediction was wrong. For a word without wrong pixels, the wrong pixels of all words count. This avoids an absolute
     threshold on confidence, which would differ between models.
 
     Args:

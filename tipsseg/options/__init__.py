@@ -111,7 +111,7 @@ class OptionRecord:
 def check_options(record: Any) -> None:
     """Convert the options of a record, and check them against their types, choices and limits.
 
-    Raises UsageError that names the argument and the values that it takes.
+    Raise UsageError that names the argument and the values that it takes.
     """
     kinds = _kinds(record.__class__)
     for name, (_, about) in options_of(type(record)).items():
@@ -227,7 +227,7 @@ def parse_numbers(name: str, value: object, kind: type[int] | type[float]) -> tu
         ) from error
 
 
-#: Options that change labels, and those of files, which can be changed at any time.
+#: Options that change labels, and options of files, which can be changed at any time.
 _LABELS: dict[str, Any] = {"role": "labels", "held": "value", "repeated": True, "recorded": "options"}
 _FILES: dict[str, Any] = {"role": "files", "repeated": True, "recorded": "options"}
 
@@ -236,7 +236,7 @@ _FILES: dict[str, Any] = {"role": "files", "repeated": True, "recorded": "option
 class LabelOptions(OptionRecord):
     """Options for labelling an image, except the model and the vocabulary.
 
-    With `overlap`, the labels of each class are exactly those of a run with that class alone. With several `scales`, the model sees
+    With `overlap`, the labels of each class are exactly as in a run with that class alone. With several `scales`, the model sees
     the image at every scale, and the mean log-probabilities decide the labels. The scales are stored in ascending order.
 
     Raises:
@@ -246,15 +246,15 @@ class LabelOptions(OptionRecord):
     # fmt: off
     mode: Mode = option("slide", **_LABELS, rasters=False, group=MODEL, rare=True,
         help="slide: overlapping windows of the model's size; whole: the whole image at once.")
-    short_side: int | None = option(None, **_LABELS, rasters=False, metavar="PIXELS", group=MODEL, min=1,
+    short_side: int | None = option(None, **_LABELS, rasters=False, metavar="PIXELS", group=MODEL, rare=True, min=1,
         help="Resize the shorter side to this many pixels.  [default: the model's own size]")
     min_confidence: float = option(0.0, **_LABELS, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
         help="Write pixels below this confidence as 255 (ignored).")
     refine: Refinement = option("none", **_LABELS, rasters=False, group=MODEL,
         help="Refine edges using the image's colours; pamr-guided is the most exact on clean images, guided the fastest.")
     overlap: bool = option(False, **_LABELS, rasters=False, group=WHAT,
-        help="Label each class as if it were the only one, so that classes may overlap, such as a panda and its leg. Index masks "
-        "cannot store that; coco and others can.")
+        help="Label each class independently, so that classes can overlap; requires "
+        "a format such as coco. Index masks cannot store overlaps.")
     scales: tuple[float, ...] = option(ONE_SCALE, **_LABELS, metavar="FACTORS", group=MODEL, check=check_scales,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
     stretch: tuple[float, float] | None = option(None, **_LABELS, metavar="LOW,HIGH", group=MODEL, rare=True, check=check_stretch,
@@ -339,28 +339,28 @@ class FileOptions(OptionRecord):
 
     # fmt: off
     instances: Instances = option(None, **_FILES, group=FILES, rare=True,
-        help="One object per connected component, or per class.  [default: as already in the folder, or component]")
-    min_area: MinArea = option(None, **_FILES, metavar="AREA", group=FILES, check=parse_min_area,
-        help='Omit smaller objects from formats that list objects: pixels, or a percentage of the image such as "0.1%".  '
-        "[default: as already in the folder, or 1]")
+        help="One object per connected component, or per class.  [default: component; an existing folder keeps its value]")
+    min_area: MinArea = option(None, **_FILES, metavar="AREA", group=FILES, rare=True, check=parse_min_area,
+        help='Omit objects below this area from object formats: pixels, or a percentage of the image such as "0.1%".  '
+        "[default: 1; an existing folder keeps its value]")
     png_mode: PngMode = option("L", **_FILES, group=FILES, rare=True, held="value",
-        help="Write masks as grey values (L), or with a palette (P) for tools that need one.")
+        help="Write masks as grey values (L), or with a palette (P) for tools that require a palette.")
     simplify: float | None = option(None, **_FILES, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
         hint="Write a distance in pixels; 1 or 2 are usual.",
         help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
-        "[default: as already in the folder, or follow the pixels]")
+        "[default: follow the pixels; an existing folder keeps its value]")
     names: Names = option("stem", **_FILES, group=FILES, rare=True, held="value",
         help="stem: the mask of a.jpg is a.png; full: the mask is a.jpg.png, in case a.png is an image too.")
     val_fraction: float | None = option(None, **_FILES, metavar="0..1", group=FILES, rare=True, min=0, below=1,
         hint="Write 0.2 for a fifth of the images.",
-        help="Fraction of images for the validation split of YOLO or a data set (deterministic).  "
-        "[default: as already in the folder, or 0]")
+        help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
+        "[default: 0; an existing folder keeps its value]")
     level: Level = option(None, **_FILES, group=FILES, rare=True,
-        help="In panoptic and yolo formats, list the parts of wholes, or whole objects only.  "
-        "[default: as already in the folder, or part]")
+        help="In panoptic and yolo formats, part lists parts and what they leave of wholes, whole lists only whole objects.  "
+        "[default: part; an existing folder keeps its value]")
     hard_links: bool = option(None, **_FILES, negatable=True, group=FILES, rare=True,
         help="In yolo, labelme and hf, link to the images instead of copying them: less space, but changing a linked file changes "
-        "the image.  [default: as already in the folder, or copy]")
+        "the image.  [default: copy; an existing folder keeps its value]")
     given: frozenset[str] = field(init=False, compare=False)
     # fmt: on
 
@@ -374,7 +374,7 @@ class FileOptions(OptionRecord):
     __repr__ = short_repr
 
     def kept(self, before: FileOptions) -> FileOptions:
-        """Return the options with those of an earlier run for options that are not given."""
+        """Fill the options that are not given from an earlier run."""
         return replace(self, **{name: getattr(before, name) for name in _KEPT.keys() - self.given})
 
 

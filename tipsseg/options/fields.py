@@ -12,11 +12,11 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 _Record = TypeVar("_Record")
 
 #: The groups of a command's help, in order.
-TRUTH = "Truth masks"
+TRUTH = "Ground-truth masks"
 WHAT = "What to label"
 MODEL = "Model"
 FILES = "Files"
-IMAGES = "Many images"
+IMAGES = "Images"
 RASTERS = "Rasters"
 MACHINES = "Many machines"
 OTHER = "Other options"
@@ -28,7 +28,7 @@ GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, RASTERS, MACHINES, OTHER)
 Role = Literal["labels", "files", "machine", "images", "sources", "action", "printing"]
 
 #: What the question of a folder holds of an option: its value; what stands for it, such as the hashes of a model (see
-#: `spec.question_facts`); only that it was given; or nothing, so that it can be changed at any time.
+#: `spec.question_facts`), only that it was given, or nothing, so that it can be changed at any time.
 Held = Literal["value", "identity", "given", "nothing"]
 
 #: See `Option.recorded`.
@@ -61,7 +61,7 @@ class Option:
         repeated: True if `--from` repeats it.
         recorded: Where run.json has it: the object, and its key there if that is not its name, such as "regions.source"; COMMAND if
             only the recorded command line has it; "" if run.json does not have it.
-        rasters: False if a run of rasters refuses it.
+        rasters: False if a run of rasters rejects it.
     """
 
     help: str

@@ -1,4 +1,4 @@
-"""Option records for a run: model and device, output folder, images, engine, truth masks, corrections.
+"""Option records for a run: model and device, output folder, images, engine, ground-truth masks, corrections.
 
 Keep imports fast here: the command's help loads this module.
 """
@@ -62,7 +62,7 @@ def _ray_address(ray: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions(OptionRecord):
-    """Options for reading images and masks. Raises UsageError if a value is invalid."""
+    """Options for reading images and masks. Raise UsageError if a value is invalid."""
 
     # fmt: off
     jobs: int = option(None, metavar="N", group=IMAGES, rare=True, min=1,
@@ -96,8 +96,8 @@ class EncodeOptions(ReadingOptions):
         help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
     dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, check=dtype_name,
         role="labels", held="identity", repeated=True, recorded="asked",
-        help=f"{', '.join(DTYPE_NAMES)}. On a CPU, auto means bfloat16 with AMX or AVX512_BF16 instructions, else float32. "
-        "int8 is for CPUs without them: fast, and labels differ slightly.")
+        help=f"{', '.join(DTYPE_NAMES)}. On CPUs with AMX or AVX512_BF16, auto means bfloat16; "
+        "on others, int8 is faster than float32, and labels differ slightly.")
     batch_size: int | None = option(None, metavar="N", group=MODEL, rare=True, min=1,
         role="machine", repeated=True, recorded="asked",
         help="Windows per batch on a GPU; a CPU processes one at a time.  [default: 8; 2 on a Mac]")
@@ -109,7 +109,7 @@ class EncodeOptions(ReadingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions(EncodeOptions):
-    """Options for the model and the machine, and stored features. Raises UsageError as EncodeOptions does."""
+    """Options for the model and the machine, and stored features. Raise UsageError as EncodeOptions does."""
 
     # fmt: off
     features: Path | None = option(None, metavar="DIR", group=MODEL,
@@ -134,8 +134,8 @@ class OutputOptions(OptionRecord):
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
         role="files", held="identity", repeated=True, recorded="formats",
         check=_format_names,
-        help=f"One or more, separated by commas: {{formats}}.  [default: as already in the folder, or "
-        f"{','.join(DEFAULT_FORMATS)}; with argument `overlap`, {','.join(OVERLAP_FORMATS)}]")
+        help=f"One or more, separated by commas: {{formats}}.  [default: "
+        f"{','.join(DEFAULT_FORMATS)} ({','.join(OVERLAP_FORMATS)} with argument `overlap`); an existing folder keeps its formats]")
     resume: bool = option(True, negatable=True, group=IMAGES, rare=True,
         role="action",
         help="Skip images that are already labelled; argument `resume`=False labels them again with the same classes.")
@@ -152,7 +152,7 @@ class OutputOptions(OptionRecord):
     replace_edited: bool = option(False, group=FILES, rare=True,
         role="action",
         help="Also relabel images whose files were edited by hand, overwriting the edits.")
-    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, check=parse_shard,
+    shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
         role="images", recorded="shard",
         help="Label only part I of N parts, for several processes or machines; see tipsseg merge. auto reads the part from Slurm, "
         "SkyPilot, torchrun or Open MPI.")
@@ -163,7 +163,7 @@ class OutputOptions(OptionRecord):
         if self.overwrite and self.shard is not None:
             raise UsageError(
                 "argument `overwrite` and argument `shard` exclude each other",
-                "Choose another output folder; or start over without argument `shard`.",
+                "Choose another output folder, or start over without argument `shard`.",
             )
         if self.overwrite and not self.resume:
             raise UsageError(
@@ -179,18 +179,18 @@ class RegionOptions(OptionRecord):
     # fmt: off
     regions: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
         role="labels", held="given", repeated=True, recorded="regions.source", rasters=False,
-        help="Give each region one class: masks of SAM or another tool, as PNG, NPZ, JSON or COCO files.")
+        help="Assign one class to each existing mask, such as SAM's (PNG, JSON, COCO).")
     regions_only: bool = option(False, group=WHAT, rare=True,
         role="labels", held="identity", repeated=True, recorded="regions.only",
-        help="Make pixels outside all regions background.  [default: label them as without regions]")
+        help="Make pixels outside all masks background.  [default: label them as without masks]")
     regions_margin: float = option(0.0, metavar="PIXELS", group=WHAT, rare=True, min=0, max=100,
         hint="Write a distance in pixels; 1.5 or 3 are usual.",
         role="labels", held="identity", repeated=True, recorded="regions.margin", rasters=False,
-        help="Take the refined label within this distance of the edges of regions, if these are off by some pixels.")
+        help="Take the refined label within this distance of the edges of masks, if the edges are off by some pixels.")
     present: Path | None = option(None, metavar="folders|FILE", group=WHAT,
         role="labels", held="given", repeated=True, recorded="present.source", rasters=False,
-        help="Label only the classes that are in each image: its nearest folder named like a class, or a CSV or JSONL file with "
-        "image and names or caption. The other classes compete as background.")
+        help="Restrict each image to its own classes, from its folder name (folders), or from a CSV or JSONL file with "
+        "columns image and names or caption.")
     strict: bool = option(False, group=WHAT, rare=True, role="sources", repeated=True, recorded="present.strict",
         help="Fail images without names in argument `present`.  [default: let all classes compete in them]")
     # fmt: on
@@ -198,13 +198,12 @@ class RegionOptions(OptionRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class OntoOptions(OptionRecord):
-    """Options for labels that exist."""
+    """Options for existing labels."""
 
     # fmt: off
     onto: Path | None = option(None, metavar="DIR|FILE", group=WHAT,
         role="labels", held="identity", repeated=True, recorded="onto.source", rasters=False,
-        help="Keep the labels in this folder, zip or file, and add the classes on pixels without a label; any format that tipsseg "
-        "correct reads.")
+        help="Keep these existing labels, and label only unlabelled pixels.")
     # fmt: on
 
 
@@ -231,13 +230,13 @@ DEFAULT_RASTER_OPTIONS = RasterOptions()
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions(OptionRecord):
-    """Options for the feature store that `encode` writes. Raises UsageError if a value is invalid."""
+    """Options for the feature store that `encode` writes. Raise UsageError if a value is invalid."""
 
     # fmt: off
     output: Path = option(MISSING, metavar="DIR", short="o", group=FILES, help="Feature folder.")
     feature_dtype: FeatureDtype | None = option(None, group=MODEL,
         help="Dtype of stored features: float32 gives the same labels as running the model, float16 takes half the disk space, "
-        "int8 a quarter.  [default: as already in the folder, or float16]")
+        "int8 a quarter.  [default: float16; an existing folder keeps its value]")
     shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
         help="Encode only part I of N parts, for several processes or machines; auto as for tipsseg label.")
     # fmt: on
@@ -245,18 +244,18 @@ class StoreOptions(OptionRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(OptionRecord):
-    """Options that select images. Raises UsageError if a number is invalid."""
+    """Options that select images. Raise UsageError if a number is invalid."""
 
     # fmt: off
-    limit: int | None = option(None, metavar="N", group=IMAGES, min=1,
+    limit: int | None = option(None, metavar="N", group=IMAGES, rare=True, min=1,
         role="images", recorded=COMMAND,
-        help="Process only the first N images; argument `sample` picks N at random.")
+        help="Process only the first N images.")
     sample: int | None = option(None, metavar="N", group=IMAGES, min=1,
         role="images", recorded=COMMAND,
-        help="Process a random subset of N images (fixed seed); argument `limit` takes the first N.")
-    every: Every | None = option(None, metavar="N|SECONDS", group=IMAGES, check=parse_every,
+        help="Process a random subset of N images, with a fixed seed.")
+    every: Every | None = option(None, metavar="N|SECONDS", group=IMAGES, rare=True, check=parse_every,
         role="images", recorded=COMMAND,
-        help="Interval of the frames to take from videos: 10 for every tenth frame, 1s for one per second.")
+        help="Video sampling: 10 (every tenth frame) or 1s (one frame per second).")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -267,7 +266,7 @@ class ImageOptions(OptionRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions(OptionRecord):
-    """Options for the engine: this process, or a Ray cluster. Raises UsageError if a value is invalid."""
+    """Options for the engine: this process, or a Ray cluster. Raise UsageError if a value is invalid."""
 
     # fmt: off
     ray: str | None = option(None, metavar="auto|ADDRESS", group=MACHINES, rare=True, check=_ray_address,
@@ -276,13 +275,13 @@ class EngineOptions(OptionRecord):
     # fmt: on
 
 
-#: Benchmarks whose truth masks have known file names and ids.
+#: Benchmarks whose ground-truth masks have known file names and ids.
 LAYOUT_NAMES = ("ade20k", "cityscapes", "coco-stuff", "pascal-context-59", "pascal-context-60", "voc20", "voc21")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TruthOptions:
-    """Options for reading truth masks: file names and ids. Without a `layout`, 0 is the background, and 1..N are the classes."""
+    """Options for ground-truth masks: file names and ids. Without a `layout`, 0 is the background, and 1..N are the classes."""
 
     # fmt: off
     layout: str | None = option(None, metavar="NAME", group=TRUTH, choices=LAYOUT_NAMES,
@@ -290,13 +289,13 @@ class TruthOptions:
         help=f"Read the masks in a benchmark's layout (file names, ids and classes): {', '.join(LAYOUT_NAMES)}.")
     ignore_index: int | None = option(None, metavar="ID", group=TRUTH,
         role="sources",
-        help="Truth id to ignore.  [default: 255, or 65535 with more than 254 classes]")
+        help="Ground-truth id to ignore.  [default: 255, or 65535 with more than 254 classes]")
     reduce_zero_label: bool = option(False, group=TRUTH, rare=True,
         role="sources",
-        help="Ignore truth id 0, instead of scoring it as background.")
+        help="Ignore ground-truth id 0, instead of scoring it as background.")
     zero_based: bool = option(False, group=TRUTH, rare=True,
         role="sources",
-        help="Treat truth id 0 as the first class, not as background.")
+        help="Treat ground-truth id 0 as the first class, not as background.")
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -306,7 +305,7 @@ class TruthOptions:
             False,
         ):
             raise UsageError(
-                f"argument `layout`={self.layout} already defines the truth ids",
+                f"argument `layout`={self.layout} already defines the ground-truth ids",
                 "Remove argument `ignore_index`, argument `reduce_zero_label` and argument `zero_based`.",
             )
         if self.reduce_zero_label and self.zero_based:
@@ -318,7 +317,7 @@ class TruthOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions(OptionRecord):
-    """Options for data sets of shards. Raises UsageError if a value is invalid."""
+    """Options for data sets of shards. Raise UsageError if a value is invalid."""
 
     # fmt: off
     shard_size: ByteSize | None = option(None, metavar="SIZE", group=FILES, rare=True, check=parse_size,
@@ -350,11 +349,11 @@ class CorrectOptions:
         "image has objects.  "
         "[default: stop with an error]")
     strict: bool = option(False, rare=True,
-        help="Refuse lines, points and other shapes without pixels, which are skipped otherwise, and boxes, which are filled.")
+        help="Reject lines, points and other shapes without pixels, which are skipped otherwise, and boxes, which are filled.")
     exact: bool = option(False,
         help="Also import objects that differ only at their edges; ignored by default, as tools round corners and fill holes.")
     accept: bool = option(False, help="Also count images as corrected that SOURCE shows unchanged: a person looked at them.")
     images: Path | None = option(None, metavar="DIR",
-        help="Folder of the images, to write overlays and other pictures anew.  [default: as recorded]")
+        help="The folder of the images, if it was moved: overlays show the images.  [default: the recorded folder]")
     dry_run: bool = option(False, help="Check the corrections and list the changes; write nothing.")
     # fmt: on

@@ -65,7 +65,7 @@ _RANKS = {
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `index` (1..`count`) of `count` parts; `source` is the variable that it was read from. Raises UsageError."""
+    """Part `index` (1..`count`) of `count` parts; `source` is the variable that it was read from. Raise UsageError."""
 
     index: int
     count: int

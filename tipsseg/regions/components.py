@@ -119,7 +119,7 @@ def components(
 def every_region(
     labels: LabelArray, number_of_classes: int, instances: NDArray[np.int32] | None = None
 ) -> tuple[list[Region], int]:
-    """Return the objects in `labels` [H, W], see `components`, then the connected regions of background and of ignored pixels.
+    """Return the objects in `labels` [H, W] (see `components`), then the connected regions of background and of ignored pixels.
 
     The second value is the number of objects. The other regions have class id 1 for background, 2 for ignored pixels.
     """

@@ -193,7 +193,7 @@ def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequ
         cv2.copyTo(layer, where.view(np.uint8), picture)
     dark = _map_values(picture, np.arange(256, dtype=np.uint8) * np.float32(0.3))
     cv2.copyTo(dark, (edge & ~classed).view(np.uint8), picture)
-    if has_parts(classes):  # the outlines of wholes are above those of their parts
+    if has_parts(classes):  # the outlines of wholes are above the outlines of their parts
         wholes = outermost(ids, classes)
         edge &= cv2.dilate(wholes, kernel) != cv2.erode(wholes, kernel)
         cv2.copyTo(colour_labels(wholes, classes), (edge & classed).view(np.uint8), picture)

@@ -142,7 +142,7 @@ def name_regions(
 
 
 def _near_edges(regions: Regions) -> NDArray[np.bool_]:
-    """Return the pixels within the margin of an edge, [H, W]; with `only`, those of regions alone."""
+    """Return the pixels within the margin of an edge, [H, W]; with `only`, the pixels in regions alone."""
     ids = regions.ids
     near = _distances(ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]) + np.float32(0.5) <= regions.margin
     return near & (ids > 0) if regions.only else near
@@ -275,11 +275,11 @@ def paint_regions(regions: Sequence[Runs], size: tuple[int, int]) -> NDArray[np.
 
 
 def as_regions(given: object, size: tuple[int, int]) -> Regions:
-    """Turn regions of an image of `size` into ids. Raises UsageError for other values.
+    """Turn regions of an image of `size` into ids. Raise UsageError for other values.
 
     Args:
         given: Region ids [H, W]; masks [R, H, W] or [R, 1, H, W] of bool; a list of masks, or of records with a mask as
-            `segmentation` (SAM) or `mask` (transformers); or a result of transformers with `masks`, or with `segmentation` [H, W]
+            `segmentation` (SAM) or `mask` (transformers), or a result of transformers with `masks`, or with `segmentation` [H, W]
             and its ids in `segments_info`. Or `Regions`, with any of these as `ids`.
         size: (height, width) of the image.
     """

@@ -37,7 +37,7 @@ class LabelledObject:
     """
 
     def __init__(self, region: Region, score: float, simplify: float | None = None) -> None:
-        """`simplify` is the tolerance of the polygons in pixels, see `polygons.outline`."""
+        """`simplify` is the tolerance of the polygons in pixels (see `polygons.outline`)."""
         self.region = region
         self.score = score
         self._simplify = simplify
@@ -68,7 +68,7 @@ def _ancestors(wholes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 
 
 def ancestors(classes: Sequence[LabelClass]) -> tuple[tuple[int, ...], ...]:
-    """Return for each class its label id and those of the wholes that it is in, the outermost first."""
+    """Return for each class its label id and the ids of the wholes that it is in, the outermost first."""
     return _ancestors(tuple(entry.part_of for entry in classes))
 
 
@@ -77,7 +77,7 @@ def has_parts(classes: Iterable[LabelClass]) -> bool:
 
 
 def split_levels(labels: LabelArray, classes: Sequence[LabelClass]) -> Iterator[LabelArray]:
-    """Yield label ids [H, W] by depth: `outermost`, then those of parts, and so on; 0 where there is none."""
+    """Yield label ids [H, W] by depth: `outermost`, then ids of parts, and so on; 0 where there is none."""
     yield outermost(labels, classes)
     chains = ancestors(classes)
     for depth in range(1, max(map(len, chains), default=1)):
@@ -88,7 +88,7 @@ def split_levels(labels: LabelArray, classes: Sequence[LabelClass]) -> Iterator[
 
 
 def outermost(labels: LabelArray, classes: Sequence[LabelClass]) -> LabelArray:
-    """Return label ids [H, W] with those of outermost wholes in place of their parts. Other ids stay."""
+    """Return label ids [H, W] with outermost wholes in place of their parts. Other ids stay."""
     if not has_parts(classes):
         return labels
     table = np.arange(int(np.iinfo(labels.dtype).max) + 1, dtype=labels.dtype)
@@ -97,7 +97,7 @@ def outermost(labels: LabelArray, classes: Sequence[LabelClass]) -> LabelArray:
 
 
 def add_to_wholes(values: NDArray[_Number], classes: Sequence[LabelClass]) -> NDArray[_Number]:
-    """Return values by label id, such as counts, in which those of parts are added to their wholes."""
+    """Return values by label id, such as counts, in which the values of parts are added to their wholes."""
     totals = values.copy()
     for number, chain in enumerate(ancestors(classes), start=1):
         for whole in chain[:-1]:
@@ -131,7 +131,7 @@ def divide_objects(
     options: FileOptions,
     instances: NDArray[np.int32] | None,
 ) -> Sequence[LabelledObject]:
-    """Return objects such that each pixel belongs to one: by `options.level` wholes; or parts, and what they leave of wholes.
+    """Return objects such that each pixel belongs to one: by `options.level` wholes, or parts and what they leave of wholes.
 
     Args:
         objects: The objects of wholes and parts; see `object_regions` for the other arguments.
@@ -161,7 +161,7 @@ def labelled_objects(
 ) -> list[LabelledObject]:
     """Find the objects in label ids [H, W], scored by their mean confidence; see `object_regions`.
 
-    `confidences` are those of `LabelMap.whole_confidences`, then `LabelMap.confidence`.
+    `confidences` are `LabelMap.whole_confidences`, then `LabelMap.confidence`.
     """
     objects = []
     for depth, level in enumerate(split_levels(labels, classes)):
@@ -184,7 +184,7 @@ def object_regions(
     """Find the regions of the objects in label ids [H, W], in the order of `regions.components`, but parts after wholes.
 
     Without `options`, find all objects, whatever the file options of the run: their places in the list number them. `instances`
-    [H, W] numbers the objects of a run with regions, see `naming`; 0 marks pixels whose objects are components.
+    [H, W] numbers the objects of a run with regions (see `naming`); 0 marks pixels whose objects are components.
     """
     levels = split_levels(labels, classes)
     regions = [region for level in levels for region in _regions_of_level(level, classes, options, instances)]
@@ -295,7 +295,7 @@ def make_layers(class_id: int, mask: NDArray[np.bool_], confidence: ConfidenceAr
 
 
 def paint_layers(layers: Iterable[Layer], size: tuple[int, int], number_of_classes: int) -> LabelArray:
-    """Return label ids [H, W]: the smallest layer at each pixel; of equal ones, that of the lower id; 0 outside all layers."""
+    """Return label ids [H, W]: the smallest layer at each pixel; of equal layers, the lower id; 0 outside all layers."""
     labels = np.zeros(size, label_dtype(number_of_classes))
     for layer in _largest_first(layers):
         labels[layer.place][layer.region.mask] = layer.region.class_id

@@ -4,9 +4,9 @@ Readers disagree on coordinates: for some a pixel's index is its centre, for oth
 outlines run an eighth of a pixel inside the edges of the outermost pixels, where all readers fill the same pixels. Readers take
 the union of an object's rings, which cannot express holes, so each hole is joined to the outer ring by a bridge of zero width.
 
-The bounds of what tools change are those of tools that saved unedited objects, see tests/readers: an outline moves by at most two
-pixels almost everywhere, and by up to four at single corners. Parts thinner than three pixels get lost; holes and narrow bays are
-closed.
+The bounds of what tools change were found with tools that saved unedited objects (see tests/readers): an outline moves by at most
+two pixels almost everywhere, and by up to four at single corners. Parts thinner than three pixels get lost; holes and narrow bays
+are closed.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _iou(rings: tuple[Ring, ...], mask: NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class PolygonQuality:
-    """Summary of polygon quality: the number of objects, and the sum and minimum of their IoUs, see `Outline.iou`."""
+    """Summary of polygon quality: the number of objects, and the sum and minimum of their IoUs (see `Outline.iou`)."""
 
     objects: int = 0
     total: float = 0.0
@@ -222,7 +222,7 @@ def find_edits(old: _Mask, new: _Mask) -> _Mask | None:
 
 
 def tool_variants(old: _Mask, new: _Mask) -> Iterator[_Mask]:
-    """Yield the versions of an object that a tool may save: with and without narrow bays, with and without holes.
+    """Yield the masks that a labelling tool may save for an unedited object: with and without narrow bays, with and without holes.
 
     Fill only holes whose edges `new` covers, and only the pixels in `new`, because a hole may contain other objects.
     """

@@ -40,12 +40,12 @@ class FileRow:
 
     Attributes:
         place: The path relative to the output folder.
-        name: The key of its format, see `Format`; "<format>/:link" for a link to the image.
+        name: The key of its format (see `Format`); "<format>/:link" for a link to the image.
         digest: The sha256 of the content that tipsseg wrote; LINK for a link to the image, ROWS for rows in a file for the whole
             run.
         size: Its size in bytes.
         mtime_ns: Its time of modification.
-        shows: The labels that it shows, see `Deriver.shows`; "" for the labels themselves.
+        shows: The labels that it shows (see `Deriver.shows`); "" for the labels themselves.
         taken: The sha256 of a person's file that `tipsseg correct` took in, at the same place.
         pending: The sha256 of the content that a process was about to put there.
     """
@@ -177,7 +177,7 @@ class Entry:
         return self.correction is not None and self.correction.undone
 
     def with_labels(self, digests: Iterable[str], facts: Facts, correction: Correction | None) -> Entry:
-        """Return the entry of other labels; `digests` are those of their files."""
+        """Return the entry of other labels; `digests` are the digests of their files."""
         version, packed = _pack(facts, digests)
         text = None if correction is None else correction.text()
         return replace(self, version=version, packed=packed, correction_text=text, coming=None)
@@ -186,7 +186,7 @@ class Entry:
         return replace(self, correction_text=correction.text(), coming=None)
 
     def record(self, files: Mapping[str, FileRow]) -> dict[str, object]:
-        """Return the line of manifest.jsonl. `files` are those of the image, by place."""
+        """Return the line of manifest.jsonl. `files` are the image's, by place."""
         size = {key: self.summary[key] for key in ("height", "width")}
         rest = {key: value for key, value in self.summary.items() if key not in size}
         return {
@@ -211,7 +211,7 @@ class Entry:
 def make_entry(
     ref: ImageRef, fingerprint: Fingerprint, facts: Facts, digests: Iterable[str], formats: Sequence[str], **more: Any
 ) -> Entry:
-    """Return the entry of an image that the model labelled; `digests` are those of the label files."""
+    """Return the entry of an image that the model labelled; `digests` are the digests of the label files."""
     version, packed = _pack(facts, digests)
     more |= {"version": version, "formats": tuple(formats), "packed": packed}
     entry = Entry(image=ref.name, path=input_path(ref), input=fingerprint, **more)

@@ -60,7 +60,7 @@ def without_case_and_form(name: str) -> str:
 def name_key(folder: Path) -> NameKey:
     """Return the key function for names in `folder`, or in its nearest existing parent.
 
-    It probes with hidden files and removes them at once; the next call removes those of a killed process. If they cannot be
+    It probes with hidden files and removes them at once; the next call removes the files of a killed process. If they cannot be
     written, it returns `exact`.
     """
     place = next((each for each in (folder, *folder.absolute().parents) if is_folder(each)), Path())
@@ -171,7 +171,7 @@ class RunNames:
         return next((end for end in ends if _was_moved(images.get(printable_path(end)), absolute)), name)
 
     def named(self, ref: ImageRef) -> ImageRef:
-        """Return an image with its name in the run, see `find`."""
+        """Return an image with its name in the run (see `find`)."""
         return ImageRef(ref.path, self.find(ref.path, ref.relative))
 
     def check(self, refs: Iterable[ImageRef], output: Path) -> None:

@@ -99,7 +99,7 @@ class Files:
         return "taken" if row.taken == digest else "foreign" if row.digest is None else "edited"
 
     def stage(self, name: str, path: Path, data: Content, shows: str = "") -> StagedFile:
-        """Write a file under a temporary name in its folder, in any thread or process. Raises OutputError."""
+        """Write a file under a temporary name in its folder, in any thread or process. Raise OutputError."""
         self.refuse_outside(path)
         with staged_path(path) as temporary:
             if isinstance(data, bytes):
@@ -131,7 +131,7 @@ class Files:
         return replace(before, digest=now or before.digest, pending=file.content or file.row.digest)
 
     def put(self, file: StagedFile) -> bool:
-        """Give a staged file its name, unless the file at its place changed since `may_put`. Raises OutputError."""
+        """Give a staged file its name, unless the file at its place changed since `may_put`. Raise OutputError."""
         path = self.path(file.row.place)
         if self._seen.pop(file.row.place) != _status(path):
             return False
@@ -146,7 +146,7 @@ class Files:
     ) -> FileRow | None:
         """Put a copy of an image in place, or a hard link if that is possible; None if another file is in the way.
 
-        Raises OutputError if the system refuses, or a link leads out of the folder.
+        Raise OutputError if the system rejects, or a link leads out of the folder.
         """
         self.refuse_outside(place)
         found, leads = FileRow(place=self.place(place), name=name, digest=LINK), is_same(place, ref.path)
@@ -167,7 +167,7 @@ class Files:
         return found.stamped(written)
 
     def remove(self, row: FileRow, *, edited: bool = False) -> bool:
-        """Remove a file if it is as tipsseg wrote it, or with `edited` as a person changed it. Raises OutputError.
+        """Remove a file if it is as tipsseg wrote it, or with `edited` as a person changed it. Raise OutputError.
 
         Return True if its place is then free.
         """

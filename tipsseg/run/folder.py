@@ -1,7 +1,7 @@
-"""The output folder of a run: lock it, refuse another question, record images, and finish.
+"""The output folder of a run: lock it, reject another question, record images, and finish.
 
-with open_folder(spec) as folder:              # locked, read and planned; another question is refused
-    for item in map(folder.triage, images):    # what becomes of each image, see `resume.decide`
+with open_folder(spec) as folder:              # locked, read and planned; another question is rejected
+    for item in map(folder.triage, images):    # what becomes of each image (see `resume.decide`)
         folder.begin(info)                     # once, before the first image that is labelled
         folder.record(result)
     folder.finish(counts)                      # derived files, files for the whole run, exports
@@ -66,7 +66,7 @@ class OutputFolder(Run):
         before: The run that the folder recorded; None for a new folder.
         starting_over: True if the run replaces the labels of the folder.
         is_new: True if neither the folder nor other shards record a run.
-        asked: The run as it was asked for, without what the folder knows.
+        asked: The run as it was requested, without what the folder knows.
         refusal: The error if the run answers another question than the folder; else None.
         reasons: The number of images that were labelled, by reason.
         refused: Files that were not written, because a person or another program put them there, with the reasons.
@@ -225,7 +225,7 @@ class OutputFolder(Run):
     ) -> list[Path]:
         """Put the files of an image in place, and record it. Return the paths of the files in place.
 
-        Files of a person or of another program stay, see `refused`; the label files are approved already.
+        Files of a person or of another program stay (see `refused`); the label files are approved already.
 
         Raises:
             ImageError: A file cannot have its name.
@@ -272,7 +272,7 @@ class OutputFolder(Run):
             return [self.files.path(each.row.place) for each in files if each.row.place not in kept]
 
     def _remove(self, rows: Iterable[FileRow]) -> list[str]:
-        """Remove files as tipsseg wrote them, and return the places to forget; others stay, and are refused."""
+        """Remove files as tipsseg wrote them, and return the places to forget; others stay, and are rejected."""
         gone = []
         for row in rows:
             if self.files.remove(row):
@@ -372,16 +372,16 @@ class OutputFolder(Run):
         self.state.forget([name])
 
     def clear_orphans(self) -> None:
-        """Remove the files of images that are not recorded any more, as tipsseg wrote them; others stay, and are refused."""
+        """Remove the files of images that are not recorded any more, as tipsseg wrote them; others stay, and are rejected."""
         for image, row, is_held in self.state.orphans():
             self.state.set_files(image, (), [row.place] if is_held else self._remove([row]))
 
     def rename(self, image: RunImage, ref: ImageRef) -> None:
         """Give the labels of an image to its picture of now, which has another name: with its correction and its scores.
 
-        Files of other formats are written anew by `settle`. A killed command leaves both names, and `find_moves` finds them again.
+        Files of other formats are written again by `settle`. A killed command leaves both names, and `find_moves` finds them again.
 
-        Raises ImageError if its labels are missing, or another file has the name of one.
+        Raise ImageError if its labels are missing, or another file has the name of one.
         """
         if image.edited:
             tidy_mask(self.context, image.entry, image.rows)
@@ -412,7 +412,7 @@ class OutputFolder(Run):
         self.state.hand_over(image.entry.image, ref.name, stay.values())
 
     def _path_of(self, row: FileRow, ref: ImageRef) -> Path | None:
-        """Return the path that a file would have as that of another image; None if it is no file of its own."""
+        """Return the path that a file would have as another image's; None if it is no file of its own."""
         if row.name in self.context.labels:
             return self.context.label_path(row.name, ref)
         path = file_path(row.name, ref.relative, self.context.files) if row.is_file else None
@@ -450,7 +450,7 @@ class OutputFolder(Run):
                     Path(folder).rmdir()
 
     def finish(self, counts: Counts) -> None:
-        """Write the last records. Raises OutputError if the record was removed meanwhile."""
+        """Write the last records. Raise OutputError if the record was removed meanwhile."""
         if not self.state.path.exists():
             raise OutputError(self.state.path, "it was removed during the run", "Run the same command again.")
         self.state.forget_failures()
@@ -460,7 +460,7 @@ class OutputFolder(Run):
         self.finish_changes()
 
     def finish_changes(self) -> None:
-        """Write the last records of a command that changed a finished run. Raises OutputError."""
+        """Write the last records of a command that changed a finished run. Raise OutputError."""
         self.info = replace(self.info, summary=self.totals().record())
         former = {name: names for name, names in self.state.former.items() if name in self.state}
         if former != self.state.former:  # another picture may get the name of one that was removed
@@ -478,7 +478,7 @@ class OutputFolder(Run):
         return {name: path for name, path in files.items() if format_name(name) in shown}
 
     def add_classes(self, names: Sequence[str]) -> None:
-        """Add classes to the question that the folder answers. Raises InputError if a name is invalid."""
+        """Add classes to the question that the folder answers. Raise InputError if a name is invalid."""
         info = with_classes(self.info, names)
         check_formats(info.spec.formats, info.spec.vocabulary.classes)
         self.change(info)
@@ -486,7 +486,7 @@ class OutputFolder(Run):
         self.write_record()
 
     def drop(self, name: str) -> None:
-        """Remove the files of a format as tipsseg wrote them, and the format from all images. Other files are refused."""
+        """Remove the files of a format as tipsseg wrote them, and the format from all images. Other files are rejected."""
         for image in ("", *self.state.names()):
             rows = self.state.files(image).values()
             self.state.set_files(image, (), self._remove(row for row in rows if format_name(row.name) == name))
@@ -494,7 +494,7 @@ class OutputFolder(Run):
 
     @property
     def run_paths(self) -> list[Path]:
-        """Return the files for the whole run that exist, classes.json last."""
+        """Return the existing files for the whole run, classes.json last."""
         files = [file for name in self.context.formats for file in FORMATS[name].files]
         return [path for name in (*files, CLASSES_FILE) if (path := self.path / name).exists()]
 
@@ -541,7 +541,7 @@ def shown_files(rows: Mapping[str, FileRow], files: Files) -> dict[str, Path]:
 
 @contextmanager
 def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
-    """Lock the folder of a run, read its record, and plan the run, see `plan_run`. Nothing is written before `begin`.
+    """Lock the folder of a run, read its record, and plan the run (see `plan_run`). Nothing is written before `begin`.
 
     Raises:
         OtherRunError: The folder answers another question.
@@ -620,7 +620,7 @@ def _planned(spec: RunSpec, state: State, stack: ExitStack) -> OutputFolder:
 
 @contextmanager
 def change_folder(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[OutputFolder]:
-    """Lock the folder of a finished run to change it. Raises RecordError, or OutputError if another process uses it."""
+    """Lock the folder of a finished run to change it. Raise RecordError, or OutputError if another process uses it."""
     with locked_state(output) as state:
         refuse_shards(state)
         info = require_run(state, max_pixels=max_pixels)
@@ -629,7 +629,7 @@ def change_folder(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Out
 
 @contextmanager
 def locked_state(folder: Path) -> Iterator[State]:
-    """Lock a folder and open its record. Remove temporary files of killed processes, and after an error those of this one."""
+    """Lock a folder and open its record. Remove temporary files of killed processes, and after an error this one's."""
     refuse_lost_record(folder)
     lock = FolderLock(folder)
     try:

@@ -96,11 +96,12 @@ def check_choice(given: bool, options: ImageOptions, *, retry_failed: bool = Fal
     if given:
         return
     if not retry_failed:
-        raise UsageError("no images given", "Name images or folders, or write - to read a list from stdin.")
+        raise UsageError("no images given", "Pass images or folders, or - to read a list from stdin.")
     for name in ("limit", "sample"):
         if getattr(options, name) is not None:
             raise UsageError(
-                f"argument `{name}` needs images with argument `retry_failed`", "Name images, or remove it."
+                f"argument `{name}` requires images with argument `retry_failed`",
+                f"Pass images, or remove argument `{name}`.",
             )
 
 
@@ -128,7 +129,7 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress, folder: Outpu
             if any(map(is_output, choice.paths)):
                 raise NoImagesError(
                     f"no images in {join_first([str(path) for path in choice.paths], 1)}, an output folder of tipsseg",
-                    "Name the folder of the images.",
+                    "Pass the folder of the images.",
                 ) from error
             raise
     if folder.before is None:
@@ -150,10 +151,10 @@ def _note_outputs(paths: Iterable[Path], output: Path | None, progress: Progress
             if not is_output(path):
                 progress.note(f"{path} is also the output folder: labels are written beside the images.")
         elif is_output(path):
-            progress.note(f"{path} is an output folder. Its own files are not labelled: name the folder of the images.")
+            progress.note(f"{path} is an output folder. Its own files are not labelled: pass the folder of the images.")
         elif run is not None and is_output(run):
             progress.note(
-                f"{path} has pictures that tipsseg wrote for {run}. They are labelled too: name the folder of the images."
+                f"{path} has pictures that tipsseg wrote for {run}. They are labelled too. To avoid that, pass the images' folder."
             )
 
 
@@ -232,9 +233,9 @@ def stream_images(
     run: RunNames | None = None,
     every: Every | None = None,
 ) -> Iterator[ImageRef | Failed]:
-    """Yield the images in a list as its entries arrive, see `finding.stream`, under their names in the run.
+    """Yield the images in a list as its entries arrive (see `finding.stream`), under their names in the run.
 
-    Files in folders that this run writes pictures to, and images that would share a file with an earlier one, see `names`, become
+    Files in folders that this run writes pictures to, and images that would share a file with an earlier one (see `names`), become
     a Failed. Memory grows by three strings per image.
     """
     pictures = PictureFolders(output, names.key)
@@ -321,7 +322,7 @@ def _only(images: Images, names: Container[str]) -> Images:
 def find_alone(images: Paths | Listed, ignored: Ignored, progress: Progress) -> Found:
     """Find images for a command without an output folder, and note what is left out.
 
-    Raises InputError if a path does not exist, a folder cannot be listed, or no image was found.
+    Raise InputError if a path does not exist, a folder cannot be listed, or no image was found.
     """
     if isinstance(images, Listed):
         found = found_images((), images.entries, ignored)
@@ -403,7 +404,7 @@ class PictureFolders:
         self._starts = [key(os.path.join(os.path.realpath(folder), "")) for folder in self._folders]  # noqa: PTH118
 
     def conflict_with(self, path: Path) -> str:
-        """Return the reason to refuse an input in one of these folders; "" for other inputs."""
+        """Return the reason to reject an input in one of these folders; "" for other inputs."""
         real = self._key(real_path(path))
         for folder, start in zip(self._folders, self._starts, strict=True):
             if real.startswith(start):

@@ -106,7 +106,7 @@ def encode_labels(image: ImageLabels, context: RunContext) -> dict[str, bytes]:
 def _back_hint(path: Path, context: RunContext, image: str) -> str:
     """Return the hint for a mask that a person damaged."""
     undo = f"tipsseg correct {shell_word(str(context.output))} --undo {shell_word(image or path.stem)}"
-    return f"Correct the mask; or give the image back to the model, and label it again: {undo}"
+    return f"Correct the mask. To give the image back to the model and label it again: {undo}"
 
 
 def read_labels(
@@ -225,7 +225,7 @@ class Current:
     """The labels of an image as they are on disk.
 
     Attributes:
-        entry: The record that fits them: that of a correction if a person changed the mask in place.
+        entry: The record that fits them: the record of a correction if a person changed the mask in place.
         rows: The records of the label files.
         found: The labels; None for a raster, whose labels may be larger than memory.
     """
@@ -236,13 +236,13 @@ class Current:
 
     @property
     def labels(self) -> Labels:
-        """The labels of an image that is no raster; commands that need them refuse rasters."""
+        """The labels of an image that is no raster; commands that need them reject rasters."""
         assert self.found is not None
         return self.found
 
 
 def tidy_mask(context: RunContext, entry: Entry, rows: Mapping[str, FileRow]) -> None:
-    """Write a mask that a paint program saved in another mode again in that of the folder, and keep the person's file.
+    """Write a mask that a paint program saved in another mode again in the folder's mode, and keep the person's file.
 
     Raises:
         ImageError: The mask cannot be read.
@@ -300,7 +300,7 @@ def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow],
 
 
 def stamped(row: FileRow, output: Path) -> FileRow:
-    """Return the record of a label file as it is on disk. Raises ImageError if it cannot be read."""
+    """Return the record of a label file as it is on disk. Raise ImageError if it cannot be read."""
     path = actual_path(output, row.place)
     try:
         return row.stamped(stamp(path))

@@ -28,7 +28,7 @@ class FolderLock:
     """The lock of a state folder: only the process that holds it may write there."""
 
     def __init__(self, state: Path) -> None:
-        """Acquire the lock. Raises OutputError if another process holds it, or the folder cannot be written.
+        """Acquire the lock. Raise OutputError if another process holds it, or the folder cannot be written.
 
         `left_over` is True if an earlier run did not release the lock, and may have left temporary files.
         """

@@ -1,6 +1,6 @@
 """Find the renamed pictures of a folder that has labels of them, and those that are gone.
 
-A picture whose name is new, and whose bytes are those of exactly one recorded image whose file is gone, is that image. Files are
+A picture whose name is new, and whose bytes equal exactly one recorded image whose file is gone, is that image. Files are
 compared by size before any is read, and nothing is looked up if no recorded file is gone.
 """
 

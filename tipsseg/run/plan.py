@@ -53,7 +53,7 @@ def plan_run(spec: RunSpec, begun: Begun = NOT_BEGUN) -> RunInfo:
     Raises:
         UsageError: The vocabulary was fitted with another model or in another mode, or the formats of the folder do not fit.
         CheckpointError: The files of a local model cannot be read.
-        OutputError: The folder is not a feature store, or has features of a different kind; or the labels were computed in another
+        OutputError: The folder is not a feature store, or has features of a different kind, or the labels were computed in another
             dtype than the features, and no dtype is given.
         InputError, ImageError: Regions or labels cannot be listed.
     """

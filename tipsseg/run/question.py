@@ -1,4 +1,4 @@
-"""Compare the question of a run with that of its folder, and with that of its other shards."""
+"""Compare the question of a run with the questions of its folder and of its other shards."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def shared_run(output: Path) -> RunInfo | None:
 def run_of_shard(spec: RunSpec, begun: Begun) -> RunInfo | None:
     """Return the run that a shard is a part of; None for the first shard, and for a run that is not divided.
 
-    Raises OutputError if its other shards are of another number of parts, or the folder is that of a shard.
+    Raise OutputError if its other shards are of another number of parts, or the folder holds a shard.
     """
     output, shard = spec.output, spec.shard
     if shard is None:
@@ -120,7 +120,7 @@ def run_of_shard(spec: RunSpec, begun: Begun) -> RunInfo | None:
 
 
 def share_run(info: RunInfo) -> None:
-    """Record the run of a shard for the other shards, unless one of them did. Raises DeviceError if it runs on another device."""
+    """Record the run of a shard for the other shards, unless one of them did. Raise DeviceError if it runs on another device."""
     path = info.spec.output / SHARDS_FOLDER / _SHARED
     if (
         write_new(path, json_bytes(run_record(info), indent=2) + b"\n", info.spec.folder)
@@ -157,7 +157,7 @@ def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
             raise OtherRunError(
                 info.spec.output,
                 f"the mask of {entry.image} was corrected, and {what}",
-                "Choose another output folder with argument `output`, and import the corrections there by class name; or discard "
+                "Choose another output folder with argument `output`, and import the corrections there by class name. To discard "
                 "them with argument `overwrite` and argument `replace_edited`. Classes may be added after the existing ones.",
                 fits=False,
             )

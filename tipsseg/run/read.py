@@ -81,7 +81,7 @@ class RunImage:
 
     @property
     def mask(self) -> Path:
-        """The file of the labels. Raises ImageError if it is missing."""
+        """The file of the labels. Raise ImageError if it is missing."""
         path = next((self.run.files.path(row.place) for row in self.label_files), None)
         if path is None or not os.path.lexists(path):
             what = "corrected mask" if self.entry.corrected else "mask"
@@ -96,7 +96,7 @@ class RunImage:
         return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
     def current(self) -> Current:
-        """Read the labels. Raises ImageError if they are missing or invalid."""
+        """Read the labels. Raise ImageError if they are missing or invalid."""
         _ = self.mask
         return read_current(self.run.context, self.entry, dict(self.rows), edited=self.edited)
 
@@ -159,7 +159,7 @@ class Run:
         return name if name in self else next((new for new, old in self.former().items() if name in old), None)
 
     def image(self, name: str) -> RunImage:
-        """Return an image. Raises KeyError for an unknown name."""
+        """Return an image. Raise KeyError for an unknown name."""
         entry = self.state.get(name)
         if entry is None:
             raise KeyError(name)
@@ -181,7 +181,7 @@ def refuse_raster(run: RunInfo) -> None:
     if run.spec.is_raster:
         raise InputError(
             f"{run.spec.output}: this command does not read the labels of rasters",
-            "Open the files in a GIS; or label the rasters into another folder with the formats that you need, such as png.",
+            "Open the files in a GIS. For other formats, such as png, label the rasters into another folder.",
         )
 
 
@@ -196,7 +196,7 @@ def refuse_overlap(run: RunInfo, reason: str) -> None:
 
 @contextmanager
 def open_run(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
-    """Open the run in an output folder. Raises as `open_runs` does, and RecordError if the folder holds shards."""
+    """Open the run in an output folder. Raise as `open_runs` does, and RecordError if the folder holds shards."""
     with find_run(output, ended=ended, max_pixels=max_pixels) as run:
         if run is None:
             raise no_run_error(output)
@@ -218,8 +218,8 @@ def open_runs(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS)
 
     Args:
         output: The output folder.
-        ended: Refuse runs that are in progress or were interrupted.
-        max_pixels: Refuse images with more pixels.
+        ended: Reject runs that are in progress or were interrupted.
+        max_pixels: Reject images with more pixels.
 
     Raises:
         RecordError: The folder is not an output folder, the run is not finished, or its record is damaged or missing.
@@ -235,7 +235,7 @@ def open_runs(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS)
 def open_folders(folders: Iterable[Path]) -> Iterator[tuple[Run, ...]]:
     """Open the finished runs in output folders and in folders of shards; leave out output folders that only hold shards.
 
-    Raises as `open_runs` does.
+    Raise as `open_runs` does.
     """
     with ExitStack() as stack:
         states = [_open_state(folder, stack, ended=True) for folder in folders]
@@ -243,7 +243,7 @@ def open_folders(folders: Iterable[Path]) -> Iterator[tuple[Run, ...]]:
 
 
 def _open_state(folder: Path, stack: ExitStack, *, ended: bool) -> State:
-    """Open the record of a folder, until the stack ends. Raises RecordError."""
+    """Open the record of a folder, until the stack ends. Raise RecordError."""
     if not is_folder(folder):
         raise RecordError(folder, "no such folder", _NAME_FOLDER)
     refuse_lost_record(folder)
@@ -257,7 +257,7 @@ def refuse_lost_record(folder: Path) -> None:
     if os.path.lexists(State.file(folder)) or not any(os.path.lexists(folder / name) for name in EXPORTS):
         return
     word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
-    error = RecordError(folder, f"its record, {STATE_FILE}, is missing", "Rebuild it, or start anew:")
+    error = RecordError(folder, f"its record, {STATE_FILE}, is missing", "Rebuild it, or start again:")
     again = f"tipsseg label IMAGES --classes CLASSES -o {new}"
     if os.path.lexists(run := folder / RUN_FILE):
         again = f"tipsseg label IMAGES --from {shell_word(str(run))} -o {new}"
@@ -291,7 +291,7 @@ def refuse_other_settings(runs: Sequence[Run]) -> None:
 def require_run(state: State, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> RunInfo:
     """Return the run that a record holds; no record has the limit `max_pixels` of its reader.
 
-    Raises RecordError if there is none, or with `ended` if it was interrupted.
+    Raise RecordError if there is none, or with `ended` if it was interrupted.
     """
     info = stored_run(state)
     if info is None:

@@ -139,7 +139,7 @@ def _settings_record(spec: RunSpec) -> dict[str, Any]:
 
 
 def _read_settings(record: type, run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of a record of options in the content of a run.json, by name. Raises ValueError if it is damaged.
+    """Return the options of a record of options in the content of a run.json, by name. Raise ValueError if it is damaged.
 
     An option that run.json lacks did not exist when it was written: its default must mean what was done then.
     """
@@ -166,7 +166,7 @@ def _versions() -> dict[str, str]:
 
 
 def write_run(info: RunInfo, files: Iterable[FileRow] = ()) -> Path:
-    """Write run.json, with the files for the whole run, into the folder of a run and return its path. Raises OutputError."""
+    """Write run.json, with the files for the whole run, into the folder of a run and return its path. Raise OutputError."""
     path = info.spec.folder / RUN_FILE
     if os.path.lexists(path):
         known = None
@@ -209,7 +209,7 @@ def read_record(path: Path, hint: str) -> RunInfo:
 
 
 def _parse_record(record: object, path: Path, hint: str) -> RunInfo:
-    """Parse the JSON value of a run; `path` is its run.json. Raises as `read_record` does."""
+    """Parse the JSON value of a run; `path` is its run.json. Raise as `read_record` does."""
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
         raise RecordError(path, "not written by tipsseg, or damaged", hint)
     if record.get("schema") != SCHEMA:
@@ -231,7 +231,7 @@ def command_with_output(recorded: object, output: str) -> str:
 
 
 def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
-    """Parse the JSON value of a run.json. Raises ValueError or UsageError for content that tipsseg would not write."""
+    """Parse the JSON value of a run.json. Raise ValueError or UsageError for content that tipsseg would not write."""
     options = take(record, "options", dict)
     known = {name for kind in RECORDS for name, (_, about) in options_of(kind).items() if about.recorded == "options"}
     if unknown := set(options) - known:

@@ -40,7 +40,7 @@ class Due:
     Attributes:
         write: The formats.
         edited: Files that were changed by hand, which are not overwritten.
-        stale: Those of `edited` that were taken in, but show older labels by now.
+        stale: Files of `edited` that were taken in, but show older labels by now.
     """
 
     write: tuple[str, ...] = ()
@@ -275,7 +275,7 @@ class Encoded:
 
     Attributes:
         ref: The image.
-        file: Its feature file; with several scales, that of the coarsest.
+        file: Its feature file; with several scales, the file of the coarsest.
         size: (height, width) of the upright image in pixels.
         windows: Number of windows; 1 for a whole image.
         bytes: Size of the features in bytes.
@@ -325,7 +325,7 @@ def write_image(
         ref: The image.
         fingerprint: The fingerprint of its file.
         label_map: Its labels.
-        thumbnail: [h, w, 3] uint8 RGB, see `ImageLabels`; None if no format needs it.
+        thumbnail: [h, w, 3] uint8 RGB (see `ImageLabels`); None if no format needs it.
         pixels: Reads the image, if a format needs its pixels.
         grid: Reads its coordinates, if a format needs them.
         given: See `Entry`.

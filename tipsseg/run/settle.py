@@ -111,7 +111,7 @@ def settle_images(
     asked: Container[str] = (),
     images: Path | None = None,
 ) -> Generator[list[Path] | Failed, None, None]:
-    """Write the derived files of a folder that are missing or out of date: those of images, then those for the whole run.
+    """Write the derived files of a folder that are missing or out of date: files of images, then files for the whole run.
 
     Args:
         folder: The folder.

@@ -33,7 +33,7 @@ def parse_folder(name: str) -> Shard | None:
 
 
 def shards_in(output: Path) -> list[Shard]:
-    """Return the shards in an output folder, in order. Raises InputError if the folder cannot be listed."""
+    """Return the shards in an output folder, in order. Raise InputError if the folder cannot be listed."""
     place = output / SHARDS_FOLDER
     try:
         found = [parse_folder(name) for name in os.listdir(place)]  # noqa: PTH208  names are enough
@@ -45,7 +45,7 @@ def shards_in(output: Path) -> list[Shard]:
 
 
 def state_folders(output: Path) -> list[Path]:
-    """Return the state folders of the shards in an output folder, in order. Raises InputError as `shards_in` does."""
+    """Return the state folders of the shards in an output folder, in order. Raise InputError as `shards_in` does."""
     return [state_folder(output, shard) for shard in shards_in(output)]
 
 

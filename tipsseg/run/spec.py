@@ -78,11 +78,11 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         raster: Options for rasters.
         files: File options.
         formats: The formats to write; nothing is written if empty. With regions or labels, they include the instance masks.
-        formats_given: False if the user named no formats; `plan_run` then takes those of the folder, if it has any.
+        formats_given: False if the user named no formats; `plan_run` then takes the folder's formats, if it has any.
         feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
         sources: Image paths as the user typed them, "-" for a list on stdin; empty for an earlier run.
         vocabulary_path: The vocabulary file or preset as the user typed it.
-        new_classes: The classes to add to the labels that exist.
+        new_classes: The classes to add to the existing labels.
     """
 
     vocabulary: Vocabulary
@@ -129,7 +129,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
 
     @classmethod
     def of(cls, *records: object, **values: Any) -> RunSpec:
-        """Return the settings of a run from records of options and other values, and check them. Raises as `check` does."""
+        """Return the settings of a run from records of options and other values, and check them. Raise as `check` does."""
         spec = cls(**{name: value for record in records for name, value in vars(record).items()}, **values)
         spec.check()
         return spec
@@ -150,7 +150,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
 
     @property
     def folder(self) -> Path:
-        """Return the folder of the labels: the output folder, or that of the shard in it."""
+        """Return the folder of the labels: the output folder, or the folder of the shard in it."""
         return state_folder(self.output, self.shard)
 
     @property
@@ -160,7 +160,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Return the names of an image's label files, see `run.labels`."""
+        """Return the names of an image's label files (see `run.labels`)."""
         if not self.formats:
             return ()
         if self.is_raster:
@@ -200,13 +200,13 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         if self.options.overlap:
             self._check_overlap()
         if self.regions_only and self.regions is None:
-            raise UsageError("argument `regions_only` needs regions", "Set argument `regions`.")
+            raise UsageError("argument `regions_only` requires argument `regions`", "Set argument `regions`.")
         if self.regions_margin and self.regions is None:
             raise UsageError("argument `regions_margin` requires regions", "Set argument `regions`.")
         if self.regions_margin and self.options.refine == "none":
             raise UsageError("argument `regions_margin` requires refined labels", "Set argument `refine`=pamr-guided.")
         if self.strict and self.present is None:
-            raise UsageError("argument `strict` needs names of what is in each image", "Set argument `present`.")
+            raise UsageError("argument `strict` requires argument `present`", "Set argument `present`.")
         find_model(self.model)
         refuse_file(self.output)  # last, so that errors in options are raised first
 
@@ -241,7 +241,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
                 if getattr(self.raster, name) != item.default:
                     raise UsageError(
                         f"argument `{name}` works only without other formats than {', '.join(RASTER_FORMATS)}",
-                        "Leave out the others, or the argument.",
+                        "Pass only the images to restore, or remove the argument.",
                     )
             return
         options = self.options
@@ -261,7 +261,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             )
         forms = [form for name in self.formats if isinstance(form := FORMATS.get(name), RasterFormat)]
         if self.raster.dissolve and not any("objects" in form.needs for form in forms):
-            raise UsageError("argument `dissolve` needs polygons", "Add the format geojson or gpkg.")
+            raise UsageError("argument `dissolve` requires polygons", "Add the format geojson or gpkg.")
 
     def settings(self, *records: type) -> Iterator[tuple[str, Setting]]:
         """Yield the options of these records of options, by default of all, by name."""
@@ -355,10 +355,10 @@ class RunInfo:
 
     Attributes:
         spec: Settings of the run.
-        model: `id`, `repository`, `revision` and `sha256` of the model, see `ModelSource.facts`.
+        model: `id`, `repository`, `revision` and `sha256` of the model (see `ModelSource.facts`).
         dtype: The dtype of the model; "auto" until the model is loaded, if the output folder has no labels yet.
         device: The device of the model. Known once the model is loaded, as are the next three.
-        dtype_reason: The reason for the dtype, see `Backbone`.
+        dtype_reason: The reason for the dtype (see `Backbone`).
         vocabulary: The vocabulary with its background resolved.
         dropped: Ignored background phrases, each with the class phrase that means the same.
         image_root: The folder that image names are relative to; None if the images are from several folders.
@@ -366,7 +366,7 @@ class RunInfo:
         ended: Time at which the run ended; None before that.
         counts: Number of images by result.
         batch_size: Final number of windows per batch, which is halved if memory runs out; None if unknown.
-        summary: Summary of all labels in the folder, see `summary.TotalsSum`.
+        summary: Summary of all labels in the folder (see `summary.TotalsSum`).
         added: The classes that `tipsseg correct` added to the question.
         noted: The program that wrote the record of an earlier run; None for a run of this process.
     """
@@ -425,7 +425,7 @@ class Maker:
     method_versions: Mapping[str, object] = field(default_factory=dict)
 
 
-#: What the names of versions of methods begin with in a question, see `types.METHOD_VERSIONS`.
+#: What the names of versions of methods begin with in a question (see `types.METHOD_VERSIONS`).
 VERSION_OF = "version of "
 
 
@@ -518,7 +518,7 @@ def refuse_file(output: Path) -> None:
 
 
 def with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:
-    """Return a run with more classes. Raises InputError if a name is invalid."""
+    """Return a run with more classes. Raise InputError if a name is invalid."""
     return replace(
         info,
         spec=replace(info.spec, vocabulary=_extended(info.spec.vocabulary, names)),

@@ -71,7 +71,7 @@ _SCHEMA = [
 #: The version of all records in an output folder. Others are not read.
 SCHEMA = 2
 
-#: The types of the columns of an image, in the order of the table; those of a file follow from FileRow.
+#: The types of the columns of an image, in the order of the table; the columns of a file follow from FileRow.
 _MAYBE = (str, NoneType)
 _IMAGE_TYPES = (bytes, str, int, int, _MAYBE, _MAYBE, str, str, _MAYBE, _MAYBE, float, bytes)
 _FILE_TYPES = (str, str, _MAYBE, int, int, str, _MAYBE, _MAYBE)
@@ -164,7 +164,7 @@ class State:
             shutil.copyfile(self.path, place)
             with suppress(FileNotFoundError):
                 shutil.copyfile(wal, f"{place}-wal")
-            if _head(wal) == begun:  # else the log began anew meanwhile
+            if _head(wal) == begun:  # else the log began again meanwhile
                 return _connect(str(place))
 
     def _error(self, error: Exception) -> RecordError | OutputError:
@@ -184,7 +184,7 @@ class State:
         return RecordError(self.path, f"damaged ({what})", f"Rebuild it from the masks and manifest.jsonl: {hint}")
 
     def verify(self) -> None:
-        """Read all of the record, which takes long. Raises RecordError if any part of it is damaged."""
+        """Read all of the record, which takes long. Raise RecordError if any part of it is damaged."""
         with self._errors():
             if (fault := self._value("PRAGMA quick_check")) != "ok":
                 raise sqlite3.DatabaseError(str(fault))
@@ -209,7 +209,7 @@ class State:
     # ---- changing ----
 
     def begin(self) -> None:
-        """Prepare the database for changes, and mark it as in use. Raises OutputError."""
+        """Prepare the database for changes, and mark it as in use. Raise OutputError."""
         with self._lock:
             if self.changed:
                 return
@@ -243,7 +243,7 @@ class State:
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
-        """Run the block as one transaction. Raises OutputError if the database cannot be written."""
+        """Run the block as one transaction. Raise OutputError if the database cannot be written."""
         with self._lock:
             self.begin()
             with self._errors():
@@ -265,7 +265,7 @@ class State:
             raise self._error(error) from error
 
     def end(self) -> None:
-        """Write the exports, and mark the changes as complete. Raises OutputError."""
+        """Write the exports, and mark the changes as complete. Raise OutputError."""
         self.close_exports()
         former = self.former
         lines = (json_bytes(self._line(entry, files, former)) for entry, files in self.images())
@@ -366,7 +366,7 @@ class State:
             yield from entries
 
     def images(self) -> Iterator[tuple[Entry, dict[str, FileRow]]]:
-        """Yield the entries with their files, see `files`, sorted by name."""
+        """Yield the entries with their files (see `files`), sorted by name."""
         for last, entries in self._pages():
             files: dict[str, dict[str, FileRow]] = defaultdict(dict)
             end = key_of(entries[-1].image)
@@ -424,20 +424,20 @@ class State:
             db.execute("DELETE FROM row WHERE name = ?", (name,))
 
     def forget_images(self) -> None:
-        """Remove the images that nobody corrected, and all failures. Their files stay recorded, see `orphans`."""
+        """Remove the images that nobody corrected, and all failures. Their files stay recorded (see `orphans`)."""
         with self.changing() as db:
             db.execute("DELETE FROM row WHERE image IN (SELECT key FROM image WHERE correction IS NULL)")
             db.execute("DELETE FROM image WHERE correction IS NULL")
             db.execute("DELETE FROM failure")
 
     def forget(self, images: Iterable[str]) -> None:
-        """Remove images, corrected or not. Their files stay recorded, see `orphans`."""
+        """Remove images, corrected or not. Their files stay recorded (see `orphans`)."""
         with self.changing() as db:
             for image in images:
                 _forget(db, key_of(image))
 
     def hand_over(self, image: str, name: str, files: Iterable[FileRow]) -> None:
-        """Forget an image whose labels have another name by now, and record those of its files that stay where they are."""
+        """Forget an image whose labels have another name by now, and record the files that stay where they are."""
         with self.changing() as db:
             for file in files:
                 _change_files(db, image, (), [file.place])
@@ -492,7 +492,7 @@ class State:
         return name_of(found) if isinstance(found, bytes) else None
 
     def unknown(self, places: Iterable[str]) -> Iterator[str]:
-        """Yield those of some places that have no recorded file. The record is indexed once, outside the folder."""
+        """Yield the places, of these, that have no recorded file. The record is indexed once, outside the folder."""
         self._select("CREATE TEMP TABLE IF NOT EXISTS known (place TEXT PRIMARY KEY) WITHOUT ROWID")
         self._select("INSERT OR IGNORE INTO temp.known SELECT place FROM file")
         return (place for place in places if self._value("SELECT 1 FROM temp.known WHERE place = ?", place) is None)
@@ -524,7 +524,7 @@ class State:
                 db.execute("DELETE FROM failure WHERE key = ?", (key_of(image),))
 
     def forget_failures(self) -> None:
-        """Remove failures of earlier runs that no longer apply, see `Failure.may_last`."""
+        """Remove failures of earlier runs that no longer apply (see `Failure.may_last`)."""
         session = self._session if self.changed else -1
         for (line,) in self._select("SELECT line FROM failure WHERE session != ?", session):
             failure = read_failure(line)
@@ -611,7 +611,7 @@ def _check_types(row: Sequence[Any], types: Sequence[Any]) -> None:
 
 @lru_cache(64)
 def _split_formats(text: str) -> tuple[str, ...]:
-    """Return the formats in a cell. Raises KeyError if one is unknown."""
+    """Return the formats in a cell. Raise KeyError if one is unknown."""
     return tuple(FORMATS[name].name for name in text.split(",")) if text else ()
 
 

@@ -42,7 +42,7 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
     if label_map.layers is None:
         pixels, sums = _totals(label_map.labels, label_map.confidence)
         pixels, sums = add_to_wholes(pixels, label_map.classes), add_to_wholes(sums, label_map.classes)
-        # The confidence of a whole is its own, not that of its parts.
+        # The confidence of a whole is its own, not its parts'.
         levels = zip(split_levels(label_map.labels, label_map.classes), label_map.whole_confidences, strict=False)
         for labels, confidence in levels:
             own, of_level = _totals(labels, confidence)
@@ -115,7 +115,7 @@ class ImageNumbers:
         background: Pixels of id 0.
         ignored: Pixels below the minimum confidence.
         classes: The classes in the image.
-        transform: Of a raster, see `RasterGrid`; None for other images.
+        transform: Of a raster (see `RasterGrid`); None for other images.
         epsg: See `RasterGrid`.
     """
 
@@ -128,7 +128,7 @@ class ImageNumbers:
 
 
 def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
-    """Return the numbers of a `label_summary`. Raises ValueError if one is missing."""
+    """Return the numbers of a `label_summary`. Raise ValueError if one is missing."""
     is_raster = "transform" in summary
     return ImageNumbers(
         (take(summary, "height", int), take(summary, "width", int)),
@@ -250,7 +250,7 @@ class TotalsSum:
             yield f"Found in {pluralize(self._images, 'image')}, by area: {join_first(found, _NAMED)}."
         if self._asked is not None:
             asked = [f"{_short(each)} {self._asked[each.id]}" for each in self._classes]
-            yield f"Asked for, by images: {join_first(asked, _NAMED)}."
+            yield f"Images for each name of argument `present`: {join_first(asked, _NAMED)}."
         if never:
             yield f"Never found: {join_first(never, _NAMED)}."
 

@@ -92,7 +92,7 @@ class RegularFile(BufferedReader):
     """A regular file, open for reading. As a context manager, it adds its path to read errors."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file. Raises OSError, also for a pipe or a device, which could block forever."""
+        """Open the file. Raise OSError, also for a pipe or a device, which could block forever."""
         super().__init__(FileIO(path, "rb", opener=_open_regular))
 
     def __exit__(
@@ -122,7 +122,7 @@ def _open_regular(path: str, flags: int) -> int:
 def open_appending(path: Path) -> int:
     """Open a regular file for reading and appending, and create it if it is missing. Return its file descriptor.
 
-    Raises OSError, also for a symbolic link.
+    Raise OSError, also for a symbolic link.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
@@ -147,7 +147,7 @@ RECORD_LIMIT = 64 << 20
 
 
 def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
-    """Read a regular file of at most `limit` bytes. Raises OSError."""
+    """Read a regular file of at most `limit` bytes. Raise OSError."""
     with open_regular(path) as file:
         # Not `limit + 1`: read() allocates the requested size first.
         data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
@@ -199,7 +199,7 @@ def temporary_path(path: Path) -> Path:
 
 @contextmanager
 def staged_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, see `atomic_path`. If the block raises, remove it."""
+    """Yield a temporary path beside `path` (see `atomic_path`). If the block raises, remove it."""
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +217,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. Rename it to `path` after the block, or remove it if the block raises.
 
     Creates the parent folders. The temporary name is hidden and random, and has the suffix of `path`. Readers see the old file or
-    the new file, never a partial one. Raises OutputError if the file cannot be written, or the block raised an OSError.
+    the new file, never a partial one. Raise OutputError if the file cannot be written, or the block raised an OSError.
     """
     with staged_path(path) as temporary:
         yield temporary
@@ -225,7 +225,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file atomically; see `atomic_path`. Raises OutputError."""
+    """Write a file atomically; see `atomic_path`. Raise OutputError."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -233,7 +233,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 def write_new(path: Path, data: bytes, folder: Path) -> bool:
     """Write a file atomically if it does not exist. Return False if it does, also if another process was faster.
 
-    The temporary file is in `folder`, on the same file system. Raises OutputError.
+    The temporary file is in `folder`, on the same file system. Raise OutputError.
     """
     temporary = temporary_path(folder / path.name)
     try:
@@ -251,7 +251,7 @@ def write_new(path: Path, data: bytes, folder: Path) -> bool:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file if it exists. Raises OutputError."""
+    """Remove a file if it exists. Raise OutputError."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -259,7 +259,7 @@ def remove_file(path: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that another program changed, so that it is not lost, and return its new path. Raises OutputError."""
+    """Rename a file that another program changed, so that it is not lost, and return its new path. Raise OutputError."""
     number = 1
     while os.path.lexists(aside := path.with_name(f"{path.name}.changed{'' if number == 1 else number}")):
         number += 1
@@ -385,13 +385,13 @@ class Fingerprint:
 
 
 def content_digest(path: Path) -> str:
-    """Return the sha256 of a regular file in hex. Raises OSError."""
+    """Return the sha256 of a regular file in hex. Raise OSError."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stamp(path: Path, digest: str | None = None) -> Fingerprint:
-    """Return the fingerprint of a regular file of any size, with its sha256. Pass `digest` if it is known. Raises OSError."""
+    """Return the fingerprint of a regular file of any size, with its sha256. Pass `digest` if it is known. Raise OSError."""
     sha256 = content_digest(path) if digest is None else digest
     status = path.stat()
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)

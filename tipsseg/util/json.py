@@ -27,7 +27,7 @@ _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 def parse(data: bytes) -> Any:
     """Parse JSON.
 
-    Raises ValueError for invalid JSON, and for deeply nested lists, NaN, infinity, numbers beyond the range of floats and strings
+    Raise ValueError for invalid JSON, and for deeply nested lists, NaN, infinity, numbers beyond the range of floats and strings
     that cannot be encoded as UTF-8.
     """
     try:
@@ -108,7 +108,7 @@ _hints = cache(get_type_hints)
 
 
 def take_share(record: object, key: str) -> float:
-    """Return the value of a key in a JSON object. Raises ValueError unless it is a number from 0 to 1."""
+    """Return the value of a key in a JSON object. Raise ValueError unless it is a number from 0 to 1."""
     value = record.get(key) if isinstance(record, dict) else None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
         raise ValueError(f"no `{key}`" if value is None else f"`{key}` is {short(value)}")

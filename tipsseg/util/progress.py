@@ -127,7 +127,7 @@ class Progress:
             self.note(line)
 
     def head(self, line: str) -> None:
-        """Set the line to print before the first note. A refused run has no notes, and prints nothing."""
+        """Set the line to print before the first note. A rejected run has no notes, and prints nothing."""
         self._head = line
 
     def note(self, line: str) -> None:

@@ -34,7 +34,7 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def printable(text: str) -> str:
     """Return text as a single line, with escapes for line ends, control characters and bytes that are not UTF-8: "a\\u001bb".
 
-    The escapes are those of JSON and TOML, so that a line of JSON or TOML keeps its value. URLs lose their secrets.
+    The escapes follow JSON and TOML, so that a line of JSON or TOML keeps its value. URLs lose their secrets.
     """
     return _UNSAFE.sub(lambda match: _SHORT.get(match[0], f"\\u{ord(match[0]):04x}"), without_secrets(text))
 

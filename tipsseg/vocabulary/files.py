@@ -55,7 +55,7 @@ from tipsseg.vocabulary.vocabulary import (
 def parse_lines(path: Path, text: str) -> tuple[ClassSpec, ...]:
     """Parse text with one class per line; `path` names the file in errors.
 
-    Raises VocabularyError with the line number if the text looks like another format.
+    Raise VocabularyError with the line number if the text looks like another format.
     """
     if path.suffix.lower() in _OTHER_SUFFIXES:
         raise VocabularyError(
@@ -111,7 +111,7 @@ _KEYS = ("classes", "background", "templates", "refine")
 def parse_toml(path: Path, text: str) -> tuple[tuple[ClassSpec, ...], Any, Any, Any]:
     """Return the classes, the background, the templates and the refinement of a TOML file; `path` names the file in errors.
 
-    Raises VocabularyError for invalid TOML, and with the class for an unknown key. `make_vocabulary` checks the values.
+    Raise VocabularyError for invalid TOML, and with the class for an unknown key. `make_vocabulary` checks the values.
     """
     # The memory that tomllib needs grows with the square of the number of parts in a key.
     start = _find_long_key(text)
@@ -196,7 +196,7 @@ def read_vocabulary(
         source: A preset name, or a path. For a file that has the name of a preset, pass "./ade20k". Files that end in .toml are
             TOML; all others have one class per line.
         background: Replaces the background in the file; see `make_vocabulary`.
-        templates: Replaces the templates in the file, but not those of individual classes; see `make_vocabulary`.
+        templates: Replaces the templates in the file, but not the templates of individual classes (see `make_vocabulary`).
 
     Returns:
         The vocabulary. Its `source` is the name of the preset or file.

@@ -101,7 +101,7 @@ class FittedVocabulary:
 
     @property
     def learned(self) -> bool:
-        """True if a vector differs from that of the text."""
+        """True if a vector differs from the text's vector."""
         return any(score.source != "text" for score in self.scores)
 
     def check(
@@ -123,7 +123,7 @@ class FittedVocabulary:
             raise self.wrong_model_error(model_id)
         if (mode or self.mode, short_side or self.short_side) != (self.mode, self.short_side):
             raise UsageError(
-                f"the fitted vocabulary needs mode {self.mode!r} and short side {self.short_side}, but the options are "
+                f"the fitted vocabulary requires mode {self.mode!r} and short side {self.short_side}, but the options are "
                 f"mode {(mode or self.mode)!r} and short side {short_side or self.short_side}",
                 "Use the mode and the short side of the fit, or fit again with these options.",
             )
@@ -132,12 +132,12 @@ class FittedVocabulary:
         """Return the error for using this fit with another model."""
         other = f"a different {model_id}, with different files" if model_id == self.model_id else model_id
         return UsageError(
-            f"the fitted vocabulary needs the model {self.model_id}, but this model is {other}",
+            f"the fitted vocabulary requires the model {self.model_id}, but this model is {other}",
             f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this model.",
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the fit as a safetensors file. The bytes are deterministic. Raises OutputError."""
+        """Write the fit as a safetensors file. The bytes are deterministic. Raise OutputError."""
         from safetensors.numpy import save
 
         vocabulary = self.vocabulary
@@ -162,7 +162,7 @@ class FittedVocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> FittedVocabulary:
-        """Read a file that `save` wrote. Raises VocabularyError if it cannot be read or is not a fit."""
+        """Read a file that `save` wrote. Raise VocabularyError if it cannot be read or does not hold a fit."""
         from safetensors import SafetensorError, safe_open
 
         path = Path(path)
@@ -179,7 +179,7 @@ class FittedVocabulary:
         except OSError as error:
             raise VocabularyError(f"cannot be read: {describe_error(error)}", path=path) from error
         except (SafetensorError, ValueError, UsageError) as error:
-            reason = f"not a fit file: {error}"
+            reason = f"not a vocabulary that tipsseg fit wrote: {error}"
             raise VocabularyError(reason, "Pass a file that `tipsseg fit` wrote.", path=path) from error
 
 
@@ -194,7 +194,7 @@ Classes = Vocabulary | FittedVocabulary | Sequence[str | ClassSpec] | Mapping[st
 
 
 def as_vocabulary(classes: Classes) -> tuple[Vocabulary, FittedVocabulary | None]:
-    """Return the vocabulary of classes, and their fit or None. Raises VocabularyError if the classes are invalid."""
+    """Return the vocabulary of classes, and their fit or None. Raise VocabularyError if the classes are invalid."""
     if isinstance(classes, FittedVocabulary):
         return classes.vocabulary, classes
     return (classes if isinstance(classes, Vocabulary) else make_vocabulary(classes)), None
@@ -206,7 +206,7 @@ def is_fit(source: str | Path) -> bool:
 
 
 def _parse_fit(record: object, vectors: _Values, biases: _Values) -> FittedVocabulary:
-    """Build a fit from the record and the tensors of a file. Raises ValueError or UsageError if they are invalid."""
+    """Build a fit from the record and the tensors of a file. Raise ValueError or UsageError if they are invalid."""
     if (take(record, "kind", str), take(record, "version", int)) != (_KIND, _VERSION):
         raise ValueError("another kind or version")
     vocabulary = make_vocabulary(

@@ -40,7 +40,7 @@ MAX_TEMPLATES = 1000
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Return trimmed templates. Raises VocabularyError unless each is valid."""
+    """Return trimmed templates. Raise VocabularyError unless each is valid."""
     if isinstance(templates, str) or not isinstance(templates, Sequence):
         hint = f"A vocabulary file can also name a set: {', '.join(TEMPLATES)}."
         raise VocabularyError(f"templates must be a list of strings, not {quote(templates)}", hint)
@@ -52,7 +52,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_template(template: object) -> str:
-    """Return a trimmed template. Raises VocabularyError unless it is a valid text with exactly one `{}`; see `check_text`."""
+    """Return a trimmed template. Raise VocabularyError unless it is a valid text with exactly one `{}`; see `check_text`."""
     template = check_text(template, "a template")
     count = template.count("{}")
     if count != 1:
@@ -64,7 +64,7 @@ def check_template(template: object) -> str:
 
 
 def find_templates(name: str) -> tuple[str, ...]:
-    """Return the template set "protocol" or "plain", or the templates of a file with one per line. Raises VocabularyError."""
+    """Return the template set "protocol" or "plain", or the templates of a file with one per line. Raise VocabularyError."""
     if name in TEMPLATES:
         return TEMPLATES[name]
     path = Path(name)
@@ -164,7 +164,7 @@ _COMMENT = re.compile(r"(^|\s)#(\s.*)?$|^\s*#.*$")
 def read_text(path: Path, what: str) -> str:
     """Read a small UTF-8 file, with or without a byte order mark, and convert line ends to "\\n".
 
-    `what` describes the file in messages, such as "a vocabulary file". Raises VocabularyError if the file cannot be read, is too
+    `what` describes the file in messages, such as "a vocabulary file". Raise VocabularyError if the file cannot be read, is too
     large or is not text.
     """
     try:
@@ -190,7 +190,7 @@ def read_text(path: Path, what: str) -> str:
 def check_text(text: object, what: str) -> str:
     """Trim a phrase or a template, and replace tabs and line ends with spaces.
 
-    `what` describes the text in messages, such as "a synonym". Raises VocabularyError for invalid text. Control characters are
+    `what` describes the text in messages, such as "a synonym". Raise VocabularyError for invalid text. Control characters are
     invalid: the model does not know them, and they break files and terminals.
     """
     if not isinstance(text, str):

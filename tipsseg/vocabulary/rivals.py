@@ -76,7 +76,7 @@ def _outermost(entry: LabelClass, vocabulary: Vocabulary) -> LabelClass:
 
 
 def _own_words(entry: LabelClass, vocabulary: Vocabulary) -> str:
-    """Return the name of a class without that of its whole."""
+    """Return the name of a class without the name of its whole."""
     whole = vocabulary.classes[entry.part_of - 1].name if entry.part_of else ""
     rest = entry.name[len(whole) :] if whole and entry.name.startswith(whole) else entry.name
     return rest.strip("/ ") or entry.name

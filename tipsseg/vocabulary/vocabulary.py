@@ -49,7 +49,7 @@ class ClassSpec:
         part_of: The name of the class that this class is a part of. "" if it is not a part. A class that is not in the list is
             added at its end.
         phrase: The first phrase. "" for the name.
-        thing: True for a countable thing, False for stuff such as sky, in panoptic files. None for that of the format.
+        thing: True for a countable thing, False for stuff such as sky, in panoptic files. None: as the format does by default.
     """
 
     name: str
@@ -81,7 +81,7 @@ class ClassSpec:
 class Phrase:
     """A text that competes for pixels, with its templates. Label id 0 is background.
 
-    `handicap` is True for a phrase that competes beside better ones of its class, see `Contest`.
+    `handicap` is True for a phrase that competes beside better ones of its class (see `Contest`).
     """
 
     text: str
@@ -92,10 +92,10 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """The phrases that compete for the pixels of the image, or for those of a whole.
+    """The phrases that compete for the pixels of the image or of a whole.
 
     For the image, the classes that are not parts compete with the background. The phrases of a class are its own, and with a
-    handicap those of its parts. Inside a whole, its parts compete in the same way; what they do not win stays the whole: the
+    handicap the phrases of its parts. Inside a whole, its parts compete in the same way; what they do not win stays the whole: the
     phrases of the background compete for it, and with a handicap its own. Without a background, its parts win all of it.
 
     Attributes:
@@ -117,7 +117,7 @@ class Vocabulary:
         background: Phrases that are written as 0, in addition to the negative classes.
         templates: The prompt templates for the phrases of classes without their own, and for the background.
         auto: True if `background` is the general background and still contains synonyms of classes.
-        closed: True if no background was asked for. An automatic background may have lost all its phrases to classes.
+        closed: True if no background was requested. An automatic background may have lost all its phrases to classes.
         source: The preset or file that defines the classes; "" for neither.
         fit: The digest of the fitted vectors (see FittedVocabulary); "" if the text tower computes the vectors.
         refine: The refinement of the labels that the minimum confidences were chosen on; "" if that is unknown.
@@ -154,7 +154,7 @@ class Vocabulary:
 
     @property
     def background_texts(self) -> tuple[str, ...]:
-        """The texts of all background phrases: those of negative classes, then `background`."""
+        """The texts of all background phrases: of negative classes, then `background`."""
         return tuple(phrase.text for phrase in self.phrases if phrase.label_id == BACKGROUND)
 
     @property
@@ -165,7 +165,7 @@ class Vocabulary:
     def find_classes(self, names: Iterable[str]) -> frozenset[int]:
         """Return the label ids of classes by name or phrase; case, "_", "/" and spaces do not matter, unless they are needed.
 
-        Raises VocabularyError for a name that is not a class.
+        Raise VocabularyError for a name that is not a class.
         """
         exact = {entry.name: entry.id for entry in self.classes}
         folded = {
@@ -183,7 +183,7 @@ class Vocabulary:
         return frozenset(found)
 
     def with_relatives(self, ids: Iterable[int]) -> frozenset[int]:
-        """Return label ids with those of the wholes that these classes are in, and of their parts."""
+        """Return label ids with the ids of the wholes that these classes are in, and of their parts."""
         asked, found = set(ids), set[int]()
         for entry in self.classes:
             chain = [entry.id]
@@ -252,13 +252,13 @@ def make_vocabulary(
 
     Args:
         classes: Names, ClassSpecs, or a dict of names with their synonyms, in the order of their ids 1..N. Negative classes get no
-            id. Names are trimmed, and underscores become spaces. In a name, but not in that of a ClassSpec, a slash separates a
+            id. Names are trimmed, and underscores become spaces. In a name, but not in a ClassSpec, a slash separates a
             whole from its part, as in "panda/hind leg". A whole that is not in the list is added at its end.
         background: "auto" for general background phrases: those that equal a class phrase are dropped now, those close to one
-            when a model is loaded; "none" to assign every pixel to a class; or a list of phrases.
+            when a model is loaded, "none" to assign every pixel to a class, or a list of phrases.
         templates: Prompt templates with one `{}` for the phrase.
         source: The name of the vocabulary in records.
-        refine: The refinement that minimum confidences belong to, see `Vocabulary`.
+        refine: The refinement that minimum confidences belong to (see `Vocabulary`).
 
     Raises:
         VocabularyError: A name is empty or given twice, a background phrase is a class, or a value is invalid. Its `class_index` is
@@ -276,7 +276,7 @@ def make_vocabulary(
     check_phrase_count(sum(len(spec.texts) for spec in specs))
     positive = [spec for spec in specs if not spec.negative]
     if not positive:
-        raise VocabularyError("no classes given", 'Name at least one, for example: ["panda leg", "tree"]')
+        raise VocabularyError("no classes given", 'Pass at least one, for example: ["panda leg", "tree"]')
     if len(positive) > MAX_CLASSES:
         raise VocabularyError(f"{len(positive)} classes; the limit of 16-bit masks is {MAX_CLASSES}")
     names = _require_distinct(specs)
@@ -307,7 +307,7 @@ def make_vocabulary(
 def parse_name(name: str) -> ClassSpec:
     """Parse a name as a user types it: in "panda/hind leg", a slash separates a whole from its part.
 
-    Raises VocabularyError if the name of a whole or of a part is empty.
+    Raise VocabularyError if the name of a whole or of a part is empty.
     """
     if "/" not in name:
         return ClassSpec(name)
@@ -342,7 +342,7 @@ def _with_synonyms(name: str, synonyms: Sequence[str]) -> ClassSpec:
 
 
 def _with_wholes(specs: Sequence[ClassSpec]) -> tuple[ClassSpec, ...]:
-    """Return checked classes, with the wholes that are not among them. Raises VocabularyError if a class is a part of itself."""
+    """Return checked classes, with the wholes that are not among them. Raise VocabularyError if a class is a part of itself."""
     known = {_key(spec.name): spec for spec in specs}
     every = list(specs)
     for spec in specs:
@@ -371,7 +371,7 @@ def vocabularies_of_classes(vocabulary: Vocabulary) -> list[Vocabulary]:
     """Return a vocabulary for each class by id, as if it were the only one, with the negative classes and the background.
 
     Raises:
-        VocabularyError: There is no background, so that each class would get all pixels; or a class is a part.
+        VocabularyError: There is no background, so that each class would get all pixels, or a class is a part.
     """
     if part := next((spec for spec in vocabulary.specs if spec.part_of), None):
         raise VocabularyError(
@@ -381,7 +381,7 @@ def vocabularies_of_classes(vocabulary: Vocabulary) -> list[Vocabulary]:
     negative = [spec for spec in vocabulary.specs if spec.negative]
     if not (vocabulary.auto or vocabulary.background or negative):
         raise VocabularyError(
-            "labels that overlap need a background: without it, each class would get all pixels",
+            "labels that overlap require a background: without a background, each class would get all pixels",
             "Set argument `background`=auto, or remove argument `overlap`.",
         )
     background = "auto" if vocabulary.auto else vocabulary.background
@@ -413,7 +413,7 @@ def split_phrases(values: Sequence[str]) -> tuple[str, ...]:
 def parse_background(value: str) -> str | tuple[str, ...]:
     """Parse a background option: "auto", "none", or comma-separated phrases.
 
-    Raises VocabularyError for a likely typo of "auto" or "none".
+    Raise VocabularyError for a likely typo of "auto" or "none".
     """
     word = value.strip().lower()
     if word in ("auto", "none"):
@@ -436,7 +436,7 @@ _THINGS = (
 def parse_class(value: object) -> ClassSpec:
     """Parse an item of `classes`: a name, or a table; see `class_record`. A slash in a name has no meaning.
 
-    Raises VocabularyError for unknown keys.
+    Raise VocabularyError for unknown keys.
     """
     if isinstance(value, str):
         return ClassSpec(value)
@@ -524,7 +524,7 @@ _SAME = "The model does not distinguish names that differ only in case, spacing 
 
 
 def _check_class(value: object, index: int, count: int) -> ClassSpec:
-    """Return class `index` (from 0) of `count` with normalized names. Raises VocabularyError for invalid values."""
+    """Return class `index` (from 0) of `count` with normalized names. Raise VocabularyError for invalid values."""
     with locate_errors(class_index=index):
         spec = parse_name(value) if isinstance(value, str) else value
         if not isinstance(spec, ClassSpec):
@@ -586,7 +586,7 @@ def _check_colour(value: Any, called: str) -> Colour | None:
 
 
 def _require_distinct(specs: Sequence[ClassSpec]) -> dict[str, int]:
-    """Return the class index for each name, as `_key` writes it. Raises VocabularyError for duplicate names."""
+    """Return the class index for each name, as `_key` writes it. Raise VocabularyError for duplicate names."""
     seen: dict[str, int] = {}
     names: dict[str, int] = {}
     for index, spec in enumerate(specs):

@@ -34,7 +34,7 @@ from tipsseg.util.text import first_line
 
 
 def sha256_of(path: Path, *, trust_stamp: bool = True, keep_stamp: bool = False) -> str:
-    """Return the sha256 of a file in hex, from its stamp if the file is unchanged. Raises OSError.
+    """Return the sha256 of a file in hex, from its stamp if the file is unchanged. Raise OSError.
 
     With `keep_stamp`, a stamp is written.
     """
@@ -113,7 +113,7 @@ def locate(spec: ModelSpec) -> Path | None:
 def verify(spec: ModelSpec, *, trust_stamps: bool = False, keep_wrong: bool = False) -> dict[str, FileState]:
     """Verify every local file, and return their states by file name. Uses no network.
 
-    Raises IntegrityError for the first file that does not match, after removing it from the hub cache, unless `keep_wrong`.
+    Raise IntegrityError for the first file that does not match, after removing it from the hub cache, unless `keep_wrong`.
     """
     states: dict[str, FileState] = {}
     for file in spec.files:
@@ -237,7 +237,7 @@ def _download(spec: ModelSpec, name: str, *, quiet: bool) -> None:
 
 
 def _ask_hub(spec: ModelSpec, name: str) -> tuple[str, int | None]:
-    """Return the hash and the size that the hub states for a file of the pinned revision. Raises DownloadError."""
+    """Return the hash and the size that the hub states for a file of the pinned revision. Raise DownloadError."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     with _explain_errors(spec, name):
@@ -271,7 +271,7 @@ def _explain_errors(spec: ModelSpec, name: str) -> Iterator[None]:
     hub = constants.ENDPOINT
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
     without_network = (
-        "Without a network: use argument `model`=tiny, which needs no download, or run "
+        "Without a network: use argument `model`=tiny, which is included, or run "
         f"`tipsseg weights download {spec.id}` on another machine and copy its cache to {constants.HF_HUB_CACHE}."
     )
     if isinstance(error, errors.OfflineModeIsEnabled):

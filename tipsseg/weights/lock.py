@@ -76,7 +76,7 @@ def find_lock() -> Path:
 def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
     """Read a lock file, by default the installed one. Return its models by id, in file order.
 
-    Raises LockError with the model and the key at fault.
+    Raise LockError with the model and the key at fault.
     """
     path = find_lock() if path is None else path
     try:
@@ -91,7 +91,7 @@ def read_lock(path: Path | None = None) -> dict[str, ModelSpec]:
 
 
 def get_model(name: str) -> ModelSpec:
-    """Find a model in the installed lock, by its id or its repository. Raises UsageError if the name is unknown."""
+    """Find a model in the installed lock, by its id or its repository. Raise UsageError if the name is unknown."""
     models = read_lock()
     known = models | {model.repository.lower(): model for model in models.values() if model.repository is not None}
     # The hub ignores case in repository names.
@@ -115,7 +115,7 @@ def lock_text(models: Mapping[str, ModelSpec]) -> str:
 
 
 def write_lock(path: Path, models: Mapping[str, ModelSpec]) -> None:
-    """Write a lock file atomically. Raises OutputError."""
+    """Write a lock file atomically. Raise OutputError."""
     atomic_write(path, lock_text(models).encode())
 
 

@@ -29,7 +29,7 @@ class ModelSource:
     spec: ModelSpec | None
 
     def facts(self, *, keep_stamps: bool = False) -> dict[str, object]:
-        """Return the `model` entry of run.json. Hashes the files of a local folder. Raises CheckpointError."""
+        """Return the `model` entry of run.json. Hashes the files of a local folder. Raise CheckpointError."""
         if self.spec is None:
             hashes = file_hashes(Path(self.name), keep_stamps=keep_stamps)
             return {"id": self.name, "repository": None, "revision": None, "sha256": hashes}
@@ -46,12 +46,12 @@ class ModelSource:
         return self.spec is None or fetching.locate(self.spec) is not None
 
     def fetch(self, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
-        """Return the folder of verified model files; see `fetching.fetch`. Raises WeightsError."""
+        """Return the folder of verified model files; see `fetching.fetch`. Raise WeightsError."""
         return Path(self.name) if self.spec is None else fetching.fetch(self.spec, quiet=quiet, keep_stamps=keep_stamps)
 
 
 def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
-    """Return the sha256 of each file of a model in a folder. Files with a valid stamp are not read. Raises CheckpointError."""
+    """Return the sha256 of each file of a model in a folder. Files with a valid stamp are not read. Raise CheckpointError."""
     hashes: dict[str, str] = {}
     for name in _files_of(folder):
         try:
@@ -64,7 +64,7 @@ def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
 
 
 def _files_of(folder: Path) -> Sequence[str]:
-    """Return the names of the files of a model: those of TIPSv2, or all that another architecture may keep in its folder."""
+    """Return the names of the files of a model: TIPSv2's files, or all that another architecture may keep in its folder."""
     if read_model_type(folder) in (None, "tipsv2") and all(is_file(folder / name) for name in TIPSV2_FILES):
         return TIPSV2_FILES
     return sorted(path.name for path in folder.iterdir() if re.fullmatch(MODEL_FILE, path.name) and is_file(path))
@@ -93,7 +93,7 @@ def find_model_id(folder: Path, hashes: Mapping[str, str]) -> str:
 def find_model(name: str) -> ModelSource:
     """Find a model by its id or hub repository in weights.lock, or by a folder path, such as "./tiny" if "tiny" is an id.
 
-    Raises UsageError for an unknown name, CheckpointError for a folder without a model.
+    Raise UsageError for an unknown name, CheckpointError for a folder without a model.
     """
     if not name.strip():
         raise UsageError("the model name is empty", "Pass a model id from `tipsseg weights list`, or a folder.")

@@ -324,7 +324,7 @@ def test_labels_and_doubts_of_other_images_are_noted(
     progress = Progress(quiet=False)
     assert report_folder(out, jobs=1, verbose=progress, labels=tmp_path / "others", doubts=doubts) == 0
     err = capsys.readouterr().err
-    for name in ("other labels have", "doubts name"):
+    for name in ("other labels have", "None of the findings"):
         assert f"{name} no image of this run." in err
 
 

@@ -1,4 +1,4 @@
-"""TIPSv2 as an architecture, see `backbones.registry`. Importing it does not import torch."""
+"""TIPSv2 as an architecture (see `backbones.registry`). Importing it does not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tipsseg.backbones.tipsv2.headers import read_headers
 
 
 def read_sizes(folder: Path) -> Sizes:
-    """Read config.json and the header of model.safetensors. Raises CheckpointError if they are invalid."""
+    """Read config.json and the header of model.safetensors. Raise CheckpointError if they are invalid."""
     return read_headers(folder)[0].sizes
 
 

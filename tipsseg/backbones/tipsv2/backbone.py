@@ -66,7 +66,7 @@ class Tipsv2Backbone(Backbone):
             dtype: "auto", "float32", "bfloat16", "float16" or, on a CPU, "int8". There, see
                 `choose_cpu_dtype` for "auto".
             batch_size: Windows per pass of the vision tower on a GPU. None: 8, or 2 on MPS: a photograph has two windows, and a
-                batch is padded. On a CPU each thread encodes one window at a time, see `Workers`.
+                batch is padded. On a CPU each thread encodes one window at a time (see `Workers`).
             lazy: Load a tower only when it is first used. Then only config.json and the header of model.safetensors are checked
                 here.
 

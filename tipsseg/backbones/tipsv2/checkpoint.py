@@ -1,4 +1,4 @@
-"""Read a TIPSv2 model from a folder in the hub layout. Refuse missing or unknown tensors and wrong shapes."""
+"""Read a TIPSv2 model from a folder in the hub layout. Reject missing or unknown tensors and wrong shapes."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Checkpoint:
 
 
 def load_tipsv2(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Tipsv2, Tokenizer]:
-    """Load both towers and the tokenizer from a model folder, see `Checkpoint`."""
+    """Load both towers and the tokenizer from a model folder (see `Checkpoint`)."""
     checkpoint = Checkpoint(folder)
     return checkpoint.read(device, dtype), checkpoint.tokenizer
 

@@ -2,11 +2,11 @@
 
 The hub has two layouts: a flat one (older revisions), and a nested one with `vision_config` and `text_config`, whose missing keys
 default to B/14's. transformers saves the nested layout for any model of its class. So a key that is not read must have the
-value that the towers implement, or be known to have no effect; other keys are refused. The flat layout describes only four
+value that the towers implement, or be known to have no effect; other keys are rejected. The flat layout describes only four
 models, so its unread keys are ignored.
 
-Every number is limited to many times that of the released models, so a wrong file describes no model that no machine can build.
-`headers` and `checkpoint` compare the sizes with the tensors.
+Every number is limited to many times its value in the released models, so a wrong file describes no model that no machine can
+build. `headers` and `checkpoint` compare the sizes with the tensors.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _CONFIG_BYTES = 1 << 20
 
 _NOT_TIPSV2 = "This does not describe a TIPSv2 model."
 _OTHER_MODEL = "The labels would be wrong: tipsseg supports only the architectures of the released models."
-_UNKNOWN_KEY = "If the key does not change the features of the model, remove it from config.json."
+_UNKNOWN_KEY = "If the key does not change the features of the model, remove the key from config.json."
 
 # Keys of the nested layout that change the computation, with the values that the towers implement. The two `interpolate_` keys
 # date from before transformers released TIPSv2.
@@ -266,7 +266,7 @@ def _flat_to_nested(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _read_section(
     path: Path, prefix: str, values: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, object]
 ) -> dict[str, Any]:
-    """Return the values of the keys in `defaults`. Refuse other keys, unless they have their fixed value or have no effect."""
+    """Return the values of the keys in `defaults`. Reject other keys, unless they have their fixed value or have no effect."""
     read = dict(defaults)
     for key, value in values.items():
         shown = f"{prefix}{shorten(key)} is {reprlib.repr(value)}"

@@ -2,7 +2,7 @@
 
 `VisionTower.value_features` and `VisionTower.forward` define the computation, but allocate new tensors in every layer: 10 MB
 each for a window of B/14, which a CPU's allocator returns to the system and requests again, page by page. Here hidden layers
-overwrite those of the previous block, and residuals are added in place. On 2 cores of an Intel Xeon, B/14 in float32 takes 0.90
+overwrite the previous block's, and residuals are added in place. On 2 cores of an Intel Xeon, B/14 in float32 takes 0.90
 times as long (measured with `tests/benchmarks/encoder.py`).
 
 If a CPU has more threads than an image has windows, workers share a window. Between two attentions tokens are independent, so each
@@ -66,8 +66,8 @@ class TowerInference:
             pixels: [B, 3, H, W] in [0, 1], H and W multiples of the patch size.
 
         Returns:
-            The value features of the patches, [B, h, w, D], see `VisionTower.value_features`; and the class token and registers
-            after the last block, [B, C, D], see `VisionTower.forward`.
+            The value features of the patches, [B, h, w, D] (see `VisionTower.value_features`); and the class token and registers
+            after the last block, [B, C, D] (see `VisionTower.forward`).
         """
         try:
             buffers = self._free_buffers.pop()
@@ -124,7 +124,7 @@ class _WorkSharing:
         return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
     def run(self, work: Callable[[_Item], None], items: Sequence[_Item]) -> None:
-        """Call `work` with each item. Raise StoppedError, see `Workers.check`."""
+        """Call `work` with each item. Raise StoppedError (see `Workers.check`)."""
         if self._workers is not None:
             self._workers.check()
         if self._workers is None or self.workers == 1:

@@ -24,7 +24,7 @@ _TOKENS = 640
 
 
 def round_to_int8(tower: VisionTower) -> None:
-    """Replace the linear layers of a tower on a CPU, except those of the patches and of the last queries, keys and values.
+    """Replace the linear layers of a tower on a CPU, except the layers of the patches and of the last queries, keys and values.
 
     The last block computes only the values of most tokens, from a third of its weights: one in 144 products of B/14.
     """

@@ -3,7 +3,7 @@
 Shapes: B images, N = 1 + registers + h * w tokens, D width. Token order is [CLS1, CLS2 (the "register"), patches...], so
 patches start at index 2. Input pixels are RGB in [0, 1]; there is no mean/std normalisation.
 
-Module and parameter names are those of the checkpoint, so its state dict loads without renaming.
+Module and parameter names match the checkpoint, so its state dict loads without renaming.
 """
 
 from __future__ import annotations

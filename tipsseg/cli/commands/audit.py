@@ -1,4 +1,4 @@
-"""The `tipsseg audit` command: list existing labels that the model doubts."""
+"""The `tipsseg audit` command: find likely errors in existing labels."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Examples:
   tipsseg audit photos/ --labels coco/annotations.json
   tipsseg audit photos/ --labels masks/ --vocab classes.txt -n 50
   tipsseg audit photos/ --labels labelme/ --jsonl | jq -r .image | uniq
-  tipsseg audit photos/ --labels coco.json --coco doubts.json
+  tipsseg audit photos/ --labels coco.json --coco findings.json
 
 \b
 Prints the regions that the model would label differently, the most doubtful
 first: another class, nothing, or a thing without a label. The classes are
-those of the labels; name them with --classes or --vocab if the labels are
+the labels' own; pass them with --classes or --vocab if the labels are
 index masks without a list of classes, or to add synonyms. Labels are read in
 any format that tipsseg correct reads.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
@@ -47,7 +47,7 @@ class Auditing:
     coco: Path | None = option(None, metavar="FILE", group=FILES,
         help="Also write the findings as a COCO file, for CVAT and FiftyOne.")
     label_studio: Path | None = option(None, metavar="FILE", group=FILES,
-        help="Also write the findings as a task list of Label Studio, and its interface beside it, with the suffix .xml.")
+        help="Also write the findings as a Label Studio task list, and its labelling interface with the suffix .xml.")
     null: bool = option(False, short="0", group=IMAGES, rare=True,
         help="Separate the list on stdin with NUL instead of newlines.")
     quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
@@ -68,7 +68,7 @@ def audit(
         list[str] | None, typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin.")
     ] = None,
 ) -> int:
-    """List labels that the model doubts, and things without a label."""
+    """Find likely errors in existing labels, and things without a label."""
     from tipsseg.commands.audit import audit as audit_labels
     from tipsseg.commands.audit import claimed, interface_of, refuse_existing, write_coco, write_label_studio
     from tipsseg.util.json import json_bytes

@@ -83,9 +83,9 @@ def convert(
         raise UsageError("--format and --drop exclude each other", "Run one after the other.")
     names = split_names(formats or ())
     if converting.to is None and dataset != DatasetOptions():
-        raise UsageError("--shard-size and --link-images need --to", "Name the folder of the data set with --to.")
+        raise UsageError("--shard-size and --link-images require --to", "Pass the folder of the data set with --to.")
     if converting.to is not None and len(names) != 1:
-        raise UsageError("--to needs one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
+        raise UsageError("--to requires exactly one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
     for name, why in (("level", "list parts and wholes"), ("hard-links", "store images in shards")):
         if converting.to is not None and name.replace("-", "_") in files.given:
             raise UsageError(f"--{name} does not apply to data sets, which {why}", "Remove it.")

@@ -57,7 +57,9 @@ def correct(
 
     source, undo, jsonl = correcting.source, correcting.undo, correcting.jsonl
     if jsonl and results.null:
-        raise UsageError("--jsonl and --null exclude each other", "Remove --null; JSON lines need no NUL.")
+        raise UsageError(
+            "--jsonl and --null exclude each other", "Remove --null: it separates paths, and --jsonl prints JSON lines."
+        )
     given = [flag for flag, value in (("--from", source), ("--undo", undo), ("--remove", correcting.remove)) if value]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} exclude each other", "Run one after the other.")

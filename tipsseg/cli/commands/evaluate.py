@@ -1,4 +1,4 @@
-"""The `tipsseg eval` command: score labels against truth masks."""
+"""The `tipsseg eval` command: score labels against ground-truth masks."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Examples:
       --gt ADEChallengeData2016/annotations/validation --layout ade20k
 
 \b
-Truth masks hold ids: 0 background (scored as a class), 1..N the classes in
+Ground-truth masks hold ids: 0 background (scored as a class), 1..N the classes in
 the order given, 255 ignored. For other ids see --ignore-index, --layout and,
-in --help-all, --reduce-zero-label and --zero-based. A truth mask is named
+in --help-all, --reduce-zero-label and --zero-based. A ground-truth mask is named
 after its image: the same relative path, or the same file name. One confusion
-matrix counts all pixels, at the size of the truth. Nothing is written: to keep
+matrix counts all pixels, at the size of the ground truth. Nothing is written: to keep
 the labels, use tipsseg label, then --pred; for a page, tipsseg report --gt.
 Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
 """
@@ -102,7 +102,7 @@ def _refuse_together(context: typer.Context, scoring: Scoring) -> None:
     if images == pred:
         raise UsageError(
             "images and --pred exclude each other" if pred else "nothing to score: no images and no --pred",
-            "Name images to label and score, or a folder of masks with --pred.",
+            "Pass images to label and score, or a folder of masks with --pred.",
         )
     for path in map(str, context.params["paths"] or ()):
         if is_file(Path(path, RUN_FILE)):
@@ -126,15 +126,15 @@ def _print(evaluation: Evaluation, as_json: bool, progress: Progress) -> None:
     if swapped := find_swapped_classes(evaluation.confusion, evaluation.classes):
         first, taken = (evaluation.scores.names[row] for row in swapped[0])
         progress.note(
-            f"Most pixels of {first!r} in the truth are labelled {taken!r}, and likewise for "
-            f"{pluralize(len(swapped) - 1, 'more class', 'more classes')}. Check that the classes are in the order of the truth's "
+            f"Most pixels of {first!r} in the ground truth are labelled {taken!r}, and likewise for "
+            f"{pluralize(len(swapped) - 1, 'more class', 'more classes')}. Check that the classes are in the order of the masks' "
             "ids; if the ids do not begin at 1, see --zero-based and --layout."
         )
     if evaluation.failed:
         progress.note(f"The scores do not include {pluralize(evaluation.failed, 'failed image')}.")
     if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():
         progress.note(
-            "The truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "
+            "The ground truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "
             "and --layout."
         )
     progress.end()

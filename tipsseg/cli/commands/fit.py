@@ -119,7 +119,7 @@ def _refuse_other_file(vocab: str) -> None:
     if not is_fit(vocab):
         raise UsageError(
             f"--vocab {vocab} is not a .fit file; the classes come from the run",
-            "Remove --vocab, or name the .fit file that the run was labelled with.",
+            "Remove --vocab, or pass the .fit file that labelled the run.",
         )
 
 
@@ -128,7 +128,7 @@ def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting)
         if fitting.precision is not None:
             raise UsageError(
                 "--precision and --gt exclude each other",
-                "Name the output folder of tipsseg label, with corrected masks.",
+                "Pass the output folder of tipsseg label, with corrected masks.",
             )
         if fitting.images is not None:
             raise UsageError(
@@ -141,11 +141,11 @@ def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting)
                 continue
             if record is not ComputeOptions or flag == "--model":
                 raise UsageError(
-                    f"{flag} needs --gt; without --gt the run's own settings apply",
-                    f"Remove {flag}, or name images and set the folder of their masks with --gt.",
+                    f"{flag} requires --gt; without --gt the run's own settings apply",
+                    f"Remove {flag}, or pass images, and the folder of their masks with --gt.",
                 )
     if len(paths) > 1:
         raise UsageError(
             f"fit takes one output folder, got {len(paths)}",
-            "Name one output folder, or name images and set the folder of their masks with --gt.",
+            "Pass one output folder, or images, and the folder of their masks with --gt.",
         )

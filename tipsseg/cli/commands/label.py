@@ -38,35 +38,24 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   tipsseg label photos/ --classes "panda,tree"
-  tipsseg label a.jpg b.png -c sky -c "salt, pepper" --format png,yolo -o out
-  tipsseg label photos/ --vocab farm.toml --min-confidence 0.5
-  tipsseg label photos/ -c panda --refine pamr --scales 1,1.75   (sharper edges, smaller parts)
+  tipsseg label photos/ -c "panda/head,panda/leg"         (parts inside a whole)
+  tipsseg label a.jpg b.png -c sky -c "salt, pepper" -f png,yolo -o out
+  tipsseg label photos/ -c panda --refine pamr --scales 1,1.75   (sharper edges)
+  tipsseg label photos/ -c panda --regions masks/         (names SAM masks)
   find photos -name '*.jpg' | tipsseg label - -c "car,road"
-  tipsseg label photos/ -c panda --jsonl | jq -r 'select(.classes!=[]).path'
-  tipsseg label photos/ -c panda --shard 3/8       (part 3 of 8)
-  tipsseg label photos/ --from labels/run.json -o again
-  tipsseg label photos/ -c road --features feats   (reuses stored features)
-  tipsseg label photos/ -c "panda/head,panda/leg"  (parts inside a whole)
-  tipsseg label photos/ -c "cat,dog" --present folders
-  tipsseg label photos/ -c panda --regions masks/  (names masks of SAM)
-  tipsseg label photos/ -c giraffe --onto coco/    (adds a class to labels)
-  tipsseg label examples/scenes -c "panda,tree" --model tiny
 
 \b
-Masks are 8-bit index PNGs: 0 background, 1..N the classes in the order given
-(also the COCO category ids), 255 below --min-confidence; 16-bit if there are
-more than 254 classes. Run the same command again to resume; finished images
-are skipped. Paths of written files go to stdout unless it is a terminal,
-everything else to stderr.
-Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
-130 or 143 interrupted.
+Masks are 8-bit index PNGs: 0 background, 1..N the classes in the order given,
+255 below --min-confidence. Run the same command again to resume. If stdout is
+not a terminal, the paths of written files are printed there.
+Exit code: 0 success, 1 error or failed image, 2 wrong usage, 130/143 stopped.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repeating:
     # fmt: off
-    from_run: Path | None = option(None, flag="from", metavar="FILE|DIR", group=WHAT,
+    from_run: Path | None = option(None, flag="from", metavar="FILE|DIR", group=WHAT, rare=True,
         help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.")
     # fmt: on
 
@@ -75,7 +64,7 @@ _QUESTION = tuple(options_of(opt.Question))
 
 
 def _options_of_earlier_run(values: Mapping[str, Any]) -> dict[str, object]:
-    """Return an earlier run's values for absent options: those of --from, or of the run that --retry-failed retries."""
+    """Return an earlier run's values for absent options: from --from, or from the run that --retry-failed retries."""
     from tipsseg.cli.repeat import read_run_file
     from tipsseg.options.values import parse_shard
     from tipsseg.run.record import RUN_FILE

@@ -17,11 +17,11 @@ Examples:
   tipsseg report labels/
   tipsseg report labels/ -o page/ --images /mnt/photos
   tipsseg report labels/ --features feats/    (groups similar images)
-  tipsseg report labels/ --labels coco.json --doubts doubts.jsonl
+  tipsseg report labels/ --labels coco.json --doubts findings.jsonl
   tipsseg report labels/ --gt masks/          (scores and worst images)
 
 \b
-Open report/index.html in a browser; it needs no network and no server. Images
+Open report/index.html in a browser; it works offline, without a server. Images
 are in the order of tipsseg rank. If labels change, run the same command again:
 it redraws only the changed images. The path of the page goes to stdout,
 everything else to stderr.
@@ -37,7 +37,7 @@ class Reporting:
     features: Path | None = option(None, metavar="DIR",
         help="Feature folder used to detect similar images; see tipsseg encode.")
     labels: Path | None = option(None, metavar="DIR|FILE",
-        help="Other labels to switch to on the page, in any format that tipsseg correct reads.")
+        help="Other labels to compare with on the page, in any format that tipsseg correct reads.")
     doubts: Path | None = option(None, metavar="FILE", help="Findings to list on the page, from tipsseg audit --jsonl.")
     gt: Path | None = option(None, metavar="DIR", group=TRUTH,
         help="Folder of ground-truth masks, or an output folder: show the scores and the worst images.")

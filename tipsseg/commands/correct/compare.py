@@ -403,7 +403,7 @@ def _regions(labels: LabelArray) -> list[Shape]:
 def join_levels(
     old: LabelArray, found: Sequence[Comparison], classes: Sequence[LabelClass], *, exact: bool
 ) -> LabelArray:
-    """Return labels [H, W] from comparisons by depth, see `split_levels`: parts are above wholes, whatever the file's order.
+    """Return labels [H, W] from comparisons by depth (see `split_levels`): parts are above wholes, whatever the file's order.
 
     But a new object that a person drew over another whole covers the unchanged parts of that.
     """
@@ -439,7 +439,7 @@ def return_parts(old: LabelArray, found: Comparison, classes: Sequence[LabelClas
         y, x, h, w = region.box
         place = slice(y, y + h), slice(x, x + w)
         deleted = region.mask & (labels[place] == BACKGROUND) & (old[place] != region.class_id)
-        # What parts left of the whole shows whether it is still there; or the parts, if they left nothing.
+        # What parts left of the whole shows whether it is still there, or the parts, if they left nothing.
         own = region.mask & (old[place] == region.class_id)
         left = region.mask & (painted[place] == region.class_id if own.any() else np.isin(labels[place], family))
         if deleted.any() and left.any():

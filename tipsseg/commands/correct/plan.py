@@ -129,7 +129,7 @@ class Planner:
         self._classes = tuple(run.classes)
 
     def plan_all(self, corrections: Mapping[str, SourceImage], progress: Progress) -> dict[str, Plan]:
-        """Plan each image, and note skipped shapes. Raises InputError if a correction cannot be imported.
+        """Plan each image, and note skipped shapes. Raise InputError if a correction cannot be imported.
 
         Unedited objects show whether the source writes objects exactly. Until all are compared, it counts as one that redraws them.
         """
@@ -254,7 +254,7 @@ class Planner:
         depths = [0, *(len(chain) - 1 for chain in ancestors(classes))]
 
         def depth_of(shape: Shape | Region) -> int:
-            return depths[shape.class_id] if shape.class_id < len(depths) else 0  # unknown classes are refused later
+            return depths[shape.class_id] if shape.class_id < len(depths) else 0  # unknown classes are rejected later
 
         objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
         exact, levels = self.options.exact, []
@@ -273,7 +273,7 @@ class Planner:
 
     def _known(self) -> tuple[LabelClass, ...]:
         """Return the classes of the run, and those that corrections added so far."""
-        added = () if self.names.too_many else self.names.added  # which is refused later
+        added = () if self.names.too_many else self.names.added  # which is rejected later
         if len(self._classes) != len(self.run.classes) + len(added):
             self._classes = run_context(with_classes(self.run.info, added)).classes
         return self._classes

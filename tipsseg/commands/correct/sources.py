@@ -88,7 +88,7 @@ class SourceRun:
             try:
                 paths[name] = image.mask.relative_to(self._top).as_posix()
             except ImageError as error:
-                if image.corrected:  # else the model's, which is not asked for
+                if image.corrected:  # else the model's, which is not requested
                     self.lacking.append(error)
         return RunMasks(paths)
 
@@ -115,14 +115,14 @@ class SourceRun:
         return own or self._names.find(source_image.name) or ""
 
     def select_corrected(self, images: Iterable[SourceImage]) -> Iterator[SourceImage]:
-        """Yield the images that a person corrected. Raises InputError for a file made from the masks."""
+        """Yield the images that a person corrected. Raise InputError for a file made from the masks."""
         for source_image in images:
             path = Path(os.path.realpath(source_image.where))
             image, has_labels = self._files.get(path, ("", False))
             if path in self._files and not has_labels:
                 top = shell_word(str(self._top))
                 raise InputError(
-                    f"{source_image.where}: it shows the labels of the model too, those of the output folder {self._top}",
+                    f"{source_image.where}: it shows the labels of the model too, from the output folder {self._top}",
                     f"Import that folder itself. If you edited the file, import it there first: tipsseg correct {top} --from "
                     f"{shell_word(str(path))}. Or {_EVERYTHING}.",
                 )
@@ -153,7 +153,7 @@ def find_source_run(source: Source, output: Path, stack: ExitStack, *, everythin
         if set.intersection(*folders):
             raise InputError(
                 f"{source.path}: a zipped output folder of tipsseg",
-                f"Unzip it and import the folder; or {_EVERYTHING}.",
+                f"Unzip it and import the folder, or {_EVERYTHING}.",
             )
     for top in (path, *path.parents):
         if top != path and is_folder(path) and path.relative_to(top).parts[0] not in image_folders():
@@ -164,7 +164,7 @@ def find_source_run(source: Source, output: Path, stack: ExitStack, *, everythin
             try:
                 return SourceRun(top, stack.enter_context(open_runs(top)))
             except OtherSchemaError:
-                return None  # its masks are taken as those of any tool
+                return None  # its masks are taken like any tool's
     return None
 
 
@@ -194,7 +194,7 @@ class PageCorrections(Format):
     """The corrections that a page saved, for the run that takes them.
 
     The page numbers the regions of an image as `every_region` does in the mask that it shows. The file has `RunImage.digest`,
-    so that corrections of other objects are refused. It has all changes since the page was written, also those that were imported
+    so that corrections of other objects are rejected. It has all changes since the page was written, also those that were imported
     before: they are made on the labels that the page shows, which the first import keeps.
     """
 
@@ -236,7 +236,7 @@ def find_page(source: Source, run: Run) -> PageCorrections | None:
 def _read_image(run: Run, changes: _PageImage, saved: str, names: ClassNames, size: Size) -> PixelLabels:
     """Return the labels of an image with the new classes of its regions, and the strokes above them.
 
-    Raises ValueError if its labels are not those that the page showed, or a record is damaged.
+    Raise ValueError if its labels are not those that the page showed, or a record is damaged.
     """
     image, digest = changes.image, changes.labels
     if image not in run:
@@ -293,14 +293,14 @@ def base_files(run: Run) -> list[Path]:
 
 
 def take_bases(run: Run, other: Run) -> None:
-    """Copy the files of `keep_base` of another run, whose corrections come along. Raises OutputError."""
+    """Copy the files of `keep_base` of another run, whose corrections come along. Raise OutputError."""
     for path in base_files(other):
         if not os.path.lexists(_base_file(run, path.stem)):
             atomic_write(_base_file(run, path.stem), read_regular(path))
 
 
 def keep_base(run: Run, digest: str, labels: Labels) -> None:
-    """Keep the labels that a page shows, so that its later changes can be imported. Raises OutputError."""
+    """Keep the labels that a page shows, so that its later changes can be imported. Raise OutputError."""
     arrays = {"labels": labels.labels, **({} if labels.instances is None else {"instances": labels.instances})}
     atomic_write(_base_file(run, digest), encode_arrays(**arrays))
 

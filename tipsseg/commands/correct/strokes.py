@@ -48,7 +48,7 @@ class Stroke:
 def new_label(record: object, names: ClassNames) -> int:
     """Return the label id that a record of the page gives: a class, background if it is null, or ignored.
 
-    Raises ValueError if the record has none; unknown names are collected by `names`.
+    Raise ValueError if the record has none; unknown names are collected by `names`.
     """
     if take(record, "ignore", bool | None):
         return ignore_id(names.count)
@@ -59,7 +59,7 @@ def new_label(record: object, names: ClassNames) -> int:
 
 
 def read_strokes(records: Sequence[object], names: ClassNames, size: Size) -> list[Stroke]:
-    """Read the strokes of an image of `size` (H, W). Raises ValueError if one is damaged, or they are too many."""
+    """Read the strokes of an image of `size` (H, W). Raise ValueError if one is damaged, or they are too many."""
     strokes, number, area = list[Stroke](), 0, 0.0
     for place, record in enumerate(records, start=1):
         try:
@@ -85,7 +85,7 @@ def read_strokes(records: Sequence[object], names: ClassNames, size: Size) -> li
 
 
 def _read_points(values: list[object], size: Size) -> _Floats:
-    """Return points [n, 2] (y, x). Raises ValueError unless they are pairs of numbers, in the image or at most its size outside."""
+    """Return points [n, 2] (y, x). Raise ValueError unless they are pairs of numbers, in the image or at most its size outside."""
     for value in values:
         if not (
             isinstance(value, list)

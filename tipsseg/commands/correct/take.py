@@ -268,7 +268,7 @@ class _Matcher:
         self._old_names = ImageNames(self._former)
 
     def find(self, source_image: SourceImage) -> str | None:
-        """Return the image of the run; None if it has none. Raises InputError if several match."""
+        """Return the image of the run; None if it has none. Raise InputError if several match."""
         name = source_image.name
         image = self._names.find(name)
         if image is None and source_image.other_name is not None and (other_name := source_image.other_name()):
@@ -285,7 +285,7 @@ def _match(
 ) -> tuple[dict[str, SourceImage], tuple[str, ...]]:
     """Return the corrections by image of the run, in image order, and the names of those that match none. Note ignored ones.
 
-    Raises InputError if no image matches, if a match is ambiguous, or if an image has no mask.
+    Raise InputError if no image matches, if a match is ambiguous, or if an image has no mask.
     """
     matcher, found = _Matcher(run, source_run), dict[str, SourceImage]()
     missing: dict[str, None] = {}
@@ -335,7 +335,7 @@ def _keep_unseen(
     """Return the plans that change a mask, but none that would empty it without permission. Note emptied images.
 
     An image without objects counts as reviewed if its source says so, and another image of it has objects: some exports lose the
-    objects of all images; `partly` if it has others. `empty` is the user's choice for the other ones. Raises InputError if it is
+    objects of all images; `partly` if it has others. `empty` is the user's choice for the other ones. Raise InputError if it is
     needed, but None.
     """
     changed = {image: plan for image, plan in plans.items() if plan.mask is not None}
@@ -450,7 +450,7 @@ class _OwnFiles:
         return cls(folder, [(image, row) for image, row in own if places[row.place].is_relative_to(source)])
 
     def select(self, images: Iterable[SourceImage], matcher: _Matcher) -> Iterator[SourceImage]:
-        """Yield the images in files that show the labels of now; and those of files that the folder does not know."""
+        """Yield the images in files that show the current labels, and in files that the folder does not know."""
         changed = {row.place for _, row in self._changed}
         elsewhere = {image for image, _ in self._changed if image}
         for source_image in images:
@@ -470,7 +470,7 @@ class _OwnFiles:
         if self.older:
             names = join_first([str(path) for path in self.older], 3)
             progress.note(
-                f"Did not import {pluralize(len(self.older), 'file')} made from older labels than those of now: {names}. "
+                f"Did not import {pluralize(len(self.older), 'file')} made from outdated labels: {names}. "
                 "To have such a file written again, move it elsewhere first."
             )
         if self.changed_since:

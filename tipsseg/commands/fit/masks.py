@@ -1,4 +1,4 @@
-"""Images with masks to learn from: masks that a person edited in the output folder of a run, or truth masks."""
+"""Images with masks to learn from: masks that a person edited in the output folder of a run, or ground-truth masks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Masks(ABC):
     def read(self, ref: ImageRef) -> LabelArray:
         """Read the mask [H, W] of an image: 0 is background, 1..N are classes, other ids are ignored.
 
-        Raises ImageError if the mask cannot be used.
+        Raise ImageError if the mask cannot be used.
         """
 
 
@@ -95,7 +95,7 @@ class EditedMasks(Masks):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TruthMasks(Masks):
-    """Truth masks of images.
+    """Ground-truth masks of images.
 
     Attributes:
         pairs: Images and their masks, by image name.
@@ -128,7 +128,7 @@ def edited_masks(output: Path, images: Path | None) -> Iterator[EditedMasks]:
     refs, others = list[ImageRef](), list[ImageRef]()
     with open_run(output) as run:
         refuse_raster(run.info)
-        refuse_overlap(run.info, "learning needs corrected index masks")
+        refuse_overlap(run.info, "learning requires corrected index masks")
         for image in run.images():
             (refs if image.corrected else others).append(image.ref(images))
         if not refs:
@@ -147,12 +147,12 @@ def draw(items: Sequence[_Value], most: int) -> list[_Value]:
 
 
 def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, reader: ImageReader) -> TruthMasks:
-    """Find the images with a truth mask, see `truth.find_truths`. Raises InputError if no image has one."""
+    """Find the images with a ground-truth mask (see `truth.find_truths`). Raise InputError if no image has one."""
     truths = find_truths(refs, folder, layout)
     if not truths.pairs:
         raise InputError(
             f"{folder}: no mask matches an image",
-            "Name each mask after its image: use the same relative path, or the same file name.",
+            "Give each mask the relative path or the file name of its image.",
         )
     return TruthMasks(
         folder=folder,

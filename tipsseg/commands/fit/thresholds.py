@@ -110,7 +110,10 @@ class Thresholds:
             lowest = f"{100 * threshold.min_confidence:.1f}"
             rows.append([entry.name, lowest, *map(percent, shares), str(threshold.images), remark])
         text = text_table(heads, rows, left=(0, 7))
-        return f"{text}\nprecision and recall: each image with thresholds chosen on the others; (before): without thresholds\n"
+        note = (
+            "precision and recall: each image with thresholds chosen on the other images; (before): without thresholds"
+        )
+        return f"{text}\n{note}\n"
 
 
 @with_keywords(ComputeKeywords, ComputeOptions)

@@ -68,7 +68,7 @@ class Fit:
     failed: int
 
     def save(self, path: Path) -> None:
-        """Write the fitted vocabulary to a .fit file. Raises OutputError; or InputError, see `require_learned`."""
+        """Write the fitted vocabulary to a .fit file. Raise OutputError, or InputError (see `require_learned`)."""
         require_learned(self.fitted, path)
         self.fitted.save(path)
 
@@ -152,7 +152,7 @@ def fit_truths(
     verbose: Verbosity = None,
     **keywords: Unpack[FitTruthsKeywords],
 ) -> Fit:
-    """Fit classes to truth masks of images, as `tipsseg fit --gt` does.
+    """Fit classes to ground-truth masks of images, as `tipsseg fit --gt` does.
 
     Args:
         images: Files and folders. Images without a mask are skipped.
@@ -161,7 +161,7 @@ def fit_truths(
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
-        The fit, see `fit_folder`.
+        The fit (see `fit_folder`).
 
     Raises:
         TipssegError: The run cannot start or continue.
@@ -183,7 +183,7 @@ def fit_truths(
 def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
     """Return settings that encode a run's images as the run did. `compute` sets everything except the model.
 
-    Raises InputError if the files of the run's model have changed.
+    Raise InputError if the files of the run's model have changed.
     """
     info = masks.info
     recorded = info.spec
@@ -221,7 +221,7 @@ def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
 def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
     """Fit class vectors to masks; of `spec`, output and formats are ignored.
 
-    Raises TipssegError if the run cannot continue. Images that cannot be read are reported and left out instead.
+    Raise TipssegError if the run cannot continue. Images that cannot be read are reported and left out instead.
     """
     from tipsseg.learning.fit import fit_windows, groups_by_id
     from tipsseg.learning.maths import make_windows
@@ -296,12 +296,12 @@ def check_suffix(target: Path, *, fitted: bool) -> None:
         raise UsageError(
             f"argument `output`={target}: a vocabulary with {content} must be a {suffix} file",
             f"Use {target.with_suffix(suffix)}"
-            + ("." if fitted else ", or name the .fit file of the run with argument `fitted`."),
+            + ("." if fitted else ", or pass the .fit file of the run as argument `fitted`."),
         )
 
 
 def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
-    """Check the file to write. Raises UsageError for a wrong suffix, OutputError if it exists or cannot be written."""
+    """Check the file to write. Raise UsageError for a wrong suffix, OutputError if it exists or cannot be written."""
     check_suffix(target, fitted=fitted)
     if is_folder(target):
         raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")

@@ -74,7 +74,7 @@ def label_folder(
     Args:
         images: Files, folders, archives, Parquet files, videos (with `every`) and URLs. Folders are searched recursively. The list
             may be empty with `retry_failed`.
-        classes: Class names; ClassSpecs; a dict that maps names to synonyms; a Vocabulary; or a fit (see `tipsseg.learn`).
+        classes: Class names, ClassSpecs, a dict that maps names to synonyms, a Vocabulary, or a fit (see `tipsseg.learn`).
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
@@ -201,14 +201,14 @@ def label_spec(
     Args:
         vocabulary: The classes. With existing labels, theirs come first.
         records: Further records of options, whose fields are fields of RunSpec.
-        output: The output folder and the formats. Without formats, those of the folder, or the default.
-        onto: The labels that exist.
+        output: The output folder and the formats. Without formats, the folder's, or the default.
+        onto: The existing labels.
         options: Labelling options.
-        new_classes: The classes to add to the labels that exist; empty for those of `vocabulary`.
+        new_classes: The classes to add to the existing labels; empty for the classes of `vocabulary`.
         values: Other fields of RunSpec.
 
     Raises:
-        TipssegError: See `RunSpec.check`; or the labels that exist cannot be read.
+        TipssegError: See `RunSpec.check`, or the existing labels cannot be read.
     """
     if onto.onto is not None and not new_classes:
         vocabulary, new_classes = join_classes(onto.onto, vocabulary)
@@ -223,7 +223,7 @@ def label_spec(
 
 
 def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> Images:
-    """Find the images of a run, see `find_images`.
+    """Find the images of a run (see `find_images`).
 
     A new run becomes one of rasters if its images have coordinates, and the user chose nothing that excludes it. Note the
     coordinates that the formats of other runs do not store.

@@ -54,7 +54,7 @@ class Engine(Protocol):
         """The number of windows in a batch, which shrinks if memory is short; None if unknown."""
 
     def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
-        """Yield the result of each image. Raises TipssegError if the run cannot continue."""
+        """Yield the result of each image. Raise TipssegError if the run cannot continue."""
 
 
 #: A function that makes the engine of a run, once its output folder is open and images are to be labelled.
@@ -63,7 +63,7 @@ EngineMaker = Callable[[OutputFolder, Progress, Sequence[ImageRef]], AbstractCon
 
 @contextmanager
 def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[ImageRef]) -> Iterator[Engine]:
-    """Load the model in this process; the first images help to choose the device if it is "auto", see `load_for`.
+    """Load the model in this process; the first images help to choose the device if it is "auto" (see `load_for`).
 
     Raises:
         OutputError: The folder holds shards, and the run is not one of them.
@@ -93,7 +93,7 @@ def label_images(
     Args:
         folder: The folder of the run.
         images: The images, from `find_images`.
-        make_engine: Makes the engine that labels images, see `engine_maker`.
+        make_engine: Makes the engine that labels images (see `engine_maker`).
         reporter: Counts and prints the results.
 
     Raises:
@@ -127,7 +127,7 @@ def label_images(
 
 
 def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
-    """Let the labels follow renamed pictures, and with `prune` remove those of pictures that are gone. Return the rest."""
+    """Let the labels follow renamed pictures, and with `prune` remove the labels of pictures that are gone. Return the rest."""
     moves, prune = find_moves(folder, images), folder.info.spec.prune
     check_prune(folder, images, moves)
     folder.state.add_former((old, ref.name) for old, ref in moves.renamed.items())
@@ -159,7 +159,7 @@ def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
         return
     if not images.whole:
         raise UsageError(
-            "argument `prune` needs all images of the folder's runs, and no other choice of images",
+            "argument `prune` requires all images of the folder's runs, without argument `limit` or another choice of images",
             "Pass the same folders as before, without a list or options that select images.",
         )
     if prune != gone and (gone or prune != len(folder.state.meta("removing") or ())):
@@ -241,7 +241,7 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
 
 
 def run_label(folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter) -> Counts:
-    """Label images to the end, see `label_images`, and return the counts. Raise TipssegError if the run cannot continue."""
+    """Label images to the end (see `label_images`), and return the counts. Raise TipssegError if the run cannot continue."""
     try:
         with closing(label_images(folder, images, make_engine, reporter)) as results:
             for _ in results:

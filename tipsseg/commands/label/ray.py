@@ -59,7 +59,7 @@ _CPUS = 4
 
 
 def engine_maker(options: EngineOptions, spec: RunSpec) -> EngineMaker:
-    """Return a function that makes the engine of a run. Raises UsageError if Ray is not installed, or does not fit the run."""
+    """Return a function that makes the engine of a run. Raise UsageError if Ray is not installed, or does not fit the run."""
     address = options.ray
     if address is None:
         return local_engine
@@ -67,11 +67,11 @@ def engine_maker(options: EngineOptions, spec: RunSpec) -> EngineMaker:
         raise UsageError("argument `ray` and argument `shard` exclude each other", "Remove one of them.")
     if "-" in spec.sources:
         raise UsageError(
-            "argument `ray` needs images that can be listed again, not a list on stdin",
-            "Name images or folders; or label parts of the list: tipsseg label - --shard 1/8 < LIST",
+            "argument `ray` requires images that can be listed again, not a list on stdin",
+            "Pass images or folders. To label parts of the list: tipsseg label - --shard 1/8 < LIST",
         )
     if find_spec("ray") is None:
-        raise UsageError("argument `ray` needs Ray", "Install it: pip install 'tipsseg[ray]'")
+        raise UsageError("argument `ray` requires the package ray", "Install it: pip install 'tipsseg[ray]'")
     return partial(_ray_engine, address)
 
 
@@ -107,13 +107,13 @@ class RayEngine:
         import ray
 
         self._folder, self._progress = folder, progress
-        kind = folder.info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task anew
+        kind = folder.info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task again
         gpus, cpus = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
         if kind == "cuda" and not gpus:
             raise DeviceError(kind, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus and kind in ("auto", "cuda"):
-            # A GPU needs the cores that decode its images: its share of those of a machine, the least of all machines.
+            # A GPU needs the cores that decode its images: its share of the machine's, the least of all machines.
             each = min(int(node.get("CPU", 0) // node["GPU"]) for node in nodes if node.get("GPU"))
             self._resources, tasks = {"num_cpus": max(each, 1), "num_gpus": 1}, gpus
         else:
@@ -137,7 +137,7 @@ class RayEngine:
         self.info = started
 
     def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
-        """Yield the results of images that are done or fail, then those of the others once their shards are joined."""
+        """Yield the results of images that are done or fail, then of the other images once their shards are joined."""
         folder, parts = self._folder, defaultdict[int, list[ImageRef]](list)
         for item in items:
             if not isinstance(item, ImageRef):
@@ -183,7 +183,7 @@ class RayEngine:
         return task.remote(job, *others)
 
     def _run(self, running: list[Any]) -> Iterator[Failed]:
-        """Wait for tasks, count their images, and yield those that fail. Raises TipssegError."""
+        """Wait for tasks, count their images, and yield those that fail. Raise TipssegError."""
         import ray
 
         try:
@@ -248,7 +248,7 @@ def _label(job: _Job) -> Iterator[Failed | TipssegError | None]:
 
 
 def _prepare(job: _Job) -> None:
-    """Make messages and relative paths those of the driver. Raises UsageError if this machine differs from the driver's."""
+    """Make messages and relative paths the driver's. Raise UsageError if this machine differs from the driver's."""
     silence_decoders()  # this process only serves the run
     if job.version != __version__:
         raise UsageError(
@@ -268,7 +268,7 @@ def _prepare(job: _Job) -> None:
 
 
 class _Messages:
-    """A stdout that sends text to stderr, as Ray prints there. Results are written to `buffer`, which is still that of stdout."""
+    """A stdout that sends text to stderr, as Ray prints there. Results are written to `buffer`, which is still stdout's."""
 
     def __init__(self, stdout: TextIO) -> None:
         self.buffer, self.flush, self.isatty = stdout.buffer, stdout.flush, stdout.isatty
@@ -295,7 +295,7 @@ def _errors() -> Iterator[None]:
 
 @contextmanager
 def _connect(address: str) -> Iterator[None]:
-    """Connect to a Ray cluster. "auto" is that of RAY_ADDRESS, one on this machine, or a new one on this machine."""
+    """Connect to a Ray cluster. "auto" is the cluster of RAY_ADDRESS, one on this machine, or a new one on this machine."""
     import ray
 
     if ray.is_initialized():  # by a program that imports tipsseg
@@ -323,7 +323,7 @@ def _connect(address: str) -> Iterator[None]:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise TipssegError(
             f"cannot join the Ray cluster at {address}: {first_line(error)}",
-            "Check the address, and set RAY_AUTH_MODE=token if the cluster needs a token.",
+            "Check the address, and set RAY_AUTH_MODE=token if the cluster requires a token.",
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():

@@ -57,9 +57,9 @@ class Place:
     """The folder of a report. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Open an existing folder, and mark it as a report. Raises OutputError if it is not empty and not a report."""
+        """Open an existing folder, and mark it as a report. Raise OutputError if it is not empty and not a report."""
         self.folder = folder
-        self._files = Files(folder)  # only to refuse links out of the folder
+        self._files = Files(folder)  # only to reject links out of the folder
         self._pages: dict[str, object] = {}  # the sha256 of the files of the page, as they were written
         if not any(path for path in folder.iterdir() if not path.name.startswith(".")):
             self._mark()
@@ -82,7 +82,7 @@ class Place:
     def write_pages(self, pages: Mapping[str, bytes]) -> list[Path]:
         """Write the files of the page in this order. Return the new paths of those that another program changed.
 
-        Raises OutputError as `write` does.
+        Raise OutputError as `write` does.
         """
         aside = []
         for name, data in pages.items():
@@ -99,7 +99,7 @@ class Place:
         return [self.folder / name / key[:2] / f"{key}{suffix}" for name, suffix in _IMAGE_FILES.items()]
 
     def read(self, key: str) -> tuple[str, PageRecord]:
-        """Return the signature and the record of an image. Raises OSError or ValueError if a file is missing or damaged."""
+        """Return the signature and the record of an image. Raise OSError or ValueError if a file is missing or damaged."""
         picture, thumbnail, label_map = self.files(key)
         for path in (picture, thumbnail):
             path.stat()
@@ -110,12 +110,12 @@ class Place:
         return found[0], found[1]
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a file below the folder. Raises OutputError if it cannot be written, or a link leads out of the folder."""
+        """Write a file below the folder. Raise OutputError if it cannot be written, or a link leads out of the folder."""
         self._files.refuse_outside(path)
         atomic_write(path, data)
 
     def remove_others(self, keys: Container[str]) -> None:
-        """Remove the files of all images except these. Raises OutputError if a file cannot be removed."""
+        """Remove the files of all images except these. Raise OutputError if a file cannot be removed."""
         for label_map in (self.folder / "maps").glob("??/*.js"):
             if label_map.stem not in keys:
                 for path in self.files(label_map.stem):  # the map comes last
@@ -142,7 +142,7 @@ class DrawnImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageMaker:
-    """Draw images for the page. `images` is the folder of the images, if they have moved; `others` has labels to switch to."""
+    """Draw images for the page. `images` is the folder of the images, if they have moved; `others` has labels to compare with."""
 
     place: Place
     classes: tuple[LabelClass, ...]
@@ -150,7 +150,7 @@ class ImageMaker:
     others: LabelSource | None = None
 
     def make(self, image: RunImage) -> DrawnImage:
-        """Draw an image's files, unless they are up to date. Thread-safe. Raises OutputError if one cannot be written.
+        """Draw an image's files, unless they are up to date. Thread-safe. Raise OutputError if one cannot be written.
 
         An image that cannot be read gets a grey picture. An image whose labels cannot be read has no files.
         """

@@ -59,7 +59,7 @@ PAGE_FILES = (
     "tools.js",
 )
 
-#: The scores that the page shows, see `Evaluation.record`.
+#: The scores that the page shows (see `Evaluation.record`).
 _SCORES = ("mean_iou", "pixel_accuracy", "classes", "confusion")
 
 #: The folder of the scripts with the records of all images.
@@ -105,9 +105,9 @@ def report_folder(
         images: The folder of the images, if they have moved.
         features: A feature store, to find similar images by their class tokens. None compares their labels.
         palette: "own" for the classes' own colours, "safe" for a colour-blind-safe palette.
-        labels: Other labels to switch to on the page, in any format that `tipsseg correct` reads.
+        labels: Other labels to compare with on the page, in any format that `tipsseg correct` reads.
         doubts: The findings of `tipsseg audit --jsonl` to list on the page.
-        truths: A folder of truth masks. The page shows the scores of the labels, see `score_masks`.
+        truths: A folder of ground-truth masks. The page shows the scores of the labels (see `score_masks`).
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Raises:
@@ -216,11 +216,11 @@ def _command(
 def _note_unmatched(
     refs: list[ImageRef], others: LabelSource | None, findings: Mapping[str, object], progress: Progress
 ) -> None:
-    """Compare the images with the other labels and the doubts, and note those of other images only."""
+    """Compare the images with the other labels and the findings, and note labels and findings of other images."""
     if others is not None and not others.names.expect(refs):
         progress.note("The other labels have no image of this run. Labels are matched by the names of images.")
     if findings and not findings.keys() & {ref.name for ref in refs}:
-        progress.note("The doubts name no image of this run. Doubts are matched by the names of images.")
+        progress.note("None of the findings is about an image of this run. They are matched by image names.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +228,7 @@ class _Drawn:
     """The images of a page.
 
     Attributes:
-        order: Their names in the order of the page: that of their review, then those without labels.
+        order: Their names in the order of the page: in the order of review, then images without labels.
         hashes: The sha256 of each image by name.
         unreadable: The records of images whose labels cannot be read.
         totals: The sum of their labels.
@@ -270,7 +270,7 @@ def _similar_images(features: Path, drawn: _Drawn, progress: Progress) -> dict[s
     """Return the positions on the page of the images most similar to each image, by the class tokens in a feature store."""
     vectors, images = _token_vectors(features, list(drawn.hashes.values())), list(drawn.hashes)
     if missing := len(vectors) - int(np.count_nonzero(vectors.any(1))):
-        progress.note(f"Did not compare {pluralize(missing, 'image')} with the others: no features in {features}.")
+        progress.note(f"Did not compare {pluralize(missing, 'image')} with other images: no features in {features}.")
     positions = {image: position for position, image in enumerate(drawn.order)}
     return {
         image: [positions[images[index]] for index in indices]
@@ -282,7 +282,7 @@ def _similar_images(features: Path, drawn: _Drawn, progress: Progress) -> dict[s
 def _token_vectors(features: Path, hashes: Sequence[str | None]) -> _Vectors:
     """Return vectors [n, d] of images by sha256: their class tokens, averaged over windows, then scaled to unit length.
 
-    An image without features has a zero vector. Raises InputError if the folder is not a feature store.
+    An image without features has a zero vector. Raise InputError if the folder is not a feature store.
     """
     if read_store(features) is None:
         hint = "Compute features with tipsseg encode, or with tipsseg label and argument `features`."

@@ -90,7 +90,7 @@ def map_script(
 
 
 def _encode(values: NDArray[Any]) -> dict[str, object]:
-    """Return the PNG of whole numbers [h, w] and the number of their bytes, see `map_script`."""
+    """Return the PNG of whole numbers [h, w] and the number of their bytes (see `map_script`)."""
     planes = max((int(values.max()).bit_length() + 7) // 8, 1)
     stacked = np.concatenate([(values >> 8 * plane).astype(np.uint8) for plane in range(planes)])  # [planes * h, w]
     png = base64.b64encode(encode_runs(Image.fromarray(stacked))).decode("ascii")
