@@ -114,8 +114,8 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
             make(top / "gt", "x_gtFine_color.png"),
             "city",
         ),
-        "no ground truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds with one "
-        "of .png .tif .tiff .bmp (and for 2 more images)",
+        "no ground truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds "
+        "with one of .png .tif .tiff .bmp (and for 2 more images)",
         "Give each mask the relative path",
     ),
     "a JPEG of the truth's name": (

@@ -35,6 +35,21 @@ def test_lines_come_now_and_then_when_nobody_watches(
     ]
 
 
+def test_the_third_of_slow_images_tells_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with Progress(quiet=False) as shown:
+        shown.begin("10 images", 10)
+        for _ in range(3):
+            now[0] += 40
+            shown.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert ["left" in line for line in lines] == [False, False, False, True]
+    assert lines[-1].endswith("about 4:40 left")
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -98,10 +98,10 @@ class SourceImage:
     Attributes:
         name: The posix path of the image in the source, with or without its suffix.
         where: The file that contains its labels, for messages.
-        read: Reads the image's labels, given its size. Raises ImageError, or ValueError if the file `where` is invalid.
+        read: Reads the image's labels, given its size; raises ImageError, or ValueError if the file `where` is invalid.
         submitted: True if a person certainly finished the image. If False, an image without objects may be unfinished.
         by_list: True if the image comes from an image list and so has no objects. Any other entry for it takes precedence.
-        other_name: Returns a second name, or "", to look for if the run has no image `name`. Raises ImageError.
+        other_name: Returns a second name, or "", to look for if the run has no image `name`; raises ImageError.
         made_on: The digest of the label files that the correction changes; "" if it does not depend on them. Its pixels then have
             the instances of these labels.
         accepted: True if a person looked at the image, and its labels are right; False if they are not any more.
@@ -229,7 +229,7 @@ def read_objects(
         where: The file that contains the records.
         records: The records of the image.
         name: Returns the name of a record in messages, such as "line 3", from its number and the record.
-        read: Reads one record. Raises ValueError.
+        read: Reads one record; raises ValueError.
         written_as: See Objects.
         part: The part of the file that contains the records, for messages.
 

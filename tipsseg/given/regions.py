@@ -61,7 +61,7 @@ class ImageRegions:
     """The regions of an image in a source.
 
     Attributes:
-        content: Returns the bytes that the regions are read from. Raises ImageError if the file cannot be read.
+        content: Returns the bytes that the regions are read from; raises ImageError if the file cannot be read.
         read: Returns the region ids [H, W] int32 of an image of this size (height, width), 0 outside all regions. Raises
             ImageError if the file is invalid or has another size.
     """

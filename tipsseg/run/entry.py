@@ -113,7 +113,7 @@ class Entry:
     """One labelled image.
 
     Attributes:
-        image: Its name, see ImageRef.name.
+        image: Its name (see `ImageRef.name`).
         path: The absolute path of the input.
         input: The fingerprint of the input when it was labelled.
         given: The sha256 of the regions and labels that the run was given for this image; None without both.

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 #: Seconds between two lines if stderr is not a terminal.
 _LINE_EVERY = 30.0
 
-#: The remaining time is printed only after this many images and seconds, counted from the first image, which waits for the model.
-_MIN_IMAGES, _MIN_SECONDS = 8, 5.0
+#: The remaining time is printed after this many images, and this many seconds after the first, which waits for the model.
+_MIN_IMAGES, _MIN_SECONDS = 3, 5.0
 
 #: A bar without tqdm's estimate of the remaining time, which would be hours while the model loads.
 _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}, {rate_fmt}{postfix}]"
@@ -107,10 +107,10 @@ class Progress:
 
     def _remaining(self, seconds: float) -> str:
         """Return a text such as "about 1:57 left", `seconds` after the first image; "" if it is too early for an estimate."""
-        images = self.done - self._before - 1
+        images = self.done - self._before
         if self._total is None or images < _MIN_IMAGES or seconds < _MIN_SECONDS:
             return ""
-        return f"about {format_duration(round((self._total - self.done) * seconds / images))} left"
+        return f"about {format_duration(round((self._total - self.done) * seconds / (images - 1)))} left"
 
     def end(self) -> None:
         """Remove the bar before the last lines. Safe to call twice."""
@@ -211,7 +211,7 @@ def _is_notebook() -> bool:
 
 
 def progress_for(verbose: Verbosity) -> Progress:
-    """Return a Progress that prints on stderr if `verbose`; nothing if it is False; if it is None, only a bar; or itself."""
+    """Return a Progress that prints on stderr if `verbose`; nothing if it is False; if it is None, only a bar, or itself."""
     if isinstance(verbose, Progress):
         return verbose
     return Progress(quiet=False, results=False) if verbose else Silence(bar=verbose is None)
