@@ -269,7 +269,7 @@ def test_options_that_pages_name_exist(command: Command) -> None:
 def test_the_readme_names_every_format() -> None:
     text = README.read_text("utf-8")
     every = [*FORMATS, *DATASET_FORMATS]
-    assert f"**{len(every)} formats**" in text
+    assert f"Writes {len(every)} formats" in text
     listed = text.partition("`--format` takes any of")[2].partition("\n\n")[0].replace("`convert --to`", "")
     assert re.findall(r"`([\w-]+)`", listed) == every
 

@@ -34,7 +34,7 @@ first: another class, nothing, or a thing without a label. The classes are
 the labels' own; pass them with --classes or --vocab if the labels are
 index masks without a list of classes, or to add synonyms. Labels are read in
 any format that tipsseg correct reads.
-Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
+Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
 
 

@@ -20,7 +20,7 @@ Examples:
 \b
 Prints one line per problem on stdout: the file and what is wrong with it.
 Prints the number of missing images on stderr.
-Exit code: 0 no problems, 1 problems, 2 usage error.
+Exit code: 0 no problems, 1 problems, 2 wrong usage.
 """
 
 

@@ -37,7 +37,7 @@ images and labels as a data set of shards, also from the shards of a run; the
 same command resumes, and keeps whole shards.
 Paths of written files go to stdout unless it is a terminal, everything else to
 stderr.
-Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
+Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
 
 

@@ -24,7 +24,7 @@ Matches images by the trailing part of their paths, and classes by name. Imports
 corrections or none. Corrected masks are kept by later commands, and all
 other files of their images follow them. Paths of masks go to stdout unless it is a terminal,
 everything else to stderr.
-Exit code: 0 success, 1 error, 2 usage error.
+Exit code: 0 success, 1 error, 2 wrong usage.
 """
 
 

@@ -23,7 +23,7 @@ class Comparing:
 
 @command(no_args_is_help=False)
 def doctor(compute: Annotated[ComputeOptions, Only("device", "dtype")], comparing: Comparing) -> int:
-    """Check this installation: versions, devices, numbers and weights. Uses no network.
+    """Check this installation: packages, devices, their results, and weights. Uses no network.
 
     Exit code: 0 if all checks pass, 1 if a check fails.
     """

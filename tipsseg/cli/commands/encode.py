@@ -23,8 +23,8 @@ Examples:
 Identifies images by content: a changed image is encoded again, a moved image
 is not. Run the same command again to resume. Paths of feature files go to
 stdout unless it is a terminal, everything else to stderr.
-Exit code: 0 success; 1 an error, or an image failed; 2 usage error;
-130 or 143 interrupted.
+Exit code: 0 success, 1 an error or a failed image, 2 wrong usage, 130 or 143
+interrupted.
 """
 
 
@@ -37,7 +37,7 @@ def encode(
     printing: opt.Printing,
     paths: opt.PathArguments = None,
 ) -> int:
-    """Store the features of images in a folder, so that relabelling skips the model."""
+    """Store the features of images in a folder, to label the images again without encoding."""
     from tipsseg.commands.encode import encode_images, encode_spec, estimate_store
     from tipsseg.run.inputs import Choice, check_choice
     from tipsseg.types import Failed

@@ -37,7 +37,7 @@ in --help-all, --reduce-zero-label and --zero-based. A ground-truth mask is name
 after its image: the same relative path, or the same file name. One confusion
 matrix counts all pixels, at the size of the ground truth. Nothing is written: to keep
 the labels, use tipsseg label, then --pred; for a page, tipsseg report --gt.
-Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
+Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
 
 

@@ -36,7 +36,7 @@ for. Prints the IoU per class on held-out images on stdout, and everything else
 on stderr.
 With --precision, chooses minimum confidences instead, below which tipsseg label
 writes 255, and prints the precision on held-out images.
-Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
+Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
 
 

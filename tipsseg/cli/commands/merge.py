@@ -20,12 +20,12 @@ Examples:
   tipsseg merge ann/ bob/ -o labels/      (join two corrected copies)
 
 \b
--o names a new folder, or one of OUT. Files are copied; files of shards in the
-output folder are moved. All runs must have the same settings. An image in two runs
-is taken from the one in which it was corrected.
+Files are copied; files of shards in the output folder are moved. All runs must
+have the same settings. An image in two runs is taken from the run in which it was
+corrected.
 Run the same command again to resume an interrupted merge. Paths of files for
 the whole run go to stdout unless it is a terminal, everything else to stderr.
-Exit code: 0 success, 1 error, 2 usage error.
+Exit code: 0 success, 1 error, 2 wrong usage.
 """
 
 

@@ -21,8 +21,8 @@ Examples:
 Sorts images by their mean confidence, the lowest first. An image with nearly
 the same labels at the same places as one before it comes last. Leaves out
 images with corrected masks, and failed images.
-Exit code: 0 success; 1 an error, or an image in --only is not labelled;
-2 usage error.
+Exit code: 0 success, 1 an error or an image in --only without labels, 2 wrong
+usage.
 """
 
 

@@ -25,7 +25,7 @@ Open report/index.html in a browser; it works offline, without a server. Images
 are in the order of tipsseg rank. If labels change, run the same command again:
 it redraws only the changed images. The path of the page goes to stdout,
 everything else to stderr.
-Exit code: 0 success; 1 an error, or an image failed; 2 usage error.
+Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
 
 

@@ -26,7 +26,7 @@ of the project are the phrases. "Start Training" fits them to the submitted
 annotations, in the folder fits/. Ends with Ctrl-C.
 LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY: address and access token, to read
 uploaded images and annotations.
-Exit code: 0 success, 1 error, 2 usage error.
+Exit code: 0 success, 1 error, 2 wrong usage.
 """
 
 
