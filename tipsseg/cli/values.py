@@ -59,7 +59,7 @@ def _parse_vocabulary(question: Question, templates: str | None) -> Vocabulary:
     if classes and vocab is not None:
         raise UsageError("--classes and --vocab exclude each other", "Use one of them.")
     if not classes and vocab is None:
-        raise VocabularyError("no classes given", 'Name what to label, for example: --classes "panda leg,tree"')
+        raise VocabularyError("no classes given", 'Pass the classes, for example: --classes "panda leg,tree"')
     for value in classes:
         path = value.removeprefix("@")
         if Path(path).suffix in (".txt", ".csv", ".json", ".toml", ".names"):

@@ -368,7 +368,7 @@ def read_doubts(path: Path) -> Mapping[str, list[ListedDoubt]]:
                     raise ValueError("`bbox` is not four whole numbers")
                 names = record.get("label"), record.get("seen")
                 if not all(name is None or isinstance(name, str) for name in names):
-                    raise ValueError("`label` or `seen` is not a name")
+                    raise ValueError("`label` and `seen` must be strings or null")
                 score = take_share(record, "score")
                 found[take(record, "image", str)].append((take(record, "kind", str), *names, score, box))
             except ValueError as error:

@@ -120,8 +120,8 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
     if whole.edited:
         number = pluralize(len(whole.edited), "file")
         progress.note(
-            f"{number} changed by hand, which is fine: changed masks are labels, and changed copies of images stay. "
-            "tipsseg correct imports other changed files, if it reads their format."
+            f"{number} changed by hand. This is no problem: changed masks count as corrections, and changed copies of images stay. "
+            "To import other changed files, use tipsseg correct."
         )
     update = f"tipsseg convert {shell_word(str(folder))}"
     for paths, hint in ((whole.stale, f"run {update}"), (whole.taken, f"remove the edited files, and run {update}")):
@@ -130,7 +130,9 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
             progress.note(f"{pluralize(len(paths), 'file')} with older labels, in {names}: {hint}.")
     if whole.others:
         names = join_first([str(path) for path in whole.others], 3)
-        progress.note(f"{pluralize(len(whole.others), 'file')} that tipsseg did not write, which is fine: {names}.")
+        progress.note(
+            f"{pluralize(len(whole.others), 'file')} that tipsseg did not write, which is no problem: {names}."
+        )
     looked = f"{pluralize(whole.images, 'image')}, {pluralize(whole.files, 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
 

@@ -341,7 +341,7 @@ class _Writer:
         number = planned.count - len(left_out)
         # Of the same images, an earlier version that has more of them is better.
         if in_place and before.names == planned.names and number < before.images:
-            self._progress.note(f"Kept {address_text(place.address / name)}, which has more of its images.")
+            self._progress.note(f"Kept the earlier {address_text(place.address / name)}, which has more images.")
         elif not number:
             self._remove(name)
         else:
@@ -469,7 +469,7 @@ def _read_index(data: bytes | None, place: Destination, form: Dataset) -> _Index
     try:
         record = parse(data)
         if take(record, "tool", str) != "tipsseg":
-            raise ValueError("not written by tipsseg")
+            raise ValueError("tipsseg did not write it")
         index: _Index = read_value(_Index, record, "")
         index.shards, index.coming = (
             {name: read_value(DatasetShard, value, "shards") for name, value in shards.items()}

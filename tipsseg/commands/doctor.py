@@ -232,7 +232,7 @@ def _numbers(what: str, folder: Path, device: str, dtype: str, *, limited: bool)
         return _failure(what, error)
     detail = (
         f"{place} against {_EXACT}: cosines differ by up to {agreement.difference:.1e}, the same phrase wins in "
-        f"{agreement.same_winner:.2%} of the patches of a drawn picture"
+        f"{agreement.same_winner:.2%} of the patches of a synthetic picture"
     )
     limit = golden.LIMITS[model.dtype_name] if limited else golden.Agreement(math.inf, 0)
     if limited:

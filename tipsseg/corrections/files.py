@@ -130,13 +130,13 @@ class Source(ExitStack):
         except ImageError:
             raise
         except Exception as error:  # decompressors raise nearly anything on damaged data
-            raise ImageError(self.display_path(name), describe_error(error), "Export it again.") from error
+            raise ImageError(self.display_path(name), describe_error(error), "Export the file again.") from error
 
     def json(self, name: str) -> Any:
         try:
             return parse(self.read(name))
         except ValueError as error:
-            raise ImageError(self.display_path(name), f"not JSON: {error}", "Export it again.") from error
+            raise ImageError(self.display_path(name), f"not JSON: {error}", "Export the file again.") from error
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """Yield the non-blank lines of a text file, with their numbers. Raise ImageError if the file is not UTF-8 text."""
@@ -222,6 +222,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> Iterator[str]:
         elif name in seen:
             fault = "occurs twice"
         if fault:
-            raise InputError(f"{path}: {name!r} {fault}", "Nothing was read. Export it again, or unpack it yourself.")
+            raise InputError(
+                f"{path}: {name!r} {fault}", "Nothing was read. Export the zip again, or unpack it yourself."
+            )
         seen.add(name)
         yield name

@@ -38,7 +38,7 @@ from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
 
-#: The demo model, which was trained on drawn scenes only.
+#: The demo model, which was trained on synthetic scenes only.
 _DEMO_MODEL = "tiny"
 
 #: Maximum number of names in a note, and of classes in the first line of a run.
@@ -102,7 +102,7 @@ class ImageNotes:
         if self._is_demo and labelled.entry.input.sha256 not in example_hashes():
             self._is_demo = False  # note this once
             self._progress.note(
-                f"The model {_DEMO_MODEL} knows only drawn scenes, such as those in examples/scenes. Do not trust its labels of "
+                f"The model {_DEMO_MODEL} knows only synthetic scenes, as in examples/scenes. Do not trust its labels of "
                 "photographs; use argument `model`=l14."
             )
 

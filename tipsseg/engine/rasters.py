@@ -331,12 +331,12 @@ class BlockFiles:
             return False
 
     def add_hole(self, place: BlockPlace, ignore: int) -> None:
-        """Write a block without data, as one pixel. Raise OutputError."""
+        """Write a block without data, as one pixel. Raise OutputError if that fails."""
         labels = cast(LabelArray, np.full((1, 1), ignore, label_dtype(len(self._classes))))
         self.add(place, LabelMap(labels, np.zeros((1, 1), np.float32), tuple(self._classes)), NO_OBJECTS)
 
     def add(self, place: BlockPlace, labels: LabelMap, objects: BlockObjects) -> None:
-        """Write a finished block. Raise OutputError."""
+        """Write a finished block. Raise OutputError if that fails."""
         number = len(self._names) + 1
         known = labels.labels < number
         ids = labels.labels[known].astype(np.int64)

@@ -109,7 +109,7 @@ class _Stages(Generic[_Scored, _Done]):
         self._finishing: set[Future[None]] = set()
 
     def read(self, item: ImageRef | _Done | Failed | BaseException) -> Future[_Done | Failed]:
-        """Begin to read an image. Return its result, or the item itself as a result."""
+        """Begin to read an image, and return a future of its result; a done future for an item that is a result or an error."""
         result: Future[_Done | Failed] = Future()
         result.add_done_callback(lambda _: self.happened.set())
         if isinstance(item, ImageRef):

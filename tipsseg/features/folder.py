@@ -87,7 +87,7 @@ def read_store(folder: Path) -> StoreRecord | None:
         # The first schema has no number.
         if isinstance(value, dict) and value.get("schema", 1) != 1:
             hint = f"Encode the images into a new folder: tipsseg encode IMAGES -o {shlex.quote(f'{folder}-2')}"
-            raise OutputError(path, "another version of tipsseg wrote it, whose features this one does not read", hint)
+            raise OutputError(path, "another version of tipsseg wrote it; this version cannot read its features", hint)
         if take(value, "tool", str) != "tipsseg":
             raise ValueError("another tool wrote it")
         return read_value(StoreRecord, value, "")

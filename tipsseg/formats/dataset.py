@@ -88,7 +88,7 @@ class Dataset:
         """Raise UsageError if a package is missing."""
 
     def write(self, path: Path, samples: Iterable[Sample], classes: Sequence[LabelClass]) -> None:
-        """Write a shard. Raise OSError."""
+        """Write a shard. Raise OSError if that fails."""
         raise NotImplementedError
 
 

@@ -238,7 +238,10 @@ def _interface(classes: Sequence[LabelClass]) -> str:
 
 
 def _read_interface(source: Source, name: str) -> list[str]:
-    """Return the classes in a labelling interface in or beside a source, in its order; none without it. Raise ImageError."""
+    """Return the classes in a labelling interface in or beside a source, in its order; none without it.
+
+    Raise ImageError if that fails.
+    """
     where = source.display_path(name)
     if not source.has(name) and not where.is_file():
         return []
@@ -274,7 +277,7 @@ def _expand(task: Mapping[str, Any]) -> dict[str, object]:
 
 
 def read_task(task: object, where: Path, number: int, names: ClassNames) -> SourceImage | None:
-    """Return the annotation of a task, the `number`-th in the file `where`; None without one. Raise ValueError."""
+    """Return the annotation of a task, the `number`-th in the file `where`; None without one. Raise ValueError if that fails."""
     if isinstance(task, dict) and _is_minimal(task):
         task = _expand(task)
     data = take(task, "data", dict)

@@ -197,7 +197,7 @@ def _refuse_deep(path: Path) -> None:
     """Raise InputError for a PNG of 16 bits per channel, of which Pillow reads the upper ones."""
     with path.open("rb") as file:
         if file.read(_PNG_DEPTH + 1)[_PNG_DEPTH] > 8:
-            raise InputError("RGB with 16 bits per channel", "Save ids as 8-bit RGB, or in one channel.")
+            raise InputError("it is RGB with 16 bits per channel", "Save ids as 8-bit RGB, or in one channel.")
 
 
 def read_ids(picture: Image.Image) -> LabelArray:

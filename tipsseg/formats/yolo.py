@@ -110,7 +110,10 @@ class Yolo(YoloLayout):
         )
 
     def detect(self, source: Source) -> bool:
-        """Return True if a YAML file lists classes, or a list of classes is beside a folder of labels. Raise ImageError."""
+        """Return True if a YAML file lists classes, or a list of classes is beside a folder of labels.
+
+        Raise ImageError if none can be read.
+        """
         files = yaml_files(source)
         if not files:
             folders = {part for name in source.names for part in PurePosixPath(name).parts[:-1]}
@@ -340,8 +343,8 @@ def _read_shape(line: str, numbered: Mapping[int, str], names: ClassNames, size:
     if len(rest) == 4 and boxes:
         raise ValueError("a box does not define pixels")
     if len(rest) == 4:
-        raise NoPixelsError("line of two corners")
+        raise NoPixelsError("an object with two corners")
     if len(rest) % 2:
-        raise ValueError("odd number of coordinates")
+        raise ValueError("an object with an odd number of coordinates")
     corners = np.array([float(value) for value in rest]).reshape(-1, 2) * size[::-1]
     return shape_from_polygons(names.id_of(numbered[int(first)]), [corners], size)

@@ -82,7 +82,11 @@ class PresentNames:
                 where, advice = f"{self._source} does not name its classes", "Add a line for it"
             raise ImageError(ref.path, f"its names are unknown: {where}", f"{advice}, or leave out argument `strict`.")
         if found is not None and not found and not self._vocabulary.has_background:
-            raise ImageError(ref.path, "it has neither names nor a background", "Set argument `background`=auto.")
+            raise ImageError(
+                ref.path,
+                "its names are empty, and the vocabulary has no background",
+                "Set argument `background`=auto.",
+            )
         return found
 
     def _of_folder(self, ref: ImageRef) -> frozenset[int] | None:

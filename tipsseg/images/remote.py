@@ -62,7 +62,7 @@ def check_address(address: Path) -> None:
             urlsplit(url_of(address)).port  # noqa: B018  it raises
         except ValueError:
             raise InputError(
-                "an invalid URL", "Escape special characters in its user and password: %2F for /."
+                "not a valid URL", "Escape special characters in its user and password: %2F for /."
             ) from None
     elif found := _SCHEME.match(str(address)):
         schemes = ", ".join(f"{scheme}://" for scheme in URL_SCHEMES)

@@ -108,7 +108,7 @@ class LabelStudioServer:
                     "Set LOCAL_FILES_SERVING_ENABLED=true for Label Studio, and add its folder to the project as a storage for "
                     "local files. Or set argument `images`."
                 )
-            raise InputError(f"Label Studio at {self.url} does not give {shorten(path)}: {error}", hint) from error
+            raise InputError(f"Label Studio at {self.url} does not return {shorten(path)}: {error}", hint) from error
 
     def _authorization(self, timeout: float) -> str:
         if self.token.count(".") != 2:
@@ -300,7 +300,7 @@ class Backend:
         data = task.get("data")
         image = data.get(interface.image) if isinstance(data, dict) else None
         if not isinstance(image, str) or not image:
-            raise InputError(f"its data have no image `{interface.image}`")
+            raise InputError(f"its data has no image `{interface.image}`")
         try:
             with self._file(self._server_of(project), image) as path:
                 return self._source.load(ImageRef(path, PurePosixPath(path.name)))
@@ -316,7 +316,7 @@ class Backend:
         local = (parse_qs(parts.query).get("d") or [""])[0] if parts.path.startswith("/data/local-files") else ""
         if local and self._images is not None:
             if not is_inside(local):
-                raise InputError(f"{shorten(local)} is outside of the folder of local files")
+                raise InputError(f"its image {shorten(local)} is outside the folder of argument `images`")
             yield self._images / local
         elif parts.scheme and is_url(address := as_address(image)):
             check_address(address)
@@ -413,7 +413,7 @@ class Backend:
                 self._training.discard(project)
 
         if project in self._training:
-            self.note(f"Project {project}: training already.")
+            self.note(f"Project {project}: a training is already running.")
             return
         self._training.add(project)
         threading.Thread(target=run, name=f"train-{project}", daemon=True).start()
@@ -452,7 +452,7 @@ class _Handler(BaseHTTPRequestHandler):
             data = self.rfile.read(size)
             # A web page can send other types to any address, and its browser names the page.
             if self.headers.get_content_type() != "application/json" or "Origin" in self.headers:
-                raise ValueError("only programs may ask, with JSON of the type application/json")
+                raise ValueError("only programs may send requests, as JSON of the type application/json")
             request = parse(data)
             if not isinstance(request, dict):
                 raise ValueError("the request is not an object")

@@ -41,7 +41,7 @@ _LARGE = 64_000_000
 
 
 #: The exponent of `sharpen` for the confidence of a part inside its whole: so a minimum means for parts what it means for other
-#: classes. Chosen on drawn scenes, see tests/benchmarks/README.md.
+#: classes. Chosen on synthetic scenes, see tests/benchmarks/README.md.
 _PART_SHARPNESS = 2.0
 
 

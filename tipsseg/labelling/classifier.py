@@ -32,7 +32,7 @@ from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, match_synonyms, synon
 from tipsseg.vocabulary.vocabulary import Contest, Phrase, Vocabulary
 from tipsseg.weights.sources import file_hashes
 
-#: The handicap of a phrase (see `vocabulary.Contest`), in temperatures. Chosen on drawn scenes, see tests/benchmarks/README.md.
+#: The handicap of a phrase (see `vocabulary.Contest`), in temperatures. Chosen on synthetic scenes, see tests/benchmarks/README.md.
 _HANDICAP = 1.5
 
 

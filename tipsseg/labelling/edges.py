@@ -59,14 +59,14 @@ class Steps:
     epsilon: float = 0.0
 
 
-#: Steps by refinement. The numbers of the guided filters were chosen on drawn scenes, see tests/benchmarks/README.md.
+#: Steps by refinement. The numbers of the guided filters were chosen on synthetic scenes, see tests/benchmarks/README.md.
 REFINEMENT_STEPS: dict[Refinement, Steps] = {
     "guided": Steps(pamr=False, radius=20, epsilon=1e-4),
     "pamr": Steps(pamr=True),
     "pamr-guided": Steps(pamr=True, radius=4, epsilon=1e-4),
 }
 
-#: The exponent of `sharpen` for refined probabilities, chosen on drawn scenes.
+#: The exponent of `sharpen` for refined probabilities, chosen on synthetic scenes.
 _SHARPNESS = 3.0
 
 

@@ -67,7 +67,7 @@ def difference_from_record(folder: Path) -> float:
 
 
 def compare_devices(folder: Path, device: str, dtype: str) -> Agreement:
-    """Compare a model's cosines on a device with those on the CPU in float32, for a drawn picture.
+    """Compare a model's cosines on a device with those on the CPU in float32, for a synthetic picture.
 
     Raise RuntimeError if torch cannot compute on the device; see `open_backbone` for other errors.
     """

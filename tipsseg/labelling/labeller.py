@@ -236,7 +236,10 @@ class Labeller:
             raise UsageError(f"names must be a list, not {quote(names)}", 'For example: names=["tree"].')
         found = self.vocabulary.with_relatives(self.vocabulary.find_classes(names))
         if not found and not self.vocabulary.has_background:
-            raise UsageError("there are neither names nor a background", "Pass names, or use a background.")
+            raise UsageError(
+                "`names` has no class, and the vocabulary has no background",
+                "Pass at least one class, or use a background.",
+            )
         return found
 
     @overload

@@ -174,7 +174,10 @@ def _lowest_step(labelled: _Counts, right: _Counts, precision: float, widths: ND
 
 
 def student_quantile(level: float, freedom: int) -> float:
-    """Return a quantile of Student's distribution: exact for 1 and 2 degrees of freedom, else to 0.01 for levels below 0.95."""
+    """Return a quantile of Student's t-distribution.
+
+    It is exact for 1 and 2 degrees of freedom. For more, the error is below 0.01 at levels below 0.95.
+    """
     if freedom == 1:
         return math.tan(math.pi * (level - 0.5))
     if freedom == 2:

@@ -258,7 +258,8 @@ class LabelOptions(OptionRecord):
     scales: tuple[float, ...] = option(ONE_SCALE, **_LABELS, metavar="FACTORS", group=MODEL, check=check_scales,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
     stretch: tuple[float, float] | None = option(None, **_LABELS, metavar="LOW,HIGH", group=MODEL, rare=True, check=check_stretch,
-        help="Stretch the contrast, such as of dark 16-bit images: percentiles of each band that become black and white (2,98).")
+        help="Stretch the contrast, for example of dark 16-bit images: the percentiles of each band that become black and white. "
+        "Example: 2,98.")
     # fmt: on
 
     __repr__ = short_repr
@@ -350,7 +351,7 @@ class FileOptions(OptionRecord):
         help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
         "[default: follow the pixels; an existing folder keeps its value]")
     names: Names = option("stem", **_FILES, group=FILES, rare=True, held="value",
-        help="stem: the mask of a.jpg is a.png; full: the mask is a.jpg.png, in case a.png is an image too.")
+        help="stem: the mask of a.jpg is a.png; full: it is a.jpg.png, for folders that have both a.jpg and a.png.")
     val_fraction: float | None = option(None, **_FILES, metavar="0..1", group=FILES, rare=True, min=0, below=1,
         hint="Write 0.2 for a fifth of the images.",
         help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "

@@ -148,10 +148,10 @@ class OutputOptions(OptionRecord):
         "options of the earlier run.")
     prune: int | None = option(None, metavar="N", group=IMAGES, rare=True, min=1,
         role="action",
-        help="Remove the labels of N images whose pictures are gone from the input; a run without this option gives their number.")
+        help="Remove the labels of N images that are missing from the input; a run without this option prints N.")
     replace_edited: bool = option(False, group=FILES, rare=True,
         role="action",
-        help="Also relabel images whose files were edited by hand, overwriting the edits.")
+        help="Also label images again whose files were edited by hand, and overwrite the edits.")
     shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
         role="images", recorded="shard",
         help="Label only part I of N parts, for several processes or machines; see tipsseg merge. auto reads the part from Slurm, "
@@ -182,7 +182,7 @@ class RegionOptions(OptionRecord):
         help="Assign one class to each existing mask, such as SAM's (PNG, JSON, COCO).")
     regions_only: bool = option(False, group=WHAT, rare=True,
         role="labels", held="identity", repeated=True, recorded="regions.only",
-        help="Make pixels outside all masks background.  [default: label them as without masks]")
+        help="Make pixels outside all masks background.  [default: label these pixels by class]")
     regions_margin: float = option(0.0, metavar="PIXELS", group=WHAT, rare=True, min=0, max=100,
         hint="Write a distance in pixels; 1.5 or 3 are usual.",
         role="labels", held="identity", repeated=True, recorded="regions.margin", rasters=False,
@@ -192,7 +192,7 @@ class RegionOptions(OptionRecord):
         help="Restrict each image to its own classes, from its folder name (folders), or from a CSV or JSONL file with "
         "columns image and names or caption.")
     strict: bool = option(False, group=WHAT, rare=True, role="sources", repeated=True, recorded="present.strict",
-        help="Fail images without names in argument `present`.  [default: let all classes compete in them]")
+        help="Treat an image without names in argument `present` as failed.  [default: all classes compete in it]")
     # fmt: on
 
 
@@ -221,7 +221,7 @@ class RasterOptions(OptionRecord):
         help="Pixel size of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
     dissolve: bool = option(False, group=RASTERS, rare=True,
         role="files", held="value", repeated=True, recorded="options",
-        help="Join polygons across blocks of 2,048 pixels, with the labels of the whole raster in memory.")
+        help="Join polygons that blocks of 2,048 pixels cut. The labels of the whole raster must fit into memory.")
     # fmt: on
 
 
@@ -238,7 +238,7 @@ class StoreOptions(OptionRecord):
         help="Dtype of stored features: float32 gives the same labels as running the model, float16 takes half the disk space, "
         "int8 a quarter.  [default: float16; an existing folder keeps its value]")
     shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
-        help="Encode only part I of N parts, for several processes or machines; auto as for tipsseg label.")
+        help="Encode only part I of N parts, for several processes or machines; auto reads the part as tipsseg label does.")
     # fmt: on
 
 
@@ -271,7 +271,8 @@ class EngineOptions(OptionRecord):
     # fmt: off
     ray: str | None = option(None, metavar="auto|ADDRESS", group=MACHINES, rare=True, check=_ray_address,
         role="machine",
-        help="Label on a Ray cluster, which auto finds, or starts on this machine (pip install 'tipsseg[ray]').")
+        help="Label on the Ray cluster at ADDRESS; auto uses a running cluster, or starts one on this machine. "
+        "Requires pip install 'tipsseg[ray]'.")
     # fmt: on
 
 
@@ -342,17 +343,17 @@ class CorrectOptions:
         help="Format of the corrections: {corrections}.  [default: detected]")
     add_classes: bool = option(False, help="Add classes that are missing from the run.")
     everything: bool = option(False, flag="all",
-        help="Import all labels of a tipsseg folder, not only the edited ones.")
+        help="Import all labels of an output folder, not only the edited ones.")
     replace_edited: bool = option(False, help="Also replace masks that were edited in place.")
     emptied: bool | None = option(None, negatable=True,
         help="Clear or keep the masks of images without objects, if SOURCE does not show whether a person reviewed them, or if no "
         "image has objects.  "
         "[default: stop with an error]")
     strict: bool = option(False, rare=True,
-        help="Reject lines, points and other shapes without pixels, which are skipped otherwise, and boxes, which are filled.")
+        help="Stop with an error at boxes, and at shapes without an area, such as lines. Otherwise fill boxes, and skip others.")
     exact: bool = option(False,
-        help="Also import objects that differ only at their edges; ignored by default, as tools round corners and fill holes.")
-    accept: bool = option(False, help="Also count images as corrected that SOURCE shows unchanged: a person looked at them.")
+        help="Also import objects that differ only at their edges. Otherwise ignored, as tools round corners and fill holes.")
+    accept: bool = option(False, help="Also count unchanged images in SOURCE as corrected: a person looked at them.")
     images: Path | None = option(None, metavar="DIR",
         help="The folder of the images, if it was moved: overlays show the images.  [default: the recorded folder]")
     dry_run: bool = option(False, help="Check the corrections and list the changes; write nothing.")

@@ -65,7 +65,10 @@ _RANKS = {
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Part `index` (1..`count`) of `count` parts; `source` is the variable that it was read from. Raise UsageError."""
+    """Part `index` (1..`count`) of `count` parts; `source` is the variable that it was read from.
+
+    Raise UsageError if there is no such part.
+    """
 
     index: int
     count: int

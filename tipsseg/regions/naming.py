@@ -7,7 +7,7 @@ covers several things, for example because the tool merged two objects. Such a r
 Where regions are shifted or have gaps, pixels without a region are left. Pieces of them that are smaller than a patch join what
 they touch most, as no patch shows them alone, unless they would change their label and are sure of it.
 
-Measured on drawn scenes with true and with damaged regions, by `tests/benchmarks/regions.py`. Mean class probabilities, their
+Measured on synthetic scenes with true and with damaged regions, by `tests/benchmarks/regions.py`. Mean class probabilities, their
 logarithms and votes weighted by confidence name regions as votes do.
 """
 

@@ -99,7 +99,7 @@ class Files:
         return "taken" if row.taken == digest else "foreign" if row.digest is None else "edited"
 
     def stage(self, name: str, path: Path, data: Content, shows: str = "") -> StagedFile:
-        """Write a file under a temporary name in its folder, in any thread or process. Raise OutputError."""
+        """Write a file under a temporary name in its folder, in any thread or process. Raise OutputError if that fails."""
         self.refuse_outside(path)
         with staged_path(path) as temporary:
             if isinstance(data, bytes):
@@ -131,7 +131,7 @@ class Files:
         return replace(before, digest=now or before.digest, pending=file.content or file.row.digest)
 
     def put(self, file: StagedFile) -> bool:
-        """Give a staged file its name, unless the file at its place changed since `may_put`. Raise OutputError."""
+        """Give a staged file its name, unless the file at its place changed since `may_put`. Raise OutputError if that fails."""
         path = self.path(file.row.place)
         if self._seen.pop(file.row.place) != _status(path):
             return False
@@ -167,7 +167,7 @@ class Files:
         return found.stamped(written)
 
     def remove(self, row: FileRow, *, edited: bool = False) -> bool:
-        """Remove a file if it is as tipsseg wrote it, or with `edited` as a person changed it. Raise OutputError.
+        """Remove a file if it is as tipsseg wrote it, or with `edited` as a person changed it. Raise OutputError if that fails.
 
         Return True if its place is then free.
         """

@@ -460,7 +460,7 @@ class OutputFolder(Run):
         self.finish_changes()
 
     def finish_changes(self) -> None:
-        """Write the last records of a command that changed a finished run. Raise OutputError."""
+        """Write the last records of a command that changed a finished run. Raise OutputError if that fails."""
         self.info = replace(self.info, summary=self.totals().record())
         former = {name: names for name, names in self.state.former.items() if name in self.state}
         if former != self.state.former:  # another picture may get the name of one that was removed

@@ -274,7 +274,7 @@ def _of_shard(
                 continue
         yield ref
     if known:
-        progress.note(f"{spec.output} has {pluralize(known, 'image')} of part {spec.shard} already.")
+        progress.note(f"Skipping {pluralize(known, 'image')} of part {spec.shard} with labels in {spec.output}.")
 
 
 def _refuse_others(found: Found, spec: RunSpec) -> None:

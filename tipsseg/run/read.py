@@ -243,7 +243,7 @@ def open_folders(folders: Iterable[Path]) -> Iterator[tuple[Run, ...]]:
 
 
 def _open_state(folder: Path, stack: ExitStack, *, ended: bool) -> State:
-    """Open the record of a folder, until the stack ends. Raise RecordError."""
+    """Open the record of a folder, until the stack ends. Raise RecordError if that fails."""
     if not is_folder(folder):
         raise RecordError(folder, "no such folder", _NAME_FOLDER)
     refuse_lost_record(folder)

@@ -166,7 +166,10 @@ def _versions() -> dict[str, str]:
 
 
 def write_run(info: RunInfo, files: Iterable[FileRow] = ()) -> Path:
-    """Write run.json, with the files for the whole run, into the folder of a run and return its path. Raise OutputError."""
+    """Write run.json, with the files for the whole run, into the folder of a run and return its path.
+
+    Raise OutputError if that fails.
+    """
     path = info.spec.folder / RUN_FILE
     if os.path.lexists(path):
         known = None

@@ -235,7 +235,7 @@ def _changed_image(ref: ImageRef, formats: Sequence[str], *, corrected: bool) ->
 
 
 def run_file_shows(folder: OutputFolder, name: str) -> tuple[str, list[str]]:
-    """Return what a format's file for the whole run shows if it is written now, and its images."""
+    """Return a digest of what a format's file for the whole run would contain now, and the names of its images."""
     digest, images, form = sha256(folder.deriver.run_settings(name)), list[str](), FORMATS[name]
     shown = folder.state.shown(name) if form.has_rows else ((image, "") for image in folder.state.names(name))
     for image, shows in shown:

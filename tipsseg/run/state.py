@@ -209,7 +209,7 @@ class State:
     # ---- changing ----
 
     def begin(self) -> None:
-        """Prepare the database for changes, and mark it as in use. Raise OutputError."""
+        """Prepare the database for changes, and mark it as in use. Raise OutputError if that fails."""
         with self._lock:
             if self.changed:
                 return
@@ -265,7 +265,7 @@ class State:
             raise self._error(error) from error
 
     def end(self) -> None:
-        """Write the exports, and mark the changes as complete. Raise OutputError."""
+        """Write the exports, and mark the changes as complete. Raise OutputError if that fails."""
         self.close_exports()
         former = self.former
         lines = (json_bytes(self._line(entry, files, former)) for entry, files in self.images())

@@ -147,7 +147,7 @@ RECORD_LIMIT = 64 << 20
 
 
 def read_regular(path: Path, limit: int = RECORD_LIMIT) -> bytes:
-    """Read a regular file of at most `limit` bytes. Raise OSError."""
+    """Read a regular file of at most `limit` bytes. Raise OSError if that fails."""
     with open_regular(path) as file:
         # Not `limit + 1`: read() allocates the requested size first.
         data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
@@ -225,7 +225,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, data: bytes) -> None:
-    """Write a file atomically; see `atomic_path`. Raise OutputError."""
+    """Write a file atomically; see `atomic_path`. Raise OutputError if that fails."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 
@@ -233,7 +233,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 def write_new(path: Path, data: bytes, folder: Path) -> bool:
     """Write a file atomically if it does not exist. Return False if it does, also if another process was faster.
 
-    The temporary file is in `folder`, on the same file system. Raise OutputError.
+    The temporary file is in `folder`, on the same file system. Raise OutputError if that fails.
     """
     temporary = temporary_path(folder / path.name)
     try:
@@ -251,7 +251,7 @@ def write_new(path: Path, data: bytes, folder: Path) -> bool:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file if it exists. Raise OutputError."""
+    """Remove a file if it exists. Raise OutputError if that fails."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -259,7 +259,10 @@ def remove_file(path: Path) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that another program changed, so that it is not lost, and return its new path. Raise OutputError."""
+    """Rename a file that another program changed, so that it is not lost, and return its new path.
+
+    Raise OutputError if that fails.
+    """
     number = 1
     while os.path.lexists(aside := path.with_name(f"{path.name}.changed{'' if number == 1 else number}")):
         number += 1
@@ -385,13 +388,16 @@ class Fingerprint:
 
 
 def content_digest(path: Path) -> str:
-    """Return the sha256 of a regular file in hex. Raise OSError."""
+    """Return the sha256 of a regular file in hex. Raise OSError if that fails."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def stamp(path: Path, digest: str | None = None) -> Fingerprint:
-    """Return the fingerprint of a regular file of any size, with its sha256. Pass `digest` if it is known. Raise OSError."""
+    """Return the fingerprint of a regular file of any size, with its sha256. Pass `digest` if it is known.
+
+    Raise OSError if that fails.
+    """
     sha256 = content_digest(path) if digest is None else digest
     status = path.stat()
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)

@@ -106,7 +106,7 @@ def _system_fonts(letters: str) -> list[tuple[str, int]]:
 
 @lru_cache(maxsize=256)
 def _font(file: str, index: int, size: int) -> ImageFont.FreeTypeFont:
-    """Open a system font, or Pillow's built-in font for "". Raise OSError."""
+    """Open a system font, or Pillow's built-in font for "". Raise OSError if that fails."""
     return ImageFont.truetype(file, size, index) if file else cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
 
 

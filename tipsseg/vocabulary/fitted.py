@@ -137,7 +137,7 @@ class FittedVocabulary:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the fit as a safetensors file. The bytes are deterministic. Raise OutputError."""
+        """Write the fit as a safetensors file. The bytes are deterministic. Raise OutputError if that fails."""
         from safetensors.numpy import save
 
         vocabulary = self.vocabulary

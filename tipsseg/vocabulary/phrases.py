@@ -64,7 +64,10 @@ def check_template(template: object) -> str:
 
 
 def find_templates(name: str) -> tuple[str, ...]:
-    """Return the template set "protocol" or "plain", or the templates of a file with one per line. Raise VocabularyError."""
+    """Return the template set "protocol" or "plain", or the templates of a file with one per line.
+
+    Raise VocabularyError if that fails.
+    """
     if name in TEMPLATES:
         return TEMPLATES[name]
     path = Path(name)

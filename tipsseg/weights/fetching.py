@@ -34,7 +34,7 @@ from tipsseg.util.text import first_line
 
 
 def sha256_of(path: Path, *, trust_stamp: bool = True, keep_stamp: bool = False) -> str:
-    """Return the sha256 of a file in hex, from its stamp if the file is unchanged. Raise OSError.
+    """Return the sha256 of a file in hex, from its stamp if the file is unchanged. Raise OSError if that fails.
 
     With `keep_stamp`, a stamp is written.
     """
@@ -237,7 +237,7 @@ def _download(spec: ModelSpec, name: str, *, quiet: bool) -> None:
 
 
 def _ask_hub(spec: ModelSpec, name: str) -> tuple[str, int | None]:
-    """Return the hash and the size that the hub states for a file of the pinned revision. Raise DownloadError."""
+    """Return the hash and the size that the hub states for a file of the pinned revision. Raise DownloadError if that fails."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     with _explain_errors(spec, name):

@@ -115,7 +115,7 @@ def lock_text(models: Mapping[str, ModelSpec]) -> str:
 
 
 def write_lock(path: Path, models: Mapping[str, ModelSpec]) -> None:
-    """Write a lock file atomically. Raise OutputError."""
+    """Write a lock file atomically. Raise OutputError if that fails."""
     atomic_write(path, lock_text(models).encode())
 
 

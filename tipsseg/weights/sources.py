@@ -29,7 +29,7 @@ class ModelSource:
     spec: ModelSpec | None
 
     def facts(self, *, keep_stamps: bool = False) -> dict[str, object]:
-        """Return the `model` entry of run.json. Hashes the files of a local folder. Raise CheckpointError."""
+        """Return the `model` entry of run.json. Hashes the files of a local folder. Raise CheckpointError if that fails."""
         if self.spec is None:
             hashes = file_hashes(Path(self.name), keep_stamps=keep_stamps)
             return {"id": self.name, "repository": None, "revision": None, "sha256": hashes}
@@ -46,12 +46,15 @@ class ModelSource:
         return self.spec is None or fetching.locate(self.spec) is not None
 
     def fetch(self, *, quiet: bool = False, keep_stamps: bool = False) -> Path:
-        """Return the folder of verified model files; see `fetching.fetch`. Raise WeightsError."""
+        """Return the folder of verified model files; see `fetching.fetch`. Raise WeightsError if that fails."""
         return Path(self.name) if self.spec is None else fetching.fetch(self.spec, quiet=quiet, keep_stamps=keep_stamps)
 
 
 def file_hashes(folder: Path, *, keep_stamps: bool = False) -> dict[str, str]:
-    """Return the sha256 of each file of a model in a folder. Files with a valid stamp are not read. Raise CheckpointError."""
+    """Return the sha256 of each file of a model in a folder. Files with a valid stamp are not read.
+
+    Raise CheckpointError if that fails.
+    """
     hashes: dict[str, str] = {}
     for name in _files_of(folder):
         try:

@@ -41,7 +41,7 @@ ARMS: dict[str, Recipe] = {
     "+ iBOT++ in place of iBOT": Recipe("all", "medium", "full"),
     "+ captions of three granularities": Recipe("all", "mixed", "full"),
     "+ head-only EMA": Recipe("all", "mixed", "head"),
-    "for comparison: contrastive and truth masks": Recipe("none", "mixed", "full", dense=True),
+    "for comparison: contrastive and ground-truth masks": Recipe("none", "mixed", "full", dense=True),
 }
 AT_ONCE = 2
 

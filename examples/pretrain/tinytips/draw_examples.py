@@ -1,4 +1,4 @@
-"""Draws examples/scenes/: twelve scenes in several sizes and formats; and examples/truth/, their truth masks.
+"""Draws examples/scenes/: twelve scenes in several sizes and formats; and examples/truth/, their ground-truth masks.
 
     python -m tinytips.draw_examples examples
 

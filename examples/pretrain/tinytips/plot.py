@@ -42,7 +42,7 @@ def plot(results: Runs, out: Path) -> None:
     """Write the picture; its format follows from the name."""
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    # That with truth masks is ten times as high: beside it the others would be one line. It stands in the table.
+    # That with ground-truth masks is ten times as high: beside it the others would be one line. It stands in the table.
     arms = [(name, recipe) for name, recipe in ARMS.items() if not recipe.dense]
     for colour, (name, _) in zip(COLOURS, arms, strict=True):
         draw(left, results[name], "miou_whole", {"color": colour, "linewidth": 2}, name)

@@ -4,7 +4,7 @@
     python -m tinytips.pretrain --work work/run --out model --pictures photos.jsonl --start RELEASED_MODEL
 
 `--patches`, `--captions` and `--teacher` switch the paper's ideas on and off (see `recipe/step.py`). `--dense` adds a loss on the
-truth masks of drawn scenes. A run that was broken off goes on from its last log line by the same command. `--out` becomes a
+ground-truth masks of drawn scenes. A run that was broken off goes on from its last log line by the same command. `--out` becomes a
 folder in the hub layout, for `tipsseg label --model`. The log has a line of JSON for every 50 steps: the losses' means, seconds per
 step (median) and the most memory in MB that was held at the end of a forward. With drawn scenes, every fifth line has mean IoU on a
 few held-out ones.
@@ -227,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--patches", default="all", choices=("none", "masked", "all"), help="none, iBOT or iBOT++")
     parser.add_argument("--captions", default="mixed", choices=("medium", "mixed"), help="of the second class token")
     parser.add_argument("--teacher", default="head", choices=("head", "full"), help="what of it is a moving average")
-    parser.add_argument("--dense", action="store_true", help="also train on truth masks; not the paper's")
+    parser.add_argument("--dense", action="store_true", help="also train on ground-truth masks; not the paper's")
     parser.add_argument("--size", default="small", choices=SIZES, help="of the model that starts over")
     parser.add_argument("--momentum", type=float, default=Recipe().momentum, help="of the moving averages")
     parser.add_argument("--steps", type=positive, default=3000, help="in all")
@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with told(parser):
         if options.dense and options.pictures:
-            raise UsageError("--dense needs truth masks, and --pictures has none", "Leave one of them out.")
+            raise UsageError("--dense needs ground-truth masks, and --pictures has none", "Leave one of them out.")
         if options.side and (options.side % PATCH or local_side(options.side) == 0):
             raise UsageError(
                 f"--side {options.side} is no multiple of {PATCH}, the side of a patch, from 42 on", "Try 168."

@@ -1,4 +1,4 @@
-"""What patches know, whether text finds it or not: a linear probe of value features on truth masks.
+"""What patches know, whether text finds it or not: a linear probe of value features on ground-truth masks.
 
     python -m tinytips.probe --model model --work work
 

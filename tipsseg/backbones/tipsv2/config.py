@@ -171,7 +171,9 @@ def reading(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise CheckpointError(path, "no such file", missing_hint(path)) from None
     except SafetensorError as error:
-        raise CheckpointError(path, f"is not a complete safetensors file ({error})", "Download it again.") from error
+        raise CheckpointError(
+            path, f"is not a complete safetensors file ({error})", "Download the file again."
+        ) from error
     except OSError as error:
         raise CheckpointError(path, f"cannot be read: {error.strerror or error}", "Check its permissions.") from error
 

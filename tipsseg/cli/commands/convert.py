@@ -49,7 +49,7 @@ class Converting:
     to: Path | None = option(None, metavar="DIR|URL", group=FILES,
         help="Write the data set to this folder or URL, such as s3://bucket/set. Other files there are kept.")
     drop: list[str] | None = option(None, metavar="NAMES", choices="formats",
-        help="Remove formats from the folder, with their files, except edited ones.")
+        help="Remove these formats and their files from the folder, except edited files.")
     # fmt: on
 
 
@@ -90,7 +90,7 @@ def convert(
         if converting.to is not None and name.replace("-", "_") in files.given:
             raise UsageError(f"--{name} does not apply to data sets, which {why}", "Remove it.")
     if context.args and converting.to is None:
-        raise UsageError(f"convert takes one output folder, got {quote(context.args[0])} too")
+        raise UsageError(f"convert takes one output folder; {quote(context.args[0])} is a second one")
     prints = prints_paths(printing.quiet, asked=results.print_paths, null=selected.null)
     with open_progress(printing.quiet, results=prints, null=selected.null) as progress:
         if drop is not None:

@@ -34,9 +34,9 @@ class Correcting:
     source: Path | None = option(None, flag="from", metavar="SOURCE",
         help="File, folder or zip archive with the corrected labels.")
     undo: list[str] | None = option(None, metavar="IMAGE",
-        help="Let the next run label this image again; its mask stays until then. Repeat for more.")
+        help="Discard the correction of this image: the next run labels the image again. Repeat the option for more images.")
     remove: list[str] | None = option(None, metavar="IMAGE",
-        help="Remove this image with its labels, corrected or not. Repeat for more.")
+        help="Remove this image with its labels, corrected or not. Repeat the option for more images.")
     jsonl: bool = option(False, help="Print one JSON object per corrected mask on stdout, instead of its path.")
     # fmt: on
 
@@ -71,7 +71,7 @@ def correct(
         if correcting.remove is not None:
             return remove_images(output, correcting.remove, dry_run=options.dry_run, verbose=progress)
         if source is None:
-            raise UsageError("nothing to import", "Name corrections with --from, or images with --undo or --remove.")
+            raise UsageError("nothing to import", "Pass corrections with --from, or images with --undo or --remove.")
         result = correct_folder(output, source, verbose=progress, **keywords_of(options), **keywords_of(reading))
         for mask in result.masks if jsonl else ():
             record = {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}

@@ -17,7 +17,7 @@ from tipsseg.util.text import pluralize, printable
 class Comparing:
     # fmt: off
     model: str | None = option(None, short="m", metavar="ID|DIR", group=MODEL, choices="models",
-        help="Also compare this model's numbers with those on the cpu in float32.")
+        help="Also compare this model's outputs with its outputs on the CPU in float32.")
     # fmt: on
 
 

@@ -46,7 +46,7 @@ class Fitting:
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
         help="File to write: .fit; with --precision, .toml, or .fit beside the vectors of --vocab.")
     precision: float | None = option(None, metavar="0..1", group=WHAT,
-        help="Instead of vectors, choose minimum confidences at which this fraction of each class's labelled pixels is correct.")
+        help="Choose minimum confidences, at which this fraction of each class's labelled pixels is correct.")
     images: Path | None = option(None, metavar="DIR", group=TRUTH,
         help=opt.IMAGES_HELP)
     gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of ground-truth masks.")
@@ -132,7 +132,7 @@ def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting)
             )
         if fitting.images is not None:
             raise UsageError(
-                "--images and --gt exclude each other", "Remove --images, and name the images as arguments."
+                "--images and --gt exclude each other", "Remove --images, and pass the images as arguments."
             )
         return
     for record in (opt.Question, TruthOptions, LabelOptions, ComputeOptions):

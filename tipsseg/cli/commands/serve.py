@@ -34,7 +34,7 @@ Exit code: 0 success, 1 error, 2 wrong usage.
 class Serving:
     # fmt: off
     host: str = option("127.0.0.1", metavar="ADDRESS", group=OTHER,
-        help="Address to listen on. With 0.0.0.0, others reach the server, without a password.")
+        help="Address to listen on. With 0.0.0.0, other machines can use the server, without a password.")
     port: int = option(9090, metavar="N", group=OTHER, min=0, help="Port to listen on.")
     background: str = option("auto", metavar="NAMES", group=WHAT,
         help='Background phrases: auto (a general list), none, or your own, such as "sky,wall".')

@@ -133,13 +133,14 @@ class SourceRun:
 
 
 def find_source_run(source: Source, output: Path, stack: ExitStack, *, everything: bool) -> SourceRun | None:
-    """Return the run whose output folder is, or contains, the source; None for other sources, for files in `output`
-    itself, and for a run of another version.
+    """Return the run whose output folder is, or contains, the source.
+
+    Return None for other sources, for files in `output` itself, and for a run by another version of tipsseg.
 
     Args:
         source: The source of the corrections.
         output: The output folder that imports the corrections.
-        stack: Closes the run.
+        stack: The exit stack that closes the run.
         everything: True to import all labels, not only corrected ones.
 
     Raises:
@@ -293,14 +294,14 @@ def base_files(run: Run) -> list[Path]:
 
 
 def take_bases(run: Run, other: Run) -> None:
-    """Copy the files of `keep_base` of another run, whose corrections come along. Raise OutputError."""
+    """Copy the files of `keep_base` of another run, whose corrections come along. Raise OutputError if that fails."""
     for path in base_files(other):
         if not os.path.lexists(_base_file(run, path.stem)):
             atomic_write(_base_file(run, path.stem), read_regular(path))
 
 
 def keep_base(run: Run, digest: str, labels: Labels) -> None:
-    """Keep the labels that a page shows, so that its later changes can be imported. Raise OutputError."""
+    """Keep the labels that a page shows, so that its later changes can be imported. Raise OutputError if that fails."""
     arrays = {"labels": labels.labels, **({} if labels.instances is None else {"instances": labels.instances})}
     atomic_write(_base_file(run, digest), encode_arrays(**arrays))
 

@@ -224,7 +224,7 @@ def require_masks(masks: Masks, usable: int, minimum: int, job: Job | None = Non
         lacking = minimum - usable
         what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
         hint = f"{masks.remedy} {what}: the result is validated on held-out images. Pixels with id 255 are ignored."
-    raise InputError(f"{masks.folder}: {number}; {minimum} or more are needed", hint)
+    raise InputError(f"{masks.folder}: {number}; {minimum} or more are required", hint)
 
 
 def learn_from(

@@ -214,7 +214,8 @@ def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
     if options.scales != ONE_SCALE:
         scales = "scales" if len(options.scales) > 1 else "scale"
         progress.note(
-            f"The fit is made at scale 1 only; the run has {scales} {', '.join(f'{scale:g}' for scale in options.scales)}."
+            f"The fit learns from scale 1 only, and applies to all scales; the run has {scales} "
+            f"{', '.join(f'{scale:g}' for scale in options.scales)}."
         )
 
 

@@ -183,7 +183,7 @@ class RayEngine:
         return task.remote(job, *others)
 
     def _run(self, running: list[Any]) -> Iterator[Failed]:
-        """Wait for tasks, count their images, and yield those that fail. Raise TipssegError."""
+        """Wait for tasks, count their images, and yield those that fail. Raise TipssegError if the run cannot continue."""
         import ray
 
         try:

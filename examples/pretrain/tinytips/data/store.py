@@ -69,7 +69,7 @@ class Store:
     def truth(self, index: int) -> Pixels:
         """[H, W] uint8 leaf ids. Raises InputError for pictures without."""
         if self.truths is None:
-            raise InputError("these pictures have no truth masks", "Train without the dense loss.")
+            raise InputError("these pictures have no ground-truth masks", "Train without the dense loss.")
         record = self.records[index]
         truth = self.truths[index, :, : record.length]
         return truth.T if record.portrait else truth

@@ -1,4 +1,4 @@
-"""A loss that the recipe has not: patches against phrases, on the truth masks of drawn scenes. `tiny` is trained with it.
+"""A loss that the recipe has not: patches against phrases, on the ground-truth masks of drawn scenes. `tiny` is trained with it.
 
 For each image a list of phrases is drawn as somebody might ask for them, and the right one of every pixel follows from the truth.
 """

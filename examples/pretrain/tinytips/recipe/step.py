@@ -43,7 +43,7 @@ class Recipe:
     captions  of CLS2: "medium", or "mixed": medium or long, at random. CLS1 always has the alt-text.
     teacher   "full": averages of backbone and head; "head": the current backbone and an average of the head
     momentum  of the averages
-    dense     also a loss on truth masks, which is not the paper's
+    dense     also a loss on ground-truth masks, which is not the paper's
     """
 
     patches: str = "all"

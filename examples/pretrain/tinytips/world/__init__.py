@@ -1,1 +1,1 @@
-"""The drawn world: its concepts, its scenes with truth masks, and their captions."""
+"""The drawn world: its concepts, its scenes with ground-truth masks, and their captions."""

@@ -21,7 +21,7 @@ class Concept:
         return self.wordings[0]
 
 
-#: The leaves, in the order of their ids in truth masks: 1, 2, 3, ...
+#: The leaves, in the order of their ids in ground-truth masks: 1, 2, 3, ...
 LEAVES: tuple[Concept, ...] = (
     Concept(("sky", "blue sky", "the sky", "heaven")),
     Concept(("cloud", "white cloud", "clouds", "a cloud in the sky")),

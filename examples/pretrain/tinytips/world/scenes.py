@@ -1,4 +1,4 @@
-"""Draws scenes with exact truth masks: seeded, varied in place, sky, ground, things, clutter and light."""
+"""Draws scenes with exact ground-truth masks: seeded, varied in place, sky, ground, things, clutter and light."""
 
 from __future__ import annotations
 
