@@ -120,7 +120,7 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
     if whole.edited:
         number = pluralize(len(whole.edited), "file")
         progress.note(
-            f"{number} changed by hand. This is no problem: changed masks count as corrections, and changed copies of images stay. "
+            f"{number} changed by hand, as intended: changed masks count as corrections, and changed copies of images stay. "
             "To import other changed files, use tipsseg correct."
         )
     update = f"tipsseg convert {shell_word(str(folder))}"
@@ -131,7 +131,7 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
     if whole.others:
         names = join_first([str(path) for path in whole.others], 3)
         progress.note(
-            f"{pluralize(len(whole.others), 'file')} that tipsseg did not write, which is no problem: {names}."
+            f"{pluralize(len(whole.others), 'file')} that tipsseg did not write; they stay: {names}."
         )
     looked = f"{pluralize(whole.images, 'image')}, {pluralize(whole.files, 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
