@@ -80,7 +80,7 @@ def test_a_line_of_two_corners_is_skipped(command: Command, yolo: Path) -> None:
     with (yolo / "labels/train/a.txt").open("a") as file:
         file.write("0 0.1 0.1 0.2 0.2\n")
     done = command("correct", yolo.parent / "out", "--from", yolo)
-    assert "Skipped 1 shape without pixels: line of two corners." in done.err
+    assert "Skipped 1 shape without pixels: an object with two corners." in done.err
     assert "0 masks corrected, 2 unchanged." in done.err
 
 

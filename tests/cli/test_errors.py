@@ -30,7 +30,7 @@ USAGE = {
     "no classes": (
         ["imgs"],
         2,
-        'Error: no classes given\nHint: Name what to label, for example: --classes "panda leg,tree"\n',
+        'Error: no classes given\nHint: Pass the classes, for example: --classes "panda leg,tree"\n',
     ),
     "unknown model": (
         ["imgs", "-c", "a", "-m", "l15"],
@@ -130,7 +130,7 @@ USAGE = {
     "a limit of nothing": (
         ["-c", "a", "--retry-failed", "--limit", "2"],
         2,
-        "Error: --limit requires images with --retry-failed\nHint: Pass images, or remove --limit.\n",
+        "Error: with --retry-failed, --limit requires images\nHint: Pass images, or remove --limit.\n",
     ),
     "no images": (
         ["-c", "a"],

@@ -428,5 +428,5 @@ def test_tiny_says_once_that_it_knows_drawn_scenes_only(command: Command, tmp_pa
     for number in range(2):
         Image.new("RGB", (30, 30), (0, 90, number)).save(tmp_path / f"imgs/{number}.png")
     label = ("label", "-c", "panda", "-m", "tiny", "-o", tmp_path / "out")
-    assert "only drawn scenes" not in command(*label, scenes / "desert.png").err
-    assert command(*label, tmp_path / "imgs", "--overwrite").err.count("only drawn scenes") == 1
+    assert "only synthetic scenes" not in command(*label, scenes / "desert.png").err
+    assert command(*label, tmp_path / "imgs", "--overwrite").err.count("only synthetic scenes") == 1

@@ -53,7 +53,7 @@ def test_a_shard_skips_what_its_folder_has(run: Run) -> None:
     for part in "123":
         noted = run("-f", "png,coco", "--shard", f"{part}/3")
         found += run.labelled
-    assert " of part 3/3 already." in noted
+    assert "Skipping 1 image of part 3/3 with labels in" in noted
     assert sorted(found) == ["new.png", "sub/newer.png", "sub/ü.bmp"]
     merge(run, "out", output="out")
     run("-f", "png,coco", output="one")

@@ -72,7 +72,7 @@ MISTAKES = {
     ),
     "two folders to convert": (
         ["convert", "photos", "others", "-f", "yolo"],
-        "convert takes one output folder, got 'others' too", "",
+        "convert takes one output folder; 'others' is a second one", "",
     ),
     "no command": (
         ["photos", "-c", "car"], "missing command: 'photos' is not a command", "Run: tipsseg label photos -c car",

@@ -73,10 +73,10 @@ def test_files_of_names_and_captions(command: Command, name: str) -> None:
 
 def test_images_without_names_and_lines_without_images_are_noted(command: Command) -> None:
     ran = label(command, "folders")
-    assert "All classes compete in 1 image without names: rest/three.png." in ran.err
+    assert "All classes compete in 1 image without listed classes: rest/three.png." in ran.err
     Path("a.csv").write_text("image,caption,names\none.png,,\ntwo.png,a mountain\n")
     ran = label(command, "a.csv", "-o", "other")
-    assert "All classes compete in 2 images without names: rest/three.png, tree/sub/two.png." in ran.err
+    assert "All classes compete in 2 images without listed classes: rest/three.png, tree/sub/two.png." in ran.err
     Path("a.csv").write_text("image,names\none.png,\nelsewhere.png,panda\n")
     ran = label(command, "a.csv", "-o", "more")
     assert "Ignored 1 entry of a.csv without an image." in ran.err
@@ -87,7 +87,7 @@ def test_strict_fails_images_without_names(command: Command) -> None:
     Path("a.csv").write_text(FILES["a.csv"])
     ran = label(command, "a.csv", "--strict")
     assert ran.code == 1
-    assert "imgs/rest/three.png: its names are unknown: a.csv does not name its classes" in ran.err
+    assert "imgs/rest/three.png: its classes are unknown: a.csv does not name its classes" in ran.err
     assert "2 images labelled, 1 failed" in ran.err
 
 
@@ -106,7 +106,7 @@ def test_a_repeated_run_has_the_same_names(command: Command, present: str) -> No
     Image.open(SCENE).resize((320, 240)).save("imgs/broken.png")
     ran = command("label", "--retry-failed", "-o", "labels")
     assert "settings" not in ran.err
-    assert ("broken.png: its names are unknown" in ran.err, "labelled again" in ran.err) == (True, False)
+    assert ("broken.png: its classes are unknown" in ran.err, "labelled again" in ran.err) == (True, False)
 
 
 def test_changed_names_label_only_these_images_again(command: Command) -> None:

@@ -495,7 +495,9 @@ def test_an_image_with_coordinates_keeps_them_by_default(command: Command, tmp_p
     write_raster(tmp_path / "in/scene.tif", drawn(300, 400))
     loud = OPTIONS[:-1]
     ran = command("label", tmp_path / "in", "-o", tmp_path / "out", *loud)
-    assert (ran.code, "scene.tif has coordinates: it is labelled at its own pixels" in ran.err) == (0, True), ran.err
+    assert (ran.code, "scene.tif is georeferenced: it is labelled at its full resolution" in ran.err) == (0, True), (
+        ran.err
+    )
     assert command("label", tmp_path / "in", "-o", tmp_path / "asked", *OPTIONS, "-f", "geotiff").code == 0
     one, other = (tmp_path / each / "masks/scene.tif" for each in ("out", "asked"))
     assert one.read_bytes() == other.read_bytes()
@@ -525,7 +527,7 @@ def test_coordinates_are_seen_whatever_the_bands(
     many = np.concatenate([pixels] * 4, 2)[..., :bands].astype(profile["dtype"]) * scale
     path = write_raster(tmp_path / "scene.tif", many, **profile)
     ran = command("label", path, "-o", tmp_path / "out", *OPTIONS[:-1])
-    assert (ran.code, "scene.tif has coordinates" in ran.err) == (0, True), ran.err
+    assert (ran.code, "scene.tif is georeferenced" in ran.err) == (0, True), ran.err
     seen = pixels if bands > 2 else pixels[..., :1].repeat(3, 2)
     assert (read(tmp_path / "out/masks/scene.tif") == whole(seen).labels).all()
 

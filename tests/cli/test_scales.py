@@ -174,7 +174,7 @@ def test_wrong_scales_are_named(command: Command, images: Path, arguments: tuple
 @pytest.mark.parametrize(
     ("options", "note"),
     [
-        (("--scales", "1,1.75"), " at scale 1 only; the run has scales 1, 1.75."),
+        (("--scales", "1,1.75"), " from scale 1 only, and applies to all scales; the run has scales 1, 1.75."),
         ((), None),
     ],
     ids=["scales", "as published"],
@@ -190,6 +190,6 @@ def test_options_that_a_fit_is_made_without_are_said(
         Image.fromarray(mask).save(path)
     ran = command("fit", "out", "-o", "fit.fit", "--device", "cpu")
     assert ran.code == 0, ran.err
-    assert (f"The fit is made{note}" in ran.err) == (note is not None)
+    assert (f"The fit learns{note}" in ran.err) == (note is not None)
     assert ran.err.count("; the run has ") == (note is not None)
     assert command("label", images, *TINY, "--vocab", "fit.fit", *SCALES, "-o", "fitted").code == 0

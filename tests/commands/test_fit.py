@@ -197,11 +197,11 @@ def _broken_masks(folder: Path) -> None:
             lambda f: _undo(f, *CHANGED), "no mask was edited", "Correct some masks", id="no edited mask"
         ),
         pytest.param(
-            lambda f: _undo(f, "a.png", "c.png"), "/out: only 1 corrected mask; 2 or more are needed(?m:$)",
+            lambda f: _undo(f, "a.png", "c.png"), "/out: only 1 corrected mask; 2 or more are required(?m:$)",
             "^Correct the mask of one more image: the result is validated on held-out images", id="one",
         ),
         pytest.param(
-            _all_ignored, "/out: 0 of 3 corrected masks can be used; 2 or more are needed(?m:$)",
+            _all_ignored, "/out: 0 of 3 corrected masks can be used; 2 or more are required(?m:$)",
             "^Correct the masks of 2 more images: .* Pixels with id 255 are ignored", id="nothing counts",
         ),
         pytest.param(

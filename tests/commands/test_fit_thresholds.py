@@ -131,7 +131,7 @@ def _labels_again(folder: Path, names: tuple[str, ...]) -> None:
     ("edited", "broken", "precision", "message", "hint"),
     [
         pytest.param(
-            "ab", "", 0.9, "/out: 2 corrected masks; 3 or more are needed",
+            "ab", "", 0.9, "/out: 2 corrected masks; 3 or more are required",
             "Correct the mask of one more image", id="two",
         ),
         pytest.param("a", "", 0.9, "only 1 corrected mask; 3 or more", "masks of 2 more", id="one"),

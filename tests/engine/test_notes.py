@@ -34,7 +34,7 @@ def said(model: str, images: Sequence[tuple[str | None, bool]]) -> list[str]:
     return progress.lines
 
 
-TINY = "The model tiny knows only drawn scenes"
+TINY = "The model tiny knows only synthetic scenes"
 
 
 @pytest.mark.parametrize(

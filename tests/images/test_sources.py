@@ -481,7 +481,7 @@ def test_memory_and_unknown_schemes() -> None:
 
 
 def test_secrets_in_an_invalid_url_are_not_printed() -> None:
-    with pytest.raises(InputError, match="an invalid URL") as caught:
+    with pytest.raises(InputError, match="not a valid URL") as caught:
         ImageReader().upright("https://user:pass/word@host/a.png")
     assert "word" not in caught.value.message
 

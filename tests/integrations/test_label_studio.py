@@ -186,7 +186,7 @@ def test_the_protocol(server: Server) -> None:
     ("image", "expected"),
     [
         ("/data/local-files/?d=none.png", "no such file"),
-        ("/data/local-files/?d=../secret.png", "outside of the folder"),
+        ("/data/local-files/?d=../secret.png", "outside the folder"),
         ("/etc/passwd", "neither a URL nor an uploaded file"),
         ("http://[::1/x.png", "not an address"),
         ("secret.png", "neither a URL nor an uploaded file"),
@@ -416,7 +416,7 @@ def test_each_project_has_its_server(tmp_path: Path, studio: tuple[str, list[str
         assert (code, "127.0.0.1:9" in answer["error"]) == (400, True)
         assert server.predict("BrushLabels", upload)[0]["result"]
         assert server("/predict", {"tasks": [upload], "label_config": config(), "project": "7.9"}) == {"results": [[]]}
-        assert "127.0.0.1:9 does not give /data/upload/?d=desert.png" in server.notes[-2]
+        assert "127.0.0.1:9 does not return /data/upload/?d=desert.png" in server.notes[-2]
 
 
 def test_a_slow_image_holds_nobody_up(server: Server) -> None:

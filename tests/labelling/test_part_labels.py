@@ -182,7 +182,7 @@ def test_a_part_that_is_not_there_counts_as_its_whole(model: Model) -> None:
 def test_without_names_all_is_background(model: Model) -> None:
     assert not Labeller(model, make_vocabulary(["panda"], BACKGROUND)).label(PICTURE, names=[]).labels.any()
     none = Labeller(model, make_vocabulary(["panda"], "none"))
-    with pytest.raises(UsageError, match="neither names nor a background"):
+    with pytest.raises(UsageError, match="the vocabulary has no background"):
         none.label(PICTURE, names=[])
     with pytest.raises(VocabularyError, match="'pand' is not a class"):
         none.label(PICTURE, names=["pand"])

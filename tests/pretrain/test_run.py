@@ -228,7 +228,7 @@ def test_a_run_is_read_back_with_its_teacher(
 @pytest.mark.parametrize(
     ("command", "options", "reason"),
     [
-        (pretrain, "--work w --out m --dense --pictures x.jsonl", "--dense needs truth masks"),
+        (pretrain, "--work w --out m --dense --pictures x.jsonl", "--dense needs ground-truth masks"),
         (pretrain, "--work w --out m --steps 0", "argument --steps: '0' is no whole number above 0"),
         (prototypes, "--work w --run gone", "gone: no run of tinytips.pretrain"),
         (plot, "--results w/results.json --out x.png", "tinytips.ablate writes it when all its runs are done"),

@@ -61,7 +61,7 @@ def test_training_pictures_of_ones_own(tmp_path: Path) -> None:
     assert [got.image(index).shape for index in range(3)] == [(42, 60, 3), (60, 42, 3), (42, 42, 3)]
     assert (got.image(0) == np.asarray(Image.open(tmp_path / "wide.png"))[:, 70:130]).all()  # its middle
     assert (got.image(1) == np.asarray(Image.open(tmp_path / "high.png"))).all()
-    with pytest.raises(InputError, match="no truth masks"):
+    with pytest.raises(InputError, match="no ground-truth masks"):
         got.truth(0)
 
 

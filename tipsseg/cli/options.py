@@ -41,7 +41,7 @@ class Question:
 class Printing:
     # fmt: off
     dry_run: bool = option(False, group=IMAGES,
-        help="List the images with count and sizes; write nothing.")
+        help="List the images with their number and sizes; write nothing.")
     jsonl: bool = option(False, group=OTHER, help="Print one JSON object per image on stdout, instead of paths.")
     null: bool = option(False, short="0", group=OTHER, rare=True, help=NULL_HELP)
     print_paths: bool = option(False, flag="paths", group=OTHER, rare=True, help=PATHS_HELP)

@@ -130,9 +130,7 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
             progress.note(f"{pluralize(len(paths), 'file')} with older labels, in {names}: {hint}.")
     if whole.others:
         names = join_first([str(path) for path in whole.others], 3)
-        progress.note(
-            f"{pluralize(len(whole.others), 'file')} that tipsseg did not write; they stay: {names}."
-        )
+        progress.note(f"{pluralize(len(whole.others), 'file')} that tipsseg did not write; they stay: {names}.")
     looked = f"{pluralize(whole.images, 'image')}, {pluralize(whole.files, 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
 

@@ -110,7 +110,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
             progress.error(error)
         note_settled(joined, settled, progress)
         if pairs := [f"{old} is now {new}" for old, new in renamed.items()]:
-            progress.note(f"Joined pictures that were renamed between the runs: {join_first(pairs, 3)}.")
+            progress.note(f"Joined images that were renamed between the runs: {join_first(pairs, 3)}.")
         if failures := len(state.failures()):
             progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
         progress.note(f"Joined {what} into {target}" + (f", but {job.failed} not." if job.failed else ""))

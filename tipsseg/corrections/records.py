@@ -207,7 +207,7 @@ class ClassNames:
 
 @contextmanager
 def image_errors(where: Path, part: str = "") -> Iterator[None]:
-    """Turn other errors of reading into an ImageError for a file. `part` names the faulty part of the file."""
+    """Convert ValueError, OSError and InputError into an ImageError for the file `where`. `part` names the faulty part."""
     try:
         yield
     except (ValueError, OSError, InputError) as error:

@@ -340,7 +340,7 @@ def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Prog
             progress.note(f"Ignored {pluralize(unused, 'entry', 'entries')} of {spec.present} without an image.")
         if unnamed:
             number = pluralize(len(unnamed), "image")
-            progress.note(f"All classes compete in {number} without names: {join_first(unnamed, _MAX_NAMES)}.")
+            progress.note(f"All classes compete in {number} without listed classes: {join_first(unnamed, _MAX_NAMES)}.")
 
 
 def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Progress) -> None:

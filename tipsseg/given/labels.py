@@ -214,7 +214,7 @@ def _join(listed: Sequence[ClassSpec], vocabulary: Vocabulary) -> Vocabulary:
     """Return a vocabulary of the listed classes, with the settings of `vocabulary`, then the others of `vocabulary`."""
     if vocabulary.fit:
         raise UsageError(
-            "existing labels require phrases for their classes, but the vocabulary is a fit", "Pass class names."
+            "existing labels require phrases for their classes, but the vocabulary is fitted", "Pass class names."
         )
     own = {fold(spec.name): spec for spec in vocabulary.specs if not spec.negative}
     specs = []

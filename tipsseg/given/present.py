@@ -77,14 +77,16 @@ class PresentNames:
         found = self._of_folder(ref) if self.names is None else self._of_file(self.names, ref)
         if found is None and self._strict:
             if self.names is None:
-                where, advice = "no folder above it has the name of a class", "Move it into such a folder"
+                where, advice = "no folder above it is named like a class", "Move it into such a folder"
             else:
                 where, advice = f"{self._source} does not name its classes", "Add a line for it"
-            raise ImageError(ref.path, f"its names are unknown: {where}", f"{advice}, or leave out argument `strict`.")
+            raise ImageError(
+                ref.path, f"its classes are unknown: {where}", f"{advice}, or leave out argument `strict`."
+            )
         if found is not None and not found and not self._vocabulary.has_background:
             raise ImageError(
                 ref.path,
-                "its names are empty, and the vocabulary has no background",
+                "no class is listed for it, and the vocabulary has no background",
                 "Set argument `background`=auto.",
             )
         return found

@@ -75,7 +75,7 @@ def _read_classes(classes: str, vocab: str, background: str) -> Vocabulary | Fit
         return read_vocabulary(vocab, phrases)
     if background:
         raise UsageError(
-            f"`background` cannot be changed: the fit {vocab} contains its vectors",
+            f"`background` cannot be changed: the fitted vocabulary {vocab} contains its vectors",
             "Omit `background`, or fit again with another background.",
         )
     return FittedVocabulary.load(vocab)

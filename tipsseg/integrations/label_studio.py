@@ -393,7 +393,7 @@ class Backend:
                 if FittedVocabulary.load(path).vocabulary.source == vocabulary.source:
                     return path
             reason = f"no training of project {project} wrote this file, so it is not replaced"
-            raise OutputError(path, reason, "Move it, or serve with another folder for fits.")
+            raise OutputError(path, reason, "Move the file, or pass another folder with --fits.")
         return path
 
     def _features(self, project: str, interface: Interface, task: Mapping[str, Any]) -> Features:
@@ -452,7 +452,7 @@ class _Handler(BaseHTTPRequestHandler):
             data = self.rfile.read(size)
             # A web page can send other types to any address, and its browser names the page.
             if self.headers.get_content_type() != "application/json" or "Origin" in self.headers:
-                raise ValueError("only programs may send requests, as JSON of the type application/json")
+                raise ValueError("requests must have the type application/json, and must not come from web pages")
             request = parse(data)
             if not isinstance(request, dict):
                 raise ValueError("the request is not an object")

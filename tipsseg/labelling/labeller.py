@@ -213,7 +213,7 @@ class Labeller:
             ImageError: The file cannot be read.
             InputError: The image has a wrong shape or dtype, or is too elongated.
             UsageError: The features have a different model, mode or short side; refinement needs `guide`; the regions are not
-                arrays of the size of the image, or there are neither names nor a background.
+                arrays of the size of the image, or `names` has no class, and the vocabulary has no background.
             VocabularyError: One of `names` is not a class.
             DeviceError: The device has too little memory.
         """

@@ -251,7 +251,8 @@ class LabelOptions(OptionRecord):
     min_confidence: float = option(0.0, **_LABELS, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
         help="Write pixels below this confidence as 255 (ignored).")
     refine: Refinement = option("none", **_LABELS, rasters=False, group=MODEL,
-        help="Refine edges using the image's colours; pamr-guided is the most exact on clean images, guided the fastest.")
+        help="Refine edges using the image's colours; pamr-guided is the most accurate on images without noise, "
+        "guided the fastest.")
     overlap: bool = option(False, **_LABELS, rasters=False, group=WHAT,
         help="Label each class independently, so that classes can overlap; requires "
         "a format such as coco. Index masks cannot store overlaps.")
@@ -357,7 +358,7 @@ class FileOptions(OptionRecord):
         help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
         "[default: 0; an existing folder keeps its value]")
     level: Level = option(None, **_FILES, group=FILES, rare=True,
-        help="In panoptic and yolo formats, part lists parts and what they leave of wholes, whole lists only whole objects.  "
+        help="In panoptic and yolo formats, part lists the parts and the rest of their wholes; whole lists only whole objects.   "
         "[default: part; an existing folder keeps its value]")
     hard_links: bool = option(None, **_FILES, negatable=True, group=FILES, rare=True,
         help="In yolo, labelme and hf, link to the images instead of copying them: less space, but changing a linked file changes "

@@ -218,10 +218,10 @@ class RasterOptions(OptionRecord):
     ground_resolution: float | None = option(None, metavar="LENGTH", group=RASTERS, rare=True, above=0, max=1e9,
         role="labels", held="value", repeated=True, recorded="options",
         hint="For example: 0.5.",
-        help="Pixel size of the labels, in units of the coordinate system.  [default: the raster's own pixels]")
+        help="Pixel size of the labels, in units of the coordinate system.  [default: the raster's full resolution]")
     dissolve: bool = option(False, group=RASTERS, rare=True,
         role="files", held="value", repeated=True, recorded="options",
-        help="Join polygons that blocks of 2,048 pixels cut. The labels of the whole raster must fit into memory.")
+        help="Join polygons across the borders of blocks of 2,048 pixels. The labels of the whole raster must fit into memory.")
     # fmt: on
 
 
@@ -350,9 +350,11 @@ class CorrectOptions:
         "image has objects.  "
         "[default: stop with an error]")
     strict: bool = option(False, rare=True,
-        help="Stop with an error at boxes, and at shapes without an area, such as lines. Otherwise fill boxes, and skip others.")
+        help="Stop with an error at boxes and at shapes without an area, such as lines. "
+        "By default, boxes are filled, and shapes without an area skipped.")
     exact: bool = option(False,
-        help="Also import objects that differ only at their edges. Otherwise ignored, as tools round corners and fill holes.")
+        help="Also import objects that differ only at their edges. "
+        "By default these are ignored, because tools round corners and fill holes.")
     accept: bool = option(False, help="Also count unchanged images in SOURCE as corrected: a person looked at them.")
     images: Path | None = option(None, metavar="DIR",
         help="The folder of the images, if it was moved: overlays show the images.  [default: the recorded folder]")

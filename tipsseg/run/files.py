@@ -99,7 +99,7 @@ class Files:
         return "taken" if row.taken == digest else "foreign" if row.digest is None else "edited"
 
     def stage(self, name: str, path: Path, data: Content, shows: str = "") -> StagedFile:
-        """Write a file under a temporary name in its folder, in any thread or process. Raise OutputError if that fails."""
+        """Write a file under a temporary name in its folder. Safe in any thread or process. Raise OutputError if that fails."""
         self.refuse_outside(path)
         with staged_path(path) as temporary:
             if isinstance(data, bytes):
@@ -146,7 +146,7 @@ class Files:
     ) -> FileRow | None:
         """Put a copy of an image in place, or a hard link if that is possible; None if another file is in the way.
 
-        Raise OutputError if the system rejects, or a link leads out of the folder.
+        Raise OutputError if that fails, or a link leads out of the folder.
         """
         self.refuse_outside(place)
         found, leads = FileRow(place=self.place(place), name=name, digest=LINK), is_same(place, ref.path)

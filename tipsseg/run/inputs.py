@@ -100,7 +100,7 @@ def check_choice(given: bool, options: ImageOptions, *, retry_failed: bool = Fal
     for name in ("limit", "sample"):
         if getattr(options, name) is not None:
             raise UsageError(
-                f"argument `{name}` requires images with argument `retry_failed`",
+                f"with argument `retry_failed`, argument `{name}` requires images",
                 f"Pass images, or remove argument `{name}`.",
             )
 

@@ -133,7 +133,7 @@ def share_run(info: RunInfo) -> None:
         raise DeviceError(
             info.device,
             f"{info.spec.folder}: this shard would run on {here}, but the first one runs on {there}",
-            "Run the same command again, which chooses what the first shard chose.",
+            "Run the same command again: it then chooses what the first shard chose.",
         )
 
 

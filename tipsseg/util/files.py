@@ -415,7 +415,7 @@ def copy_file(source: FileIO | BytesIO, target: FileIO) -> None:
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Return True if two paths lead to one file or folder; False if one of them does not exist."""
+    """Return True if two paths refer to the same file or folder; False if one of them does not exist."""
     with suppress(OSError):
         return one.samefile(other)
     return False

@@ -40,7 +40,7 @@ def printable(text: str) -> str:
 
 
 def message_line(text: str) -> str:
-    """Return a message as one `printable` line. One that is too long loses its middle: names come first, reasons last."""
+    """Return a message as one `printable` line. If it is too long, its middle is cut: names come first, reasons last."""
     if len(text) > _MESSAGE:
         half = _MESSAGE // 2
         text = f"{text[:half]} ... ({len(text) - 2 * half:,} more characters) ... {text[-half:]}"

@@ -32,7 +32,7 @@ _MAX_BYTES = 1 << 30
 _MAX_VALUE = 1e6
 
 #: The message if a fit is used with the option `overlap`.
-FITS_DO_NOT_OVERLAP = "a fit cannot label classes that overlap: its classes were learned against each other"
+FITS_DO_NOT_OVERLAP = "a fitted vocabulary cannot label overlapping classes: its classes were learned to compete"
 
 _Values = NDArray[np.float32]
 
@@ -201,7 +201,7 @@ def as_vocabulary(classes: Classes) -> tuple[Vocabulary, FittedVocabulary | None
 
 
 def is_fit(source: str | Path) -> bool:
-    """Return True if the name of a vocabulary ends like a fit file."""
+    """Return True if the name of a vocabulary ends with .fit."""
     return Path(source).suffix.lower() == FIT_SUFFIX
 
 

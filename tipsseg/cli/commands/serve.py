@@ -38,7 +38,8 @@ class Serving:
     port: int = option(9090, metavar="N", group=OTHER, min=0, help="Port to listen on.")
     background: str = option("auto", metavar="NAMES", group=WHAT,
         help='Background phrases: auto (a general list), none, or your own, such as "sky,wall".')
-    fits: Path = option(Path("fits"), metavar="DIR", group=FILES, help="Folder for fits, one file per project.")
+    fits: Path = option(Path("fits"), metavar="DIR", group=FILES,
+        help="Folder for the trained vocabularies, one .fit file per project.")
     images: Path | None = option(None, metavar="DIR", group=IMAGES,
         help="Document root of Label Studio's local files, to read images from the disk.")
     quiet: bool = option(False, short="q", group=OTHER, help=opt.QUIET_HELP)

@@ -244,14 +244,14 @@ def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> I
             progress.note(f"The coordinates of {first.name} are not stored, because {error.message}. {error.hint}")
             return images
         progress.note(
-            f"{first.name} has coordinates: it is labelled at its own pixels, in the format geotiff. To write "
+            f"{first.name} is georeferenced: it is labelled at its full resolution, in the format geotiff. To write "
             f"{', '.join(spec.formats)} instead, use argument `formats`."
         )
         folder.change(replace(folder.info, spec=raster))
         return images
     progress.note(
-        f"{first.name} has coordinates, which {', '.join(spec.formats)} do not store. It is resized for the model like a "
-        "photograph; argument `formats`=geotiff labels it at its own pixels. To add only the coordinates, run: "
+        f"{first.name} is georeferenced, but {', '.join(spec.formats)} do not store coordinates. It is resized for the model like "
+        "a photograph; argument `formats`=geotiff labels it at full resolution. To add georeferenced masks of these labels, run: "
         f"tipsseg convert {shell_word(str(spec.output))} --format geotiff"
     )
     return images

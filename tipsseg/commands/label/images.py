@@ -165,7 +165,7 @@ def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
     if prune != gone and (gone or prune != len(folder.state.meta("removing") or ())):
         root, number = address_text(images.root), pluralize(gone, "labelled image is", "labelled images are")
         if not gone:
-            raise InputError(f"{root} has the pictures of all labelled images", "Remove argument `prune`.")
+            raise InputError(f"{root} contains all labelled images", "Remove argument `prune`.")
         names = join_first(moves.gone, 3)
         raise InputError(f"{number} no longer in {root}, not {prune}: {names}", f"Set argument `prune`={gone}.")
 
