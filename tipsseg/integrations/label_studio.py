@@ -393,7 +393,7 @@ class Backend:
                 if FittedVocabulary.load(path).vocabulary.source == vocabulary.source:
                     return path
             reason = f"no training of project {project} wrote this file, so it is not replaced"
-            raise OutputError(path, reason, "Move the file, or pass another folder with --fits.")
+            raise OutputError(path, reason, "Move the file, or serve with another folder for vocabularies.")
         return path
 
     def _features(self, project: str, interface: Interface, task: Mapping[str, Any]) -> Features:
