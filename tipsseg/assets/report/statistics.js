@@ -16,7 +16,7 @@ const statistics = {
   prepare() {
     const button = document.querySelector('nav [data-view="truth"]');
     button.hidden = !page.run.truth;
-    if (page.run.doubted) byId("order").append(element("option", { value: "doubt", textContent: "most doubted label" }));
+    if (page.run.doubted) byId("order").append(element("option", { value: "doubt", textContent: "likely errors in labels" }));
     if (page.run.scored) byId("order").append(element("option", { value: "truth", textContent: "lowest accuracy" }));
     byId("classes").replaceChildren(element("p", { textContent: "Loading the images." }));
   },
@@ -97,7 +97,7 @@ const statistics = {
     const head = element(
       "thead",
       {},
-      element("tr", {}, ...["Truth", "IoU", ...columns].map((text) => element("th", { scope: "col", textContent: text }))),
+      element("tr", {}, ...["Ground truth", "IoU", ...columns].map((text) => element("th", { scope: "col", textContent: text }))),
     );
     const body = classes.map((each, place) => {
       const total = counts[place].reduce((sum, number) => sum + number, 0);
@@ -110,7 +110,7 @@ const statistics = {
       const score = element("td", { textContent: each.iou === null ? "" : percent(each.iou) });
       return element("tr", {}, element("th", { scope: "row", textContent: each.name }), score, ...cells);
     });
-    const caption = element("caption", { textContent: "Each row shows how one truth class was labelled. Cells below half a percent are empty" });
+    const caption = element("caption", { textContent: "Each row shows how one ground-truth class was labelled. Cells below half a percent are empty" });
     byId("truth").replaceChildren(
       element("p", { textContent: `Mean IoU ${percent(mean)}, pixel accuracy ${percent(accuracy)}` }),
       ...this.worst(),

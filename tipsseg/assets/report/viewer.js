@@ -11,7 +11,7 @@ const viewer = {
   objects: null, // Uint32Array of h * w, the number of the region at each pixel: an object, or above record.objects a region of
   // background or of ignored pixels; null if the labels cannot be changed
   others: null, // Uint32Array of h * w, other label ids; null if there are none
-  box: null, // the box of a doubt to show: x, y, w, h in pixels of the image
+  box: null, // the box of a finding to show: x, y, w, h in pixels of the image
   selected: new Set(), // numbers of regions; -n is stroke n
   places: [], // of the names, see namePlaces
   boxes: new Map(), // the checkbox of each class in the legend
@@ -94,7 +94,7 @@ const viewer = {
     return true;
   },
 
-  /** List the doubts of tipsseg audit; a click shows where. */
+  /** List the findings of tipsseg audit; a click shows where. */
   drawDoubts() {
     const doubts = this.record.doubts || [];
     byId("audit").hidden = !doubts.length;
