@@ -119,9 +119,9 @@ def components(
 def every_region(
     labels: LabelArray, number_of_classes: int, instances: NDArray[np.int32] | None = None
 ) -> tuple[list[Region], int]:
-    """Return the objects in `labels` [H, W] (see `components`), then the connected regions of background and of ignored pixels.
+    """Return a list of regions of `labels` [H, W], and how many of them, from the first, are objects.
 
-    The second value is the number of objects. The other regions have class id 1 for background, 2 for ignored pixels.
+    After the objects (see `components`) come the connected regions of background, with class id 1, and of ignored pixels, with 2.
     """
     objects = components(labels, number_of_classes, instances=instances)
     others = np.where(labels == BACKGROUND, 1, np.where(labels > number_of_classes, 2, 0)).astype(np.uint8)
