@@ -14,6 +14,7 @@ import pytest
 import tipsseg
 
 TOP = Path(tipsseg.__file__).parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 _QUESTION = re.compile(r"(What|Whether|How)\b")
 _HABIT = re.compile(r"\b(is|are|was|were) no (?!longer\b|more than\b)|\bthere (is|are) (no|not)\b", re.IGNORECASE)
@@ -88,12 +89,12 @@ HABITS = {
 def read_prose(kind: str) -> Iterator[Text]:
     """Yield texts of a kind with their places, without what is no prose: code, flags, names of arguments."""
     if kind == _PAGES:
-        for path in sorted(TOP.parent.rglob("*.md")):
-            folders = path.relative_to(TOP.parent).parts[:-1]
+        for path in sorted(REPOSITORY.rglob("*.md")):
+            folders = path.relative_to(REPOSITORY).parts[:-1]
             if not {".venv", "work", "out", "build", "site-packages"} & set(folders):
                 text = re.sub(r"(?ms)^```.*?^```|\]\([^)]*\)", "", path.read_text("utf-8"))
                 text = re.sub(r"`[^`\n]*`", "`x`", text)
-                yield from ((str(path.relative_to(TOP.parent)), each) for each in re.split(r"\n\s*\n", text))
+                yield from ((str(path.relative_to(REPOSITORY)), each) for each in re.split(r"\n\s*\n", text))
         return
     for path in sorted(TOP.rglob("*.py")):
         source, place = path.read_text("utf-8"), str(path.relative_to(TOP))

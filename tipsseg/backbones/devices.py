@@ -48,7 +48,7 @@ def choose_device() -> tuple[torch.device, str]:
 
 
 def resolve_device(device: object) -> torch.device:
-    """Return the torch device with this name; for "auto" (see `choose_device`).
+    """Return the torch device with this name; for "auto", the choice of `choose_device`.
 
     Raise UsageError for an unknown name, DeviceError for an unavailable device.
     """
