@@ -210,6 +210,12 @@ def test_help_has_examples_and_all_formats(command: Command) -> None:
     assert ",".join(FORMATS) in "".join(text.split())  # lines may end at a hyphen
 
 
+def test_the_common_options_of_label_fit_on_a_screen_or_two(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert len(command("label", "--help").out.splitlines()) <= 70
+    assert len(command("label", "--help-all").out.splitlines()) > 100
+
+
 def test_the_help_of_eval_names_every_layout(command: Command) -> None:
     text = "".join(command("eval", "--help").out.split())  # lines may end at a hyphen
     assert f"abenchmark'slayout(filenames,idsandclasses):{','.join(sorted(LAYOUTS))}." in text

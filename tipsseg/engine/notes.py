@@ -321,8 +321,7 @@ def note_begin(
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
         of_class = " beside that class" if spec.options.overlap else ""
         progress.note(
-            f"Not using these phrases of the automatic background{of_class}, because to this model they mean the same as a class, "
-            f"and would win its pixels: {pairs}."
+            f"Left out of the automatic background{of_class}, because they mean nearly the same as a class to this model: {pairs}."
         )
 
 

@@ -251,8 +251,8 @@ class LabelOptions(OptionRecord):
     min_confidence: float = option(0.0, **_LABELS, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
         help="Write pixels below this confidence as 255 (ignored).")
     refine: Refinement = option("none", **_LABELS, rasters=False, group=MODEL,
-        help="Refine edges using the image's colours; pamr-guided is the most accurate on images without noise, "
-        "guided the fastest.")
+        help="Refine edges using the image's colours; pamr-guided is the most accurate without noise, guided "
+        "the fastest.")
     overlap: bool = option(False, **_LABELS, rasters=False, group=WHAT,
         help="Label each class independently, so that classes can overlap; requires "
         "a format such as coco. Index masks cannot store overlaps.")

@@ -96,8 +96,8 @@ class EncodeOptions(ReadingOptions):
         help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")
     dtype: str = option("auto", metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, check=dtype_name,
         role="labels", held="identity", repeated=True, recorded="asked",
-        help=f"{', '.join(DTYPE_NAMES)}. On CPUs with AMX or AVX512_BF16, auto means bfloat16; "
-        "on others, int8 is faster than float32, and labels differ slightly.")
+        help=f"{', '.join(DTYPE_NAMES)}. On CPUs with AMX or AVX512_BF16, auto means bfloat16, except for tiny; "
+        "on other CPUs, int8 is the fastest.")
     batch_size: int | None = option(None, metavar="N", group=MODEL, rare=True, min=1,
         role="machine", repeated=True, recorded="asked",
         help="Windows per batch on a GPU; a CPU processes one at a time.  [default: 8; 2 on a Mac]")
