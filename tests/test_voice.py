@@ -78,7 +78,7 @@ HABITS = {
         "pass: names are classes",
     ),
     "remove it": (r", or (remove|pass|drop) (it|them)\b", (_PAGES, _PRINTED), "name the option or the file"),
-    "needs": (r"\bneeds?\b(?! not| no `merge`)", (_PRINTED,), "requires, with the full object"),
+    "needs": (r"\bneeds?\b(?! not)", (_PRINTED,), "requires, with the full object"),
     "; or": (r"; or\b", (_PRINTED, _DOCSTRINGS, _COMMENTS), "two sentences, or a comma"),
     ", see": (r", see `", (_DOCSTRINGS, _COMMENTS), "(see `name`)"),
     "mood": (r"(?-i:(^|\. |\n *)Raises [A-Z]\w+Error\b)", (_DOCSTRINGS,), "Raise, as the summary"),

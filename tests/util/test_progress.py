@@ -18,36 +18,44 @@ def test_durations_are_shown_as_a_clock(seconds: int, text: str) -> None:
     assert format_duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("total", "done", "seconds", "lines"),
+    [
+        (
+            40,
+            40,
+            2,
+            ["15 of 40 images, 0.5 images/s, about 0:50 left", "30 of 40 images, 0.5 images/s, about 0:20 left"],
+        ),
+        (
+            10,
+            3,
+            40,
+            [
+                "1 of 10 images, 0.0 images/s",
+                "2 of 10 images, 0.0 images/s",
+                "3 of 10 images, 0.0 images/s, about 4:40 left",
+            ],
+        ),
+    ],
+    ids=["every half minute", "slow images"],
+)
 def test_lines_come_now_and_then_when_nobody_watches(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    total: int,
+    done: int,
+    seconds: float,
+    lines: list[str],
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     with Progress(quiet=False) as shown:
-        shown.begin("40 images", 40)
-        for _ in range(40):
-            now[0] += 2
+        shown.begin(f"{total} images", total)
+        for _ in range(done):
+            now[0] += seconds
             shown.advance()
-    assert capsys.readouterr().err.splitlines() == [
-        "40 images",
-        "15 of 40 images, 0.5 images/s, about 0:50 left",
-        "30 of 40 images, 0.5 images/s, about 0:20 left",
-    ]
-
-
-def test_the_third_of_slow_images_tells_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    with Progress(quiet=False) as shown:
-        shown.begin("10 images", 10)
-        for _ in range(3):
-            now[0] += 40
-            shown.advance()
-    lines = capsys.readouterr().err.splitlines()
-    assert ["left" in line for line in lines] == [False, False, False, True]
-    assert lines[-1].endswith("about 4:40 left")
+    assert capsys.readouterr().err.splitlines() == [f"{total} images", *lines]
 
 
 class Terminal(io.StringIO):

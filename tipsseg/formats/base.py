@@ -118,7 +118,7 @@ Need = Literal["objects", "confidence", "top", "thumbnail", "pixels", "grid", "a
 class Format:
     """A label format: it writes files of labels, and if people edit such files, it reads them too.
 
-    A format with a file per image defines `folder`, `suffix` and `encode`; with several files per image (see `PartsFormat`). A
+    A format with a file per image defines `folder`, `suffix` and `encode`. For several files per image, there is `PartsFormat`. A
     format with run files, which cover all images, defines `files` and `run_file`. If its first run file consists of rows, it also
     defines `image_rows`. A format that `tipsseg correct` imports defines `read`, and `detect` or `detect_json`.
 

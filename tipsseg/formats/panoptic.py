@@ -1,7 +1,7 @@
 """COCO panoptic: one RGB PNG per image, whose colours are segment ids, and panoptic.json, which describes the segments.
 
 A segment is an object. Its id, R + 256 G + 65536 B, counts from 1 in each image. Id 0 ("void") marks pixels outside all objects:
-background, ignored pixels and objects below the minimum area. With parts (see `base.divided`).
+background, ignored pixels and objects below the minimum area. Parts are divided by `base.divided`.
 """
 
 from __future__ import annotations

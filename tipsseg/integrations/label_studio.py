@@ -188,7 +188,7 @@ class Backend:
                 self._server.check()
                 self.note(f"Label Studio at {self._server.url} accepts the token.")
             except InputError as error:
-                self.note("Label Studio does not answer yet", error)
+                self.note("Label Studio cannot be used yet", error)
 
     def close(self) -> None:
         """Remove temporary files."""

@@ -84,7 +84,7 @@ class DeviceScorer:
             table: Groups and label ids of the phrases.
             temperature: Temperature of the softmax for confidences.
             device: Any device except a CPU, on which `assign.match` is faster.
-            phrases: The phrases among the phrases of the cosines; None for all.
+            phrases: The phrases, as indices of those in the cosines; None for all.
             biases: Added to their cosines; None for none.
         """
         self._device, self._elements = device, _ELEMENTS

@@ -358,7 +358,7 @@ class FileOptions(OptionRecord):
         help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
         "[default: 0; an existing folder keeps its value]")
     level: Level = option(None, **_FILES, group=FILES, rare=True,
-        help="In panoptic and yolo formats, part lists the parts and the rest of their wholes; whole lists only whole objects.   "
+        help="In panoptic and yolo formats, part lists the parts and the rest of their wholes; whole lists only whole objects.  "
         "[default: part; an existing folder keeps its value]")
     hard_links: bool = option(None, **_FILES, negatable=True, group=FILES, rare=True,
         help="In yolo, labelme and hf, link to the images instead of copying them: less space, but changing a linked file changes "

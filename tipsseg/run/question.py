@@ -158,7 +158,7 @@ def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
                 info.spec.output,
                 f"the mask of {entry.image} was corrected, and {what}",
                 "Choose another output folder with argument `output`, and import the corrections there by class name. To discard "
-                "them with argument `overwrite` and argument `replace_edited`. Classes may be added after the existing ones.",
+                "them, use argument `overwrite` and argument `replace_edited`. Classes may be added after the existing ones.",
                 fits=False,
             )
 

@@ -107,7 +107,7 @@ class RayEngine:
         import ray
 
         self._folder, self._progress = folder, progress
-        kind = folder.info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task again
+        kind = folder.info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task from 0
         gpus, cpus = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
         if kind == "cuda" and not gpus:
             raise DeviceError(kind, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
