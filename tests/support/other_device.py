@@ -41,7 +41,7 @@ class OtherDevice(TorchFunctionMode):
         waits: The operations that waited for work of the device, in their order.
         holds: How many bytes a tensor on the device may have; for a larger one the memory runs out.
         largest: How many bytes the largest tensor had so far.
-        operations: What it did so far: the name of each operation and the shapes of its results.
+        operations: What it computed so far: the name of each operation but views, and the shapes of its results.
         unguarded: The operations on MPS without its lock while threads of a run were at work.
     """
 
@@ -111,7 +111,8 @@ class OtherDevice(TorchFunctionMode):
             kwargs["device"] = torch.device("cpu")
         with _Steps(self):
             made = func(*args, **kwargs)
-        self.operations.append((func.name(), [each.shape for each in _tensors(made)]))
+        if not views:
+            self.operations.append((func.name(), [each.shape for each in _tensors(made)]))
         known = {id(each.host): each for each in tensors if isinstance(each, _DeviceTensor)}
         storages = {_storage(each.host) for each in known.values()}
         new = [each for each in _tensors(made) if _storage(each) not in storages]
