@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from supervision import Detections
 
     from tipsseg.images.decoding import ImageInput
-    from tipsseg.regions.objects import LabelledObject, Layer
+    from tipsseg.regions.objects import LabelledObject
 
 #: Pillow's options for `save_overlay`, by suffix. JPEG uses full colour resolution, because half would blur outlines and text.
 _PICTURES: dict[str, dict[str, Any]] = {
@@ -64,8 +63,6 @@ class LabelMap:
             elsewhere the label's. Empty if no pixel is of a part.
         present: The label ids of the classes that may be in this image. None for all.
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
-        layers: The pixels of each class that occurs, if classes overlap. `labels` then shows smaller classes on top, and
-            `confidence` is 0 on the background. None if classes do not overlap.
         remarks: Remarks on the labels.
     """
 
@@ -77,14 +74,13 @@ class LabelMap:
     whole_confidences: tuple[ConfidenceArray, ...] = field(default=(), kw_only=True)
     present: frozenset[int] | None = field(default=None, kw_only=True)
     instances: NDArray[np.int32] | None = field(default=None, kw_only=True)
-    layers: tuple[Layer, ...] | None = field(default=None, kw_only=True)
     remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 
     def __repr__(self) -> str:
         from tipsseg.regions.objects import count_pixels
 
         height, width = self.shape
-        pixels = count_pixels(self.labels, self.classes, self.layers)
+        pixels = count_pixels(self.labels, self.classes)
         present = [entry for entry in self.classes if pixels[entry.id]]
         shares = [f"{entry.name} {pixels[entry.id] / self.labels.size:.1%}" for entry in present]
         return f"LabelMap({height}x{width}, {join_first(shares, _MOST_NAMES) or 'background only'})"
@@ -135,7 +131,7 @@ class LabelMap:
             known = join_first(list(self.names.values()), _MOST_NAMES)
             hint = f"The classes are {known}." if isinstance(name, str) else f"The ids are 0 to {len(self.classes)}."
             raise UsageError(f"the labels have no class {quote(name)}", hint)
-        return class_mask(self.labels, self.classes, self.layers, ids[name])
+        return class_mask(self.labels, self.classes, ids[name])
 
     @cached_property
     def objects(self) -> tuple[Segment, ...]:
@@ -171,12 +167,10 @@ class LabelMap:
 
         Raises:
             OutputError: The file cannot be written.
-            UsageError: The mode is unknown, the suffix is not .png, or classes overlap.
+            UsageError: The mode is unknown, or the suffix is not .png.
         """
         from tipsseg.util.files import atomic_write
 
-        if self.layers is not None:
-            raise UsageError("an index mask cannot store classes that overlap", "Save `mask(name)` of each class.")
         if Path(path).suffix.lower() != ".png":
             raise UsageError(f"a mask is a PNG file, not {path}", "Use a path that ends with .png.")
         atomic_write(Path(path), self._mask_png(mode))
@@ -217,7 +211,7 @@ class LabelMap:
                 f"the image is {upright.height} x {upright.width} (height x width) pixels, but its labels are {height} x {width}",
                 "Pass the image that was labelled.",
             )
-        return Image.fromarray(draw_labels(thumbnail_rgb(upright), self.labels, self.classes, title, self.layers))
+        return Image.fromarray(draw_labels(thumbnail_rgb(upright), self.labels, self.classes, title))
 
     def save_overlay(self, path: str | Path, image: ImageInput | None = None, *, title: str = "") -> None:
         """Write the picture that `overlay` draws. The file is written atomically.
@@ -328,21 +322,11 @@ class LabelMap:
 
 def find_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:
     """Find the objects in labels, scored by their mean confidence."""
-    from tipsseg.regions.objects import labelled_objects, layer_objects
+    from tipsseg.regions.objects import labelled_objects
 
     classes = label_map.classes
-    if label_map.layers is not None:
-        return layer_objects(label_map.layers, label_map.shape, classes, options)
     confidences = (*label_map.whole_confidences, label_map.confidence)
     return labelled_objects(label_map.labels, confidences, classes, options, label_map.instances)
-
-
-def label_map_of(layers: Sequence[Layer], size: tuple[int, int], classes: tuple[LabelClass, ...]) -> LabelMap:
-    """Return the labels of an image of `size` (H, W) in which classes overlap."""
-    from tipsseg.regions.objects import paint_confidence, paint_layers
-
-    labels, confidence = paint_layers(layers, size, len(classes)), paint_confidence(layers, size)
-    return LabelMap(labels, confidence, classes, layers=tuple(layers))
 
 
 class Segment:

@@ -248,8 +248,8 @@ def measure_parts(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[st
     print(f"| wholes alone | {np.mean([iou_of(scenes, alone, name) for name in PARTS]):.3f} | - | - | - | - | - |")
     rows: list[dict[str, object]] = []
     flat = 0.0
-    for title, separator, overlap in (("flat list", " ", False), ("`--overlap`", " ", True), ("parts", "/", False)):
-        row, seconds = _score_parts(model, scenes, encoded, separator, tipsseg.LabelOptions(overlap=overlap))
+    for title, separator in (("flat list", " "), ("parts", "/")):
+        row, seconds = _score_parts(model, scenes, encoded, separator)
         flat = flat or seconds
         print(
             f"| {title} | {' | '.join(f'{value:.3f}' for value in row.values())} | {seconds / flat:.2f} |", flush=True
@@ -270,8 +270,7 @@ def measure_rules(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[st
     for handicap in (1e3, 0.0, 0.5, 1.0, 1.5, 2.0):
         classifier._HANDICAP = handicap
         halves = [
-            _score_parts(model, scenes[half], encoded[half], "/", tipsseg.LabelOptions())[0]
-            for half in (slice(middle), slice(middle, None))
+            _score_parts(model, scenes[half], encoded[half], "/")[0] for half in (slice(middle), slice(middle, None))
         ]
         cells = [f"{row['all']:.3f} / {row['half']:.3f} / {row['one']:.3f}, {row['wholes']:.3f}" for row in halves]
         print(f"| {'without these phrases' if handicap == 1e3 else handicap:} | {' | '.join(cells)} |", flush=True)
@@ -285,7 +284,6 @@ def _score_parts(
     scenes: Sequence[Scene],
     encoded: Sequence[tipsseg.Features],
     separator: str,
-    options: tipsseg.LabelOptions,
 ) -> tuple[dict[str, float], float]:
     """Return the scores of wholes and parts, and the seconds that labelling took with all parts named."""
     found: list[dict[str, float]] = []
@@ -294,7 +292,7 @@ def _score_parts(
         ious: dict[str, float] = {}
         for wanted in lists:
             names = [*PARTS, *(f"{whole}{separator}{part}" for whole, parts in wanted.items() for part in parts)]
-            labeller = tipsseg.Labeller(model, names, options)
+            labeller = tipsseg.Labeller(model, names)
             begun = time.perf_counter()
             labelled = [labeller.label(features) for features in encoded]
             seconds += (time.perf_counter() - begun) * (lists is _ALL)

@@ -26,7 +26,6 @@ VALUES: dict[str, list[str]] = {
     "short_side": ["112"],
     "min_confidence": ["0.6"],
     "refine": ["pamr"],
-    "overlap": ["-f", "coco"],
     "scales": ["1,1.5"],
     "stretch": ["5,95"],
     "regions": ["regions"],
@@ -66,7 +65,7 @@ OPTIONS = {
 
 #: Options that a folder with labels refuses to lose. Read once by hand: of the others, the folder keeps its value.
 REFUSED = {
-    "mode", "short_side", "min_confidence", "refine", "overlap", "scales", "stretch", "regions", "regions_only",
+    "mode", "short_side", "min_confidence", "refine", "scales", "stretch", "regions", "regions_only",
     "regions_margin", "present", "onto",
     "model", "features", "png_mode", "names", "bands", "ground_resolution", "dissolve",
 }  # fmt: skip

@@ -47,7 +47,6 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "onto": (("--onto", "old/masks"), PLAIN),
     "features": (("--features", "feats"), PLAIN[:4]),
     "archive": ((), PLAIN[:5]),
-    "overlap": (("--overlap",), ("coco", "labelme,overlay", "yolo", "csv,coco-results")),
 }
 
 #: What of run.json is of the run that came last, which may have had nothing to label, or labelled where the first one converted.
@@ -266,7 +265,6 @@ class FolderWalk(RuleBasedStateMachine):
         names = {str(entry["image"]) for entry in entries(self.out)} - self._pictures().keys() - self._moves().keys()
         return sorted(name for name in names if f"masks/{name}" not in self.edits)
 
-    @precondition(lambda self: self.kind != "overlap")
     @rule(name=st.sampled_from(NAMES))
     def edit_a_mask(self, name: str) -> None:
         """Give another class to half of a mask."""
@@ -475,7 +473,7 @@ class FolderWalk(RuleBasedStateMachine):
     )
     def ask_another_question(self, option: tuple[str, str]) -> None:
         before = contents(self.out)
-        assert self._label("png,coco" if self.kind != "overlap" else "coco", "1", [*option], None).code == 1
+        assert self._label("png,coco", "1", [*option], None).code == 1
         assert contents(self.out) == before
 
     def _judge_lists(self, ran: Ran) -> None:
@@ -535,7 +533,6 @@ class FolderWalk(RuleBasedStateMachine):
             for entry in entries(self.out):
                 assert (formats[0] in entry["formats"]) != drop, ran  # type: ignore[operator]
 
-    @precondition(lambda self: self.kind != "overlap")
     @rule(name=st.sampled_from(NAMES), accept=st.booleans(), page=st.booleans(), kill=kills)
     def correct(self, name: str, accept: bool, page: bool, kill: Kill) -> None:
         name = self._recorded(name)
@@ -619,7 +616,7 @@ class FolderWalk(RuleBasedStateMachine):
         self.last = last
         self._judge(self._whole(last))
 
-    @precondition(lambda self: self.kind != "overlap" and bool(entries(self.out)))
+    @precondition(lambda self: bool(entries(self.out)))
     @rule(
         name=st.sampled_from(NAMES),
         share=st.integers(0, 99),
@@ -683,7 +680,7 @@ class FolderWalk(RuleBasedStateMachine):
         shutil.rmtree(self.out)
         self.out, self.edits = kept, edits
 
-    @precondition(lambda self: self.kind != "overlap" and not self._lacks_given())
+    @precondition(lambda self: not self._lacks_given())
     @rule(number=st.integers(0, 2), kill=kills)
     def label_in_shards_and_merge(self, number: int, kill: Kill) -> None:
         formats = KINDS[self.kind][1][number]

@@ -25,7 +25,6 @@ OTHERS: dict[str, tuple[tuple[object, ...], str]] = {
     "dtype": (("-c", CLASSES, "--dtype", "bfloat16"), "dtype float32 -> bfloat16"),
     "palette": (("-c", CLASSES, "--png-mode", "P"), "png-mode L -> P"),
     "names": (("-c", CLASSES, "--names", "full"), "names stem -> full"),
-    "overlap": (("-c", CLASSES, "--overlap", "-f", "coco"), "overlap"),
     "features": (("-c", CLASSES, "--features", "feats"), "features none stored -> stored in float16"),
 }
 

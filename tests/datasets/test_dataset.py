@@ -686,12 +686,6 @@ def test_wrong_arguments_of_the_library(here: Path, arguments: dict[str, Any]) -
         tipsseg.write_dataset(**{"output": "out", "to": "set", **arguments})
 
 
-def test_classes_that_overlap_are_refused(here: Path, command: Command) -> None:
-    assert command("label", "imgs/desert.png", *OPTIONS[2:], "-c", "tree,sky", "--overlap", "-o", "both").code == 0
-    ran = convert(command, "parquet", "set", outputs=("both",))
-    assert (ran.code, "classes overlap" in ran.err) == (1, True)
-
-
 def test_from_python(here: Path) -> None:
     done = tipsseg.write_dataset("out", "set", format="webdataset", shard_size="1MB")
     assert (done.images, done.failed, len(done.shards)) == (12, (), done.written)

@@ -116,22 +116,6 @@ def test_labels_are_those_of_the_cpu_and_wait_once_for_the_device(
         np.testing.assert_allclose(other.confidence, one.confidence, atol=0.02)
 
 
-@pytest.mark.parametrize("refine", ["none", "pamr"])
-def test_classes_that_overlap_are_those_of_the_cpu(device: OtherDevice, mlp_checkpoint: Path, refine: Any) -> None:
-    options = LabelOptions(overlap=True, refine=refine)
-    image = draw_picture(60, 100)
-    expected = Labeller(tipsseg.load(mlp_checkpoint, device="cpu"), CLASSES, options).label(image)
-    labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES, options)
-    labeller.label(image)
-    device.waits.clear()
-    got = labeller.label(image)
-    if refine == "none":
-        assert len(device.waits) == 1, device.waits
-    assert len(expected.layers or ()) > 1
-    for name in CLASSES:
-        assert (got.mask(name) == expected.mask(name)).mean() > 0.99
-
-
 def test_the_best_classes(device: OtherDevice, mlp_checkpoint: Path) -> None:
     labeller = Labeller(model_on(device, mlp_checkpoint), CLASSES)
     host = Labeller(tipsseg.load(mlp_checkpoint, device="cpu", dtype="float32"), CLASSES)
@@ -234,7 +218,7 @@ def test_scores_that_do_not_fit_go_on_in_smaller_tiles(device: OtherDevice, mlp_
     assert (got.labels == expected.labels).mean() > 0.9999
 
 
-@pytest.mark.parametrize("options", [{}, {"refine": "pamr"}, {"overlap": True}], ids=["labels", "refined", "overlap"])
+@pytest.mark.parametrize("options", [{}, {"refine": "pamr"}], ids=["labels", "refined"])
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_features_that_are_no_unit_vectors_are_an_error(
     device: OtherDevice, mlp_checkpoint: Path, options: Any, value: float

@@ -131,11 +131,6 @@ def test_a_region_has_one_whole_and_parts_inside(model: Model) -> None:
         assert len({wholes.get(each, each) for each in inside}) == 1
 
 
-def test_labels_that_overlap_have_no_parts(model: Model) -> None:
-    with pytest.raises(VocabularyError, match="labels that overlap cannot have parts: 'panda/head'"):
-        label(model, overlap=True)
-
-
 # ---- among the names of an image ----
 
 BACKGROUND = ["sky", "grass"]
@@ -188,15 +183,6 @@ def test_without_names_all_is_background(model: Model) -> None:
         none.label(PICTURE, names=["pand"])
     with pytest.raises(UsageError, match="names must be a list"):
         none.label(PICTURE, names="panda")
-
-
-def test_names_and_overlap(model: Model) -> None:
-    made = Labeller(model, make_vocabulary(["panda", "tree"], BACKGROUND), LabelOptions(overlap=True))
-    every, some = made.label(PICTURE), made.label(PICTURE, names=["tree"])
-    assert every.layers is not None
-    assert some.layers is not None
-    assert [each.region.class_id for each in some.layers] == [2]
-    assert np.array_equal(some.mask("tree"), every.mask("tree"))
 
 
 def test_fits_have_parts_and_names_too(model: Model) -> None:

@@ -159,10 +159,10 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     ),
     "encode_folder": (
         (LabelOptions, EncodeOptions, StoreOptions, ImageOptions),
-        {"min_confidence", "refine", "overlap", "output"},
+        {"min_confidence", "refine", "output"},
     ),
     "evaluate": ((TruthOptions, LabelOptions, RegionOptions, ComputeOptions), set()),
-    "audit": ((LabelOptions, ComputeOptions), {"min_confidence", "overlap"}),
+    "audit": ((LabelOptions, ComputeOptions), {"min_confidence"}),
     "check_folder": ((ReadingOptions,), set()),
     "convert_folder": ((FileOptions, ReadingOptions), {"instances", "min_area", "png_mode", "simplify", "names"}),
     "correct_folder": ((CorrectOptions, ReadingOptions), set()),
@@ -170,7 +170,7 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     "score_masks": ((TruthOptions, ReadingOptions), set()),
     "write_dataset": ((DatasetOptions, ReadingOptions), set()),
     "fit_folder": ((ComputeOptions,), {"model"}),
-    "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "overlap", "scales"}),
+    "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "scales"}),
     "fit_thresholds": ((ComputeOptions,), {"model"}),
 }
 

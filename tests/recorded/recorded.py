@@ -59,7 +59,6 @@ CASES = {
     "whole": [f"label scenes {_MODEL} {_CLASSES} --mode whole --short-side 300 -f png,confidence -o OUT"],
     "scales": [f"label scenes {_MODEL} {_CLASSES} --scales 1,1.75 -f png,confidence,coco -o OUT"],
     "refined": [f"label scenes {_MODEL} {_CLASSES} --refine pamr -f png,confidence,coco -o OUT"],
-    "overlap": [f"label scenes {_MODEL} -c 'panda,panda leg,tree' --overlap -f coco,npz,binary,labelme,yolo -o OUT"],
     "regions": [f"label scenes {_MODEL} -c panda,tree,boat --regions truth -f png,{_OBJECTS},npz -o OUT"],
     "onto": [f"label scenes {_MODEL} -c sun,cloud --onto truth -f png,{_OBJECTS},npz -o OUT"],
     "features": [

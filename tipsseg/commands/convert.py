@@ -17,7 +17,6 @@ from tipsseg.formats import (
     RASTER_FORMATS,
     check_format,
     check_formats,
-    check_overlaps,
     format_name,
     is_model_only,
 )
@@ -93,8 +92,6 @@ def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *
             f"Use {', '.join(RASTER_FORMATS)}, or label the rasters into another folder with these formats.",
         )
     check_formats(formats, spec.vocabulary.classes)
-    if spec.options.overlap:
-        check_overlaps(formats)
     every = tuple(dict.fromkeys((*spec.formats, *formats)))
     given = options.given & _USERS.keys()
     for name in given:

@@ -34,7 +34,7 @@ from tipsseg.options.keywords import DatasetKeywords, with_keywords
 from tipsseg.options.run import DatasetOptions, ReadingOptions
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_overlap, refuse_raster, unlabelled_error
+from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_raster, unlabelled_error
 from tipsseg.util.files import stamp
 from tipsseg.util.json import json_bytes, parse, read_value, take
 from tipsseg.util.progress import Progress, Verbosity, progress_for
@@ -192,7 +192,6 @@ def _refuse_runs(runs: Sequence[Run], name: str) -> None:
     refuse_missing(runs)
     refuse_different([run.info for run in runs])
     refuse_raster(runs[0].info)
-    refuse_overlap(runs[0].info, f"{name} has one class per pixel")
     if len(runs) > 1:  # images with one key would be one image to a loader
         names = {name for run in runs for name in run.state.names()}
         refuse_shared(runs[0].output, runs[0].context.files.names, ("png",), sorted(names))

@@ -42,7 +42,6 @@ from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import EvaluateKeywords, ScoreMasksKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions, ReadingOptions, RegionOptions, TruthOptions
-from tipsseg.regions.objects import Layer
 from tipsseg.run.inputs import Ignored, Images, find_alone, is_output
 from tipsseg.run.plan import plan_run
 from tipsseg.run.read import Run, find_run, refuse_raster
@@ -120,15 +119,15 @@ class _Scorer:
         self._images: list[ImageScore] = []
         self._lock = threading.Lock()
 
-    def add(self, pair: Pair, labels: LabelArray, layers: Sequence[Layer] | None) -> None:
-        """Compare labels [H, W] with their ground truth; `layers` are the classes if they overlap. Thread-safe.
+    def add(self, pair: Pair, labels: LabelArray) -> None:
+        """Compare labels [H, W] with their ground truth. Thread-safe.
 
         Raise ImageError if the ground truth cannot be used.
         """
         truth = read_truth(pair.truth, pair.kind.ids, self._reader)
         with self._lock:
             try:
-                self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels, layers)))
+                self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels)))
             except InputError as error:
                 raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from None
 
@@ -235,7 +234,7 @@ def _label_and_score(
     began = time.monotonic()
     with engine.alone(loaded):
         label_map = engine.label(loaded, scored)
-        scorer.add(pairs[loaded.ref], label_map.labels, label_map.layers)
+        scorer.add(pairs[loaded.ref], label_map.labels)
         return engine.write(loaded, label_map, began)  # its entry; without formats, nothing is written
 
 
@@ -302,10 +301,9 @@ def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageRea
     """Score the labels of an image, unless it fails. Thread-safe. Raise LabelIdError for other classes' ids."""
     try:
         if run is None:
-            scorer.add(pair, read_predicted(pair.ref.path, classes, reader), None)
+            scorer.add(pair, read_predicted(pair.ref.path, classes, reader))
         else:
-            labels = run.image(pair.ref.name).current().labels
-            scorer.add(pair, labels.labels, labels.layers)
+            scorer.add(pair, run.image(pair.ref.name).current().labels.labels)
     except LabelIdError:
         raise
     except ImageError as error:

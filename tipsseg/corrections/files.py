@@ -11,13 +11,13 @@ import stat
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.util.files import describe_error, is_folder, is_inside, open_regular, read_regular
-from tipsseg.util.json import parse, take
+from tipsseg.util.json import parse
 
 #: The maximum number of files in a source.
 FILES_MAX = 2_000_000
@@ -95,13 +95,6 @@ class Source(ExitStack):
     def is_output(self) -> bool:
         """True for an output folder of tipsseg."""
         return self.has(_RUN_FILE)
-
-    @property
-    def overlaps(self) -> bool:
-        """True for an output folder of a run whose classes overlap."""
-        with suppress(ImageError, ValueError):  # a damaged run.json does not matter here
-            return self.is_output and bool(take(self.json(_RUN_FILE), "options", dict).get("overlap"))
-        return False
 
     def has(self, name: str) -> bool:
         return name in self._known

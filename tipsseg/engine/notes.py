@@ -133,14 +133,12 @@ def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOp
         progress.note(
             f"{vocabulary.source} has one class per line, so commas are part of a name, as in {with_comma[0]!r}."
         )
-    if not vocabulary.source and not options.overlap and (pair := part_beside_whole(vocabulary)):
+    if not vocabulary.source and (pair := part_beside_whole(vocabulary)):
         whole, part = pair
         path = f"{whole}/{part.removeprefix(whole).strip()}"
-        has_parts = any(entry.part_of for entry in vocabulary.classes)  # which `overlap` rejects
-        other = "" if has_parts else "; to label each as if it were alone, add argument `overlap`"
         progress.note(
             f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
-            f'"{whole},{path}"{other}.'
+            f'"{whole},{path}".'
         )
     for text in describe_rivals(vocabulary):
         progress.note(text)
@@ -287,8 +285,11 @@ def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progre
         tops.setdefault(path.relative_to(folder.path).parts[0], []).append(str(path))
     for top, names in tops.items():
         command = f"tipsseg correct {shell_word(str(folder.path))} --from {shell_word(str(folder.path / top))}"
-        is_readable = top in readable and not folder.info.spec.options.overlap
-        hint = f"Import the changes: {command}" if is_readable else "To have it written again, move it elsewhere first."
+        hint = (
+            f"Import the changes: {command}"
+            if top in readable
+            else "To have it written again, move it elsewhere first."
+        )
         progress.note(
             f"{verb} {pluralize(len(names), 'file')} changed by hand: {join_first(names, _MAX_NAMES)}. {hint}"
         )
@@ -319,9 +320,8 @@ def note_begin(
         progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
     if info.dropped and not again:
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
-        of_class = " beside that class" if spec.options.overlap else ""
         progress.note(
-            f"Left out of the automatic background{of_class}, because they mean nearly the same as a class to this model: {pairs}."
+            f"Left out of the automatic background, because they mean nearly the same as a class to this model: {pairs}."
         )
 
 

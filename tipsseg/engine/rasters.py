@@ -393,7 +393,7 @@ class BlockFiles:
         classes, scores, areas, pixels = (np.concatenate(part) for part in zip(*parts, strict=True))
         lines: list[str] = []
         for class_id in np.unique(classes):
-            own, mask = classes == class_id, class_mask(cast(LabelArray, labels), self._classes, None, int(class_id))
+            own, mask = classes == class_id, class_mask(cast(LabelArray, labels), self._classes, int(class_id))
             count, numbers = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
             numbered = numbers[tuple(pixels[own].T)]  # the joined object of each part
             weights = np.bincount(numbered, areas[own], minlength=count)

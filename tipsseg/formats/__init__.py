@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
@@ -99,17 +99,6 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
         raise UsageError(f"duplicate format: {', '.join(names)}", "List every format once.")
     for name in names:
         FORMATS[name].refuse_classes(classes)
-
-
-def check_overlaps(names: Iterable[str]) -> None:
-    """Raise UsageError if a format cannot store classes that overlap."""
-    for name in names:
-        if not FORMATS[name].overlaps:
-            able = ", ".join(name for name, form in FORMATS.items() if form.overlaps)
-            raise UsageError(
-                f"the format {name} cannot store classes that overlap: each of its pixels has one class",
-                f"Use one of {able}.",
-            )
 
 
 def format_name(key: str) -> str:

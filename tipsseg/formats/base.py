@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from tipsseg.corrections.files import Source
     from tipsseg.corrections.records import ClassNames, SourceImage
-    from tipsseg.regions.objects import LabelledObject, Layer
+    from tipsseg.regions.objects import LabelledObject
     from tipsseg.regions.shapes import Shape
     from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, RasterGrid, TopClasses
 
@@ -69,7 +69,6 @@ class ImageLabels:
         thumbnail: [h, w, 3] uint8 RGB (see `upright.thumbnail_rgb`).
         instances: [H, W] int32, the instances of a run with regions (see `naming.NamedRegions`); None without regions.
         pixels: [H, W, 3] uint8 RGB, the upright image.
-        layers: The pixels of each class if classes overlap (see `LabelMap.layers`); None if they do not.
         grid: The coordinates of the pixels.
     """
 
@@ -81,7 +80,6 @@ class ImageLabels:
     thumbnail: NDArray[np.uint8] | None = None
     instances: NDArray[np.int32] | None = None
     pixels: NDArray[np.uint8] | None = None
-    layers: Sequence[Layer] | None = None
     grid: RasterGrid | None = None
 
     @property
@@ -132,7 +130,7 @@ class Format:
         link_folder: The folder for copies of the images, or links to them, relative to the output folder. None if there are none.
         files: The names of the run files.
         needs: The attributes of `ImageLabels` that the format reads beside `labels`.
-        overlaps: True if the format can store classes that overlap.
+        overlaps: True if the objects of the format can overlap.
         divides: True if each pixel belongs to one object (see `divided`); else a part is in the object of its whole too.
         multi_part_objects: True if the format can store an object with several parts.
         forbidden_characters: Characters that class names must not contain.
@@ -304,7 +302,6 @@ class PartsFormat(Format):
     """
 
     suffix = ".png"
-    overlaps = True
     numbers_files: ClassVar[bool] = False
 
     def refuse_classes(self, classes: Sequence[LabelClass]) -> None:

@@ -5,11 +5,6 @@ confidence  [H, W] uint8: round(255 * confidence)
 top_ids     [K, h, w], dtype of `labels`: the ids of the best K classes of each patch, best first; 0 is the background
 top_scores  [K, h, w] float16: their probabilities before refinement
 
-If classes overlap, an archive has a mask for each class that occurs:
-
-class_ids   [K], dtype of `labels`: the ids of the classes
-masks       [K, H, W] bool: their pixels
-confidence  [K, H, W] uint8: round(255 * confidence), 0 outside the mask
 """
 
 from __future__ import annotations
@@ -21,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +26,6 @@ from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.png import encode_picture
 from tipsseg.types import ConfidenceArray, label_dtype
 from tipsseg.util.files import open_regular
-
-if TYPE_CHECKING:
-    from tipsseg.regions.objects import Layer
 
 #: Size limits of an unpacked archive in bytes: per pixel (16-bit labels, 8-bit confidence, a margin), and for all patches.
 _BYTES_PER_PIXEL = 8
@@ -56,13 +48,10 @@ class Npz(Format):
     folder = "npz"
     suffix = ".npz"
     needs = frozenset({"confidence", "top"})
-    overlaps = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
 
         ids = label_dtype(len(run.classes))
-        if image.layers is not None:
-            return _encode_layers(image.layers, image.size, ids)
         assert image.confidence is not None
         assert image.top is not None
         # C order, so that equal labels give equal bytes, whatever the memory layout of the input.
@@ -97,18 +86,6 @@ def quantize(confidence: ConfidenceArray) -> NDArray[np.uint8]:
         block = confidence[top : top + step].astype(np.float32)
         levels[top : top + step] = np.rint(block * 255)
     return levels
-
-
-def _encode_layers(layers: Sequence[Layer], size: tuple[int, int], ids: type[np.unsignedinteger]) -> bytes:
-
-    confidence = np.zeros((len(layers), *size), np.uint8)
-    for levels, layer in zip(confidence, layers, strict=True):
-        levels[:] = quantize(layer.confidence_map(size))
-    return encode_arrays(
-        class_ids=np.array([layer.region.class_id for layer in layers], ids),
-        masks=np.array([layer.mask(size) for layer in layers], np.bool_).reshape(confidence.shape),
-        confidence=confidence,
-    )
 
 
 def encode_arrays(**arrays: NDArray[Any]) -> bytes:

@@ -17,7 +17,6 @@ class Overlay(Format):
     folder = "overlays"
     suffix = ".jpg"
     needs = frozenset({"thumbnail"})
-    overlaps = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         from PIL import Image
@@ -25,7 +24,7 @@ class Overlay(Format):
         from tipsseg.regions.drawing import draw_labels
 
         assert image.thumbnail is not None
-        picture = draw_labels(image.thumbnail, image.labels, run.classes, image.ref.name, image.layers)
+        picture = draw_labels(image.thumbnail, image.labels, run.classes, image.ref.name)
         # No chroma subsampling: it would fringe the outlines and the text of the legend with colour.
         return encode_picture(Image.fromarray(picture), format="JPEG", quality=92, subsampling=0)
 
@@ -43,12 +42,12 @@ class Binary(PartsFormat):
 
         from tipsseg.regions.objects import class_mask, count_pixels
 
-        counts = count_pixels(image.labels, run.classes, image.layers)
+        counts = count_pixels(image.labels, run.classes)
         black = encode_runs(Image.fromarray(np.zeros(image.size, np.uint8)))
         for entry in run.classes:
             data = black
             if counts[entry.id]:
-                mask = class_mask(image.labels, run.classes, image.layers, entry.id)
+                mask = class_mask(image.labels, run.classes, entry.id)
                 data = encode_runs(Image.fromarray(mask.view(np.uint8) * np.uint8(255)))
             yield class_folder(entry.name), data
 

@@ -21,7 +21,6 @@ class Csv(Format):
     description = "a table of pixels, shares, objects and confidences per class and image: labels.csv"
     files = ("labels.csv",)
     needs = frozenset({"objects"})
-    overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return a JSON list per row of the table. The confidence is the mean over the pixels of the objects."""
@@ -30,7 +29,7 @@ class Csv(Format):
         from tipsseg.regions.objects import count_pixels
         from tipsseg.types import BACKGROUND, ignore_id
 
-        counts = count_pixels(image.labels, run.classes, image.layers)
+        counts = count_pixels(image.labels, run.classes)
         names = {BACKGROUND: "background", **run.class_names(), ignore_id(len(run.classes)): "ignored"}
         rows = []
         for label in dict.fromkeys((BACKGROUND, *np.flatnonzero(counts).tolist())):

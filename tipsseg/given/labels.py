@@ -72,11 +72,6 @@ def class_names(path: Path) -> tuple[str, ...]:
 def _read_source(source: Source, names: ClassNames) -> Iterator[SourceImage]:
     """Yield the images in a source. An output folder of tipsseg is read from its masks, corrected or not."""
     refuse_parts(source.path)
-    if source.overlaps:
-        raise InputError(
-            f"{source.path}: its classes overlap, but a pixel keeps one label",
-            "Pass the labels of a run without argument `overlap`.",
-        )
     folder = f"{FORMATS['png'].folder}/"
     masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
     if source.is_output and masks:

@@ -132,7 +132,12 @@ def match(
         part = span if where is None else _box_of(where, span)
         if part is not None:
             parts.append(Part(_moved(span, top, left), _moved(part, top, left)))
-    _match_parts(scores, size, table, parts, None, labels, confidence)
+    owners = np.repeat(np.arange(len(table.groups)), table.groups)
+    for tile in tiles(scores, size, owners, parts):
+        region = tile.rows, tile.columns
+        for band, groups, index, share in find_winners(scores, tile, owners):
+            labels[region][band] = table.labels(groups, index, share)
+            confidence[region][band] = share
     found = Assignment(cast(LabelArray, labels), confidence)
     return found if inner is None else crop(found, inner)
 
@@ -191,35 +196,6 @@ def crop(assigned: Assignment, inner: tuple[int, int, int, int]) -> Assignment:
     part = slice(top, top + height), slice(left, left + width)
     labels, confidence = np.ascontiguousarray(assigned.labels[part]), np.ascontiguousarray(assigned.confidence[part])
     return Assignment(cast(LabelArray, labels), cast(ConfidenceArray, confidence))
-
-
-def match_first(scores: PatchScores, size: tuple[int, int], table: LabelTable, parts: Sequence[Part]) -> Assignment:
-    """Find labels like `match`, but only in some of the `spans`, and only where group 0 may win.
-
-    Elsewhere the label is 0, with confidence 0. Where group 0 wins, label and confidence are from `match`.
-    """
-    labels = np.zeros(size, table.label_ids.dtype)
-    confidence = allocate_confidence(size)
-    confidence[:] = 0
-    _match_parts(scores, size, table, parts, 0, labels, confidence)
-    return Assignment(cast(LabelArray, labels), confidence)
-
-
-def _match_parts(
-    scores: PatchScores,
-    size: tuple[int, int],
-    table: LabelTable,
-    parts: Sequence[Part],
-    needed: int | None,
-    labels: NDArray[np.unsignedinteger],
-    confidence: ConfidenceArray,
-) -> None:
-    owners = np.repeat(np.arange(len(table.groups)), table.groups)
-    for tile in tiles(scores, size, owners, parts, needed):
-        region = tile.rows, tile.columns
-        for band, groups, index, share in find_winners(scores, tile, owners):
-            labels[region][band] = table.labels(groups, index, share)
-            confidence[region][band] = share
 
 
 def allocate_confidence(size: tuple[int, int]) -> ConfidenceArray:

@@ -95,28 +95,17 @@ class Classifier:
 
 
 def make_classifier(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None = None) -> Classifier:
-    """Encode the phrases of a vocabulary (see `make_classifiers`)."""
-    return make_classifiers(backbone, [vocabulary], cache)[0]
-
-
-def make_classifiers(
-    backbone: Backbone, vocabularies: Sequence[Vocabulary], cache: Path | None = None
-) -> list[Classifier]:
-    """Encode the phrases of vocabularies, and drop automatic background phrases that mean the same as a class.
+    """Encode the phrases of a vocabulary, and drop automatic background phrases that mean the same as a class.
 
     Args:
         backbone: The model that encodes phrases.
-        vocabularies: The classes and the background of each classifier. A phrase that several have is encoded once.
+        vocabulary: The classes and the background.
         cache: Cache folder for text vectors. None: no cache.
     """
-    vectors = _phrase_vectors(backbone, vocabularies, cache)
-    classifiers = []
-    for vocabulary in vocabularies:
-        dropped = _find_duplicates(vocabulary, vectors)
-        kept = vocabulary.drop_background(dropped)
-        chosen = np.stack([vectors[_text_of(phrase)] for phrase in kept.phrases])
-        classifiers.append(Classifier(kept, dropped, chosen))
-    return classifiers
+    vectors = _phrase_vectors(backbone, vocabulary, cache)
+    dropped = _find_duplicates(vocabulary, vectors)
+    kept = vocabulary.drop_background(dropped)
+    return Classifier(kept, dropped, np.stack([vectors[_text_of(phrase)] for phrase in kept.phrases]))
 
 
 def fitted_classifier(backbone: Backbone, fitted: FittedVocabulary) -> Classifier:
@@ -142,18 +131,10 @@ def _text_of(phrase: Phrase) -> _Text:
     return phrase.text, phrase.templates
 
 
-def _phrase_vectors(
-    backbone: Backbone, vocabularies: Sequence[Vocabulary], cache: Path | None
-) -> Mapping[_Text, Values]:
-    """Return the unit vector [D] of each phrase, and of the general background phrases if a background is automatic."""
-    # Remove duplicates, so that each phrase is encoded once.
-    phrases = list(
-        dict.fromkeys(
-            phrase
-            for vocabulary in vocabularies
-            for phrase in (*vocabulary.phrases, *(_general_phrases(vocabulary) if vocabulary.auto else ()))
-        )
-    )
+def _phrase_vectors(backbone: Backbone, vocabulary: Vocabulary, cache: Path | None) -> Mapping[_Text, Values]:
+    """Return the unit vector [D] of each phrase, and of the general background phrases if the background is automatic."""
+    general = _general_phrases(vocabulary) if vocabulary.auto else ()
+    phrases = list(dict.fromkeys((*vocabulary.phrases, *general)))  # each is encoded once
 
     def compute() -> Values:
         groups = ([*group] for _, group in groupby(phrases, lambda phrase: phrase.templates))

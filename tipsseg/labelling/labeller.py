@@ -21,8 +21,7 @@ from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.features.file import FeatureRecord
 from tipsseg.images.decoding import ImageInput, ImageReader
-from tipsseg.label_map import LabelMap, label_map_of
-from tipsseg.labelling.alone import ClassContest, label_alone
+from tipsseg.label_map import LabelMap
 from tipsseg.labelling.assign import (
     Assignment,
     LabelTable,
@@ -33,7 +32,7 @@ from tipsseg.labelling.assign import (
     group_shares,
     match,
 )
-from tipsseg.labelling.classifier import Classifier, fitted_classifier, make_classifier, make_classifiers
+from tipsseg.labelling.classifier import fitted_classifier, make_classifier
 from tipsseg.labelling.edges import REFINEMENT_STEPS, Guide, match_refined
 from tipsseg.labelling.features import Batches, Features, encode_prepared, unsound_error
 from tipsseg.labelling.scores import compute_cosines
@@ -46,8 +45,7 @@ from tipsseg.regions.naming import Regions, are_rough, as_regions, name_regions
 from tipsseg.regions.objects import ancestors
 from tipsseg.types import ConfidenceArray, LabelArray, Remark, TopClasses, WindowPlan
 from tipsseg.util.text import quote
-from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, Classes, as_vocabulary
-from tipsseg.vocabulary.vocabulary import Vocabulary, vocabularies_of_classes
+from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import file_hashes, find_model_id
 
 if TYPE_CHECKING:
@@ -160,13 +158,8 @@ class Labeller:
         )
         self._reader = ImageReader(check_whole_number("argument `max_pixels`", max_pixels), self.options.stretch)
         self.view = view_of(model.backbone, self.options)
-        self._contests: list[ClassContest] = []
         self._temperature = model.backbone.temperature
-        if self.options.overlap:
-            if fitted is not None:
-                raise UsageError(FITS_DO_NOT_OVERLAP, "Remove argument `overlap`, or pass the class names.")
-            classifier, self._contests = _classify_alone(model.backbone, vocabulary, self.options.min_confidence, cache)
-        elif fitted is not None:
+        if fitted is not None:
             hashes = file_hashes(model.backbone.folder)
             model_id = find_model_id(model.backbone.folder, hashes)
             fitted.check(hashes, model_id, self.options.mode, self.view.base)
@@ -217,11 +210,6 @@ class Labeller:
             VocabularyError: One of `names` is not a class.
             DeviceError: The device has too little memory.
         """
-        if regions is not None and self._contests:
-            raise UsageError(
-                "argument `overlap` and argument `regions` exclude each other: a region has one class",
-                "Use one of them.",
-            )
         present = self._parse_names(names)
         if not isinstance(image, Features):
             prepared = self._prepare(image)
@@ -369,7 +357,7 @@ class Labeller:
 
     def _scorer(self, level: ReadyContest, *, raw: bool) -> DeviceScorer | None:
         """Return what computes labels on a GPU. On a CPU all threads compute already, and pruning makes `match` faster."""
-        if self._on_cpu or self._contests:
+        if self._on_cpu:
             return None
         from tipsseg.labelling.device_scores import DeviceScorer
 
@@ -444,17 +432,11 @@ class Labeller:
         """
         classes, top, guide = self.vocabulary.classes, None, self._guide(prepared)
         if isinstance(scored, Cosines):
-            plans, size = scored.plans, scored.size
-            if self._contests:
-                contests = [each for each in self._contests if present is None or each.class_id in present]
-                layers = label_alone(contests, self._on_host(scored), plans, self._temperature, size, guide)
-                self._check_norms(scored)
-                return replace(label_map_of(layers, size, classes), present=present)
             if not scored.norms:
                 self._on_host(scored)  # checks the cosines
             levels = self._levels_for(present)
             if scored.top:
-                top = self._best_classes(levels, scored, self.view.grid(plans[0]))
+                top = self._best_classes(levels, scored, self.view.grid(scored.plans[0]))
             assigned = self._assign(levels[0], scored, guide, inner, raw=regions is not None)
             self._check_norms(scored)  # they have arrived by now
         else:
@@ -644,30 +626,6 @@ def _table_of(level: ReadyContest, raw: bool) -> LabelTable:
     """Return the label table of a contest; `raw` leaves out minimum confidences."""
     table = level.table
     return replace(table, min_confidence=np.zeros_like(table.min_confidence)) if raw else table
-
-
-def _classify_alone(
-    backbone: Backbone, vocabulary: Vocabulary, min_confidence: float, cache: Path | None
-) -> tuple[Classifier, list[ClassContest]]:
-    """Return a contest for each class, and a classifier with the vectors of all contests.
-
-    Its vocabulary has all background phrases: one that means the same as a class competes with the other classes.
-
-    Raise VocabularyError if there is no background.
-    """
-    classifiers = make_classifiers(backbone, vocabularies_of_classes(vocabulary), cache)
-    numbers: dict[bytes, int] = {}
-    vectors: list[Values] = []
-    contests = []
-    for class_id, classifier in enumerate(classifiers, start=1):
-        for vector in classifier.vectors:
-            if numbers.setdefault(vector.tobytes(), len(vectors)) == len(vectors):
-                vectors.append(vector)
-        phrases = np.array([numbers[vector.tobytes()] for vector in classifier.vectors], np.intp)
-        table = classifier.levels(min_confidence, backbone.temperature)[0].table
-        contests.append(ClassContest(class_id=class_id, phrases=phrases, table=table))
-    dropped = {text: name for classifier in classifiers for text, name in classifier.dropped.items()}
-    return Classifier(vocabulary.drop_background(()), dropped, np.stack(vectors)), contests
 
 
 def _plans_of(scales: Iterable[Patches | Prepared]) -> tuple[WindowPlan, ...]:

@@ -59,12 +59,6 @@ class PatchScores(Protocol):
             [T, N, P] per scale. Tiles with fewer points repeat their first.
         """
 
-    def reach(self, axes: Axes, tiles: Ids) -> Ids | None:
-        """Return the parts of the grid, [T, N, 4], whose cosines depend on the points of `corners`; None if they are not known.
-
-        A part is its first and last row, then column.
-        """
-
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         """Return the scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on other phrases."""
 
@@ -103,7 +97,7 @@ class WindowScores:
     def _factor(self, window: int, rows: slice) -> Values:
         """Return the factors that turn exp(cosine) into a window's part of the mean, [r, side], for some rows of the window.
 
-        They are computed at first use: a class that is labelled alone needs few rows.
+        They are computed at first use: the parts of a whole need few rows.
         """
         missing = np.flatnonzero(~self._known[window, rows])
         if len(missing):
@@ -120,17 +114,6 @@ class WindowScores:
             for window, tile, part in self._tiles(_sources(axes, tiles))
         ]
         return [_join_windows(corners, len(tiles))]
-
-    def reach(self, axes: Axes, tiles: Ids) -> Ids:
-        reach = []
-        for window, tile, part in self._tiles(_sources(axes, tiles)):
-            top, left = self.plan.corners[window]
-            rows, columns = _knots((self._weights, self._weights), part)
-            y = _reach(self._weights, rows.low, rows.weight, part[:, :2]) + top  # [t, n, 1, 2]
-            x = _reach(self._weights, columns.low, columns.weight, part[:, 2:]) + left  # [t, 1, m, 2]
-            shape = len(tile), y.shape[1], x.shape[2], 2
-            reach.append((tile, np.concatenate([np.broadcast_to(y, shape), np.broadcast_to(x, shape)], 3)))
-        return _join_windows(reach, len(tiles))
 
     def _tiles(self, tiles: Ids) -> Iterator[tuple[int, Ids, Ids]]:
         """Yield the windows that overlap some tiles of the grid: the window, these tiles [t], and their parts of it [t, 4]."""
@@ -205,9 +188,6 @@ class WholeScores:
         values = interpolate(self._cosines, *_knots(axes, tiles))
         return [values.reshape(len(tiles), -1, self.phrases)]
 
-    def reach(self, axes: Axes, tiles: Ids) -> None:
-        return None
-
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         return self._cosines[rows, columns].transpose(2, 0, 1)[phrases]
 
@@ -252,9 +232,6 @@ class FusedScores:
             for scale, fine in zip(self._scales, self._fine, strict=True)
             for values in scale.corners(fine, parts)
         ]
-
-    def reach(self, axes: Axes, tiles: Ids) -> None:
-        return None
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
         return self._mean(self._fine, rows, columns, phrases)
@@ -361,15 +338,6 @@ def _axis_knots(weights: InterpolationWeights, tiles: Ids) -> InterpolationWeigh
             for end, middle in ((ends.low, low), (ends.high, high), (ends.weight, weight))
         )
     )
-
-
-def _reach(weights: InterpolationWeights, low: Ids, weight: Values, tiles: Ids) -> Ids:
-    """Return the first and the last output of a tile that depend on each of its `_knots`: [T, ...] -> [T, ..., 2]."""
-    # A knot at a source affects the outputs on both sides of it.
-    first = np.searchsorted(weights.low, low - (weight == 0), "left")
-    last = np.searchsorted(weights.low, low, "right") - 1
-    ends = tiles.reshape(-1, *[1] * (low.ndim - 1), 2)
-    return np.stack([first, last], -1).clip(ends[..., :1], ends[..., 1:])
 
 
 def _join_windows(pieces: Sequence[tuple[Ids, NDArray[Any]]], tiles: int) -> NDArray[Any]:

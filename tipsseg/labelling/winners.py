@@ -29,16 +29,13 @@ CLOSE, NEGLIGIBLE = 2.0, 10.0
 _LEADERS = 4
 
 
-def find_candidates(
-    corners: Sequence[Values], temperature: float, owners: Ids, needed: int | None
-) -> list[tuple[Ids, Ids]]:
+def find_candidates(corners: Sequence[Values], temperature: float, owners: Ids) -> list[tuple[Ids, Ids]]:
     """Find the phrases of groups that may win or come close in each tile, and the other phrases that affect its confidence.
 
     Args:
         corners: [T, N, P] per scale (see `PatchScores.corners`).
         temperature: Temperature of the softmax for confidences.
         owners: [P], the group of each phrase, in ascending order.
-        needed: A group. Tiles in which it cannot win have no candidates.
     """
     margins = _margins(corners)  # [T, P]
     contends = margins <= max(ROUNDING, CLOSE * temperature)
@@ -50,9 +47,6 @@ def find_candidates(
         tiles, own = np.flatnonzero(groups[:, group]), slice(firsts[group], firsts[group] + sizes[group])
         # Keep only phrases that may be the best of their group somewhere, by the same bound with leaders from the group.
         contends[tiles, own] = _margins([values[tiles, :, own] for values in corners]) <= ROUNDING
-    if needed is not None:
-        lost = margins[:, owners == needed].min(1) > ROUNDING
-        contends[lost] = others[lost] = False
     return [(np.flatnonzero(near), np.flatnonzero(far)) for near, far in zip(contends, others, strict=True)]
 
 
@@ -178,25 +172,18 @@ def spans(scores: PatchScores, size: tuple[int, int], *, same: bool = False) -> 
     ]
 
 
-def tiles(
-    scores: PatchScores, size: tuple[int, int], owners: Ids, parts: Sequence[Part], needed: int | None
-) -> Iterator[Tile]:
-    """Yield the tiles of some parts of an image of `size` (H, W). Tiles with many contenders are divided.
-
-    If `needed` is a group, tiles in which it cannot win are left out.
-    """
+def tiles(scores: PatchScores, size: tuple[int, int], owners: Ids, parts: Sequence[Part]) -> Iterator[Tile]:
+    """Yield the tiles of some parts of an image of `size` (H, W). Tiles with many contenders are divided."""
     source, coarse = grid_weights(scores.size, size), grid_weights(scores.coarse_size, size)
     for batch in batches(parts, scores):
         todo = batch
         while todo:
             corners = scores.corners(source, tile_array([part.span for part in todo]))
-            candidates = find_candidates(corners, scores.temperature, owners, needed)
+            candidates = find_candidates(corners, scores.temperature, owners)
             divided: list[Part] = []
             for part, (contenders, others) in zip(todo, candidates, strict=True):
                 height, width = (axis.stop - axis.start for axis in part.span)
                 few = len(contenders) <= _FEW or len(contenders) * height * width <= CHUNK
-                if not len(contenders):
-                    continue
                 if few or max(height, width) < 2 * _MIN_SIDE:
                     inner = part.inner
                     yield Tile(*inner, _parts(source, inner), _parts(coarse, inner), contenders, others)

@@ -8,14 +8,14 @@ pixels of all images; scores are not averaged over images. A whole is scored by 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.regions.objects import Layer, ancestors
+from tipsseg.regions.objects import ancestors
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.text import one_line, text_table
 
@@ -36,9 +36,8 @@ class Confusion:
     Attributes:
         counts: [R, R + 1] int64. One row per true class: background, if it is scored, then 1..N. One column per predicted class in
             the same order, and a last column of pixels without a scored label: those below the minimum confidence, and background
-            if it is not scored. If predicted classes overlap, a pixel counts in the column of each of them.
+            if it is not scored.
         truth: [R] int64, the pixels of each true class.
-        overlaps: True if predicted classes overlap.
         classes: N.
         background: True if background is scored: R = N + 1, else R = N.
     """
@@ -56,7 +55,6 @@ class Confusion:
         rows = classes + 1 - first
         self.counts: NDArray[np.int64] = np.zeros((rows, rows + 1), np.int64)
         self.truth: NDArray[np.int64] = np.zeros(rows, np.int64)
-        self.overlaps = False
         self._row = np.full(65536, _LEFT_OUT, np.int64)
         self._row[first : classes + 1] = np.arange(rows)
         self._column = self._row.copy()
@@ -69,15 +67,12 @@ class Confusion:
         """Label id of each row."""
         return tuple(range(0 if self.background else 1, self.classes + 1))
 
-    def add(
-        self, truth: NDArray[np.uint16], labels: LabelArray, layers: Iterable[Layer] | None = None
-    ) -> tuple[int, int]:
+    def add(self, truth: NDArray[np.uint16], labels: LabelArray) -> tuple[int, int]:
         """Add the pixels of one image.
 
         Args:
             truth: [H, W] uint16, scored label ids, or IGNORED.
             labels: [H, W] uint8 or uint16, 0, 1..N and the ignore id.
-            layers: The pixels of each predicted class, if they overlap; None if they do not.
 
         Returns:
             The number of pixels whose ground truth is not ignored, and the number of these with the correct label.
@@ -92,14 +87,6 @@ class Confusion:
             )
         image_counts = self._count(truth.reshape(-1), labels.reshape(-1))
         pixels = image_counts.sum(1)  # [R]
-        if layers is not None:
-            self.overlaps = True
-            outside = self._column[BACKGROUND]  # pixels in no layer
-            image_counts = np.where(np.arange(self.counts.shape[1]) == outside, image_counts, 0)
-            for layer in layers:
-                inside = layer.region.mask
-                own = np.full(layer.region.area, layer.region.class_id, np.uint16)
-                image_counts += self._count(truth[layer.place][inside], own)
         self.counts += image_counts
         self.truth += pixels
         return int(pixels.sum()), int(np.trace(image_counts))
@@ -215,10 +202,8 @@ def find_swapped_classes(confusion: Confusion, classes: Sequence[LabelClass]) ->
     class for many classes.) Ignore background, and do not compare a whole with its parts.
 
     Returns:
-        (row, column) of each suspicious class and its other class; empty if the order seems right, or if classes overlap.
+        (row, column) of each suspicious class and its other class; empty if the order seems right.
     """
-    if confusion.overlaps:
-        return []
     first = 1 if confusion.background else 0
     counts = confusion.counts[first:, first:-1].copy()  # [N, N]
     for chain in ancestors(classes):

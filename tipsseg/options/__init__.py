@@ -179,9 +179,8 @@ def default_jobs() -> int:
     return min(usable_cores(), 32)
 
 
-#: The default formats of a new output folder, without and with `overlap`.
+#: The default formats of a new output folder.
 DEFAULT_FORMATS = ("png", "coco", "overlay")
-OVERLAP_FORMATS = ("coco", "overlay")
 
 #: The default limit on an image's pixels. Decoding this many takes 2 GB.
 MAX_PIXELS = 500_000_000
@@ -236,8 +235,8 @@ _FILES: dict[str, Any] = {"role": "files", "repeated": True, "recorded": "option
 class LabelOptions(OptionRecord):
     """Options for labelling an image, except the model and the vocabulary.
 
-    With `overlap`, the labels of each class are exactly as in a run with that class alone. With several `scales`, the model sees
-    the image at every scale, and the mean log-probabilities decide the labels. The scales are stored in ascending order.
+    With several `scales`, the model sees the image at every scale, and the mean log-probabilities decide the labels. The scales are
+    stored in ascending order.
 
     Raises:
         UsageError: If a value is invalid for all models.
@@ -253,9 +252,6 @@ class LabelOptions(OptionRecord):
     refine: Refinement = option("none", **_LABELS, rasters=False, group=MODEL,
         help="Refine edges using the image's colours; pamr-guided is the most accurate without noise, guided "
         "the fastest.")
-    overlap: bool = option(False, **_LABELS, rasters=False, group=WHAT,
-        help="Label each class independently, so that classes can overlap; requires "
-        "a format such as coco. Index masks cannot store overlaps.")
     scales: tuple[float, ...] = option(ONE_SCALE, **_LABELS, metavar="FACTORS", group=MODEL, check=check_scales,
         help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
     stretch: tuple[float, float] | None = option(None, **_LABELS, metavar="LOW,HIGH", group=MODEL, rare=True, check=check_stretch,

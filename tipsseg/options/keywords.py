@@ -30,7 +30,6 @@ class ViewKeywords(TypedDict, total=False):
 class LabelKeywords(ViewKeywords, total=False):
     min_confidence: float
     refine: Refinement
-    overlap: bool
     scales: Iterable[float] | float | str
 
 

@@ -16,7 +16,6 @@ from tipsseg.options import (
     DEFAULT_FORMATS,
     DTYPE_NAMES,
     MAX_PIXELS,
-    OVERLAP_FORMATS,
     FeatureDtype,
     OptionRecord,
     default_jobs,
@@ -134,8 +133,8 @@ class OutputOptions(OptionRecord):
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
         role="files", held="identity", repeated=True, recorded="formats",
         check=_format_names,
-        help=f"One or more, separated by commas: {{formats}}.  [default: "
-        f"{','.join(DEFAULT_FORMATS)} ({','.join(OVERLAP_FORMATS)} with argument `overlap`); an existing folder keeps its formats]")
+        help=f"One or more, separated by commas: {{formats}}.  [default: {','.join(DEFAULT_FORMATS)}; an existing folder keeps "
+        "its formats]")
     resume: bool = option(True, negatable=True, group=IMAGES, rare=True,
         role="action",
         help="Skip images that are already labelled; argument `resume`=False labels them again with the same classes.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from tipsseg.regions.components import Region, components
-from tipsseg.regions.objects import Layer, ancestors, count_pixels, has_parts, outermost
+from tipsseg.regions.objects import ancestors, count_pixels, has_parts, outermost
 from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
 from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_font, text_length
 from tipsseg.util.text import one_line
@@ -134,7 +134,6 @@ def draw_labels(
     labels: LabelArray,
     classes: Sequence[LabelClass],
     name: str,
-    layers: Iterable[Layer] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw an image with its labels. The long side of the picture is at least 320 pixels, plus the legend.
 
@@ -143,7 +142,6 @@ def draw_labels(
         labels: The label ids, [H, W].
         classes: The classes in the order of their ids, 1..N.
         name: The name of the image.
-        layers: The pixels of each class if classes overlap, for the shares in the legend.
 
     Returns:
         [h, w, 3] RGB uint8.
@@ -153,7 +151,7 @@ def draw_labels(
     height, width = ids.shape
     # Letter height: 13 for 640 x 480 pixels, 80 for 4000 x 3000.
     size = int(np.clip(round((height * max(width, _CANVAS_WIDTH_MIN)) ** 0.5 / 42), 13, 80))
-    return _add_legend(_add_names(picture, ids, classes, size), name, _legend_entries(labels, classes, layers), size)
+    return _add_legend(_add_names(picture, ids, classes, size), name, _legend_entries(labels, classes), size)
 
 
 def _scale(image: NDArray[np.uint8], labels: LabelArray) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
@@ -229,8 +227,8 @@ class _Entry:
     depth: int = 0
 
 
-def _legend_entries(labels: LabelArray, classes: Sequence[LabelClass], layers: Iterable[Layer] | None) -> list[_Entry]:
-    counts = count_pixels(labels, classes, layers) / labels.size
+def _legend_entries(labels: LabelArray, classes: Sequence[LabelClass]) -> list[_Entry]:
+    counts = count_pixels(labels, classes) / labels.size
     chains = ancestors(classes)
     entries = [
         _Entry(shown_name(entry), spare_name(entry), float(counts[entry.id]), entry.colour, len(chain) - 1)

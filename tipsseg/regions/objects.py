@@ -1,15 +1,13 @@
-"""The objects in label ids, with scores and, on demand, polygons; and labels that overlap, with one layer per class.
+"""The objects in label ids, with scores and, on demand, polygons.
 
 A pixel has the label id of the smallest part that it belongs to. It also belongs to the whole of that part: the objects of a whole
-have the pixels of its parts, and the parts are objects too. The index map of labels that overlap shows smaller layers on top of
-larger ones.
+have the pixels of its parts, and the parts are objects too.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TypeVar, cast
 
@@ -18,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.options import FileOptions, MinArea
-from tipsseg.regions.components import Region, RegionRuns, components, count_labels, region_means, whole_classes
+from tipsseg.regions.components import Region, components, count_labels, region_means, whole_classes
 from tipsseg.regions.polygons import Outline, outline
-from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass, label_dtype
+from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass
 
 _Number = TypeVar("_Number", np.int64, np.float64)
 
@@ -244,114 +242,12 @@ def follow_correction(
     return result
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """The pixels of one class.
-
-    Attributes:
-        region: The pixels.
-        confidence: [n] in [0, 1], the confidence of the pixels in `region.mask`, row by row. None if unknown.
-    """
-
-    region: Region
-    confidence: ConfidenceArray | None = None
-
-    @property
-    def place(self) -> tuple[slice, slice]:
-        """Rows and columns of the box around the pixels."""
-        y, x, h, w = self.region.box
-        return slice(y, y + h), slice(x, x + w)
-
-    def mask(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Return the pixels in an image of `size` (H, W), [H, W] bool."""
-        mask = np.zeros(size, np.bool_)
-        mask[self.place] = self.region.mask
-        return mask
-
-    def labels(self, size: tuple[int, int]) -> LabelArray:
-        """Return the label id of the class on its pixels, 0 elsewhere, [H, W]."""
-        class_id = self.region.class_id
-        return cast(LabelArray, self.mask(size) * label_dtype(class_id)(class_id))
-
-    def confidence_map(self, size: tuple[int, int]) -> ConfidenceArray:
-        """Return the confidence on the pixels, 0 elsewhere, [H, W]. It must be known."""
-        assert self.confidence is not None
-        confidence = np.zeros(size, self.confidence.dtype)
-        confidence[self.place][self.region.mask] = self.confidence
-        return confidence
+def count_pixels(labels: LabelArray, classes: Sequence[LabelClass]) -> NDArray[np.int64]:
+    """Count the pixels of each label id in labels [H, W]: 256 counts, or 65536 for uint16. A part counts in its wholes too."""
+    return add_to_wholes(count_labels(labels), classes)
 
 
-def make_layers(class_id: int, mask: NDArray[np.bool_], confidence: ConfidenceArray | None = None) -> list[Layer]:
-    """Return the layer of a class from its pixels [H, W] and their confidence [H, W]; no layer if it has no pixels."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return []
-    y, x = int(rows[0]), int(columns[0])
-    box = slice(y, int(rows[-1]) + 1), slice(x, int(columns[-1]) + 1)
-    (found,) = whole_classes(mask[box].view(np.uint8), 1)
-    runs = RegionRuns(found.runs.column + np.int32(x), found.runs.top + np.int32(y), found.runs.stop + np.int32(y))
-    region = Region(class_id, found.area, (y, x, *found.box[2:]), runs)
-    return [Layer(region, None if confidence is None else confidence[box][mask[box]])]
-
-
-def paint_layers(layers: Iterable[Layer], size: tuple[int, int], number_of_classes: int) -> LabelArray:
-    """Return label ids [H, W]: the smallest layer at each pixel; of equal layers, the lower id; 0 outside all layers."""
-    labels = np.zeros(size, label_dtype(number_of_classes))
-    for layer in _largest_first(layers):
-        labels[layer.place][layer.region.mask] = layer.region.class_id
-    return cast(LabelArray, labels)
-
-
-def paint_confidence(layers: Iterable[Layer], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the confidence [H, W] of the labels that `paint_layers` returns; 0 outside all layers."""
-    confidence = np.zeros(size, np.float32)
-    for layer in _largest_first(layers):
-        confidence[layer.place][layer.region.mask] = layer.confidence
-    return confidence
-
-
-def count_pixels(
-    labels: LabelArray, classes: Sequence[LabelClass], layers: Iterable[Layer] | None
-) -> NDArray[np.int64]:
-    """Count the pixels of each label id: 256 counts, or 65536 for uint16.
-
-    A pixel of a part counts in its wholes too, and with layers a pixel counts in each of them.
-
-    Args:
-        labels: [H, W], the label ids.
-        classes: The classes.
-        layers: The pixels of the classes, if they overlap; None if they do not.
-    """
-    counts = add_to_wholes(count_labels(labels), classes)
-    if layers is not None:
-        counts[BACKGROUND + 1 :] = 0
-        for layer in layers:
-            counts[layer.region.class_id] = layer.region.area
-    return counts
-
-
-def class_mask(
-    labels: LabelArray, classes: Sequence[LabelClass], layers: Iterable[Layer] | None, label_id: int
-) -> NDArray[np.bool_]:
-    """Return the pixels of a class with its parts, or of the background or ignored pixels, [H, W]; see `count_pixels`."""
-    if layers is None or label_id == BACKGROUND:
-        parts = [number for number, chain in enumerate(ancestors(classes), start=1) if label_id in chain[:-1]]
-        return np.isin(labels, [label_id, *parts]) if parts else labels == label_id
-    height, width = labels.shape
-    found = (layer.mask((height, width)) for layer in layers if layer.region.class_id == label_id)
-    return next(found, np.zeros(labels.shape, np.bool_))
-
-
-def layer_objects(
-    layers: Sequence[Layer], size: tuple[int, int], classes: Sequence[LabelClass], options: FileOptions
-) -> list[LabelledObject]:
-    """Find the objects in layers with known confidence, class by class, as `objects.labelled_objects` does for one class."""
-    return [
-        found
-        for layer in layers
-        for found in labelled_objects(layer.labels(size), [layer.confidence_map(size)], classes, options)
-    ]
-
-
-def _largest_first(layers: Iterable[Layer]) -> list[Layer]:
-    return sorted(layers, key=lambda layer: (-layer.region.area, -layer.region.class_id))
+def class_mask(labels: LabelArray, classes: Sequence[LabelClass], label_id: int) -> NDArray[np.bool_]:
+    """Return the pixels of a class with its parts, or of the background or ignored pixels, [H, W]."""
+    parts = [number for number, chain in enumerate(ancestors(classes), start=1) if label_id in chain[:-1]]
+    return np.isin(labels, [label_id, *parts]) if parts else labels == label_id

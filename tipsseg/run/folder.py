@@ -570,9 +570,8 @@ def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
 
 
 def _add_corrections(error: OtherRunError, folder: OutputFolder, before: RunInfo) -> None:
-    """Add to the error of another question what it means for corrected masks, which index masks alone have."""
-    if not before.spec.options.overlap and not folder.info.spec.options.overlap:
-        error.corrected = sum(image.corrected for image in Run(before, folder.state).images())
+    """Add to the error of another question what it means for corrected masks."""
+    error.corrected = sum(image.corrected for image in Run(before, folder.state).images())
     try:
         refuse_other_ids(before, folder.asked, folder.state)
     except OtherRunError:
@@ -647,5 +646,5 @@ def locked_state(folder: Path) -> Iterator[State]:
 def clean_up_folder(folder: Path) -> None:
     """Remove temporary files."""
     clean_up([folder, folder / STATE_FOLDER], keep={LOCK_FILE})
-    tops = (place / name for place in (folder, folder / STATE_FOLDER) for name in (*image_folders(), "layers"))
+    tops = (place / name for place in (folder, folder / STATE_FOLDER) for name in image_folders())
     clean_up_below(tops)

@@ -2,7 +2,6 @@
 
     png          masks/<image>.png                 the label of each pixel
     instances    instances/<image>.png             the number of the object at each pixel, in a run with regions or labels to keep
-    layers       .tipsseg/layers/<image>.json      the pixels of each class, if classes overlap
     geotiff      masks/<image>.tif                 the label of each pixel of a raster
 
 Labels that no format shows are in the hidden folder. Their names keep the suffix of the image, so that no two images share a file.
@@ -26,19 +25,17 @@ from tipsseg.formats.base import ImageLabels, Need, RunFacts
 from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import encode_mask, read_mask, read_painted_mask
 from tipsseg.formats.raster import count_mask
-from tipsseg.regions.components import components, count_labels, encode_regions
-from tipsseg.regions.objects import LabelledObject, Layer, follow_correction, make_layers, object_regions, paint_layers
-from tipsseg.regions.shapes import shape_from_rle
+from tipsseg.regions.components import count_labels
+from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
 from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, object_scores
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.files import actual_path, atomic_write, describe_error, read_regular, stamp
-from tipsseg.util.json import json_bytes, parse
 from tipsseg.util.text import join_first, shell_word
 
 #: The names of label files.
-PNG, INSTANCES, LAYERS, GEOTIFF = "png", "instances", "layers", "geotiff"
+PNG, INSTANCES, GEOTIFF = "png", "instances", "geotiff"
 
 #: The folder in the hidden one of masks as a person saved them, which were written again in the mode of the folder.
 REPLACED = "replaced"
@@ -69,8 +66,7 @@ class RunContext(RunFacts):
             place = FORMATS[name].relative_path(image, self.files)
             assert place is not None
             return self.output / place
-        folder, suffix = (LAYERS, ".json") if name == LAYERS else ("masks", FORMATS[name].suffix)
-        return self.output / STATE_FOLDER / folder / image.parent / (image.name + suffix)
+        return self.output / STATE_FOLDER / "masks" / image.parent / (image.name + FORMATS[name].suffix)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,12 +76,10 @@ class Labels:
     Attributes:
         labels: [H, W], the label ids.
         instances: [H, W] int32, the number of the object at each pixel; None without regions and labels to keep.
-        layers: The pixels of each class if classes overlap; None if they do not.
     """
 
     labels: LabelArray
     instances: NDArray[np.int32] | None = None
-    layers: Sequence[Layer] | None = None
 
 
 def encode_labels(image: ImageLabels, context: RunContext) -> dict[str, bytes]:
@@ -94,10 +88,6 @@ def encode_labels(image: ImageLabels, context: RunContext) -> dict[str, bytes]:
     for name in context.labels:
         if name == PNG:
             found[name] = encode_mask(image.labels, context.classes, context.files.png_mode)
-        elif name == LAYERS:
-            regions = [layer.region for layer in image.layers or ()]
-            codes = zip(regions, encode_regions(regions, image.size), strict=True)
-            found[name] = json_bytes({str(region.class_id): code for region, code in codes}) + b"\n"
         else:
             found[name] = FORMATS[name].encode(image, context)
     return found
@@ -125,9 +115,6 @@ def read_labels(
         ImageError: A file cannot be read, has another size or mode, or has ids that the run does not know.
     """
     classes = len(context.classes)
-    if LAYERS in paths:
-        layers = _read_layers(paths[LAYERS], size)
-        return Labels(labels=paint_layers(layers, size, classes), layers=layers)
     path, mode = paths[PNG], context.files.png_mode
     hint = _back_hint(path, context, image)
     try:
@@ -163,18 +150,6 @@ def _count_raster(path: Path, entry: Entry, context: RunContext) -> NDArray[np.i
     return counts
 
 
-def _read_layers(path: Path, size: tuple[int, int]) -> list[Layer]:
-    layers = []
-    try:
-        for class_id, code in parse(read_regular(path)).items():
-            shape, mask = shape_from_rle(int(class_id), code, size), np.zeros(size, np.bool_)
-            mask[shape.place] = shape.mask
-            layers += make_layers(int(class_id), mask)
-    except (OSError, ValueError, AttributeError) as error:
-        raise ImageError(path, f"it cannot be read: {error}", "Label the image again.") from error
-    return layers
-
-
 # ---- objects ----
 
 
@@ -198,11 +173,7 @@ def scored_objects(
     scores: dict[tuple[int, ...], deque[float]] = defaultdict(deque)
     for each in known:
         scores[each[:-1]].append(each[-1])
-    if labels.layers is None:
-        regions = object_regions(labels.labels, classes, instances=labels.instances)
-    else:
-        height, width = labels.labels.shape
-        regions = [each for layer in labels.layers for each in components(layer.labels((height, width)), len(classes))]
+    regions = object_regions(labels.labels, classes, instances=labels.instances)
 
     objects = []
     for region in regions:

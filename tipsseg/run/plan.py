@@ -10,7 +10,6 @@ from tipsseg import types
 from tipsseg.errors import OutputError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
-from tipsseg.formats import FORMATS
 from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, LabelOptions, choose
 from tipsseg.run.spec import RunInfo, RunSpec, model_identity
 from tipsseg.weights.lock import read_lock
@@ -62,8 +61,7 @@ def plan_run(spec: RunSpec, begun: Begun = NOT_BEGUN) -> RunInfo:
     _check_fitted(spec, facts)
     if not spec.formats_given:
         known = () if begun.first is None else begun.first.spec.formats
-        able = tuple(name for name in known if FORMATS[name].overlaps or not spec.options.overlap)
-        spec = replace(spec, formats=able or spec.formats)
+        spec = replace(spec, formats=known or spec.formats)
         spec.check_formats()
     if spec.features is not None:
         kept = _plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)

@@ -185,15 +185,6 @@ def refuse_raster(run: RunInfo) -> None:
         )
 
 
-def refuse_overlap(run: RunInfo, reason: str) -> None:
-    """Raise InputError if the classes of a run overlap."""
-    if run.spec.options.overlap:
-        raise InputError(
-            f"{run.spec.output}: its classes overlap, but {reason}",
-            "Label into another folder without argument `overlap`.",
-        )
-
-
 @contextmanager
 def open_run(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
     """Open the run in an output folder. Raise as `open_runs` does, and RecordError if the folder holds shards."""

@@ -136,10 +136,7 @@ class Deriver:
         least = options.min_area.pixels(entry.numbers.size)
         if options.instances == "component":
             return [each for each in every if each.region.area >= least]
-        if labels.layers is None:
-            regions = object_regions(labels.labels, self.context.classes, options)
-        else:
-            regions = [layer.region for layer in labels.layers if layer.region.area >= least]
+        regions = object_regions(labels.labels, self.context.classes, options)
         by_hand = entry.correction_text is not None
         means = {each.id: CERTAIN if by_hand else each.confidence for each in entry.numbers.classes}
         return [LabelledObject(region, means[region.class_id], options.simplify) for region in regions]
@@ -336,7 +333,7 @@ def write_image(
     """
     context = deriver.context
     every = find_objects(label_map, replace(context.files, instances="component", min_area=MinArea(1)))
-    labels = Labels(labels=label_map.labels, instances=label_map.instances, layers=label_map.layers)
+    labels = Labels(labels=label_map.labels, instances=label_map.instances)
     image = ImageLabels(
         ref=ref,
         labels=label_map.labels,
@@ -347,7 +344,6 @@ def write_image(
         instances=label_map.instances,
         pixels=pixels() if context.need("pixels") else None,
         grid=grid() if context.need("grid") else None,
-        layers=label_map.layers,
     )
     contents = encode_labels(image, context)
     facts = Facts(label_summary(label_map), object_scores(every))

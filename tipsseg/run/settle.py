@@ -197,7 +197,6 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
             labels=labels.labels,
             objects=deriver.objects(entry, labels, every),
             instances=labels.instances,
-            layers=labels.layers,
             thumbnail=thumbnail,
             pixels=pixels,
             grid=grid,

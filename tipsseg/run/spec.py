@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tipsseg import types
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
-from tipsseg.formats import FORMATS, RASTER_FORMATS, check_formats, check_overlaps
+from tipsseg.formats import FORMATS, RASTER_FORMATS, check_formats
 from tipsseg.formats.raster import RasterFormat, check_rasterio
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
@@ -39,14 +39,13 @@ from tipsseg.run.shards import state_folder
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.text import shell_line, shell_word
-from tipsseg.vocabulary.fitted import FITS_DO_NOT_OVERLAP, FittedVocabulary
+from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import (
     Vocabulary,
     class_record,
     listed_classes,
     make_vocabulary,
-    vocabularies_of_classes,
 )
 from tipsseg.weights.sources import find_model
 
@@ -165,8 +164,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             return ()
         if self.is_raster:
             return ("geotiff",)
-        if self.options.overlap:
-            return ("layers",)
         return ("png",) if self.regions is None and self.onto is None else ("png", "instances")
 
     def check(self) -> None:
@@ -197,8 +194,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
                 "the fitted vectors of this vocabulary are missing, or belong to another fit",
                 "Pass the fit file itself as argument `vocabulary`.",
             )
-        if self.options.overlap:
-            self._check_overlap()
         if self.regions_only and self.regions is None:
             raise UsageError("argument `regions_only` requires argument `regions`", "Set argument `regions`.")
         if self.regions_margin and self.regions is None:
@@ -214,19 +209,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         """Raise UsageError if the formats do not fit the other settings."""
         self._check_raster()
         check_formats(self.formats, self.vocabulary.classes)
-        if self.options.overlap:
-            check_overlaps(self.formats)
-
-    def _check_overlap(self) -> None:
-        for name, source in (("regions", self.regions), ("onto", self.onto)):
-            if source is not None:
-                raise UsageError(
-                    f"argument `overlap` and argument `{name}` exclude each other: each of their pixels has one class",
-                    "Use one of them.",
-                )
-        if self.fitted is not None:
-            raise UsageError(FITS_DO_NOT_OVERLAP, "Remove argument `overlap`, or pass the class names.")
-        vocabularies_of_classes(self.vocabulary)
 
     @property
     def is_raster(self) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.label_map import LabelMap
-from tipsseg.regions.objects import add_to_wholes, count_pixels, split_levels
+from tipsseg.regions.objects import add_to_wholes, split_levels
 from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.json import take
 from tipsseg.util.text import join_first, one_line, pluralize
@@ -35,20 +35,17 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
 
     Returns:
         `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of the classes in the
-        image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels, or if classes overlap);
-        `ignored`: pixels below the minimum confidence. A pixel of a part counts in its whole too; if classes overlap, it counts
-        in each of them. `present` are the ids of the classes that competed, unless all did.
+        image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels);
+        `ignored`: pixels below the minimum confidence. A pixel of a part counts in its whole too.
+        `present` are the ids of the classes that competed, unless all did.
     """
-    if label_map.layers is None:
-        pixels, sums = _totals(label_map.labels, label_map.confidence)
-        pixels, sums = add_to_wholes(pixels, label_map.classes), add_to_wholes(sums, label_map.classes)
-        # The confidence of a whole is its own, not its parts'.
-        levels = zip(split_levels(label_map.labels, label_map.classes), label_map.whole_confidences, strict=False)
-        for labels, confidence in levels:
-            own, of_level = _totals(labels, confidence)
-            sums[1:] = np.where(own[1:] > 0, of_level[1:], sums[1:])
-    else:
-        pixels, sums = _layer_totals(label_map)
+    pixels, sums = _totals(label_map.labels, label_map.confidence)
+    pixels, sums = add_to_wholes(pixels, label_map.classes), add_to_wholes(sums, label_map.classes)
+    # The confidence of a whole is its own, not its parts'.
+    levels = zip(split_levels(label_map.labels, label_map.classes), label_map.whole_confidences, strict=False)
+    for labels, confidence in levels:
+        own, of_level = _totals(labels, confidence)
+        sums[1:] = np.where(own[1:] > 0, of_level[1:], sums[1:])
     ids = range(BACKGROUND, len(label_map.classes) + 1)
     shares = [share_record(pixels[each], sums[each], label_map.labels.size) for each in ids]
     summary = summary_record(label_map.shape, label_map.classes, pixels, shares)
@@ -66,17 +63,6 @@ def summary_record(
         "background": shares[BACKGROUND],
         "ignored": int(pixels[ignore_id(len(classes))]),
     }
-
-
-def _layer_totals(label_map: LabelMap) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the pixels and the summed confidence of each label id; NaN for the background, whose confidence is unknown."""
-    pixels = count_pixels(label_map.labels, label_map.classes, label_map.layers)
-    sums = np.zeros(len(pixels), np.float64)
-    sums[BACKGROUND] = np.nan
-    for layer in label_map.layers or ():
-        assert layer.confidence is not None
-        sums[layer.region.class_id] = layer.confidence.sum(dtype=np.float64)
-    return pixels, sums
 
 
 def corrected_summary(

@@ -31,8 +31,6 @@ _MAX_BYTES = 1 << 30
 #: The limit for vectors and biases, far above the values of real fits. Larger values would make logits infinite.
 _MAX_VALUE = 1e6
 
-#: The message if a fit is used with the option `overlap`.
-FITS_DO_NOT_OVERLAP = "a fitted vocabulary cannot label overlapping classes: its classes were learned to compete"
 
 _Values = NDArray[np.float32]
 

@@ -367,31 +367,6 @@ def _with_wholes(specs: Sequence[ClassSpec]) -> tuple[ClassSpec, ...]:
     return tuple(every)
 
 
-def vocabularies_of_classes(vocabulary: Vocabulary) -> list[Vocabulary]:
-    """Return a vocabulary for each class by id, as if it were the only one, with the negative classes and the background.
-
-    Raises:
-        VocabularyError: There is no background, so that each class would get all pixels, or a class is a part.
-    """
-    if part := next((spec for spec in vocabulary.specs if spec.part_of), None):
-        raise VocabularyError(
-            f"labels that overlap cannot have parts: {quote(part.name)} competes inside {quote(part.part_of)} only",
-            "Remove argument `overlap`: files list a whole with the pixels of its parts.",
-        )
-    negative = [spec for spec in vocabulary.specs if spec.negative]
-    if not (vocabulary.auto or vocabulary.background or negative):
-        raise VocabularyError(
-            "labels that overlap require a background: without a background, each class would get all pixels",
-            "Set argument `background`=auto, or remove argument `overlap`.",
-        )
-    background = "auto" if vocabulary.auto else vocabulary.background
-    return [
-        make_vocabulary([spec, *negative], background, vocabulary.templates, vocabulary.source)
-        for spec in vocabulary.specs
-        if not spec.negative
-    ]
-
-
 def with_min_confidences(vocabulary: Vocabulary, minima: Sequence[float | None], refine: str) -> Vocabulary:
     """Return the vocabulary with new minimum confidences, one per class by id. None means the minimum of the run.
 

@@ -425,16 +425,6 @@ def test_a_good_image_is_accepted_and_comes_back_good(browser: Browser, out: Pat
     assert browser.value("changes.mark(viewer.record)") is None
 
 
-def test_runs_without_tools_say_why(browser: Browser, out: Path) -> None:
-    browser.go(out / "report/index.html", "page.complete")
-    browser.value("page.run.overlap = true; page.records[0].labels = null")
-    browser.value("viewer.openRecord(page.records[0])")
-    browser.wait("viewer.ids")
-    browser.value("viewer.objects = null; tools.show()")
-    assert browser.value("[byId('tools').hidden, byId('correct').hidden]") == [True, True]
-    assert browser.value("byId('no-tools').textContent").startswith("The classes of this run overlap")
-
-
 def test_the_page_and_the_import_have_the_same_limit() -> None:
     for name, most in (("POINTS_MAX", POINTS_MAX), ("AREAS_MAX", AREAS_MAX)):
         assert f"const {name} = {most};".encode() in page_file("changes.js")

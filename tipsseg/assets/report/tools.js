@@ -27,7 +27,6 @@ const tools = {
   reason() {
     const { record } = viewer;
     if (!record.key) return "";
-    if (page.run.overlap) return "The classes of this run overlap, so the page cannot change its labels.";
     if (viewer.showsOthers()) return "Switch back to the labels of the run (x) to change them.";
     return "";
   },
@@ -47,7 +46,6 @@ const tools = {
   show() {
     const reason = this.reason();
     byId("tools").hidden = !viewer.objects || Boolean(reason);
-    byId("correct").hidden = page.run.overlap;
     byId("no-tools").hidden = !reason;
     byId("no-tools").textContent = reason;
     for (const button of document.querySelectorAll("#tools [data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === this.tool));

@@ -32,7 +32,7 @@ from tipsseg.run.files import digest_of
 from tipsseg.run.folder import EDITED_MEANWHILE, OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import stamped
-from tipsseg.run.read import Run, find_only, open_run, refuse_overlap, refuse_raster
+from tipsseg.run.read import Run, find_only, open_run, refuse_raster
 from tipsseg.run.results import Derived
 from tipsseg.run.settle import Settled, adopt_masks, run_file_shows, settle
 from tipsseg.types import name_order, printable_path
@@ -115,7 +115,6 @@ def correct_folder(
             run = folder = stack.enter_context(change_folder(Path(output), max_pixels=reading.max_pixels))
             folder.show_masks()
         refuse_raster(run.info)
-        refuse_overlap(run.info, "corrections are index masks")
         refuse_parts(source)
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, stack, everything=options.everything)

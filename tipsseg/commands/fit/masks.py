@@ -24,7 +24,7 @@ from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
 from tipsseg.regions.components import count_labels
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.read import Run, open_run, refuse_overlap, refuse_raster
+from tipsseg.run.read import Run, open_run, refuse_raster
 from tipsseg.run.spec import RunInfo
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.progress import Progress
@@ -128,7 +128,6 @@ def edited_masks(output: Path, images: Path | None) -> Iterator[EditedMasks]:
     refs, others = list[ImageRef](), list[ImageRef]()
     with open_run(output) as run:
         refuse_raster(run.info)
-        refuse_overlap(run.info, "learning requires corrected index masks")
         for image in run.images():
             (refs if image.corrected else others).append(image.ref(images))
         if not refs:

@@ -19,7 +19,7 @@ from tipsseg.given.labels import join_classes
 from tipsseg.images.access import is_plain
 from tipsseg.images.finding import Paths, as_paths
 from tipsseg.images.raster import has_coordinates
-from tipsseg.options import DEFAULT_FORMATS, OVERLAP_FORMATS, FileOptions, LabelOptions
+from tipsseg.options import DEFAULT_FORMATS, FileOptions, LabelOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import LabelFolderKeywords, with_keywords
 from tipsseg.options.run import (
@@ -216,7 +216,7 @@ def label_spec(
     if formats == ():
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
     values["formats_given"] = formats is not None
-    output = replace(output, formats=formats or (OVERLAP_FORMATS if options.overlap else DEFAULT_FORMATS))
+    output = replace(output, formats=formats or DEFAULT_FORMATS)
     return RunSpec.of(
         *records, output, onto, vocabulary=vocabulary, options=options, new_classes=tuple(new_classes), **values
     )

@@ -202,10 +202,8 @@ class ImageMaker:
         if npz is not None:
             with suppress(ImageError, OSError, ValueError):  # the page works without confidences
                 confidence = read_confidence(npz, image.entry.numbers.size)
-        objects, number = None, 0
-        if current.labels.layers is None:  # no page corrects classes that overlap
-            regions, number = every_region(labels, len(self.classes), current.labels.instances)
-            objects = number_pixels(enumerate(regions, start=1), (labels.shape[0], labels.shape[1]))
+        regions, number = every_region(labels, len(self.classes), current.labels.instances)
+        objects = number_pixels(enumerate(regions, start=1), (labels.shape[0], labels.shape[1]))
         numbers, key, correction = entry.numbers, image_key(entry.image), entry.correction
         is_accepted = correction is not None and correction.accepted and not correction.content
         record = {
@@ -221,7 +219,7 @@ class ImageMaker:
             "objects": number,
             "shown": pixels is not None,
             "confidences": confidence is not None,
-            "labels": None if objects is None else image.digest(),
+            "labels": image.digest(),
         }
         if correction is not None:
             record |= {"good": correction.accepted and entry.corrected, "imported": correction.saved}

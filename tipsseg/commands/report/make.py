@@ -178,7 +178,6 @@ def report_folder(
             "truth": None if scores is None else {name: scores[name] for name in _SCORES},
             "scored": len(accuracies),
             "doubted": len(findings),
-            "overlap": runs[0].info.spec.options.overlap,
             "command": _command(output, given, palette, truth, reading),
             "summary": [*_facts(runs), *drawn.totals.lines()],
         }
