@@ -124,55 +124,73 @@ def test_jsonl_has_both(command: Command) -> None:
     assert pixels["panda"] == (wholes_of(mask()) == PANDA).sum() > pixels["panda/head"] > 0
 
 
-@pytest.mark.parametrize("level", ["part", "whole"])
-def test_panoptic_and_yolo_divide_the_pixels(command: Command, level: str) -> None:
-    assert command("convert", "out", "-f", "yolo,panoptic", "--level", level).code == 0
-    wanted = mask() if level == "part" else wholes_of(mask())
-    data = coco("out/panoptic.json")
-    picture = np.asarray(Image.open("out/panoptic/panda-and-tree.png")).astype(np.uint32) @ np.array(
-        [1, 256, 65536], np.uint32
-    )
+def panoptic_ids(name: str = "panda-and-tree") -> NDArray[np.uint32]:
+    """The number of the segment of each pixel."""
+    rgb = np.asarray(Image.open(f"out/panoptic/{name}.png")).astype(np.uint32)
+    return rgb @ np.array([1, 256, 65536], np.uint32)
+
+
+def test_panoptic_has_one_segment_for_each_pixel_and_one_for_the_rest_of_a_whole(command: Command) -> None:
+    data, picture, wanted = coco("out/panoptic.json"), panoptic_ids(), mask()
     (segments,) = (each["segments_info"] for each in data["annotations"] if each["file_name"] == "panda-and-tree.png")
     ids = np.zeros_like(wanted)
     for each in segments:
-        assert each["area"] == (picture == each["id"]).sum()
+        assert each["area"] == (picture == each["id"]).sum() > 0
         ids[picture == each["id"]] = each["category_id"]
     assert np.array_equal(ids, wanted)
     scores = {(each["category_id"], each["score"]) for each in coco()["annotations"]}
     assert {(each["category_id"], each["score"]) for each in segments} <= scores
-    lines = Path("out/yolo/labels/train/panda-and-tree.txt").read_text().split("\n")[:-1]
-    listed = [*range(1, 10)] if level == "part" else [PANDA, TREE, DOG]
-    assert {listed[int(line.split()[0])] for line in lines} == set(np.unique(wanted).tolist()) - {0}
-    assert [each["id"] for each in data["categories"]] == listed
+    assert [each["id"] for each in data["categories"]] == [*range(1, 10)]
+    panda = coco_objects(PANDA)
+    assert [each["category_id"] for each in segments].count(PANDA) == len(panda)
+    pieces, _ = cv2.connectedComponents((wanted == PANDA).astype(np.uint8), connectivity=8)
+    assert pieces - 1 > len(panda)
     assert command("check", "out").code == 0
 
 
-@pytest.mark.parametrize("level", ["part", "whole"])
-def test_boxes_are_those_of_wholes_and_of_their_parts(command: Command, level: str) -> None:
-    before = mask(), mask("two-pandas")
-    assert command("convert", "out", "-f", "yolo-boxes,yolo-obb", "--level", level).code == 0
+def coco_objects(label_id: int, name: str = "panda-and-tree") -> list[dict[str, Any]]:
+    """The annotations of a class in an image."""
     data = coco()
-    listed = [*range(1, 10)] if level == "part" else [PANDA, TREE, DOG]
+    (image,) = (each["id"] for each in data["images"] if Path(each["file_name"]).stem == name)
+    return [each for each in data["annotations"] if (each["image_id"], each["category_id"]) == (image, label_id)]
+
+
+def test_yolo_has_a_polygon_of_each_whole_and_of_each_part(command: Command) -> None:
+    before = mask(), mask("two-pandas")
+    lines = Path("out/yolo/labels/train/panda-and-tree.txt").read_text().splitlines()
+    for label_id in range(1, 10):
+        own = [line for line in lines if line.split()[0] == str(label_id - 1)]
+        polygons = [each["segmentation"] for each in coco_objects_of_polygons(label_id)]
+        assert len(own) == sum(map(len, polygons))
+    assert np.array_equal(corrected(command, "out/yolo"), before[0])
+    assert np.array_equal(mask("two-pandas"), before[1])
+
+
+def coco_objects_of_polygons(label_id: int) -> list[dict[str, Any]]:
+    data = coco("out/annotations-polygon.json")
+    (image,) = (each["id"] for each in data["images"] if "panda-and" in each["file_name"])
+    return [each for each in data["annotations"] if (each["image_id"], each["category_id"]) == (image, label_id)]
+
+
+def test_boxes_are_those_of_wholes_and_of_their_parts(command: Command) -> None:
+    before = mask(), mask("two-pandas")
+    assert command("convert", "out", "-f", "yolo-boxes,yolo-obb").code == 0
+    data = coco()
     for image in data["images"]:
         lines = Path(f"out/yolo-boxes/labels/train/{Path(image['file_name']).stem}.txt").read_text().splitlines()
         size = np.array([image["width"], image["height"]] * 2)
         found = []
         for number, *sides in (line.split() for line in lines):
             x, y, w, h = (np.array(sides, float) * size).tolist()
-            found.append((listed[int(number)], *(round(each, 2) for each in (x - w / 2, y - h / 2, w, h))))
+            found.append((int(number) + 1, *(round(each, 2) for each in (x - w / 2, y - h / 2, w, h))))
         own = [each for each in data["annotations"] if each["image_id"] == image["id"]]
-        assert found == [(each["category_id"], *each["bbox"]) for each in own if each["category_id"] in listed]
+        assert found == [(each["category_id"], *each["bbox"]) for each in own]
     assert np.array_equal(corrected(command, "out/yolo-obb"), before[0])
     assert np.array_equal(mask("two-pandas"), before[1])
     path = Path("out/yolo-obb/labels/train/panda-and-tree.txt")
-    gone = HEAD if level == "part" else PANDA
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if listed[int(line.split()[0])] != gone))
-    left = {
-        HEAD: np.where(before[0] == HEAD, PANDA, before[0]),
-        PANDA: np.where(wholes_of(before[0]) == PANDA, 0, before[0]),
-    }
-    assert np.array_equal(corrected(command, "out/yolo-obb"), left[gone])
+    path.write_text("".join(line for line in lines if line.split()[0] != str(HEAD - 1)))
+    assert np.array_equal(corrected(command, "out/yolo-obb"), np.where(before[0] == HEAD, PANDA, before[0]))
 
 
 def test_files_made_later_are_the_same(command: Command) -> None:
@@ -354,14 +372,6 @@ def yolo_lines(*kept: int) -> None:
     path.write_text("".join(f"{line}\n" for line in lines if int(line.split()[0]) + 1 in kept))
 
 
-def test_a_whole_deleted_where_parts_are_not_listed(command: Command) -> None:
-    before = mask()
-    assert label(command, "-f", FORMATS, "--level", "whole").code == 0
-    assert Path("out/yolo/data.yaml").read_text().endswith('names:\n  0: "panda"\n  1: "tree"\n  2: "dog"\n')
-    yolo_lines(2)
-    assert np.array_equal(corrected(command, "out/yolo"), np.where(wholes_of(before) == PANDA, 0, before))
-
-
 def test_a_part_deleted_with_its_whole_is_gone(command: Command) -> None:
     before = mask()
     yolo_lines(LEG, CROWN, TRUNK, TREE)
@@ -384,16 +394,30 @@ def test_unchanged_parts_stay_above_a_whole_that_is_enlarged_over_them(command: 
     assert np.array_equal(after == head, before == head)
 
 
-def test_parts_deleted_in_files_without_wholes(command: Command) -> None:
-    """YOLO lists what a part leaves of its whole. A part becomes its whole, unless all of that is deleted too."""
+def test_parts_deleted_in_yolo_become_their_whole(command: Command) -> None:
     before = mask()
+    yolo_lines(*{*range(1, 10)} - {LEG})
+    assert np.array_equal(corrected(command, "out/yolo"), np.where(before == LEG, PANDA, before))
+
+
+def test_parts_deleted_in_panoptic(command: Command) -> None:
+    """A segment is what parts leave of a whole. A part becomes its whole, unless all of that is deleted too."""
+    before, data, picture = mask(), coco("out/panoptic.json"), panoptic_ids()
     assert (before == PANDA).any()
-    path = Path("out/yolo/labels/train/panda-and-tree.txt")
-    lines = path.read_text().split("\n")[:-1]
-    path.write_text("".join(f"{line}\n" for line in lines if line.split()[0] != str(HEAD - 1)))
-    assert np.array_equal(corrected(command, "out/yolo"), np.where(before == HEAD, PANDA, before))
-    path.write_text("".join(f"{line}\n" for line in lines if int(line.split()[0]) + 1 not in (HEAD, BODY, LEG, PANDA)))
-    assert np.array_equal(corrected(command, "out/yolo"), np.where(wholes_of(before) == PANDA, 0, before))
+    (image,) = (each for each in data["annotations"] if each["file_name"] == "panda-and-tree.png")
+    data["images"] = [each for each in data["images"] if each["id"] == image["image_id"]]
+    segments = image["segments_info"]
+    for gone, wanted in (
+        ((HEAD,), np.where(before == HEAD, PANDA, before)),
+        ((HEAD, BODY, LEG, PANDA), np.where(wholes_of(before) == PANDA, 0, before)),
+    ):
+        image["segments_info"] = [each for each in segments if each["category_id"] not in gone]
+        left = np.where(np.isin(picture, [each["id"] for each in image["segments_info"]]), picture, 0)
+        colours = left.astype("<u4").view(np.uint8).reshape(*left.shape, 4)[..., :3]
+        Path("edited/panoptic").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(colours).save("edited/panoptic/panda-and-tree.png")
+        Path("edited/panoptic.json").write_text(json.dumps({**data, "annotations": [image]}))
+        assert np.array_equal(corrected(command, "edited"), wanted)
 
 
 def test_a_new_part_of_a_known_whole_is_added(command: Command) -> None:

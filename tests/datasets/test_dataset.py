@@ -364,7 +364,6 @@ def test_a_damaged_upload_is_found(here: Path, command: Command, monkeypatch: py
         (("-f", "parquet", "--to", "unknown://bucket/set"), "unknown://bucket/set cannot be opened"),
         (("-f", "parquet", "--to", "s3://bucket/set?token=SECRET"), "cannot be written to a URL with a query"),
         (("-f", "parquet", "--to", "out/sub"), "is in the output folder out"),
-        (("-f", "parquet", "--to", "set", "--level", "whole"), "--level does not apply"),
         (("-f", "parquet", "--to", "set", "--val-fraction", "2"), "--val-fraction must be"),
         (("-f", "parquet", "--to", "set", "--shard-size", "-1"), "is not a size"),
         (

@@ -103,7 +103,6 @@ def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *
 #: The formats that use the file options which `convert` can change.
 _USERS: Mapping[str, list[str]] = {
     "val_fraction": [name for name, form in FORMATS.items() if form.splits],
-    "level": [name for name, form in FORMATS.items() if form.divides],
     "hard_links": [name for name, form in FORMATS.items() if form.link_folder is not None],
 }
 

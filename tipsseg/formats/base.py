@@ -89,21 +89,6 @@ class ImageLabels:
         return height, width
 
 
-def divided(image: ImageLabels, run: RunFacts) -> Sequence[LabelledObject]:
-    """Return the objects of an image such that each pixel belongs to one: by `FileOptions.level` wholes, or parts and what they
-    leave of their wholes."""
-    from tipsseg.regions.objects import divide_objects
-
-    return divide_objects(image.objects, image.labels, run.classes, run.files, image.instances)
-
-
-def divided_classes(run: RunFacts) -> Sequence[LabelClass]:
-    """Return the classes that `divided` objects may have."""
-    if run.files.level == "part":
-        return run.classes
-    return [entry for entry in run.classes if not entry.part_of]
-
-
 def encode_text(text: str) -> bytes:
     """Encode text as UTF-8, with backslash escapes for file name bytes that are not UTF-8."""
     return text.encode("utf-8", "backslashreplace")
@@ -130,8 +115,7 @@ class Format:
         link_folder: The folder for copies of the images, or links to them, relative to the output folder. None if there are none.
         files: The names of the run files.
         needs: The attributes of `ImageLabels` that the format reads beside `labels`.
-        overlaps: True if the objects of the format can overlap.
-        divides: True if each pixel belongs to one object (see `divided`); else a part is in the object of its whole too.
+        divides: True if each pixel belongs to one object (see `visible_objects`); else a part is in the object of its whole too.
         multi_part_objects: True if the format can store an object with several parts.
         forbidden_characters: Characters that class names must not contain.
     """
@@ -143,7 +127,6 @@ class Format:
     link_folder: ClassVar[str | None] = None
     files: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
-    overlaps: ClassVar[bool] = False
     divides: ClassVar[bool] = False
     multi_part_objects: ClassVar[bool] = True
     forbidden_characters: ClassVar[str] = ""

@@ -56,7 +56,6 @@ class Coco(Format):
     description = "COCO instances with RLE masks: annotations.json"
     files = (FILE_NAME,)
     needs = frozenset({"objects"})
-    overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         return _encode_rows(image, run, encode_masks(image.objects, image.size))
@@ -116,7 +115,6 @@ class CocoResults(Format):
     description = "COCO results, the list that loadRes reads: results.json"
     files = ("results.json",)
     needs = frozenset({"objects"})
-    overlaps = True
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         return tuple(

@@ -79,7 +79,6 @@ class LabelStudio(Format):
     description = "Label Studio predictions: label-studio.json, and the labelling interface, label-studio.xml"
     files = ("label-studio.json", "label-studio.xml")
     needs = frozenset({"address", "objects"})
-    overlaps = True
     multi_part_objects = False
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:

@@ -45,7 +45,6 @@ class LabelMe(Format):
     suffix = ".json"
     link_folder = "labelme"
     needs = frozenset({"objects"})
-    overlaps = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         height, width = image.size

@@ -1,7 +1,8 @@
 """COCO panoptic: one RGB PNG per image, whose colours are segment ids, and panoptic.json, which describes the segments.
 
 A segment is an object. Its id, R + 256 G + 65536 B, counts from 1 in each image. Id 0 ("void") marks pixels outside all objects:
-background, ignored pixels and objects below the minimum area. Parts are divided by `base.divided`.
+background, ignored pixels and objects below the minimum area. What its parts
+leave of a whole is one segment.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, divided_classes, output_name
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name
 from tipsseg.formats.coco import (
     annotation_record,
     category_record,
@@ -46,19 +47,20 @@ class Panoptic(Format):
         import numpy as np
         from PIL import Image
 
-        from tipsseg.regions.objects import number_pixels
+        from tipsseg.regions.objects import number_pixels, visible_objects
 
-        ids = number_pixels(enumerate((entry.region for entry in divided(image, run)), start=1), image.size)
+        segments = visible_objects(image.objects, run.classes, image.size)
+        ids = number_pixels(enumerate((entry.region for entry in segments), start=1), image.size)
         colours = ids.astype("<u4").view(np.uint8).reshape(*image.size, 4)[..., :3]  # [H, W, 3]
         return encode_picture(Image.fromarray(colours))
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return the `images` entry and the `annotations` entry, without the image id."""
+        from tipsseg.regions.objects import visible_objects
         from tipsseg.types import printable_path
 
-        segments = [
-            {"id": number, **annotation_record(entry)} for number, entry in enumerate(divided(image, run), start=1)
-        ]
+        visible = visible_objects(image.objects, run.classes, image.size)
+        segments = [{"id": number, **annotation_record(entry)} for number, entry in enumerate(visible, start=1)]
         file_name = f"{printable_path(output_name(image.ref.relative, run.files.names))}.png"
         record = image_record(image.ref, image.size)
         return json_bytes(record), json_bytes({"file_name": file_name, "segments_info": segments})
@@ -72,7 +74,7 @@ class Panoptic(Format):
                 "isthing": int(thing if each.thing is None else each.thing),
                 "color": list(each.colour),
             }
-            for each in divided_classes(run)
+            for each in run.classes
         )
         yield from encode_head(run, "segment", categories)
         yield from encode_section(b"images", image_lines(images, rows))

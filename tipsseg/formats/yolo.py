@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tipsseg.corrections.files import TRIED, Source
 from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.errors import ImageError
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, divided, divided_classes, encode_text
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_polygons
 from tipsseg.types import printable_path
 
@@ -61,8 +61,6 @@ class YoloLayout(Format):
 
     suffix = ".txt"
     needs = frozenset({"objects"})
-    overlaps = True
-    divides = True
 
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
         return VALIDATING if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAINING
@@ -76,15 +74,10 @@ class YoloLayout(Format):
         splits = {self.split(PurePosixPath(image), run.files) for image in images} or {TRAINING}
         for split in (TRAINING, VALIDATING):  # a split without images has no folder
             yield f"{split}: {_IMAGES}/{split if split in splits else min(splits)}\n".encode()
-        classes = divided_classes(run)
-        yield f"nc: {len(classes)}\nnames:\n".encode()
-        for number, entry in enumerate(classes):
+        yield f"nc: {len(run.classes)}\nnames:\n".encode()
+        for number, entry in enumerate(run.classes):
             # JSON strings are valid YAML.
             yield encode_text(f"  {number}: {json.dumps(entry.name, ensure_ascii=False)}\n")
-
-    def numbers(self, run: RunFacts) -> Mapping[int, int]:
-        """Return the number of each class in data.yaml by label id."""
-        return {entry.id: number for number, entry in enumerate(divided_classes(run))}
 
 
 class Yolo(YoloLayout):
@@ -102,10 +95,10 @@ class Yolo(YoloLayout):
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return a line per object part."""
-        (height, width), numbers = image.size, self.numbers(run)
+        height, width = image.size
         return b"".join(
-            _line(numbers[entry.region.class_id], [side for y, x in ring.tolist() for side in (x / width, y / height)])
-            for entry in divided(image, run)
+            _line(entry, [side for y, x in ring.tolist() for side in (x / width, y / height)])
+            for entry in image.objects
             for ring in entry.outline.rings
         )
 
@@ -175,11 +168,6 @@ class Yolo(YoloLayout):
         return np.round(ring / size[::-1], _DECIMALS) * size[::-1]
 
 
-def _boxed(image: ImageLabels, run: RunFacts) -> Sequence[LabelledObject]:
-    """Return the objects to box: wholes with all their pixels and, by `FileOptions.level`, their parts, as boxes may overlap."""
-    return image.objects if run.files.level == "part" else divided(image, run)
-
-
 class YoloBoxes(YoloLayout):
     """Boxes with x and y of the centre, width and height, all as fractions of the image size."""
 
@@ -190,12 +178,12 @@ class YoloBoxes(YoloLayout):
     files = (f"{name}/data.yaml",)
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        (height, width), numbers = image.size, self.numbers(run)
+        height, width = image.size
         lines = []
-        for entry in _boxed(image, run):
+        for entry in image.objects:
             y, x, h, w = entry.region.box
             sides = (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
-            lines.append(_line(numbers[entry.region.class_id], sides))
+            lines.append(_line(entry, sides))
         return b"".join(lines)
 
 
@@ -210,10 +198,10 @@ class YoloObb(Yolo):
     multi_part_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        numbers, lines = self.numbers(run), []
-        for entry in _boxed(image, run):
+        lines = []
+        for entry in image.objects:
             corners = oriented_box(entry.region, image.size) / image.size  # [4, 2]
-            lines.append(_line(numbers[entry.region.class_id], corners[:, ::-1].ravel().tolist()))
+            lines.append(_line(entry, corners[:, ::-1].ravel().tolist()))
         return b"".join(lines)
 
     def reread_shapes(self, objects: Iterable[LabelledObject], size: tuple[int, int]) -> list[Shape]:
@@ -249,8 +237,9 @@ def oriented_box(region: Region, size: tuple[int, ...]) -> NDArray[np.float64]:
     return np.roll(corners, -int(np.lexsort((corners[:, 1], corners[:, 0]))[0]), 0)
 
 
-def _line(class_number: int, numbers: Iterable[float]) -> bytes:
-    return f"{class_number} {' '.join(f'{number:.6f}' for number in numbers)}\n".encode()
+def _line(entry: LabelledObject, numbers: Iterable[float]) -> bytes:
+    """Return the line of an object: the number of its class, from 0, and the numbers."""
+    return f"{entry.region.class_id - 1} {' '.join(f'{number:.6f}' for number in numbers)}\n".encode()
 
 
 def image_name(file: PurePosixPath, kind: str) -> str:

@@ -50,9 +50,6 @@ Refinement = Literal["none", "guided", "pamr", "pamr-guided"]
 #: One object in formats that list objects: a connected component, or all pixels of a class.
 Instances = Literal["component", "class"]
 
-#: Classes in formats in which each pixel has one object: outermost wholes, or parts and what they leave of their wholes.
-Level = Literal["part", "whole"]
-
 #: PNG modes of masks: grey values (L), or palette indices (P).
 PngMode = Literal["L", "P"]
 
@@ -316,7 +313,6 @@ _KEPT: Mapping[str, Any] = {
     "min_area": MinArea(1),
     "simplify": None,
     "val_fraction": None,
-    "level": "part",
     "hard_links": False,
 }
 
@@ -353,9 +349,6 @@ class FileOptions(OptionRecord):
         hint="Write 0.2 for a fifth of the images.",
         help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
         "[default: 0; an existing folder keeps its value]")
-    level: Level = option(None, **_FILES, group=FILES, rare=True,
-        help="In panoptic and yolo formats, part lists the parts and the rest of their wholes; whole lists only whole objects.  "
-        "[default: part; an existing folder keeps its value]")
     hard_links: bool = option(None, **_FILES, negatable=True, group=FILES, rare=True,
         help="In yolo, labelme and hf, link to the images instead of copying them: less space, but changing a linked file changes "
         "the image.  [default: copy; an existing folder keeps its value]")

@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
-from tipsseg.options import Dtype, FeatureDtype, Instances, Level, MinArea, Mode, Names, PngMode, Refinement
+from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
 from tipsseg.options.fields import options_of
 from tipsseg.options.values import ByteSize, Every
 
@@ -40,7 +40,6 @@ class FileKeywords(TypedDict, total=False):
     simplify: float | None
     names: Names
     val_fraction: float | None
-    level: Level | None
     hard_links: bool | None
 
 
@@ -143,7 +142,6 @@ class DatasetKeywords(ReadingKeywords, total=False):
 
 class ConvertKeywords(ReadingKeywords, total=False):
     val_fraction: float | None
-    level: Level | None
     hard_links: bool | None
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tipsseg.options import FileOptions, MinArea
 from tipsseg.regions.components import Region, components, count_labels, region_means, whole_classes
 from tipsseg.regions.polygons import Outline, outline
-from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass
+from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass, label_dtype
 
 _Number = TypeVar("_Number", np.int64, np.float64)
 
@@ -122,29 +122,23 @@ def _by_class(objects: Sequence[LabelledObject]) -> dict[int, list[int]]:
     return by_class
 
 
-def divide_objects(
-    objects: Sequence[LabelledObject],
-    labels: LabelArray,
-    classes: Sequence[LabelClass],
-    options: FileOptions,
-    instances: NDArray[np.int32] | None,
+def visible_objects(
+    objects: Sequence[LabelledObject], classes: Sequence[LabelClass], size: tuple[int, int]
 ) -> Sequence[LabelledObject]:
-    """Return objects such that each pixel belongs to one: by `options.level` wholes, or parts and what they leave of wholes.
+    """Return objects of wholes and parts such that each pixel belongs to one: what its parts leave of a whole is one object.
 
     Args:
-        objects: The objects of wholes and parts; see `object_regions` for the other arguments.
+        objects: All objects, parts after wholes.
+        classes: The classes.
+        size: (height, width) of the image.
     """
     if not has_parts(classes):
         return objects
-    if options.level == "whole":
-        return [entry for entry in objects if not classes[entry.region.class_id - 1].part_of]
-    by_class, divided = _by_class(objects), []
-    for region in _regions_of_level(labels, classes, options, instances):
-        pixel = int(region.runs.top[0]), int(region.runs.column[0])
-        known = (objects[index] for index in by_class[region.class_id])
-        score = next((entry.score for entry in known if entry.region.contains(*pixel)), 0.0)
-        divided.append(LabelledObject(region, score, options.simplify))
-    return divided
+    numbers = number_pixels(enumerate((entry.region for entry in objects), start=1), size).astype(np.int32)
+    ids = np.array([BACKGROUND, *(entry.region.class_id for entry in objects)], label_dtype(len(classes)))
+    regions = components(cast(LabelArray, ids[numbers]), len(classes), instances=numbers)
+    owners = [numbers[region.runs.top[0], region.runs.column[0]] - 1 for region in regions]
+    return [LabelledObject(region, objects[owner].score) for region, owner in zip(regions, owners, strict=True)]
 
 
 # ---- objects ----

@@ -21,7 +21,7 @@ from tipsseg.formats.coco import category_record
 from tipsseg.formats.raster import RasterFormat, mask_blocks, mask_grid
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
-from tipsseg.regions.objects import LabelledObject, has_parts, object_regions
+from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import LINK, ROWS, Entry, Facts, FileRow, make_entry, object_scores
 from tipsseg.run.files import Content, Files, StagedFile, one_image
@@ -190,8 +190,7 @@ class Deriver:
             (category_record(entry), entry.colour, *([] if entry.thing is None else [entry.thing]))
             for entry in run.classes
         ]
-        level = [run.files.level] if FORMATS[name].divides and has_parts(run.classes) else []
-        return json_bytes([name, categories, run.files.instances, run.files.val_fraction, dict(run.info), *level])
+        return json_bytes([name, categories, run.files.instances, run.files.val_fraction, dict(run.info)])
 
 
 def stage_files(
@@ -218,8 +217,6 @@ def _settings(form: Format, context: RunContext) -> str:
     files, facts = context.files, list[object]()
     if "objects" in form.needs:
         facts += [files.instances, str(files.min_area), files.simplify]
-    if form.divides and has_parts(context.classes):
-        facts.append(files.level)
     if "thumbnail" in form.needs:
         facts += [(entry.id, entry.colour) for entry in context.classes if entry.colour != colour(entry.id)]
     if isinstance(form, PartsFormat):

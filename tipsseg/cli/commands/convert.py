@@ -32,7 +32,7 @@ Examples:
 \b
 Adds formats to the folder, and updates all others from the masks; without a
 format, only updates. Keeps the file options of the run, such as --min-area,
-and by default --val-fraction, --level and --hard-links. With --to, writes
+and by default --val-fraction and --hard-links. With --to, writes
 images and labels as a data set of shards, also from the shards of a run; the
 same command resumes, and keeps whole shards.
 Paths of written files go to stdout unless it is a terminal, everything else to
@@ -66,7 +66,7 @@ def convert(
         ),
     ],
     reading: ReadingOptions,
-    files: Annotated[FileOptions, Only("val_fraction", "level", "hard_links")],
+    files: Annotated[FileOptions, Only("val_fraction", "hard_links")],
     converting: Converting,
     dataset: DatasetOptions,
     selected: opt.Selected,
@@ -86,9 +86,8 @@ def convert(
         raise UsageError("--shard-size and --link-images require --to", "Pass the folder of the data set with --to.")
     if converting.to is not None and len(names) != 1:
         raise UsageError("--to requires exactly one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
-    for name, why in (("level", "list parts and wholes"), ("hard-links", "store images in shards")):
-        if converting.to is not None and name.replace("-", "_") in files.given:
-            raise UsageError(f"--{name} does not apply to data sets, which {why}", "Remove it.")
+    if converting.to is not None and "hard_links" in files.given:
+        raise UsageError("--hard-links does not apply to data sets, which store images in shards", "Remove it.")
     if context.args and converting.to is None:
         raise UsageError(f"convert takes one output folder; {quote(context.args[0])} is a second one")
     prints = prints_paths(printing.quiet, asked=results.print_paths, null=selected.null)

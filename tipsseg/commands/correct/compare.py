@@ -89,12 +89,6 @@ class Comparison:
         return [shape for shape, partner in pairs if shape.box_only and shape.mask.size and partner is None]
 
     @property
-    def unexplained(self) -> int:
-        """Return the number of objects, old and new, that a person must have changed unless the comparison is wrong."""
-        new = sum(partner is None and at not in self.parts for at, partner in enumerate(self.partners))
-        return len(self.before) - len(self.unchanged(exact=False)) + new
-
-    @property
     def depends_on_source(self) -> bool:
         """Return True if the new labels depend on whether the source writes objects exactly."""
         return bool(self.redrawn or self.parts or self.edited or self.untouched)

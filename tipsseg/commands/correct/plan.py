@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -20,12 +19,11 @@ from tipsseg.regions.components import Region, count_labels
 from tipsseg.regions.objects import (
     LabelledObject,
     ancestors,
-    divide_objects,
     follow_correction,
     has_parts,
     object_regions,
-    outermost,
     split_levels,
+    visible_objects,
 )
 from tipsseg.regions.shapes import Shape
 from tipsseg.run.entry import Correction, Entry, Facts, object_scores
@@ -244,7 +242,7 @@ class Planner:
     def _compare(self, current: Current, new: PixelLabels | Objects) -> list[Comparison]:
         """Compare a correction with the old labels; [] if it states every pixel exactly.
 
-        Objects of wholes and of parts are compared apart, or together if each pixel is in one object: as more of them come back.
+        Objects of wholes and of parts are compared apart, or together if each pixel is in one object.
         """
         old = current.labels.labels
         if isinstance(new, PixelLabels):
@@ -257,19 +255,16 @@ class Planner:
             return depths[shape.class_id] if shape.class_id < len(depths) else 0  # unknown classes are rejected later
 
         objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
-        exact, levels = self.options.exact, []
+        exact, (height, width) = self.options.exact, old.shape
+        if form.divides:
+            before = form.reread_shapes(visible_objects(objects, classes, (height, width)), old.shape)
+            return [Comparison(old, before, sorted(new.shapes, key=depth_of), exact=exact)]
+        levels = []
         for depth, labels in enumerate(split_levels(old, classes)):
             before = form.reread_shapes([each for each in objects if depth_of(each.region) == depth], old.shape)
             shapes = [each for each in new.shapes if depth_of(each) == depth]
             levels.append(Comparison(labels, before, shapes, exact=exact))
-        if not form.divides or len(levels) == 1:
-            return levels
-        whole = options.level == "whole"
-        before = form.reread_shapes(divide_objects(objects, old, classes, options, current.labels.instances), old.shape)
-        labels = outermost(old, classes) if whole else old
-        divided = Comparison(labels, before, sorted(new.shapes, key=depth_of), exact=exact)
-        # Tools that hold wholes with all their pixels write them so into formats whose objects do not overlap.
-        return levels if form.overlaps and sum(each.unexplained for each in levels) < divided.unexplained else [divided]
+        return levels
 
     def _known(self) -> tuple[LabelClass, ...]:
         """Return the classes of the run, and those that corrections added so far."""
@@ -287,10 +282,7 @@ class Planner:
             return found[0].paint(exact=exact)
         if len(found) > 1:
             return join_levels(old, found, classes, exact=exact)
-        if self.run.context.files.level == "part":
-            return return_parts(old, found[0], classes, exact=exact)
-        wholes = found[0].paint(exact=exact)
-        return cast(LabelArray, np.where(wholes == outermost(old, classes), old, wholes))
+        return return_parts(old, found[0], classes, exact=exact)
 
     def _copy(self, old: LabelArray, new: PixelLabels) -> LabelArray:
         """Return the labels [H, W] of a mask. Keep ignored pixels if its format cannot store them."""
