@@ -164,9 +164,7 @@ def test_an_image_that_fails_is_a_result(tmp_path: Path, capfd: pytest.CaptureFi
     assert isinstance(result.error, tipsseg.ImageError)
     assert (result.path, result.error.path, result.status) == (*2 * (tmp_path / "in/broken.png",), "failed")
     assert capfd.readouterr() == ("", "")
-    (again,) = tipsseg.label_folder(
-        (), ["tree"], output=tmp_path / "out", model="tiny", device="cpu", retry_failed=True
-    )
+    (again,) = tipsseg.label_folder(tmp_path / "in", ["tree"], output=tmp_path / "out", model="tiny", device="cpu")
     assert (again.path, again.status) == (result.path, "failed")
 
 

@@ -132,7 +132,7 @@ def test_a_command_has_the_option_of_every_argument_that_the_library_names() -> 
         "name": ("Allow it with argument `max_pixels`.", "Allow it with --max-pixels."),
         "value": ("argument `max_pixels`=0 is too small", "--max-pixels 0 is too small"),
         "short option": ("with argument `output`, or", "with -o, or"),
-        "False": ("argument `overwrite` and argument `resume`=False", "--overwrite and --no-resume"),
+        "False": ("argument `exact` and argument `emptied`=False", "--exact and --no-emptied"),
         "of the library alone": ("argument `guide`=red", "argument `guide`=red"),
     }.values(),
 )

@@ -314,7 +314,7 @@ def test_a_list_of_images(command: Command, scenes: Path) -> None:
 
 
 def test_temporary_files_of_a_killed_process_go_once_they_are_old(command: Command, scenes: Path) -> None:
-    for arguments in (("encode", scenes, *TINY, "-o"), ("label", scenes, *LABEL, "--no-resume", "--features")):
+    for arguments in (("encode", scenes, *TINY, "-o"), ("label", scenes, *LABEL, "--overwrite", "--features")):
         assert command(*arguments, "feats").code == 0
         old, new = Path("feats/.tipsseg-0123.json"), Path("feats/feats/.tipsseg-0123.safetensors")
         for path, age in ((old, 1000), (new, 1000), (new.with_name(".tipsseg-4567.safetensors"), 0)):

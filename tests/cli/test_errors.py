@@ -127,11 +127,6 @@ USAGE = {
         2,
         "Error: --limit and --sample exclude each other\nHint: Use one of them.\n",
     ),
-    "a limit of nothing": (
-        ["-c", "a", "--retry-failed", "--limit", "2"],
-        2,
-        "Error: with --retry-failed, --limit requires images\nHint: Pass images, or remove --limit.\n",
-    ),
     "no images": (
         ["-c", "a"],
         2,

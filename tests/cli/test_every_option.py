@@ -161,11 +161,6 @@ def test_an_option_is_recorded_repeated_and_kept(command: Command, name: str) ->
         assert again.code == 0, again.err
         assert (files(Path("again")), digest(Path("again"))) == (first, question)
 
-    # Retrying goes on with all that the folder had.
-    if name != "shard":
-        retried = command("label", "--retry-failed", "-o", output)
-        assert (retried.code, files(output)) == (0, first), retried.err
-
     # Without the option, the same folder goes on, or refuses as the declaration says.
     words = asked(name, "out")
     at = words.index(about.long(name))

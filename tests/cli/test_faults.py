@@ -255,7 +255,7 @@ class TestPermissions:
         # Later they may be read; only those are taken, by the names that they have in a run over all.
         for path in (Path("imgs/b.png"), Path("imgs/sub")):
             path.chmod(0o755)
-        ran = command("label", *label[2:], "--retry-failed")
+        ran = command(*label)
         masks = [line for line in ran.out.splitlines() if line.startswith("out/masks/")]
         assert (ran.code, masks) == (
             0,

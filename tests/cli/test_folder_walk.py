@@ -370,7 +370,7 @@ class FolderWalk(RuleBasedStateMachine):
             assert moves.keys().isdisjoint(known - {*moves.values()}), f"not renamed: {moves} {ran}"
         for old, new in moves.items():
             is_edited = f"masks/{old}" in self.edits
-            if old in known or not (is_edited or {"--no-resume", OVERWRITE, "--min-confidence"}.isdisjoint(flags)):
+            if old in known or not (is_edited or {OVERWRITE, "--min-confidence"}.isdisjoint(flags)):
                 continue
             if old in masks and REPLACE not in flags and (is_edited or not classes):
                 assert (read_mask(self._mask(new)) == masks[old]).all(), f"{old} is now {new}: another mask: {ran}"
@@ -423,7 +423,7 @@ class FolderWalk(RuleBasedStateMachine):
     @rule(
         number=st.integers(0, 7),
         least=st.sampled_from(["0", "1", "5"]),
-        flags=st.sampled_from([[], [], [], ["--no-resume"], [OVERWRITE], [OVERWRITE], [REPLACE], [OVERWRITE, REPLACE]]),
+        flags=st.sampled_from([[], [], [], [OVERWRITE], [OVERWRITE], [REPLACE], [OVERWRITE, REPLACE]]),
         kill=kills,
     )
     def label(self, number: int, least: str, flags: list[str], kill: Kill, classes: str = "") -> None:

@@ -265,7 +265,7 @@ def test_background_phrases_that_mean_a_class_are_removed(label: Label) -> None:
     ocean = partial(label, "-m", "tiny", "--device", "cpu", images="imgs/a.png", words=("-c", "ocean"))
     noted = ": sea (close to ocean), river (close to ocean).\n"
     assert noted in ocean().err
-    assert noted not in ocean("--no-resume").err  # noted once for a folder
+    assert noted not in ocean().err  # noted once for a folder
     assert "--background auto " in read("out/run.json")["command"]
     background = read("out/classes.json")["background_phrases"]
     assert "wall" in background

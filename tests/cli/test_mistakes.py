@@ -215,7 +215,7 @@ def test_the_first_line_lists_the_classes(
     assert command("label", "photos", *what, "-m", mlp_checkpoint, "-f", "png", "-q").err == ""
 
 
-# ---- --from and --retry-failed without classes ----
+# ---- --from ----
 
 
 def test_a_run_whose_regions_are_gone_is_not_repeated(command: Command, mlp_checkpoint: Path) -> None:
@@ -229,28 +229,6 @@ def test_a_run_whose_regions_are_gone_is_not_repeated(command: Command, mlp_chec
     ran = command("label", "photos", "--from", "first", "-o", "second")
     assert (ran.code, "--regions regions: no such file or folder" in ran.err) == (2, True)
     assert command("label", "photos", "--from", "first", "-o", "second", "--regions", "moved").code == 0
-
-
-def test_retrying_takes_classes_and_options_of_the_run(command: Command, mlp_checkpoint: Path) -> None:
-    Path("photos/b.png").write_bytes(b"")
-    asked = ["-c", "tree,sky", "-m", mlp_checkpoint, "--mode", "whole", "-f", "png"]
-    ways: dict[str, tuple[list[str], list[str]]] = {
-        "out": ([], []), "parts": (["--shard", "1/1"], []), "kept": ([], ["--features", "feats"]),
-    }  # fmt: skip
-    for place, (shard, more) in ways.items():
-        Path("photos/b.png").write_bytes(b"")
-        assert command("label", "photos", *asked, "-o", place, *shard, *more).code == 1
-        Image.new("RGB", (50, 40), (90, 20, 30)).save("photos/b.png")
-        # In whichever order the options come.
-        ran = command("label", "--retry-failed", *shard, "-o", place)
-        assert ran.code == 0, ran.err
-        assert ran.err.startswith("2 classes: tree, sky.\n1 image with ")
-        again = command("label", "-o", place, *shard, "--retry-failed")
-        assert again.code == 0
-        assert f"No image failed in {place}" in again.err
-    record = json.loads(Path("out/run.json").read_text())
-    assert (record["options"]["mode"], record["formats"]) == ("whole", ["png"])
-    assert command("check", "out").code == 0
 
 
 # name: (what is labelled or encoded, the list on stdin, exit code, error)

@@ -301,12 +301,6 @@ def test_a_picture_that_is_still_there_is_not_gone(command: Command) -> None:
     assert Path("out/masks/a.png").exists()
 
 
-def test_a_retry_prunes_nothing(command: Command) -> None:
-    Path("photos/a.png").unlink()
-    assert command(*LABEL, *FORMATS, "--retry-failed", "--prune", 1).code == 2
-    assert Path("out/masks/a.png").exists()
-
-
 def test_files_of_another_program_stay_where_a_run_fails(command: Command) -> None:
     Path("other/masks/mine").mkdir(parents=True)
     Path("other/classes.json").write_text("{}")

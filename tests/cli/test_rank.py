@@ -50,8 +50,14 @@ def test_the_list_goes_into_label(command: Command, out: Path, mlp_checkpoint: P
     assert command("label", out.parent / "imgs", *label, cwd=out.parent).code == 0
     before = tree(Path("own/masks"))
     listed = command("rank", "own", "-n", "2").out
-    for options in ((), ("--no-resume",)):
-        ran = command("label", "-", *label, *options, stdin=listed.encode())
+    masks = [
+        Path("own/masks", Path(each).relative_to(out.parent / "imgs").with_suffix(".png"))
+        for each in listed.split("\n")[:-1]
+    ]
+    for gone in ([], masks):
+        for mask in gone:
+            mask.unlink()
+        ran = command("label", "-", *label, stdin=listed.encode())
         assert ran.code == 0, ran.err
         assert tree(Path("own/masks")) == before
         assert len(json.loads(Path("own/annotations.json").read_bytes())["images"]) == len(LABELS)

@@ -112,7 +112,7 @@ def test_faults_in_a_container_are_failed_images(command: Command, tmp_path: Pat
     failed = [json.loads(line)["image"] for line in (out / "errors.jsonl").read_text().splitlines()]
     assert sorted(failed) == ["broken.zip", "shard/bad.png", "shard/evil.png"]
     write_zip(tmp_path / "broken.zip", {"a.png": DATA["desert.png"]})
-    again = command("label", "--retry-failed", "-o", out, *OPTIONS)
+    again = command("label", path, tmp_path / "broken.zip", "-o", out, *OPTIONS)
     assert again.code == 1
     assert "broken/a.png" in entries(out)
 

@@ -93,7 +93,7 @@ def test_other_commands_spell_out_too(command: Command, folder: str, mlp_checkpo
         ["merge", f"gone{HOSTILE}", "-o", "all"],
         ["eval", "--pred", output, "--gt", folder],
         ["eval", folder, "--gt", f"gone{HOSTILE}", "-c", "tree", "-m", mlp_checkpoint],
-        ["label", folder, "--retry-failed", "-c", "tree", "-m", mlp_checkpoint, "-o", output],
+        ["label", folder, "-c", "tree", "-m", mlp_checkpoint, "-o", output],
         ["label", f"gone{HOSTILE}", "-c", "tree", "-m", mlp_checkpoint],
         ["label", folder, "-c", "tree", "-m", f"gone{HOSTILE}"],
         ["label", folder, "--vocab", f"gone{HOSTILE}"],
@@ -216,7 +216,7 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
         "4 images with on cpu (float32).",
         "Error: imgs/z.png: empty file (0 bytes) (Download the image again, or remove the file.)",
         "3 images labelled, 1 failed in s, into labels",
-        "1 of 4 images failed: see labels/errors.jsonl. To try these again, add --retry-failed.",
+        "1 of 4 images failed: see labels/errors.jsonl.",
         "Open labels/overlays/sub/b c.jpg to see the labels.",
     ]
     assert seen(data)[-1] == notes[-1]

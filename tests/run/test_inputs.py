@@ -13,7 +13,7 @@ import pytest
 from tipsseg.errors import InputError
 from tipsseg.formats import FORMATS
 from tipsseg.images.decoders import image_extensions
-from tipsseg.images.finding import Found, choose_images, find_again, find_in_list
+from tipsseg.images.finding import Found, choose_images, find_in_list
 from tipsseg.run import inputs
 from tipsseg.run.file_names import NameKey, OutputNames, exact, without_case
 from tipsseg.run.inputs import Ignored, check_not_outputs, found_images, is_output
@@ -421,12 +421,3 @@ def test_a_part_of_the_images(tmp_path: Path) -> None:
     assert drawn == names(choose_images(found, None, 5))
     assert drawn != names(found)[:5]
     assert choose_images(found, None, 5).root == found.root
-
-
-def test_images_that_failed_are_looked_for_again_in_folders_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touch(tmp_path, "in/sub/1.png", "in/sub/2.png", "in/a.png", "in/sub/no.txt")
-    monkeypatch.chdir(tmp_path)
-    failed = [ImageRef(Path("in") / name, PurePosixPath(name)) for name in ("a.png", "gone.png", "sub", "sub/2.png")]
-    assert told(find_again(failed, Ignored(OUT))) == ["a.png", "gone.png", "sub/1.png", "sub/2.png"]

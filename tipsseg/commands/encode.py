@@ -33,7 +33,7 @@ from tipsseg.options.run import (
     StoreOptions,
 )
 from tipsseg.run.entry import Failure
-from tipsseg.run.inputs import Choice, check_choice, find_images
+from tipsseg.run.inputs import Choice, find_images, require_paths
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.outcome import Done, FolderImage, FolderSummary
 from tipsseg.run.plan import plan_run
@@ -256,7 +256,7 @@ def encode_folder(
         TipssegError: The run cannot start or continue.
     """
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
-    check_choice(bool(paths), choice)
+    require_paths(paths)
     spec = encode_spec(
         take_options(EncodeOptions, keywords),
         take_options(StoreOptions, {**keywords, "output": output}),

@@ -486,20 +486,18 @@ class Reporter:
         self.progress.error(error)
 
     def note_failures(self, folder: OutputFolder) -> None:
-        """Note the number of failed images, where their reasons are, and how to try them again."""
+        """Note the number of failed images, and where their reasons are."""
         if self.counts.failed and len(folder.state.failures()):
             number = f"{self.counts.failed} of {pluralize(self.counts.done, 'image')} failed"
-            self.progress.note(
-                f"{number}: see {folder.path / ERRORS_FILE}. To try these again, add argument `retry_failed`."
-            )
+            self.progress.note(f"{number}: see {folder.path / ERRORS_FILE}.")
 
-    def interruption(self, command: str) -> str:
-        """Return the message for an interrupted run; `command` is the one that resumes it."""
+    def interruption(self) -> str:
+        """Return the message for an interrupted run."""
         counts = self.counts
         done = max(
             counts.labelled + counts.unchanged, self.progress.done - counts.failed
         )  # with Ray, more than was reported
-        return f"{pluralize(done, 'image')} done; run {command} to resume"
+        return f"{pluralize(done, 'image')} done; run the same command to resume"
 
     def _print(self, result: Labelled | Unchanged) -> None:
         if self._jsonl:

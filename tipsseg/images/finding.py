@@ -28,7 +28,7 @@ from tipsseg.images.decoders import Skipped, image_extensions
 from tipsseg.images.remote import check_address, is_remote_folder, list_folder
 from tipsseg.options.values import EVERY_HINT, Every
 from tipsseg.types import Failed, ImageRef, name_order, printable_path
-from tipsseg.util.files import describe_error, is_folder
+from tipsseg.util.files import describe_error
 from tipsseg.util.text import quote
 
 #: Returns the names in a folder that are not searched, given the folder and the names of its subfolders.
@@ -129,13 +129,6 @@ def stream(
             yield image
     if empty:
         raise _no_images("in the list", walker)
-
-
-def find_again(refs: Iterable[ImageRef], ignore: Ignore, every: Every | None = None) -> Iterator[ImageRef | Failed]:
-    """Yield the images that failed before, under the same names; a folder is replaced by its images."""
-    walker = Walker(ignore, every)
-    for ref in refs:
-        yield from walker.images(ref.path, ref.relative, is_folder(ref.path))
 
 
 def choose_images(found: Found, limit: int | None, sample: int | None) -> Found:

@@ -97,11 +97,9 @@ class LabelFolderKeywords(
     dissolve: bool
     output: str | Path
     formats: Sequence[str] | None
-    resume: bool
     overwrite: bool
     prune: int | None
     replace_edited: bool
-    retry_failed: bool
     shard: str | None
     ray: str | None
 

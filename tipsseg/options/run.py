@@ -135,16 +135,9 @@ class OutputOptions(OptionRecord):
         check=_format_names,
         help=f"One or more, separated by commas: {{formats}}.  [default: {','.join(DEFAULT_FORMATS)}; an existing folder keeps "
         "its formats]")
-    resume: bool = option(True, negatable=True, group=IMAGES, rare=True,
-        role="action",
-        help="Skip images that are already labelled; argument `resume`=False labels them again with the same classes.")
     overwrite: bool = option(False, group=FILES,
         role="action",
         help="Start over: remove the files of earlier runs from the output folder, except edited files such as corrected masks.")
-    retry_failed: bool = option(False, group=IMAGES, rare=True,
-        role="action",
-        help="Process only images that failed before: those in PATHS, or all. If no classes are given, use the classes and "
-        "options of the earlier run.")
     prune: int | None = option(None, metavar="N", group=IMAGES, rare=True, min=1,
         role="action",
         help="Remove the labels of N images that are missing from the input; a run without this option prints N.")
@@ -163,11 +156,6 @@ class OutputOptions(OptionRecord):
             raise UsageError(
                 "argument `overwrite` and argument `shard` exclude each other",
                 "Choose another output folder, or start over without argument `shard`.",
-            )
-        if self.overwrite and not self.resume:
-            raise UsageError(
-                "argument `overwrite` and argument `resume`=False exclude each other",
-                "Use argument `overwrite` to remove the files of earlier runs, argument `resume`=False to label the images again.",
             )
 
 

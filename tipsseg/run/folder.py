@@ -181,7 +181,7 @@ class OutputFolder(Run):
                 len(labels) != len(known) or any((each.row.name, each.row.digest) not in digests for each in labels)
             ):
                 what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
-                raise ImageError(ref.path, what, "Label it again with argument `resume`=False.")
+                raise ImageError(ref.path, what, "Remove its mask, and run the same command again.")
         replace_edited, places = self.info.spec.replace_edited, {file.row.place for file in labels}
         elsewhere = [row for row in label_rows(rows, self.context) if row.place not in places]  # hidden until now
         edited = not replace_edited and any(self.files.look(row) == "edited" for row in elsewhere)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tipsseg.address import is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
@@ -24,7 +24,6 @@ from tipsseg.images.finding import (
     by_name,
     choose_images,
     find,
-    find_again,
     find_in_list,
     stream,
 )
@@ -91,18 +90,10 @@ class Images:
         return len(self.refs) if isinstance(self.refs, tuple) else None
 
 
-def check_choice(given: bool, options: ImageOptions, *, retry_failed: bool = False) -> None:
-    """Raise UsageError for an impossible choice; `given` is True if the user gave paths or a list."""
-    if given:
-        return
-    if not retry_failed:
+def require_paths(paths: Sequence[object]) -> None:
+    """Raise UsageError if a command got neither paths nor a list."""
+    if not paths:
         raise UsageError("no images given", "Pass images or folders, or - to read a list from stdin.")
-    for name in ("limit", "sample"):
-        if getattr(options, name) is not None:
-            raise UsageError(
-                f"with argument `retry_failed`, argument `{name}` requires images",
-                f"Pass images, or remove argument `{name}`.",
-            )
 
 
 def find_images(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFolder | None = None) -> Images:
@@ -122,25 +113,15 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress, folder: Outpu
     if spec.shard is not None and spec.shard.source:
         progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
     _note_outputs(choice.paths, spec.output, progress)
-    if folder is None or not spec.retry_failed:
-        try:
-            return _given(spec, choice, progress, folder)
-        except NoImagesError as error:
-            if any(map(is_output, choice.paths)):
-                raise NoImagesError(
-                    f"no images in {join_first([str(path) for path in choice.paths], 1)}, an output folder of tipsseg",
-                    "Pass the folder of the images.",
-                ) from error
-            raise
-    if folder.before is None:
-        raise InputError(f"nothing to retry: no run in {spec.folder}", "Remove argument `retry_failed`.")
-    failed = tuple(failure.ref for failure in folder.state.failures())
-    if not failed:
-        progress.note(f"No image failed in {spec.folder}.")
-    if choice.paths or choice.entries is not None:
-        return _only(_given(spec, choice, progress, folder), {ref.name for ref in failed})
-    root = Path(folder.before.image_root or ".")
-    return Images(tuple(find_again(failed, Ignored(spec.output), choice.every)), root)
+    try:
+        return _given(spec, choice, progress, folder)
+    except NoImagesError as error:
+        if any(map(is_output, choice.paths)):
+            raise NoImagesError(
+                f"no images in {join_first([str(path) for path in choice.paths], 1)}, an output folder of tipsseg",
+                "Pass the folder of the images.",
+            ) from error
+        raise
 
 
 def _note_outputs(paths: Iterable[Path], output: Path | None, progress: Progress) -> None:
@@ -306,17 +287,6 @@ def _in_run(found: Found, run: RunNames, output: Path) -> Found:
 def _names(spec: RunSpec) -> OutputNames:
     """Return the register of the run's file names, for the file system of its folder."""
     return OutputNames(name_key(spec.folder), spec.files.names, spec.formats)
-
-
-def _only(images: Images, names: Container[str]) -> Images:
-    """Return the images with these names, or in folders with these names."""
-
-    def is_named(item: ImageRef | Failed) -> bool:
-        name = PurePosixPath(item.name)
-        return any(str(part) in names for part in (name, *name.parents))
-
-    refs = filter(is_named, images.refs)
-    return replace(images, refs=tuple(refs) if images.number is not None else refs, whole=False)
 
 
 def find_alone(images: Paths | Listed, ignored: Ignored, progress: Progress) -> Found:

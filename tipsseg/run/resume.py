@@ -57,8 +57,6 @@ def decide(  # noqa: PLR0911 - one judge, one list
             hint = f"Restore the mask. To give the image back to the model and label it again: {undo}"
             return Failed(ref, ImageError(gone, "it was corrected by hand, but is missing", hint))
         return Unchanged(ref, entry, "edited by hand" if matches(entry.input, ref.path) else OTHER_PICTURE)
-    if not spec.resume:
-        return Todo("to be labelled again, as requested")
     if not matches(entry.input, ref.path):
         return Todo("the image changed")
     if entry.given != _given(ref, entry, spec):

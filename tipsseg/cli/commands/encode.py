@@ -39,11 +39,11 @@ def encode(
 ) -> int:
     """Store the features of images in a folder, to label the images again without encoding."""
     from tipsseg.commands.encode import encode_images, encode_spec, estimate_store
-    from tipsseg.run.inputs import Choice, check_choice
+    from tipsseg.run.inputs import Choice, require_paths
     from tipsseg.types import Failed
 
     given = tuple(paths or ())
-    check_choice(bool(given), images)
+    require_paths(given)
     printing.check(given, "features")
     spec = encode_spec(compute, store, view)
     with open_progress(printing.quiet, results=printing.paths, null=printing.null) as progress:

@@ -14,9 +14,9 @@ from tipsseg.cli import options as opt
 from tipsseg.cli import stdin, values
 from tipsseg.cli.parameters import command, is_given
 from tipsseg.cli.wording import open_progress
-from tipsseg.errors import InputError, OtherRunError, UsageError
+from tipsseg.errors import OtherRunError, UsageError
 from tipsseg.options import FileOptions, LabelOptions
-from tipsseg.options.fields import WHAT, option, options_of
+from tipsseg.options.fields import WHAT, option
 from tipsseg.options.run import (
     ComputeOptions,
     EngineOptions,
@@ -26,7 +26,6 @@ from tipsseg.options.run import (
     RasterOptions,
     RegionOptions,
 )
-from tipsseg.util.files import is_file
 from tipsseg.util.text import shell_line, shell_word
 
 if TYPE_CHECKING:
@@ -60,28 +59,14 @@ class Repeating:
     # fmt: on
 
 
-_QUESTION = tuple(options_of(opt.Question))
-
-
 def _options_of_earlier_run(values: Mapping[str, Any]) -> dict[str, object]:
-    """Return an earlier run's values for absent options: from --from, or from the run that --retry-failed retries."""
+    """Return an earlier run's values for absent options, with --from."""
     from tipsseg.cli.repeat import read_run_file
-    from tipsseg.options.values import parse_shard
-    from tipsseg.run.record import RUN_FILE
-    from tipsseg.run.shards import state_folder
 
-    path, own = values["from_run"], False
-    if path is None and values["retry_failed"] and all(values.get(name) is None for name in _QUESTION):
-        shard = values["shard"]
-        path = state_folder(Path(values["output"]), None if shard is None else parse_shard(shard))
-        if not is_file(path / RUN_FILE):
-            raise InputError(f"nothing to retry: no run in {path}", "Remove --retry-failed.")
-        own = True
+    path = values["from_run"]
     if path is None:
         return {}
-    repeated, given = read_run_file(path), {name for name in values if is_given(values["context"], name)}
-    features = {"features": repeated.info.spec.features} if own and "features" not in given else {}
-    return {"from_run": path, **repeated.options(given), **features}
+    return read_run_file(path).options({name for name in values if is_given(values["context"], name)})
 
 
 @command(EPILOG, defaults=_options_of_earlier_run)
@@ -111,7 +96,7 @@ def label(
     from tipsseg.run.inputs import Choice
 
     given = tuple(paths or ())
-    _refuse_mistakes(given, question, output, images, printing)
+    _refuse_mistakes(given, question, output, printing)
     repeated = None if repeating.from_run is None else read_run_file(repeating.from_run)
     vocabulary, fitted = values.parse_question(question) if repeated is None else _again(repeated, question)
     spec = label_spec(
@@ -149,18 +134,14 @@ def _refuse_mistakes(
     paths: tuple[str, ...],
     question: opt.Question,
     output: OutputOptions,
-    images: ImageOptions,
     printing: opt.Printing,
 ) -> None:
     """Raise UsageError for arguments that cannot be combined, or that the shell split."""
-    from tipsseg.run.inputs import check_choice
+    from tipsseg.run.inputs import require_paths
 
     values.refuse_split_lists(paths, question.classes, output.formats)
-    check_choice(bool(paths), images, retry_failed=output.retry_failed)
+    require_paths(paths)
     printing.check(paths, "labels")
-    for wanted, flag in ((not output.resume, "--no-resume"), (output.overwrite, "--overwrite")):
-        if output.retry_failed and wanted:
-            raise UsageError(f"--retry-failed resumes a run, but {flag} does not", "Use one of them.")
 
 
 @contextmanager
@@ -194,7 +175,7 @@ def _commands_to_paste(spec: RunSpec) -> Iterator[None]:
 
 
 #: Arguments for the labels that are in a folder already.
-_OF_FOLDER = frozenset({"-o", "--output", "--prune", "--no-resume", "--overwrite", "--replace-edited"})
+_OF_FOLDER = frozenset({"-o", "--output", "--prune", "--overwrite", "--replace-edited"})
 
 
 def _without_output(arguments: Sequence[str]) -> list[str]:

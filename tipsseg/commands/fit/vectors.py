@@ -204,7 +204,6 @@ def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: Compu
         options=LabelOptions(mode=options.mode, short_side=options.short_side, stretch=options.stretch),
         formats=(),
         output=Path(),
-        resume=False,
     )
 
 

@@ -33,7 +33,7 @@ from tipsseg.options.run import (
 )
 from tipsseg.run.entry import Entry
 from tipsseg.run.folder import OutputFolder, open_folder, shown_files
-from tipsseg.run.inputs import Choice, Images, check_choice, find_images
+from tipsseg.run.inputs import Choice, Images, find_images, require_paths
 from tipsseg.run.outcome import Done, FolderImage, FolderSummary, Status
 from tipsseg.run.read import open_runs
 from tipsseg.run.results import ImageResult, Labelled
@@ -72,8 +72,7 @@ def label_folder(
     Repeat the call to resume an interrupted run. Files edited by a person are kept.
 
     Args:
-        images: Files, folders, archives, Parquet files, videos (with `every`) and URLs. Folders are searched recursively. The list
-            may be empty with `retry_failed`.
+        images: Files, folders, archives, Parquet files, videos (with `every`) and URLs. Folders are searched recursively.
         classes: Class names, ClassSpecs, a dict that maps names to synonyms, a Vocabulary, or a fit (see `tipsseg.learn`).
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
@@ -169,7 +168,7 @@ def _labelled_image(entry: Entry, files: Mapping[str, Path], path: Path, status:
 def _asked(images: Paths, classes: Classes, keywords: LabelFolderKeywords) -> tuple[RunSpec, Choice, EngineOptions]:
     """Return the settings of a run, its images, and its engine."""
     paths, choice = as_paths(images), take_options(ImageOptions, keywords)
-    check_choice(bool(paths), choice, retry_failed=keywords.get("retry_failed", False))
+    require_paths(paths)
     vocabulary, fitted = as_vocabulary(classes)
     records = (take_options(record, keywords) for record in (ComputeOptions, RegionOptions))
     spec = label_spec(

@@ -247,8 +247,7 @@ def run_label(folder: OutputFolder, images: Images, make_engine: EngineMaker, re
             for _ in results:
                 pass
     except KeyboardInterrupt as interrupt:
-        command = "the same command" if folder.info.spec.resume else "the same command without argument `resume`=False"
-        interrupt.add_note(reporter.interruption(command))
+        interrupt.add_note(reporter.interruption())
         raise
     return reporter.counts
 

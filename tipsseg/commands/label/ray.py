@@ -149,7 +149,6 @@ class RayEngine:
             device=info.device.partition(":")[0],
             dtype=info.dtype,
             overwrite=False,
-            resume=True,
             replace_edited=False,
             formats_given=True,
         )  # a task that is started again resumes
