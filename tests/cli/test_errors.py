@@ -241,7 +241,7 @@ def test_a_bad_image_costs_one_line_and_the_others_are_done(
             return real_open(path)
 
         monkeypatch.setattr(decoding, "open_source", deny)
-    ran = command("label", "imgs", "-c", "a", "-m", mlp_checkpoint, "-f", "png,coco", "--quiet", "--paths")
+    ran = command("label", "imgs", "-c", "a", "-m", mlp_checkpoint, "-f", "png,coco", "--quiet")
     assert ran.code == 1
     assert len(ran.err.splitlines()) == 1
     assert ran.err.startswith("Error: imgs/m.jpg: ")

@@ -300,9 +300,7 @@ def test_two_runs_in_one_folder(mlp_checkpoint: Path, images: Path, tmp_path: Pa
 
 
 def test_a_pipeline_that_ends_early(mlp_checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    label = shlex.join(
-        [*TIPSSEG, "label", "imgs", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", "-q", "--paths"]
-    )
+    label = shlex.join([*TIPSSEG, "label", "imgs", "-c", "a,b", "-m", str(mlp_checkpoint), "-o", "out", "-q"])
     ran = subprocess.run(["bash", "-c", f"{label} | head -n 1"], capture_output=True, text=True)
     assert (ran.stdout, ran.stderr) == ("out/masks/a.png\n", "")
     assert temporary(tmp_path / "out") == []

@@ -244,7 +244,7 @@ def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path, c
 @pytest.mark.slow
 def test_a_kill_of_a_plain_process(command: Command, tmp_path: Path) -> None:
     options = [*_PLAIN.split(), "-f", ",".join(IMAGE_FORMATS)]
-    line = [sys.executable, "-m", "tipsseg", "label", str(SCENES), *options, "-o", "killed", "--paths"]
+    line = [sys.executable, "-m", "tipsseg", "label", str(SCENES), *options, "-o", "killed"]
     for number in range(3):
         with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE) as run:
             assert run.stdout is not None

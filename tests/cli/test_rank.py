@@ -98,7 +98,7 @@ def test_rank_counts_the_images_that_it_leaves_out(command: Command, out: Path) 
 
 @pytest.mark.parametrize("name", ["rank", "convert"])
 def test_a_path_that_is_not_labelled_is_told(command: Command, out: Path, tmp_path: Path, name: str) -> None:
-    more = ("-f", "coco-polygon", "--paths") if name == "convert" else ()
+    more = ("-f", "coco-polygon") if name == "convert" else ()
     listed = tmp_path / "list.txt"
     listed.write_text(f"{tmp_path}/imgs/a.png\n\nnope.png\n")
     ran = command(name, out, "--only", listed, *more, "-q")

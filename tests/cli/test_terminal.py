@@ -222,14 +222,3 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
     assert seen(data)[-1] == notes[-1]
     assert data.endswith(b" to see the labels.\r\n")  # the bar is gone by then
     assert not [line for line in seen(data) if line.startswith("labels/")]
-    code, data = run_in_terminal([*command, "-o", "labels-2", "--paths"], tmp_path)
-    assert [line.replace("labels-2", "labels") for line in seen(data) if line.startswith("labels-2/")] == [
-        "labels/masks/a.png",
-        "labels/overlays/a.jpg",
-        "labels/masks/sub/b c.png",
-        "labels/overlays/sub/b c.jpg",
-        "labels/masks/sub/ü.png",
-        "labels/overlays/sub/ü.jpg",
-        "labels/annotations.json",
-        "labels/classes.json",
-    ]

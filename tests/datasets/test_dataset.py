@@ -173,7 +173,7 @@ def test_an_interrupted_command_goes_on(here: Path, command: Command, monkeypatc
         patched.setattr(dataset, "DATASETS", {"parquet": Interrupting()})
         assert convert(command, "parquet", "set", *words).code == 130
     assert [*shards(here / "set")] == ["train-00000.parquet"]
-    ran = convert(command, "parquet", "set", *words, "--paths")
+    ran = convert(command, "parquet", "set", *words)
     assert ran.out.splitlines()[0] == "set/data/train-00001.parquet"
     assert shards(here / "set") == shards(here / "whole")
     assert "; 0 shards written" in convert(command, "parquet", "set", *words).err
@@ -193,7 +193,7 @@ def test_a_correction_changes_one_shard(here: Path, command: Command) -> None:
     assert row["corrected"] is True
     assert np.array_equal(np.array(Image.open(io.BytesIO(row["mask"]["bytes"]))), mask_of("desert.png"))
     Path("set/data", changed[0]).unlink()
-    assert convert(command, "parquet", "set", *words, "-q", "--paths").out == f"set/data/{changed[0]}\n"
+    assert convert(command, "parquet", "set", *words, "-q").out == f"set/data/{changed[0]}\n"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -315,7 +315,7 @@ def test_a_bucket(here: Path, command: Command, bucket: str) -> None:
 
     words = ("--shard-size", "300kB")
     assert convert(command, "parquet", "set", *words).code == 0
-    ran = convert(command, "parquet", f"{bucket}/set", *words, "--paths")
+    ran = convert(command, "parquet", f"{bucket}/set", *words)
     assert (ran.code, ran.out.splitlines()[0]) == (0, f"{bucket}/set/data/train-00000.parquet")
     files = fsspec.filesystem("s3")
     files.invalidate_cache()
@@ -323,7 +323,7 @@ def test_a_bucket(here: Path, command: Command, bucket: str) -> None:
     assert there == shards(here / "set")
     assert "; 0 shards written" in convert(command, "parquet", f"{bucket}/set", *words).err
     files.rm_file(f"{bucket}/set/data/train-00001.parquet")
-    again = convert(command, "parquet", f"{bucket}/set", *words, "-q", "--paths")
+    again = convert(command, "parquet", f"{bucket}/set", *words, "-q")
     assert again.out == f"{bucket}/set/data/train-00001.parquet\n"
     ran = convert(command, "parquet", "s3://nobody/set")
     assert (ran.code, ran.err.splitlines()[0]) == (

@@ -14,8 +14,7 @@ from tipsseg.cli.wording import prints_paths
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import IMAGES, OTHER, WHAT, option
 
-QUIET_HELP = "Do not print progress, notes, or paths of written files."
-PATHS_HELP = "Print the paths of written files, also on a terminal, and with --quiet."
+QUIET_HELP = "Do not print progress and notes."
 IMAGES_HELP = "Folder of the images, if they have moved."
 NULL_RESULTS_HELP = "End paths on stdout with NUL instead of a newline."
 NULL_HELP = "Separate paths with NUL instead of newlines, on stdin and stdout."
@@ -44,14 +43,13 @@ class Printing:
         help="List the images with their number and sizes; write nothing.")
     jsonl: bool = option(False, group=OTHER, help="Print one JSON object per image on stdout, instead of paths.")
     null: bool = option(False, short="0", group=OTHER, rare=True, help=NULL_HELP)
-    print_paths: bool = option(False, flag="paths", group=OTHER, rare=True, help=PATHS_HELP)
     quiet: bool = option(False, short="q", group=OTHER, help=QUIET_HELP)
     # fmt: on
 
     @property
     def paths(self) -> bool:
         """Return True if paths of written files go to stdout."""
-        return not self.jsonl and prints_paths(self.quiet, asked=self.print_paths, null=self.null)
+        return not self.jsonl and prints_paths(self.null)
 
     def check(self, paths: Sequence[str], what: str) -> None:
         """Raise UsageError if two options print different things to stdout; `what` names the content of --jsonl records."""
@@ -87,12 +85,7 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PrintedPaths:
-    print_paths: bool = option(False, flag="paths", rare=True, help=PATHS_HELP)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Results(PrintedPaths):
+class Results:
     null: bool = option(False, short="0", help=NULL_RESULTS_HELP)
 
 

@@ -52,12 +52,12 @@ def _option(match: re.Match[str]) -> str:
     return _FLAGS.get(name, flag) + " " * bool(value)
 
 
-def prints_paths(quiet: bool, *, asked: bool, null: bool) -> bool:
+def prints_paths(null: bool) -> bool:
     """Return True if a command prints the paths of the files that it writes.
 
-    It does to a pipe or a file, or if the user `asked` for them; with `null`, which separates them, also on a terminal.
+    It does to a pipe or a file, and with `null`, which separates them, also on a terminal.
     """
-    return asked or (not quiet and (null or not sys.stdout.isatty()))
+    return null or not sys.stdout.isatty()
 
 
 def open_progress(quiet: bool, *, results: bool = True, null: bool = False) -> Progress:

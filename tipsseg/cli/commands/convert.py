@@ -71,7 +71,6 @@ def convert(
     dataset: DatasetOptions,
     selected: opt.Selected,
     moved: opt.Moved,
-    results: opt.PrintedPaths,
     printing: opt.Quiet,
 ) -> int:
     """Write the labels in an output folder in more formats, without the model."""
@@ -90,7 +89,7 @@ def convert(
         raise UsageError("--hard-links does not apply to data sets, which store images in shards", "Remove it.")
     if context.args and converting.to is None:
         raise UsageError(f"convert takes one output folder; {quote(context.args[0])} is a second one")
-    prints = prints_paths(printing.quiet, asked=results.print_paths, null=selected.null)
+    prints = prints_paths(selected.null)
     with open_progress(printing.quiet, results=prints, null=selected.null) as progress:
         if drop is not None:
             return drop_formats(output, split_names(drop), verbose=progress)

@@ -63,7 +63,7 @@ def correct(
     given = [flag for flag, value in (("--from", source), ("--undo", undo), ("--remove", correcting.remove)) if value]
     if len(given) > 1:
         raise UsageError(f"{given[0]} and {given[1]} exclude each other", "Run one after the other.")
-    prints = prints_paths(printing.quiet, asked=results.print_paths, null=results.null) and not jsonl
+    prints = prints_paths(results.null) and not jsonl
     with open_progress(printing.quiet, results=prints, null=results.null) as progress:
         if undo is not None:
             undo_corrections(output, undo, dry_run=options.dry_run, verbose=progress)

@@ -48,6 +48,6 @@ def merge(
     """Join the shards of a run, or several runs, into one output folder."""
     from tipsseg.commands.merge import merge_folders
 
-    prints = prints_paths(printing.quiet, asked=results.print_paths, null=results.null)
+    prints = prints_paths(results.null)
     with open_progress(printing.quiet, results=prints, null=results.null) as progress:
         return merge_folders(folders, merging.output, verbose=progress)
