@@ -116,7 +116,7 @@ def test_every_other_option_is_refused_beside_masks(command: Command) -> None:
     assert left.keys() >= {"model", "mode", "regions", "null"}
     for name, param in left.items():
         flag = next(option for option in param.opts if option.startswith("--"))
-        value = [] if name in ("null", "regions_only", "strict") else [_VALUES.get(name, str(param.default))]
+        value = [] if name in ("null", "regions_only") else [_VALUES.get(name, str(param.default))]
         ran = command("eval", "--pred", "pred", "--gt", "gt", "-c", "panda,tree", flag, *value)
         assert (ran.code, ran.out) == (2, "")
         assert ran.err == f"Error: {flag} is for labelling, but --pred scores existing masks\n"

@@ -32,7 +32,6 @@ VALUES: dict[str, list[str]] = {
     "regions_only": ["--regions", "regions"],
     "regions_margin": ["3", "--regions", "regions", "--refine", "pamr"],
     "present": ["folders"],
-    "strict": ["--present", "folders"],
     "onto": ["old/masks"],
     "model": ["MODEL2"],
     "device": ["cpu:0"],

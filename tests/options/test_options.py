@@ -239,12 +239,11 @@ def test_values_of_other_types_are_converted(record: type, name: str, given: obj
         (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 already defines the ground-truth ids"),
         (ImageOptions, {"limit": 1, "sample": 1}, "argument `limit` and argument `sample` exclude each other"),
         (ImageOptions, {"sample": True}, "argument `sample` must be a whole number, not True"),
-        (OutputOptions, {"overwrite": True, "resume": False}, "argument `overwrite` and argument `resume`=False exclude"),
         (OutputOptions, {"formats": 1}, "formats must be a list of names, not 1"),
         (EngineOptions, {"ray": True}, "argument `ray`=True is not the address"),
         (ComputeOptions, {"device": True}, "unknown device True"),
         (ComputeOptions, {"dtype": "int4"}, "unknown dtype 'int4'"),
-        (OutputOptions, {"resume": 1}, "argument `resume` must be True or False, not 1"),
+        (OutputOptions, {"overwrite": 1}, "argument `overwrite` must be True or False, not 1"),
     ],
 )  # fmt: skip
 def test_options_that_exclude_each_other_or_cannot_be(record: type, options: dict[str, object], message: str) -> None:

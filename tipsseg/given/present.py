@@ -44,18 +44,17 @@ class PresentNames:
         names: Finds the entry of an image in a file; None for the folders of the images.
     """
 
-    def __init__(self, source: Path, vocabulary: Vocabulary, *, strict: bool) -> None:
+    def __init__(self, source: Path, vocabulary: Vocabulary) -> None:
         """Read the names of all images.
 
         Args:
             source: FOLDERS, or a file.
             vocabulary: The classes of the run.
-            strict: True if an image without names is an error.
 
         Raises:
             InputError, ImageError: The file cannot be read, or has a name that is not a class.
         """
-        self._source, self._vocabulary, self._strict = source, vocabulary, strict
+        self._source, self._vocabulary = source, vocabulary
         self.names: SourceNames | None = None
         self._entries: dict[str, frozenset[int] | None] = {}
         if source == FOLDERS:
@@ -72,17 +71,9 @@ class PresentNames:
         """Return the label ids of the classes that may be in an image, with their parts and wholes; None for all classes.
 
         Raises:
-            ImageError: Several entries match, or the image has no names, and that is an error, or leaves nothing to choose from.
+            ImageError: Several entries match, or the image has no names, which leaves nothing to choose from.
         """
         found = self._of_folder(ref) if self.names is None else self._of_file(self.names, ref)
-        if found is None and self._strict:
-            if self.names is None:
-                where, advice = "no folder above it is named like a class", "Move it into such a folder"
-            else:
-                where, advice = f"{self._source} does not name its classes", "Add a line for it"
-            raise ImageError(
-                ref.path, f"its classes are unknown: {where}", f"{advice}, or leave out argument `strict`."
-            )
         if found is not None and not found and not self._vocabulary.has_background:
             raise ImageError(
                 ref.path,
@@ -114,7 +105,7 @@ class PresentNames:
         unnamed = list[str]()
         for ref in refs:
             with suppress(ImageError):  # an error of the image
-                if not self._strict and self.find(ref) is None:
+                if self.find(ref) is None:
                     unnamed.append(ref.name)
         return unnamed, len(self._entries) - used
 

@@ -85,7 +85,6 @@ class RegionKeywords(TypedDict, total=False):
     regions_only: bool
     regions_margin: float
     present: str | Path | None
-    strict: bool
 
 
 class LabelFolderKeywords(
@@ -149,7 +148,6 @@ class CorrectKeywords(ReadingKeywords, total=False):
     everything: bool
     replace_edited: bool
     emptied: bool | None
-    strict: bool
     exact: bool
     accept: bool
     images: str | Path | None

@@ -178,8 +178,6 @@ class RegionOptions(OptionRecord):
         role="labels", held="given", repeated=True, recorded="present.source", rasters=False,
         help="Restrict each image to its own classes, from its folder name (folders), or from a CSV or JSONL file with "
         "columns image and names or caption.")
-    strict: bool = option(False, group=WHAT, rare=True, role="sources", repeated=True, recorded="present.strict",
-        help="Treat an image without names in argument `present` as failed.  [default: all classes compete in it]")
     # fmt: on
 
 
@@ -336,9 +334,6 @@ class CorrectOptions:
         help="Clear or keep the masks of images without objects, if SOURCE does not show whether a person reviewed them, or if no "
         "image has objects.  "
         "[default: stop with an error]")
-    strict: bool = option(False, rare=True,
-        help="Stop with an error at boxes and at shapes without an area, such as lines. "
-        "By default, boxes are filled, and shapes without an area skipped.")
     exact: bool = option(False,
         help="Also import objects that differ only at their edges. "
         "By default these are ignored, because tools round corners and fill holes.")

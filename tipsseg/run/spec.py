@@ -122,7 +122,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             margin=self.regions_margin,
             labels=None if self.onto is None else LabelSource(self.onto, classes),
             added=[entry.id for entry in classes if entry.name in self.new_classes],
-            present=None if self.present is None else PresentNames(self.present, self.vocabulary, strict=self.strict),
+            present=None if self.present is None else PresentNames(self.present, self.vocabulary),
             classes=classes,
         )
 
@@ -200,8 +200,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             raise UsageError("argument `regions_margin` requires regions", "Set argument `regions`.")
         if self.regions_margin and self.options.refine == "none":
             raise UsageError("argument `regions_margin` requires refined labels", "Set argument `refine`=pamr-guided.")
-        if self.strict and self.present is None:
-            raise UsageError("argument `strict` requires argument `present`", "Set argument `present`.")
         find_model(self.model)
         refuse_file(self.output)  # last, so that errors in options are raised first
 

@@ -182,8 +182,6 @@ class Planner:
             killed = any(row.pending == before for row in image.label_files)  # after the mask was put in place
             done = recorded is not None and recorded.content == content and (killed or not image.edited)
             found = [] if done else self._compare(current, new)
-            if self.options.strict and isinstance(new, Objects):
-                _refuse_vague(source_image.name, new, found)
         if not exact:
             self._count(new, found)
 
@@ -320,12 +318,3 @@ class Planner:
         facts = Facts(corrected_summary(count_labels(labels), known, current.entry.summary), object_scores(objects))
         digests = [str(file.row.digest), *(str(row.digest) for row in current.rows if row.name != PNG)]
         return file, current.entry.with_labels(digests, facts, correction)
-
-
-def _refuse_vague(image: str, new: Objects, found: Sequence[Comparison]) -> None:
-    """Raise ValueError if a correction has shapes without pixels, or new objects that are only boxes."""
-    for kind, number in new.skipped.items():
-        raise ValueError(f"{image}: {pluralize(number, 'shape')} without pixels: {kind}")
-    for shape in (shape for each in found for shape in each.boxes):
-        h, w = shape.mask.shape
-        raise ValueError(f"{image}: a box without a polygon, {w} x {h} pixels at x {shape.x}, y {shape.y}")
