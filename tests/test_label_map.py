@@ -146,7 +146,7 @@ def test_a_notebook_shows_it(labels: LabelMap, tmp_path: Path) -> None:
     large = LabelMap(
         np.ones((1500, 900), np.uint8), np.ones((1500, 900), np.float32), CLASSES, image=Image.new("L", (900, 1500))
     )
-    for shown, mode, longest in ((large, "RGB", 1024), (labels, "P", 6)):
+    for shown, mode, longest in ((large, "RGB", 1024), (labels, "RGB", 6)):
         with Image.open(io.BytesIO(shown._repr_png_())) as picture:
             assert (picture.mode, max(picture.size)) == (mode, longest)
     gone = LabelMap(LABELS, labels.confidence, CLASSES, image=tmp_path / "gone.jpg")

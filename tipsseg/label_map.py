@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from tipsseg.errors import InputError, TipssegError, UsageError
-from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, PngMode, check_whole_number, parse_min_area
+from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, check_whole_number, parse_min_area
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, Remark, TopClasses, ignore_id
 from tipsseg.util.text import join_first, quote
 
@@ -158,27 +158,22 @@ class LabelMap:
     def _find(self, instances: Instances, min_area: int | str | MinArea) -> list[LabelledObject]:
         return find_objects(self, FileOptions(instances=instances, min_area=parse_min_area(min_area)))
 
-    def save_mask(self, path: str | Path, *, mode: PngMode = "L") -> None:
-        """Write the labels as an index mask: a PNG whose pixel values are the label ids. The file is written atomically.
+    def save_mask(self, path: str | Path) -> None:
+        """Write the labels as an index mask: a grey PNG whose pixel values are the label ids. The file is written atomically.
 
         Args:
-            path: The file, "*.png". Missing folders are created.
-            mode: "L": grey, 16-bit with more than 254 classes; "P": 8-bit with a palette of the class colours.
+            path: The file, "*.png", 16-bit with more than 254 classes. Missing folders are created.
 
         Raises:
             OutputError: The file cannot be written.
-            UsageError: The mode is unknown, or the suffix is not .png.
+            UsageError: The suffix is not .png.
         """
+        from tipsseg.formats.png import encode_mask
         from tipsseg.util.files import atomic_write
 
         if Path(path).suffix.lower() != ".png":
             raise UsageError(f"a mask is a PNG file, not {path}", "Use a path that ends with .png.")
-        atomic_write(Path(path), self._mask_png(mode))
-
-    def _mask_png(self, mode: PngMode) -> bytes:
-        from tipsseg.formats.png import encode_mask
-
-        return encode_mask(self.labels, self.classes, FileOptions(png_mode=mode).png_mode)
+        atomic_write(Path(path), encode_mask(self.labels, self.classes))
 
     def overlay(self, image: ImageInput | None = None, *, title: str = "") -> Image.Image:
         """Draw the labels on the image: colours, outlines, class names and a legend.
@@ -235,13 +230,16 @@ class LabelMap:
         atomic_write(Path(path), encode_picture(self.overlay(image, title=title), **options))
 
     def _repr_png_(self) -> bytes:
-        """Return the overlay for a notebook, or the mask in colours if the image is not available."""
+        """Return the overlay for a notebook, or the labels in colours if the image is not available."""
+        from PIL import Image
+
         from tipsseg.formats.png import encode_picture
+        from tipsseg.regions.drawing import colour_labels
 
         try:
             picture = self.overlay()
         except TipssegError:
-            return self._mask_png("P")
+            picture = Image.fromarray(colour_labels(self.labels, self.classes))
         picture.thumbnail((_NOTEBOOK_SIDE, _NOTEBOOK_SIDE))
         return encode_picture(picture)
 

@@ -52,7 +52,7 @@ def out(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return shutil.copytree(labelled / "out", labelled / tmp_path.name, symlinks=True)
 
 
-@pytest.mark.parametrize("shape", [(), ("--instances", "class", "--simplify", "2", "--png-mode", "P")])
+@pytest.mark.parametrize("shape", [(), ("--instances", "class", "--simplify", "2")])
 def test_labels_converted_from_the_masks_are_those_of_one_run(
     command: Command, out: Path, tmp_path: Path, shape: tuple[str, ...]
 ) -> None:

@@ -41,7 +41,6 @@ VALUES: dict[str, list[str]] = {
     "max_pixels": ["1000000"],
     "instances": ["class"],
     "min_area": ["40"],
-    "png_mode": ["P"],
     "simplify": ["1.5"],
     "names": ["full"],
     "val_fraction": ["0.5", "-f", "png,yolo"],
@@ -65,7 +64,7 @@ OPTIONS = {
 REFUSED = {
     "mode", "short_side", "min_confidence", "refine", "scales", "stretch", "regions", "regions_only",
     "regions_margin", "present", "onto",
-    "model", "features", "png_mode", "names", "bands", "ground_resolution", "dissolve",
+    "model", "features", "names", "bands", "ground_resolution", "dissolve",
 }  # fmt: skip
 
 RASTER = {*options_of(RasterOptions)}

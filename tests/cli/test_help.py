@@ -164,7 +164,6 @@ def completed(words: str) -> list[str]:
         ("tipsseg eval --layout ci", ["cityscapes"]),
         ("tipsseg label --mode ", ["slide", "whole"]),
         ("tipsseg label --dtype b", ["bfloat16"]),
-        ("tipsseg label --png-mode ", ["L", "P"]),
         ("tipsseg label --background n", ["none"]),
         ("tipsseg label photos -o ", []),  # the shell's own files
         ("tipsseg photos -c x", []),

@@ -23,7 +23,6 @@ OTHERS: dict[str, tuple[tuple[object, ...], str]] = {
     "minimum": (("-c", CLASSES, "--min-confidence", "0.4"), "min-confidence 0 -> 0.4"),
     "refinement": (("-c", CLASSES, "--refine", "pamr"), "refine none -> pamr"),
     "dtype": (("-c", CLASSES, "--dtype", "bfloat16"), "dtype float32 -> bfloat16"),
-    "palette": (("-c", CLASSES, "--png-mode", "P"), "png-mode L -> P"),
     "names": (("-c", CLASSES, "--names", "full"), "names stem -> full"),
     "features": (("-c", CLASSES, "--features", "feats"), "features none stored -> stored in float16"),
 }

@@ -28,7 +28,7 @@ from tipsseg.types import LabelArray
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 #: Formats for machines; the others are for eyes, or hold no labels.
-READABLE = tuple(name for name in IMAGE_FORMATS if name not in ("overlay", "confidence"))
+READABLE = tuple(name for name in IMAGE_FORMATS if name not in ("overlay", "confidence", "png-palette"))
 
 #: Records with times in them.
 TIMES = ("run.json", "manifest.jsonl", ".tipsseg/state.db")

@@ -72,7 +72,7 @@ def test_pixels_are_those_of_the_image(area: str, pixels: int) -> None:
     assert parse_min_area(area).pixels((30, 40)) == pixels
 
 
-OPTIONS = FileOptions(instances="class", min_area=MinArea(0.5, percent=True), png_mode="P", names="full")
+OPTIONS = FileOptions(instances="class", min_area=MinArea(0.5, percent=True), names="full")
 
 
 SIMPLER = FileOptions(simplify=1.5, val_fraction=0.25)
@@ -84,10 +84,7 @@ def test_options_are_written_and_read(options: FileOptions) -> None:
 
 
 def test_the_json_record_of_eval_pred() -> None:
-    assert (
-        record_of(OPTIONS).items()
-        >= {"instances": "class", "min_area": "0.5%", "png_mode": "P", "names": "full"}.items()
-    )
+    assert record_of(OPTIONS).items() >= {"instances": "class", "min_area": "0.5%", "names": "full"}.items()
     assert record_of(SIMPLER).items() >= {"simplify": 1.5, "val_fraction": 0.25}.items()
     assert record_of(FileOptions(val_fraction=0.0)) == record_of(DEFAULT_FILE_OPTIONS)
 
@@ -164,7 +161,7 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     "evaluate": ((TruthOptions, LabelOptions, RegionOptions, ComputeOptions), set()),
     "audit": ((LabelOptions, ComputeOptions), {"min_confidence"}),
     "check_folder": ((ReadingOptions,), set()),
-    "convert_folder": ((FileOptions, ReadingOptions), {"instances", "min_area", "png_mode", "simplify", "names"}),
+    "convert_folder": ((FileOptions, ReadingOptions), {"instances", "min_area", "simplify", "names"}),
     "correct_folder": ((CorrectOptions, ReadingOptions), set()),
     "report_folder": ((TruthOptions, ReadingOptions), set()),
     "score_masks": ((TruthOptions, ReadingOptions), set()),

@@ -53,7 +53,7 @@ CASES = {
     "formats": [f"label scenes {_MODEL} {_CLASSES} -f {_EVERY} -o OUT"],
     "options": [
         f"label scenes {_MODEL} {_CLASSES} -f {_OBJECTS},png --min-confidence 0.5 --instances class --min-area 0.1% "
-        "--simplify 2 --png-mode P --names full --val-fraction 0.3 -o OUT"
+        "--simplify 2 --names full --val-fraction 0.3 -o OUT"
     ],
     "published": [f"label scenes {_MODEL} --vocab leaves.txt --background none -f png,npz,confidence -o OUT"],
     "whole": [f"label scenes {_MODEL} {_CLASSES} --mode whole --short-side 300 -f png,confidence -o OUT"],

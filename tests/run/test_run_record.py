@@ -98,12 +98,6 @@ def test_changes_of_other_options_keep_the_digest(change: Change) -> None:
     assert question_differences(changed, PLANNED) == []
 
 
-def test_a_palette_makes_colours_part_of_the_labels() -> None:
-    palette = spec(files=FileOptions(png_mode="P"))(PLANNED)
-    coloured = vocabulary(["panda leg", ClassSpec("tree", colour=(1, 2, 3)), WALL], "auto", TEMPLATES)
-    assert coloured(palette).digest != palette.digest
-
-
 def test_another_release_gives_the_same_labels_until_their_version_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     before = PLANNED.digest
     monkeypatch.setattr(module, "__version__", "99")
@@ -183,7 +177,6 @@ ALL_OF_IT = replace(
         files=FileOptions(
             instances="class",
             min_area=MinArea(0.5, percent=True),
-            png_mode="P",
             simplify=1.5,
             val_fraction=0.2,
             names="full",

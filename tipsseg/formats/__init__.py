@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: The module and the class of each format that is written image by image.
 _IMAGE_FORMATS = {
     "png": "png.Png",
+    "png-palette": "png.PngPalette",
     "coco": "coco.Coco",
     "coco-polygon": "coco.CocoPolygon",
     "coco-results": "coco.CocoResults",

@@ -116,6 +116,7 @@ class Format:
         files: The names of the run files.
         needs: The attributes of `ImageLabels` that the format reads beside `labels`.
         divides: True if each pixel belongs to one object (see `visible_objects`); else a part is in the object of its whole too.
+        colours: True if the files show the colours of the classes.
         multi_part_objects: True if the format can store an object with several parts.
         forbidden_characters: Characters that class names must not contain.
     """
@@ -128,6 +129,7 @@ class Format:
     files: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
     divides: ClassVar[bool] = False
+    colours: ClassVar[bool] = False
     multi_part_objects: ClassVar[bool] = True
     forbidden_characters: ClassVar[str] = ""
 

@@ -17,6 +17,7 @@ class Overlay(Format):
     folder = "overlays"
     suffix = ".jpg"
     needs = frozenset({"thumbnail"})
+    colours = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         from PIL import Image

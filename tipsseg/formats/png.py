@@ -1,6 +1,6 @@
 """Index masks: one PNG per image, in which pixel values are label ids.
 
-The default mode is greyscale ("L", or 16-bit above 254 classes), not a palette: OpenCV reads palette PNGs as colours or brightness.
+They are greyscale (8-bit, or 16-bit above 254 classes): OpenCV reads PNGs with a palette as colours or brightness.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from PIL import Image
 
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, Size, SourceImage
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.images.decoding import ImageReader, as_image_error
 from tipsseg.options import MAX_PIXELS
-from tipsseg.types import LabelArray, LabelClass, ignore_id, label_dtype
+from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.text import size_text
-from tipsseg.vocabulary.palette import palette_colour, voc_colour
+from tipsseg.vocabulary.palette import IGNORED_COLOUR
 
 #: Formats that do not preserve pixel values.
 _UNFIT_FORMATS = {
@@ -51,11 +51,34 @@ class Png(Format):
     suffix = ".png"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        return encode_mask(image.labels, run.classes, run.files.png_mode)
+        return encode_mask(image.labels, run.classes)
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         """Yield an image for each greyscale or palette PNG with label ids. A PNG is named after its image."""
         return read_named_masks([(name[: -len(".png")], name) for name in source.find_suffix(".png")], source, names)
+
+
+class PngPalette(Png):
+    """Index masks with a palette of the class colours, for tools that require a palette."""
+
+    name = "png-palette"
+    description = "index masks with a palette of the class colours: png-palette/<image>.png"
+    folder = name
+    colours = True
+
+    def refuse_classes(self, classes: Sequence[LabelClass]) -> None:
+        super().refuse_classes(classes)
+        if len(classes) > MAX_CLASSES_8_BIT:
+            raise UsageError(
+                f"the format {self.name} supports at most {MAX_CLASSES_8_BIT} classes, got {len(classes)}",
+                "Use the format png, which is 16-bit above that.",
+            )
+
+    def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
+        picture = Image.fromarray(np.ascontiguousarray(image.labels, np.uint8))
+        known = {entry.id: entry.colour for entry in run.classes} | {ignore_id(len(run.classes)): IGNORED_COLOUR}
+        picture.putpalette([value for index in range(256) for value in known.get(index, (0, 0, 0))])
+        return encode_runs(picture)
 
 
 def encode_picture(picture: Image.Image, **options: Any) -> bytes:
@@ -65,17 +88,9 @@ def encode_picture(picture: Image.Image, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def encode_mask(labels: LabelArray, classes: Sequence[LabelClass], mode: str = "L") -> bytes:
-    """Encode label ids [H, W] as a PNG file.
-
-    `mode` is "L" for greyscale, 8-bit or (above 254 classes) 16-bit, or "P" for an 8-bit palette. The palette has the class colours
-    that the user chose, and PASCAL VOC colours for all other ids.
-    """
-    picture = Image.fromarray(np.ascontiguousarray(labels, label_dtype(len(classes))))
-    if mode == "P":
-        own = {entry.id: palette_colour(entry) for entry in classes}
-        picture.putpalette([value for index in range(256) for value in own.get(index) or voc_colour(index)])
-    return encode_runs(picture)
+def encode_mask(labels: LabelArray, classes: Sequence[LabelClass]) -> bytes:
+    """Encode label ids [H, W] as a greyscale PNG file, 8-bit, or 16-bit above 254 classes."""
+    return encode_runs(Image.fromarray(np.ascontiguousarray(labels, label_dtype(len(classes)))))
 
 
 def encode_runs(picture: Image.Image) -> bytes:
@@ -83,48 +98,47 @@ def encode_runs(picture: Image.Image) -> bytes:
     return encode_picture(picture, compress_level=1, compress_type=_Z_RLE)
 
 
-def read_mask(path: Path, size: tuple[int, int], classes: int, mode: str = "L") -> LabelArray:
+def _mask_mode(classes: int) -> str:
+    """Return the PNG mode of masks."""
+    return "L" if label_dtype(classes) is np.uint8 else "I;16"
+
+
+def read_mask(path: Path, size: tuple[int, int], classes: int) -> LabelArray:
     """Return the label ids [H, W] in an index mask.
 
     Args:
         path: The mask.
         size: (height, width) of the image in pixels.
         classes: The number of classes.
-        mode: The expected PNG mode, "L" or "P". Above 254 classes, masks are always 16-bit greyscale.
 
     Raises:
-        ImageError: The file is not a PNG with this mode and the size of the image.
+        ImageError: The file is not a greyscale PNG of the size of the image, 8-bit, or 16-bit above 254 classes.
     """
-    expected = mode if label_dtype(classes) is np.uint8 else "I;16"
-    picture = read_picture(path, size)
+    expected, picture = _mask_mode(classes), read_picture(path, size)
     with as_image_error(path):
         if picture.mode != expected:
             raise InputError(f"PNG mode {picture.mode}, expected {expected}")
         return read_ids(picture)
 
 
-def read_painted_mask(
-    path: Path, size: tuple[int, int], classes: Sequence[LabelClass], mode: str = "L"
-) -> tuple[LabelArray, bool]:
+def read_painted_mask(path: Path, size: tuple[int, int], classes: Sequence[LabelClass]) -> tuple[LabelArray, bool]:
     """Return the label ids [H, W] in a mask as paint programs save it, and True if it has the mode of masks.
 
-    A file of another mode has ids as grey values or palette indices, or it has the colours of the classes, or the colours of a
-    mask with a palette.
+    A file of another mode has ids as grey values or palette indices, or it has the colours of the classes.
 
     Args:
         path: The mask.
         size: (height, width) of the image in pixels.
         classes: The classes.
-        mode: The PNG mode of masks (see `read_mask`).
 
     Raises:
         ImageError: The file is not a PNG of this size, a pixel is transparent, or is neither an id nor a colour of a class, or both
             that differ.
     """
     picture, ignored = read_picture(path, size), ignore_id(len(classes))
-    expected = mode if label_dtype(len(classes)) is np.uint8 else "I;16"
+    expected = _mask_mode(len(classes))
     with as_image_error(path):
-        if picture.mode == "1" or picture.mode == expected != "P":
+        if picture.mode in ("1", expected):
             return read_ids(picture), picture.mode == expected
         if picture.mode not in ("L", "LA", "P", "RGB", "RGBA"):
             raise InputError(f"PNG mode {picture.mode}, expected {expected}")
@@ -145,14 +159,14 @@ def read_painted_mask(
             raise InputError("its pixels are ids and colours of classes")
         for other in whole[1:]:
             _refuse_pixel(whole[0] != other, "is one class by its colour and another by its value")
-        labels = cast(LabelArray, whole[0].astype(label_dtype(len(classes))))
-        return labels, picture.mode == expected and bool((np.asarray(picture) == labels).all())
+        return cast(LabelArray, whole[0].astype(label_dtype(len(classes)))), False
 
 
 def _ids_of_colours(colours: NDArray[np.uint8], classes: Sequence[LabelClass]) -> NDArray[np.int32]:
-    """Return the ids [H, W] of colours [H, W, 3]: of a mask with a palette, or of the classes; -1 for other colours."""
-    known = {voc_colour(0): 0, voc_colour(255): ignore_id(len(classes))}
-    known |= {entry.colour: entry.id for entry in classes} | {palette_colour(entry): entry.id for entry in classes}
+    """Return the ids [H, W] of colours [H, W, 3], black for the background; -1 for colours of no class."""
+    known = {(0, 0, 0): BACKGROUND, IGNORED_COLOUR: ignore_id(len(classes))} | {
+        each.colour: each.id for each in classes
+    }
     codes = colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)  # [H, W]
     ids = np.full(codes.shape, -1, np.int32)
     for (red, green, blue), label_id in known.items():

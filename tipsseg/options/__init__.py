@@ -50,9 +50,6 @@ Refinement = Literal["none", "guided", "pamr", "pamr-guided"]
 #: One object in formats that list objects: a connected component, or all pixels of a class.
 Instances = Literal["component", "class"]
 
-#: PNG modes of masks: grey values (L), or palette indices (P).
-PngMode = Literal["L", "P"]
-
 #: Colours of a report: the classes' own, or a colour-blind-safe palette.
 Palette = Literal["own", "safe"]
 
@@ -337,8 +334,6 @@ class FileOptions(OptionRecord):
     min_area: MinArea = option(None, **_FILES, metavar="AREA", group=FILES, rare=True, check=parse_min_area,
         help='Omit objects below this area from object formats: pixels, or a percentage of the image such as "0.1%".  '
         "[default: 1; an existing folder keeps its value]")
-    png_mode: PngMode = option("L", **_FILES, group=FILES, rare=True, held="value",
-        help="Write masks as grey values (L), or with a palette (P) for tools that require a palette.")
     simplify: float | None = option(None, **_FILES, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
         hint="Write a distance in pixels; 1 or 2 are usual.",
         help="Simplify polygons for manual editing; their outlines move by up to this distance.  "

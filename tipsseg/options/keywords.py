@@ -12,7 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, cast, get_type_hints
 
-from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, PngMode, Refinement
+from tipsseg.options import Dtype, FeatureDtype, Instances, MinArea, Mode, Names, Refinement
 from tipsseg.options.fields import options_of
 from tipsseg.options.values import ByteSize, Every
 
@@ -36,7 +36,6 @@ class LabelKeywords(ViewKeywords, total=False):
 class FileKeywords(TypedDict, total=False):
     instances: Instances
     min_area: int | str | MinArea
-    png_mode: PngMode
     simplify: float | None
     names: Names
     val_fraction: float | None

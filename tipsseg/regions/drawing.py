@@ -16,6 +16,7 @@ from tipsseg.regions.objects import ancestors, count_pixels, has_parts, outermos
 from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
 from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_font, text_length
 from tipsseg.util.text import one_line
+from tipsseg.vocabulary.palette import IGNORED_COLOUR
 
 #: Positions are searched in a copy of this size, so that the time does not grow with the picture.
 _LONG_SIDE = 512
@@ -121,7 +122,6 @@ _CANVAS_WIDTH_MIN = 320  # to fit a legend entry
 
 _TINT = 0.5  # share of the class colour in a pixel
 _DIM = 0.62  # brightness of background pixels
-_IGNORED: Colour = (150, 150, 150)
 _GREY: Colour = (70, 74, 80)
 _IGNORED_DARK: Colour = (84, 84, 84)
 _PAPER: Colour = (24, 26, 30)
@@ -179,7 +179,7 @@ def _paint(picture: NDArray[np.uint8], labels: NDArray[np.uint16], classes: Sequ
     layers = list[tuple[NDArray[np.bool_], NDArray[np.uint8]]]()
     if ignored.any():
         stripes = _stripes(height, width, unit)
-        for where, grey in ((ignored & stripes, _IGNORED), (ignored & ~stripes, _IGNORED_DARK)):
+        for where, grey in ((ignored & stripes, IGNORED_COLOUR), (ignored & ~stripes, _IGNORED_DARK)):
             layers.append((where, _map_values(picture, 0.35 * np.arange(256.0)[:, None] + 0.65 * np.array(grey))))
     layers.append((classed, tinted))
     picture[:] = _map_values(picture, np.arange(256, dtype=np.uint8) * np.float32(_DIM))
@@ -324,7 +324,7 @@ def _arrange_rows(
 
 def _swatch(colour: Colour | None, size: int) -> Image.Image:
     square = np.empty((size, size, 3), np.uint8)
-    square[:] = colour or _IGNORED
+    square[:] = colour or IGNORED_COLOUR
     if colour is None:
         square[~_stripes(size, size, max(1, size // 10))] = _IGNORED_DARK
     return Image.fromarray(square)

@@ -87,7 +87,7 @@ def encode_labels(image: ImageLabels, context: RunContext) -> dict[str, bytes]:
     found = {}
     for name in context.labels:
         if name == PNG:
-            found[name] = encode_mask(image.labels, context.classes, context.files.png_mode)
+            found[name] = encode_mask(image.labels, context.classes)
         else:
             found[name] = FORMATS[name].encode(image, context)
     return found
@@ -115,13 +115,13 @@ def read_labels(
         ImageError: A file cannot be read, has another size or mode, or has ids that the run does not know.
     """
     classes = len(context.classes)
-    path, mode = paths[PNG], context.files.png_mode
+    path = paths[PNG]
     hint = _back_hint(path, context, image)
     try:
         if by_hand:
-            labels, _ = read_painted_mask(path, size, context.classes, mode)
+            labels, _ = read_painted_mask(path, size, context.classes)
         else:
-            labels = read_mask(path, size, classes, mode)
+            labels = read_mask(path, size, classes)
     except ImageError as error:
         raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, hint) from None
     _refuse_unknown_ids(path, count_labels(labels), classes, hint)
@@ -224,7 +224,7 @@ def tidy_mask(context: RunContext, entry: Entry, rows: Mapping[str, FileRow]) ->
     if row is None or path is None or not path.is_file():
         return
     try:
-        labels, is_plain = read_painted_mask(path, entry.numbers.size, context.classes, context.files.png_mode)
+        labels, is_plain = read_painted_mask(path, entry.numbers.size, context.classes)
     except ImageError:
         return  # reported when the labels are read
     if not is_plain:
@@ -233,7 +233,7 @@ def tidy_mask(context: RunContext, entry: Entry, rows: Mapping[str, FileRow]) ->
             number += 1
             kept = kept.with_name(f"{path.stem}.{number}{path.suffix}")
         atomic_write(kept, read_regular(path))
-        atomic_write(path, encode_mask(labels, context.classes, context.files.png_mode))
+        atomic_write(path, encode_mask(labels, context.classes))
 
 
 def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow], *, edited: bool) -> Current:

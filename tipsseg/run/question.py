@@ -141,12 +141,12 @@ def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
     """Raise OutputError if a corrected mask would be kept although its ids would mean other classes."""
     old, new = before.names, info.names
     lost = next((label_id for label_id in old if new.get(label_id) != old[label_id]), None)
-    one, other = ((each.files.png_mode, each.files.names, each.label_names) for each in (before.spec, info.spec))
+    one, other = ((each.files.names, each.label_names) for each in (before.spec, info.spec))
     what = "its ids would mean other classes"
     if lost is not None:
         what += f": {lost} was {old[lost]}, and would be {new.get(lost, 'unused')}"
     elif one != other:
-        what = "its file would have another name or mode"
+        what = "its file would have another name"
     elif ignore_id(len(old)) == ignore_id(len(new)):
         return
     if info.spec.replace_edited:

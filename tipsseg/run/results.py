@@ -217,7 +217,7 @@ def _settings(form: Format, context: RunContext) -> str:
     files, facts = context.files, list[object]()
     if "objects" in form.needs:
         facts += [files.instances, str(files.min_area), files.simplify]
-    if "thumbnail" in form.needs:
+    if form.colours:
         facts += [(entry.id, entry.colour) for entry in context.classes if entry.colour != colour(entry.id)]
     if isinstance(form, PartsFormat):
         facts += [entry.name for entry in context.classes]

@@ -36,7 +36,7 @@ from tipsseg.options.run import (
     RegionOptions,
 )
 from tipsseg.run.shards import state_folder
-from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT
+from tipsseg.types import BACKGROUND
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.text import shell_line, shell_word
 from tipsseg.vocabulary.fitted import FittedVocabulary
@@ -174,14 +174,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             OutputError: The output folder cannot be created.
             CheckpointError, WeightsError: The model is not found.
         """
-        classes = self.vocabulary.classes
         if self.formats_given:
             self.check_formats()
-        if self.files.png_mode == "P" and len(classes) > MAX_CLASSES_8_BIT:
-            raise UsageError(
-                f"argument `png_mode`=P supports at most {MAX_CLASSES_8_BIT} classes, got {len(classes)}",
-                "Use argument `png_mode`=L.",
-            )
         output = Path(os.path.realpath(self.output))
         for name, source in {"features": self.features, "regions": self.regions, "onto": self.onto}.items():
             real = None if source is None or not self.formats else Path(os.path.realpath(source))
@@ -422,8 +416,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         vocabulary.pop(name, None)
     if spec.vocabulary.auto:  # the model's phrases, which may be others
         vocabulary["background"] = None
-    drawn = spec.is_raster or spec.files.png_mode == "P"  # the labels have a palette then
-    plain = () if drawn else ("colour", "supercategory")
+    plain = () if spec.is_raster else ("colour", "supercategory")  # the labels of rasters have a palette
     classes = [{key: value for key, value in each.items() if key not in plain} for each in vocabulary.pop("classes")]
     regions = None if spec.regions is None else "regions only" if spec.regions_only else "regions"
     if spec.regions_margin:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 
-from tipsseg.types import Colour, LabelClass
+from tipsseg.types import Colour
 
 # The first twelve colours are chosen by hand, because most runs have no more classes. Neighbours differ in hue and lightness.
 _FIRST: tuple[Colour, ...] = (
@@ -28,6 +28,10 @@ _GOLDEN_TURN = 0.381966
 _FIRST_HUE = 0.04
 _LIGHTNESS = (0.36, 0.50, 0.74)
 _SATURATION = (0.90, 0.45)
+
+
+#: The colour of ignored pixels.
+IGNORED_COLOUR: Colour = (150, 150, 150)
 
 
 def colour(index: int) -> Colour:
@@ -65,11 +69,6 @@ def safe_colour(index: int) -> Colour:
     shade = _SHADES[cycle % len(_SHADES)]
     red, green, blue = (round(shade * part) for part in _SAFE[position])
     return red, green, blue
-
-
-def palette_colour(entry: LabelClass) -> Colour:
-    """Return the colour of a class in a mask palette: the colour that the user chose, or else the PASCAL VOC colour."""
-    return voc_colour(entry.id) if entry.colour == colour(entry.id) else entry.colour
 
 
 def voc_colour(index: int) -> Colour:

@@ -86,7 +86,7 @@ def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
         make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png",), shard=Shard(number, 2))
     assert sorted(names(tmp_path / "out")) == sorted(LABELS)
     shutil.rmtree(tmp_path / "out/shards/2-of-2")
-    other = FileOptions(png_mode="P")
+    other = FileOptions(names="full")
     make_run(tmp_path / "other", tmp_path / "imgs", LABELS, formats=("png",), options=other, shard=Shard(2, 2))
     shutil.move(tmp_path / "other/shards/2-of-2", tmp_path / "out/shards/2-of-2")
     with pytest.raises(tipsseg.errors.InputError, match="out: its shards were labelled with different settings"):

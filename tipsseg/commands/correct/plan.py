@@ -305,7 +305,7 @@ class Planner:
         `new` has the new labels, and the instances of the labels that were corrected.
         """
         known, labels, instances = self._known(), new.labels, new.instances
-        file = self.run.files.stage(PNG, path, encode_mask(labels, known, self.run.context.files.png_mode))
+        file = self.run.files.stage(PNG, path, encode_mask(labels, known))
         if instances is not None:
             instances = follow_correction(instances, labels, known)
         objects = scored_objects(
