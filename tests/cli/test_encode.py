@@ -244,7 +244,7 @@ def test_scores_are_those_without_a_store(command: Command, scenes: Path) -> Non
     evaluate = ("eval", scenes, "--gt", "truth/masks", *LABEL, "--background", "none")
     plain = command(*evaluate)
     for folder, dtype in (("feats", "float32"), ("whole", "int8")):
-        assert command("encode", scenes, *TINY, "-o", folder, "--feature-dtype", dtype, "--limit", "1").code == 0
+        assert command("encode", scenes, *TINY, "-o", folder, "--feature-dtype", dtype, "--sample", "1").code == 0
     kept = command(*evaluate, "--features", "feats")
     assert (plain.code, kept.code) == (0, 0)
     assert plain.out == kept.out
@@ -365,7 +365,7 @@ def test_features_that_are_not_unit_vectors_are_not_stored(
         return encoded
 
     monkeypatch.setattr(Tipsv2Backbone, "encode_windows", broken)
-    ran = command("encode", scenes, *TINY, "-o", "feats", "--feature-dtype", dtype, "--limit", "1")
+    ran = command("encode", scenes, *TINY, "-o", "feats", "--feature-dtype", dtype, "--sample", "1")
     assert ran.code == 1
     assert "the model returned infinity, NaN or zeros in float32 on cpu" in ran.err
     assert not list(Path("feats").rglob("*.safetensors"))

@@ -23,7 +23,7 @@ def encode(run: Run, *extra: object) -> str:
 
 def begin_store(run: Run, dtype: str, folder: str = "feats") -> None:
     """Begin a feature store of that dtype with one image."""
-    encode(run, "--limit", "1", "--feature-dtype", dtype, "-o", folder)
+    encode(run, "--sample", "1", "--feature-dtype", dtype, "-o", folder)
     assert run.code == 0
 
 
@@ -32,7 +32,7 @@ def store_dtype() -> object:
 
 
 def test_the_records_are_one_run_s_at_a_time(run: Run) -> None:
-    encode(run, "--limit", "1")
+    encode(run, "--sample", "1")
     lock = FolderLock(Path("feats"))
     assert "cannot write feats: another tipsseg process is using it" in encode(run)
     assert run.code == 1
@@ -61,18 +61,18 @@ def test_run_json_names_the_store(run: Run) -> None:
 @pytest.mark.parametrize("gone", [False, True], ids=["store", "no store any more"])
 def test_a_run_goes_on_in_the_dtype_of_its_features(run: Run, gone: bool) -> None:
     begin_store(run, "int8")
-    run(*STORE, "--limit", "1")
+    run(*STORE, "--sample", "1")
     if gone:
         shutil.rmtree("feats")
     run(*STORE)
-    assert (run.labelled, store_dtype()) == (ALL[1:], "int8")
+    assert (run.labelled, store_dtype()) == (ALL[:1] + ALL[2:], "int8")
     run(*STORE, output="fresh")
     assert contents(Path("out")) == contents(Path("fresh"))
 
 
 def test_labels_of_other_features_are_refused_until_the_run_starts_over(run: Run) -> None:
     begin_store(run, "int8")
-    run("--limit", "2")
+    run("--sample", "2")
     found = tree("out")
     assert "features" in run(*STORE)
     assert (run.code, run.labelled, tree("out")) == (1, [], found)
@@ -95,7 +95,7 @@ def test_a_dry_run_adds_no_features(run: Run) -> None:
     err = run(*STORE, "--dry-run")
     assert "3 images to label, into out. Nothing was written." in err
     assert not Path("feats").exists()
-    encode(run, "--limit", "2")
+    encode(run, "--sample", "2")
     before = tree("feats")
     run("--features", "feats", "--dry-run")
     assert tree("feats") == before

@@ -122,11 +122,6 @@ USAGE = {
         "Error: unknown option --templates\n"
         "Hint: Write `templates` into a vocabulary file; tipsseg vocab show prints one to start from.\n",
     ),
-    "limit and sample": (
-        ["imgs", "-c", "a", "--limit", "1", "--sample", "1"],
-        2,
-        "Error: --limit and --sample exclude each other\nHint: Use one of them.\n",
-    ),
     "no images": (
         ["-c", "a"],
         2,

@@ -48,7 +48,6 @@ VALUES: dict[str, list[str]] = {
     "bands": ["1", "-f", "geotiff"],
     "ground_resolution": ["2", "-f", "geotiff"],
     "dissolve": ["-f", "geotiff,geojson"],
-    "limit": ["3"],
     "sample": ["2"],
     "every": ["2"],
     "output": ["elsewhere"],
@@ -139,7 +138,7 @@ def test_an_option_is_recorded_repeated_and_kept(command: Command, name: str) ->
     if about.recorded != COMMAND:
         group, key = about.place(name)
         assert (record[group] if group else record)[key] not in (None, False, "auto", 8)
-    if name in ("limit", "sample", "every", "output", "model", "max_pixels"):
+    if name in ("sample", "every", "output", "model", "max_pixels"):
         assert about.long(name) in line
 
     # The recorded command gives the same labels.
@@ -197,7 +196,6 @@ ENCODED: dict[str, str] = {
     "output": "feats",
     "feature_dtype": "int8",
     "shard": "1/1",
-    "limit": "2",
     "sample": "2",
     "every": "2",
 }

@@ -236,7 +236,7 @@ class TestPermissions:
             models = read_lock()
             monkeypatch.setattr("tipsseg.weights.lock.read_lock", lambda: models)
             shutil.copytree(TINY, "model")
-            assert command("label", "imgs", "-c", "a", "-m", "./model", "--limit", "1", "-o", "warm").code == 0
+            assert command("label", "imgs", "-c", "a", "-m", "./model", "--sample", "1", "-o", "warm").code == 0
             for path in (Path("imgs/b.png"), Path("imgs/sub")):
                 path.chmod(0)
             yield

@@ -49,7 +49,7 @@ def test_a_run_loads_one_model_and_records_its_dtype(
 
     monkeypatch.setattr(Checkpoint, "read_vision", reading)
     out = tmp_path / "out"
-    ran = command("label", scenes, "-c", "tree,car", *MODEL, "--dtype", "int8", "--limit", 3, "-o", out)
+    ran = command("label", scenes, "-c", "tree,car", *MODEL, "--dtype", "int8", "--sample", 3, "-o", out)
     assert ("on cpu (int8)" in ran.err, "float32" in ran.err, len(loaded)) == (True, False, 1)
     assert json.loads((out / "run.json").read_text())["dtype"] == "int8"
     assert "1 image labelled, 3 unchanged" in command("label", scenes, "-c", "tree,car", *MODEL, "-o", out).err
@@ -90,7 +90,7 @@ def test_auto_takes_bfloat16_where_a_cpu_multiplies_in_it(
     assert "on cpu (float32)" in label("tiny", "narrow")
     # A folder goes on in its own dtype.
     for dtype in ("float32", "bfloat16"):
-        label(wide, dtype, "--dtype", dtype, "--limit", 1)
+        label(wide, dtype, "--dtype", dtype, "--sample", 1)
         assert f"on cpu ({dtype})" in label(wide, dtype)
 
 

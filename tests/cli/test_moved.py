@@ -94,7 +94,7 @@ def test_labels_follow_renamed_pictures_and_gone_ones_can_go(command: Command) -
     assert "no longer" not in again.err
 
 
-@pytest.mark.parametrize("words", [("--limit", 2), ("--prune", 1, "--shard", "1/2"), ("photos/a.png", "--prune", 1)])
+@pytest.mark.parametrize("words", [("--sample", 2), ("--prune", 1, "--shard", "1/2"), ("photos/a.png", "--prune", 1)])
 def test_prune_wants_all_images(command: Command, words: tuple[object, ...]) -> None:
     Path("photos/b.png").unlink()
     label = [word for word in LABEL if word != "photos" or not str(words[0]).startswith("photos")]

@@ -179,14 +179,15 @@ def test_starting_over_removes_what_the_program_wrote_and_names_what_it_keeps(ru
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "flags": {"seen": True}}))
     data = path.read_bytes()
     Path("out/notes.txt").write_text("mine")
-    err = run("--overwrite", "-f", "png", "--limit", "2", options=("-c", "tree"))
-    assert (run.code, run.labelled) == (0, ALL[:2])
+    err = run("--overwrite", "-f", "png", options=("-c", "tree"))
+    assert (run.code, run.labelled) == (0, ALL)
     assert "out/labelme/sub/ü.json" in err
     found = tree("out")
     assert found.pop("labelme/sub/ü.json") == data
     assert found.pop("notes.txt") == b"mine"
     files = {name for name in found if not name.startswith(".")}
-    assert files == {"classes.json", "manifest.jsonl", "masks/a.png", "masks/sub/b c.png", "run.json"}
+    masks = {str(Path("masks", each).with_suffix(".png")) for each in ALL}
+    assert files == {"classes.json", "manifest.jsonl", *masks, "run.json"}
 
 
 @pytest.mark.parametrize("classes", ["tree", "tree,panda leg,sky", "panda leg,tree,road"])

@@ -234,7 +234,6 @@ def test_values_of_other_types_are_converted(record: type, name: str, given: obj
     [
         (TruthOptions, {"reduce_zero_label": True, "zero_based": True}, "argument `reduce_zero_label` and argument `zero_based`"),
         (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 already defines the ground-truth ids"),
-        (ImageOptions, {"limit": 1, "sample": 1}, "argument `limit` and argument `sample` exclude each other"),
         (ImageOptions, {"sample": True}, "argument `sample` must be a whole number, not True"),
         (OutputOptions, {"formats": 1}, "formats must be a list of names, not 1"),
         (EngineOptions, {"ray": True}, "argument `ray`=True is not the address"),

@@ -131,13 +131,12 @@ def stream(
         raise _no_images("in the list", walker)
 
 
-def choose_images(found: Found, limit: int | None, sample: int | None) -> Found:
-    """Keep a random `sample` of the images, with a fixed seed, and the first `limit`; None keeps all."""
-    refs = found.refs
-    if sample is not None and sample < len(refs):
-        chosen = sorted(random.Random(0).sample(range(len(refs)), sample))
-        refs = tuple(refs[index] for index in chosen)
-    return replace(found, refs=refs[:limit])
+def choose_images(found: Found, sample: int | None) -> Found:
+    """Keep a random `sample` of the images, with a fixed seed; None keeps all."""
+    if sample is None or sample >= len(found.refs):
+        return found
+    chosen = sorted(random.Random(0).sample(range(len(found.refs)), sample))
+    return replace(found, refs=tuple(found.refs[index] for index in chosen))
 
 
 class Walker:

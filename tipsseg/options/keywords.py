@@ -67,7 +67,6 @@ class ModelKeywords(TypedDict, total=False):
 
 
 class ImageKeywords(TypedDict, total=False):
-    limit: int | None
     sample: int | None
     every: str | int | Every | None
 

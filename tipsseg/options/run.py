@@ -232,9 +232,6 @@ class ImageOptions(OptionRecord):
     """Options that select images. Raise UsageError if a number is invalid."""
 
     # fmt: off
-    limit: int | None = option(None, metavar="N", group=IMAGES, rare=True, min=1,
-        role="images", recorded=COMMAND,
-        help="Process only the first N images.")
     sample: int | None = option(None, metavar="N", group=IMAGES, min=1,
         role="images", recorded=COMMAND,
         help="Process a random subset of N images, with a fixed seed.")
@@ -242,11 +239,6 @@ class ImageOptions(OptionRecord):
         role="images", recorded=COMMAND,
         help="Video sampling: 10 (every tenth frame) or 1s (one frame per second).")
     # fmt: on
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.limit is not None and self.sample is not None:
-            raise UsageError("argument `limit` and argument `sample` exclude each other", "Use one of them.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 from tipsseg.address import is_url, suffix_of
@@ -184,11 +183,11 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
     elif folder is not None and folder.before is not None:
         run = RunNames(folder.state, folder.before.image_root)
     if choice.entries is not None and choice.sample is None:
-        images = islice(stream_images(choice.entries, spec.output, _names(spec), run, choice.every), choice.limit)
+        images = stream_images(choice.entries, spec.output, _names(spec), run, choice.every)
         return Images(_of_shard(images, spec, progress, folder), run.root or Path.cwd())
     ignored = Ignored(spec.output)
     found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
-    whole = (choice.entries, choice.limit, choice.sample, spec.shard, *found.refused) == (None,) * 4
+    whole = (choice.entries, choice.sample, spec.shard, *found.refused) == (None,) * 4
     whole = (
         whole
         and found.root == (run.root or found.root)
@@ -196,7 +195,7 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
     )
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
-    found = choose_images(found, choice.limit, choice.sample)
+    found = choose_images(found, choice.sample)
     if choice.entries is None:
         _refuse_others(found, spec)
     note_inputs(progress, found, ignored)

@@ -159,7 +159,7 @@ def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
         return
     if not images.whole:
         raise UsageError(
-            "argument `prune` requires all images of the folder's runs, without argument `limit` or another choice of images",
+            "argument `prune` requires all images of the folder's runs, without argument `sample` or another choice of images",
             "Pass the same folders as before, without a list or options that select images.",
         )
     if prune != gone and (gone or prune != len(folder.state.meta("removing") or ())):
