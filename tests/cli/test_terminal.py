@@ -67,7 +67,7 @@ def test_results_can_end_with_nul(command: Command, folder: str, mlp_checkpoint:
     masks = [f"{HOSTILE}/out/masks/{HOSTILE}{name}.png" for name in "ab"]
     files = [f"{HOSTILE}/out/{name}" for name in ("annotations.json", "classes.json")]
     assert label(command, folder, mlp_checkpoint, "-0", "--dry-run").out.split("\0") == [
-        *(f"{folder}/{HOSTILE}{name}.png" for name in "ab"),
+        *(f"{folder}/{HOSTILE}{name}.png" for name in "abz"),
         "",
     ]
     assert label(command, folder, mlp_checkpoint, "-0", "-f", "png,coco").out.split("\0") == [*masks, *files, ""]

@@ -187,9 +187,9 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
         return Images(_of_shard(images, spec, progress, folder), run.root or Path.cwd())
     ignored = Ignored(spec.output)
     found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
-    whole = (choice.entries, choice.sample, spec.shard, *found.refused) == (None,) * 4
     whole = (
-        whole
+        choice.entries is choice.sample is spec.shard is None
+        and not found.refused
         and found.root == (run.root or found.root)
         and all(is_folder(path) or path.suffix.lower() in ARCHIVES for path in choice.paths)
     )
