@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,24 +16,43 @@ import pytest
 from PIL import Image
 from running import Command
 
+import tipsseg
 from tipsseg import review
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-AUDIT = ("audit", "imgs", "-m", "tiny", "--device", "cpu")
-LEAVES = ("--vocab", str(EXAMPLES / "leaves.txt"), "--background", "none")
+AUDIT = ("audit", "seen", "--labels")
+LEAVES = ("--vocab", str(EXAMPLES / "leaves.txt"))
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes, and what the model sees in them."""
+    folder = tmp_path_factory.mktemp("scenes")
+    (folder / "imgs").mkdir()
+    for name in ("house.webp", "two-pandas.png"):
+        shutil.copy(EXAMPLES / "scenes/meadow" / name, folder / "imgs")
+    tipsseg.label_folder(
+        folder / "imgs",
+        _leaves(),
+        model="tiny",
+        device="cpu",
+        formats=["png", "npz"],
+        output=folder / "seen",
+        verbose=False,
+    )
+    return folder
 
 
 @pytest.fixture(autouse=True)
-def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two scenes, and their truth in index masks with a planted error each: a roof called water, and sky without a label."""
+def scenes(seen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scenes, and their truth in index masks with a planted error each: a roof called water, and sky without a label."""
+    shutil.copytree(seen, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    Path("imgs").mkdir()
     Path("masks").mkdir()
-    for name, change in (("house.webp", (16, 7)), ("two-pandas.png", (1, 0))):
-        shutil.copy(EXAMPLES / "scenes/meadow" / name, "imgs")
-        truth = np.asarray(Image.open(EXAMPLES / "truth/meadow" / Path(name).with_suffix(".png"))).copy()
+    for name, change in (("house", (16, 7)), ("two-pandas", (1, 0))):
+        truth = np.asarray(Image.open(EXAMPLES / f"truth/meadow/{name}.png")).copy()
         truth[truth == change[0]] = change[1]
-        Image.fromarray(truth).save(Path("masks", name).with_suffix(".png"))
+        Image.fromarray(truth).save(f"masks/{name}.png")
 
 
 def findings(ran: Any) -> list[dict[str, Any]]:
@@ -40,7 +60,7 @@ def findings(ran: Any) -> list[dict[str, Any]]:
 
 
 def test_planted_errors_come_first(command: Command) -> None:
-    ran = command(*AUDIT, *LEAVES, "--labels", "masks", "--jsonl")
+    ran = command(*AUDIT, "masks", *LEAVES, "--jsonl")
     assert ran.code == 0, ran.err
     first, second, *others = findings(ran)
     found = {each["image"]: (each["kind"], each["label"], each["seen"]) for each in (first, second)}
@@ -48,26 +68,23 @@ def test_planted_errors_come_first(command: Command) -> None:
     assert all(each["score"] <= second["score"] <= first["score"] <= 1 for each in others)
     assert first["area"] <= first["bbox"][2] * first["bbox"][3]
     assert "in 2 images" in ran.err.splitlines()[-1]
-    assert not Path("labels").exists()
-    lines = command(*AUDIT, *LEAVES, "--labels", "masks", "-n", "2").out.splitlines()
+    lines = command(*AUDIT, "masks", *LEAVES, "-n", "2").out.splitlines()
     assert len(lines) == 2
     assert any("labelled water, looks like house roof" in line for line in lines)
     assert any("no label, looks like sky" in line for line in lines)
-    (record, *_) = review.audit("imgs", "masks", _leaves(), model="tiny").records()
+    (record, *_) = review.audit("seen", "masks", _leaves()).records()
     assert record == first
 
 
 def _leaves() -> Any:
-    from tipsseg import make_vocabulary
-
     lines = (EXAMPLES / "leaves.txt").read_text().splitlines()
-    return make_vocabulary([line for line in lines if line and not line.startswith("#")], "none")
+    return tipsseg.make_vocabulary([line for line in lines if line and not line.startswith("#")], "none")
 
 
 def test_findings_are_written_as_coco(command: Command) -> None:
     from pycocotools import mask as coco_mask
 
-    ran = command(*AUDIT, *LEAVES, "--labels", "masks", "--coco", "doubts.json", "--jsonl")
+    ran = command(*AUDIT, "masks", *LEAVES, "--coco", "doubts.json", "--jsonl")
     assert ran.code == 0, ran.err
     value = json.loads(Path("doubts.json").read_text())
     records = findings(ran)
@@ -79,13 +96,13 @@ def test_findings_are_written_as_coco(command: Command) -> None:
         assert images[annotation["image_id"]] == record["image"]
         assert int(coco_mask.area(annotation["segmentation"])) == annotation["area"] == record["area"]
         assert annotation["attributes"] == {key: record[key] for key in ("kind", "label", "seen")}
-    again = command(*AUDIT, *LEAVES, "--labels", "masks", "--coco", "doubts.json", "--jsonl")
-    assert (again.code, again.out) == (1, "")  # refused before an image is labelled
+    again = command(*AUDIT, "masks", *LEAVES, "--coco", "doubts.json", "--jsonl")
+    assert (again.code, again.out) == (1, "")  # refused before an image is compared
     assert "doubts.json: the file exists" in again.err
 
 
 def test_a_killed_audit_does_not_refuse_its_own_file(command: Command, tmp_path: Path) -> None:
-    words = (*AUDIT, *LEAVES, "--labels", "masks", "--coco", "d.json", "--label-studio", "t.json", "-q")
+    words = (*AUDIT, "masks", *LEAVES, "--coco", "d.json", "--label-studio", "t.json", "-q")
     script = """
 import os, signal, sys
 from pathlib import Path
@@ -109,7 +126,7 @@ main()
 
 
 def test_findings_are_written_as_label_studio_tasks(command: Command) -> None:
-    ran = command(*AUDIT, *LEAVES, "--labels", "masks", "--label-studio", "tasks.json", "--jsonl")
+    ran = command(*AUDIT, "masks", *LEAVES, "--label-studio", "tasks.json", "--jsonl")
     assert ran.code == 0, ran.err
     tasks = json.loads(Path("tasks.json").read_text())
     records = findings(ran)
@@ -134,47 +151,101 @@ def test_findings_are_written_as_label_studio_tasks(command: Command) -> None:
     assert {
         result["value"]["polygonlabels"][0] for task in tasks for result in task["predictions"][0]["result"]
     } <= labels
-    again = command(*AUDIT, *LEAVES, "--labels", "masks", "--label-studio", "tasks.json")
+    again = command(*AUDIT, "masks", *LEAVES, "--label-studio", "tasks.json")
     assert (again.code, again.out) == (1, "")
 
 
-def test_the_classes_are_those_of_the_labels(command: Command) -> None:
-    asked = "label imgs -m tiny --device cpu -c panda,house,tree -f png,coco -o out -q"
-    assert command(*asked.split()).code == 0
-    ran = command(*AUDIT, "--labels", "out/annotations.json", "--jsonl")
-    assert (ran.code, findings(ran)) == (0, [])  # the model agrees with itself
-    value = json.loads(Path("out/annotations.json").read_text())
+ASKED = "label imgs -m tiny --device cpu -c panda,house,tree -q"
+
+
+def test_classes_are_matched_by_name(command: Command) -> None:
+    assert command(*ASKED.split(), "-f", "coco,npz", "-o", "seen3").code == 0
+    value = json.loads(Path("seen3/annotations.json").read_text())
+    for category in value["categories"]:  # the same classes by other ids, and a class by a synonym
+        category["id"] = 4 - category["id"]
+        category["name"] = {"panda": "bear"}.get(category["name"], category["name"])
+    for annotation in value["annotations"]:
+        annotation["category_id"] = 4 - annotation["category_id"]
+    Path("same.json").write_text(json.dumps(value))
+    Path("names.toml").write_text('[[classes]]\nname = "bear"\nsynonyms = ["panda"]\n')
+    ran = command("audit", "seen3", "--labels", "same.json", "--vocab", "names.toml", "--jsonl")
+    assert (ran.code, findings(ran)) == (0, []), ran.err  # the model agrees with itself
     for annotation in value["annotations"]:
         annotation["category_id"] = annotation["category_id"] % 3 + 1
     Path("wrong.json").write_text(json.dumps(value))
-    kinds = {
-        (each["kind"], each["label"], each["seen"])
-        for each in findings(command(*AUDIT, "--labels", "wrong.json", "--jsonl"))
-    }
-    assert {("class", "house", "panda"), ("class", "tree", "house"), ("class", "panda", "tree")} & kinds
+    ran = command("audit", "seen3", "--labels", "wrong.json", "--vocab", "names.toml", "--jsonl")
+    kinds = {(each["kind"], each["label"], each["seen"]) for each in findings(ran)}
+    assert {("class", "tree", "panda"), ("class", "house", "tree")} <= kinds
+
+
+def test_classes_that_the_model_did_not_look_for_are_not_judged(command: Command) -> None:
+    assert command(*ASKED.split(), "-f", "npz", "-o", "out").code == 0
+    ran = command("audit", "out", "--labels", "masks", *LEAVES, "--jsonl")
+    assert (ran.code, findings(ran)) == (0, []), ran.err  # regions of other classes, even where the model sees a panda
+    assert "Did not judge the regions of sky, cloud" in ran.err
+    written = ran.err.partition("judge them: ")[2].splitlines()[0]
+    assert command(*shlex.split(written.replace("IMAGES", "imgs"))[1:], "--device", "cpu", "-q").code == 0
+    again = command("audit", "out-2", "--labels", "masks", *LEAVES, "--jsonl")
+    assert "Did not judge" not in again.err
+    assert ("water", "house roof") in {(each["label"], each["seen"]) for each in findings(again)}
+
+
+def test_a_folder_without_scores_gets_them_by_the_printed_command(command: Command) -> None:
+    assert command(*ASKED.split(), "-f", "png", "-o", "out").code == 0
+    ran = command("audit", "out", "--labels", "masks", *LEAVES)
+    assert (ran.code, ran.out) == (1, "")
+    assert "out: the format npz is missing" in ran.err
+    written = ran.err.partition("write it: ")[2].splitlines()[0]
+    assert command(*shlex.split(written.replace("IMAGES", "imgs"))[1:], "-q").code == 0
+    assert command("audit", "out", "--labels", "masks", *LEAVES).code == 0
+
+
+def test_corrected_images_are_left_out(command: Command) -> None:
+    shutil.copy("masks/house.png", "seen/masks/house.png")
+    ran = command(*AUDIT, "masks", *LEAVES, "--jsonl")
+    assert {each["image"] for each in findings(ran)} == {"two-pandas.png"}
+    assert "Left out 1 corrected image." in ran.err
+    assert ran.err.splitlines()[-1].endswith("in 1 image")
+    shutil.copy("masks/two-pandas.png", "seen/masks/two-pandas.png")
+    ran = command(*AUDIT, "masks", *LEAVES)
+    assert ran.code == 1
+    assert "seen: no image has the model's labels" in ran.err
 
 
 def test_an_image_fails_alone_and_one_without_labels_is_left_out(command: Command) -> None:
-    Path("masks/house.png").write_bytes(b"")
+    Path("masks/house.png").unlink()
+    Path("seen/npz/two-pandas.npz").write_bytes(b"")
     shutil.copy(EXAMPLES / "scenes/desert.png", "imgs")
-    ran = command(*AUDIT, *LEAVES, "--labels", "masks")
+    shutil.copy(EXAMPLES / "truth/desert.png", "masks")
+    assert command("label", "imgs", "--from", "seen", "-o", "seen", "-q").code == 0
+    ran = command(*AUDIT, "masks", *LEAVES)
     assert ran.code == 1
     assert ran.err.count("Error: ") == 1
+    assert "two-pandas.npz: " in ran.err
     assert ran.err.splitlines()[-1].endswith("in 1 image; 1 image without labels; 1 failed")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--labels", "masks"), "masks does not name its classes"),
-        (("--labels", "nowhere"), "nowhere: no such file"),
-        (("--labels", "other", *LEAVES), "other: no labels of these images"),
-        (("--labels", "masks", "--coco", "x", "--label-studio", "x"), "--coco and --label-studio name the same file"),
+        (("seen", "--labels", "masks"), "masks does not name its classes"),
+        (("seen", "--labels", "nowhere"), "nowhere: no such file"),
+        (("seen", "--labels", "other", *LEAVES), "other: no labels of these images"),
+        (
+            ("seen", "--labels", "masks", "--coco", "x", "--label-studio", "x"),
+            "--coco and --label-studio name the same file",
+        ),
+        (("imgs", "--labels", "masks", *LEAVES), "imgs: not an output folder"),
+        (("apart", "--labels", "masks", *LEAVES), "apart: its classes overlap"),
+        (("onto", "--labels", "masks", *LEAVES), "onto: its labels are partly from seen, not the model's"),
     ],
 )
 def test_labels_that_cannot_be_audited_are_refused(command: Command, arguments: tuple[str, ...], message: str) -> None:
+    more = {"apart": ("--overlap",), "onto": ("--onto", "seen")}.get(arguments[0])
+    if more is not None:
+        assert command(*ASKED.split(), *more, "-f", "npz", "-o", arguments[0]).code == 0
     Path("other").mkdir()
     shutil.copy("masks/house.png", "other/x.png")
-    ran = command(*AUDIT, *arguments)
+    ran = command("audit", *arguments)
     assert ran.code in (1, 2)
     assert message in ran.err

@@ -198,7 +198,7 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
         "convert out -f webdataset --to set --shard-size 1MB --val-fraction 0 -q", [],
     ),
     "a fit": ([mirrored, LABEL, taught], "fit out -o my.fit --device cpu -q --overwrite", []),
-    "an audit": ([LABEL, edited], "audit imgs --labels out -m tiny --device cpu --coco d.json --label-studio t.json -q", []),
+    "an audit": ([f"{LABEL},npz", masks], "audit out --labels new -c sky,tree --coco d.json --label-studio t.json -q", []),
 }  # fmt: skip
 
 

@@ -113,13 +113,13 @@ def test_an_edited_cutout_stays_without_its_object(command: Command, label: Comm
 
 
 def test_black_and_white_masks_are_not_read_as_index_masks(command: Command, label: Command) -> None:
-    assert label("-c", CLASSES, "-f", "png,binary").code == 0
+    assert label("-c", CLASSES, "-f", "png,npz,binary").code == 0
     before = contents(Path("out"))
     for arguments in (
         ("correct", "out", "--from", "out/binary/tree"),
         ("eval", "--pred", "out/binary/tree", "--gt", "out/masks", "-c", CLASSES),
         ("eval", "--pred", "out", "--gt", "out/binary/tree"),
-        ("audit", "imgs", "-m", "tiny", "--labels", "out/binary", "-c", CLASSES),
+        ("audit", "out", "--labels", "out/binary", "-c", CLASSES),
     ):
         ran = command(*arguments)
         assert ran.code == 1, ran.err

@@ -159,7 +159,6 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
         {"min_confidence", "refine", "output"},
     ),
     "evaluate": ((TruthOptions, LabelOptions, RegionOptions, ComputeOptions), set()),
-    "audit": ((LabelOptions, ComputeOptions), {"min_confidence"}),
     "check_folder": ((ReadingOptions,), set()),
     "convert_folder": ((FileOptions, ReadingOptions), {"instances", "min_area", "simplify", "names"}),
     "correct_folder": ((CorrectOptions, ReadingOptions), set()),

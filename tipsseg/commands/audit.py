@@ -1,4 +1,6 @@
-"""`tipsseg audit`: hold existing labels against the model, region by region, and rank the regions by the likelihood of an error.
+"""`tipsseg audit`: hold existing labels against the model's, region by region, and rank the regions by the likelihood of an error.
+
+An output folder has the model's labels, and their confidences in the format npz.
 
 A region of the existing labels is doubtful if the model sees another class in it, or the background. What the model sees on
 unlabelled pixels is doubtful if it is as wide as a patch; what is thinner is the blurred edge of something labelled.
@@ -12,50 +14,51 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import Literal, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg._version import __version__
-from tipsseg.corrections.records import Objects
+from tipsseg.corrections.records import Objects, image_errors
 from tipsseg.engine.job import Job
-from tipsseg.engine.local import LocalEngine
-from tipsseg.engine.notes import note_begin, note_skipped, note_vocabulary
-from tipsseg.engine.stages import run_stages
-from tipsseg.errors import InputError, OutputError
+from tipsseg.engine.notes import note_skipped
+from tipsseg.errors import ImageError, InputError, OutputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.coco import category_record, image_record
+from tipsseg.formats.npz import read_confidence, read_grid
 from tipsseg.given.labels import LabelSource, classes_of_labels, paint_objects
-from tipsseg.images.finding import Listed, Paths
-from tipsseg.options import LabelOptions
-from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import AuditKeywords, with_keywords
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options import default_jobs
 from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
-from tipsseg.regions.objects import LabelledObject, split_levels
+from tipsseg.regions.objects import LabelledObject, ancestors, split_levels
 from tipsseg.run.files import digest_of
-from tipsseg.run.inputs import Ignored, Images, find_alone
-from tipsseg.run.plan import plan_run
-from tipsseg.run.spec import Counts, RunSpec
-from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, printable_path
+from tipsseg.run.read import Run, RunImage, open_runs, refuse_other_settings, refuse_overlap, refuse_raster
+from tipsseg.run.record import RUN_FILE
+from tipsseg.types import (
+    BACKGROUND,
+    ConfidenceArray,
+    Failed,
+    ImageRef,
+    LabelArray,
+    LabelClass,
+    ignore_id,
+    label_dtype,
+    printable_path,
+)
 from tipsseg.util.files import atomic_write, describe_error, list_left, read_regular, staged_path
 from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
 from tipsseg.util.progress import Verbosity, progress_for
-from tipsseg.util.text import pluralize
+from tipsseg.util.text import fold, join_first, pluralize, shell_line, shell_word
+from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
-
-if TYPE_CHECKING:
-    from tipsseg.labelling.labeller import Patches, Scored
-    from tipsseg.labelling.source import Loaded
 
 #: "class": the model sees another class; "nothing": it sees the background; "unlabelled": it sees a class without a label.
 Kind = Literal["class", "nothing", "unlabelled"]
@@ -102,7 +105,7 @@ class Audit:
 
     Attributes:
         findings: The regions that are likely wrong, the highest score first.
-        classes: The classes, by label id 1..N.
+        classes: The classes of the model's labels, by label id 1..N.
         model: The model.
         audited: The number of audited images.
         unlabelled: The number of images without labels, which were left out.
@@ -154,29 +157,58 @@ class Audit:
 _Audited = tuple[ImageRef, tuple[int, int], list[Doubt] | None]
 
 
-def _audit(engine: LocalEngine, source: LabelSource, loaded: Loaded[Patches], scored: Scored) -> _Audited:
-    """Label an image, and compare the result with its existing labels, wholes and parts apart. Thread-safe."""
-    size, classes = loaded.picture.prepared.size, engine.info.spec.vocabulary.classes
-    given = source.read(loaded.ref, size)
-    if given is None:
-        return loaded.ref, size, None
-    if isinstance(given, Objects):
-        source.skipped.update(given.skipped)
-    with engine.alone(loaded):
-        result = engine.label(loaded, scored)
-        painted, instances = paint_objects(given, size, classes)
-        patch = engine.labeller.view.patch_side(size)
-        confidences = (*result.whole_confidences, result.confidence)
-        doubts, above = list[Doubt](), result.labels
-        levels = zip(split_levels(result.labels, classes), split_levels(painted, classes), strict=True)
-        for depth, (labels, known) in enumerate(levels):
-            confidence = confidences[min(depth, len(confidences) - 1)]
-            found = find_doubts(labels, confidence, known, instances, classes=len(classes), patch=patch)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Auditor:
+    """Compares the labels of a model with existing labels.
+
+    Attributes:
+        source: The existing labels.
+        known: Their classes.
+        classes: The classes of the model's labels.
+        ids: The label ids of the model's classes by the ids of the existing labels; another class is ignored.
+        patch_scale: The scale of the patches in the scores.
+    """
+
+    source: LabelSource
+    known: Sequence[LabelClass]
+    classes: Sequence[LabelClass]
+    ids: LabelArray
+    patch_scale: float
+
+    def compare(self, image: RunImage) -> _Audited | Failed | None:
+        """Return the findings of an image, wholes and parts apart; None for one that a person corrected. Thread-safe."""
+        if image.corrected:
+            return None
+        ref, size = image.ref(None), image.entry.numbers.size
+        try:
+            given = self.source.read(ref, size)
+            if given is None:
+                return ref, size, None
+            labels, (confidence, grid) = image.current().labels.labels, _scores(image, size)
+            if isinstance(given, Objects):
+                self.source.skipped.update(given.skipped)
+        except ImageError as error:
+            return Failed(ref, error)
+        painted, instances = paint_objects(given, size, self.known)
+        painted, patch = self.ids[painted], min(size) / min(grid) * self.patch_scale
+        doubts, above = list[Doubt](), labels
+        levels = zip(split_levels(labels, self.classes), split_levels(painted, self.classes), strict=True)
+        for depth, (seen, known) in enumerate(levels):
+            found = find_doubts(seen, confidence, known, instances, classes=len(self.classes), patch=patch)
             # Labels of wholes need not have parts; and where the model sees another thing, the whole is likely wrong.
-            parts = (_inside(each, above, classes) for each in found if each.label)
+            parts = (_inside(each, above, self.classes) for each in found if each.label)
             doubts += [each for each in parts if each is not None] if depth else found
-            above = labels
-    return loaded.ref, size, [doubt for doubt in doubts if doubt.score > 0]
+            above = seen
+        return ref, size, [doubt for doubt in doubts if doubt.score > 0]
+
+
+def _scores(image: RunImage, size: tuple[int, int]) -> tuple[ConfidenceArray, tuple[int, int]]:
+    """Return the confidence [H, W] of an image, and its (rows, columns) of patches. Raise ImageError if they cannot be read."""
+    path = image.file("npz")
+    if path is None:
+        raise ImageError(image.path(None), "its scores are missing", _scores_hint(image.run))
+    with image_errors(path):
+        return read_confidence(path, size), read_grid(path, size)
 
 
 def _inside(doubt: Doubt, above: LabelArray, classes: Sequence[LabelClass]) -> Doubt | None:
@@ -349,6 +381,9 @@ def _shown_class(finding: Finding) -> int:
     return finding.doubt.seen or finding.doubt.label
 
 
+#: The number of class names that a note lists.
+_MOST_NAMES = 10
+
 #: The number of findings that the page lists for an image.
 _LISTED = 50
 
@@ -373,69 +408,132 @@ def read_doubts(path: Path) -> Mapping[str, list[ListedDoubt]]:
                 found[take(record, "image", str)].append((take(record, "kind", str), *names, score, box))
             except ValueError as error:
                 raise InputError(
-                    f"{path}: line {number}: {error}", "Write it with: tipsseg audit IMAGES --labels LABELS --jsonl"
+                    f"{path}: line {number}: {error}", "Write it with: tipsseg audit OUT --labels LABELS --jsonl"
                 ) from error
     except OSError as error:
         raise InputError(f"{path}: {describe_error(error)}", "Check the path.") from error
     return {image: sorted(own, key=lambda doubt: -doubt[3])[:_LISTED] for image, own in found.items()}
 
 
-@with_keywords(AuditKeywords, LabelOptions, ComputeOptions)
 def audit(
-    images: Paths | Listed,
-    labels: str | Path,
-    classes: Classes | None = None,
-    *,
-    background: str | None = None,
-    verbose: Verbosity = None,
-    **keywords: Unpack[AuditKeywords],
+    output: str | Path, labels: str | Path, classes: Classes | None = None, *, verbose: Verbosity = None
 ) -> Audit:
     """Find likely errors in existing labels, and things without a label, as `tipsseg audit` does.
 
-        for record in tipsseg.review.audit("photos/", "annotations.json").records():
+        tipsseg.label_folder("photos/", ["tree", "car"], output="seen", formats=["png", "npz"])
+        for record in tipsseg.review.audit("seen", "annotations.json").records():
             print(record["score"], record["image"], record["label"], record["seen"])
 
-    Images without labels are left out; an image that fails is counted and left out.
+    Classes are compared by name. Corrected images are left out, as are images without labels. An image that fails is counted and
+    left out.
 
     Args:
-        images: Files and folders.
+        output: The output folder of a run with the format npz, finished or not.
         labels: A folder, zip or file in any format that `correct_folder` reads.
         classes: Classes by name, to add synonyms, or to name the ids of index masks. None: the classes of the labels.
-        background: "auto", "none" or phrases separated by commas, if `classes` is None.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
         The findings, the most doubtful first; `records()` yields them as JSON values.
 
     Raises:
-        TipssegError: The labels cannot be read, the run cannot continue, or no image has labels.
+        TipssegError: The folder or the labels cannot be read, the folder has no scores, or no image has labels.
     """
-    labels, named = Path(labels), None if classes is None else as_vocabulary(classes)[0]
-    compute, options = (take_options(record, keywords) for record in (ComputeOptions, LabelOptions))
-    vocabulary = classes_of_labels(labels, named, background)
-    spec = RunSpec.of(compute, formats=(), vocabulary=vocabulary, options=options)
-    with progress_for(verbose) as progress:
-        note_vocabulary(vocabulary, progress)
-        found = find_alone(images, Ignored(None), progress)
-        source = LabelSource(labels, vocabulary.classes)
-        source.names.expect(found.refs)
-        engine = LocalEngine.of(plan_run(spec), progress, found.refs)
-        note_begin(engine.info, Images(found.refs, found.root), Counts(), progress)
-        job, findings, unlabelled = Job(progress), list[Finding](), 0
-        stages = run_stages(found.refs, engine.source, engine.score, partial(_audit, engine, source), spec.jobs)
-        for ref, size, doubts in job.each(stages):
+    output, labels = Path(output), Path(labels)
+    with ExitStack() as stack:
+        progress = stack.enter_context(progress_for(verbose))
+        runs = stack.enter_context(open_runs(output, ended=False))
+        refuse_other_settings(runs)
+        _refuse_other_runs(runs[0])
+        known = classes_of_labels(labels, None if classes is None else as_vocabulary(classes)[0])
+        ids, absent = _match_classes(known, runs[0].classes)
+        source, refs = LabelSource(labels, known), [image.ref(None) for run in runs for image in run.images()]
+        source.names.expect(refs)
+        auditor = _Auditor(
+            source=source,
+            known=known,
+            classes=runs[0].classes,
+            ids=ids,
+            patch_scale=runs[0].info.spec.options.scales[0],
+        )
+        progress.begin(f"Comparing {pluralize(len(refs), 'image')} of {output} with {labels}.", len(refs))
+        if absent:
+            progress.note(_absent_note(runs[0], labels, absent))
+        job, findings, unlabelled, corrected = Job(progress), list[Finding](), 0, 0
+        images = (image for run in runs for image in run.images())
+        for result in job.each(map_in_order(default_jobs(), auditor.compare, images)):
+            if result is None:
+                corrected += 1
+                continue
+            ref, size, doubts = result
             unlabelled += doubts is None
             findings += [Finding(ref=ref, size=size, doubt=doubt) for doubt in doubts or ()]
+        if corrected:
+            progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
         note_skipped(source.skipped, labels, progress)
+    audited = job.done - unlabelled - corrected
     job.require(job.done, "audited")
-    if unlabelled == job.done:
+    if corrected == job.done:
+        raise InputError(f"{output}: no image has the model's labels", "Label the images into another folder.")
+    if not audited:
         raise InputError(f"{labels}: no labels of these images", "Images and labels are matched by their names.")
     findings.sort(key=lambda finding: -finding.doubt.score)  # stable
     return Audit(
         findings=tuple(findings),
-        classes=vocabulary.classes,
-        model=spec.model,
-        audited=job.done - unlabelled,
+        classes=runs[0].classes,
+        model=runs[0].info.spec.model,
+        audited=audited,
         unlabelled=unlabelled,
         failed=job.failed,
     )
+
+
+def _refuse_other_runs(run: Run) -> None:
+    """Raise InputError for a run without scores, or whose labels are not the model's alone."""
+    spec = run.info.spec
+    refuse_raster(run.info)
+    refuse_overlap(run.info, "an audit compares one label for each pixel")
+    if spec.onto is not None:
+        raise InputError(
+            f"{spec.output}: its labels are partly from {spec.onto}, not the model's",
+            "Label into another folder without argument `onto`.",
+        )
+    if "npz" not in spec.formats:
+        raise InputError(f"{spec.output}: the format npz is missing, which stores the scores", _scores_hint(run))
+
+
+def _scores_hint(run: Run) -> str:
+    """Return the hint for missing scores: the command that writes them."""
+    spec = run.info.spec
+    repeated, output = (shell_word(str(path)) for path in (spec.folder / RUN_FILE, spec.output))
+    if spec.shard is not None:
+        return f"Let the model write it: tipsseg label IMAGES --from {repeated} --shard {spec.shard} -f npz -o {output}"
+    return f"Let the model write it: tipsseg label IMAGES --from {repeated} -f npz -o {output}"
+
+
+def _match_classes(known: Sequence[LabelClass], classes: Sequence[LabelClass]) -> tuple[LabelArray, list[str]]:
+    """Return the label ids of a model's classes by the ids of existing labels, and the names of classes that the model lacks.
+
+    Names are compared before synonyms. A part that the model lacks belongs to its whole; other classes are ignored.
+    """
+    named = {fold(synonym): each.id for each in reversed(classes) for synonym in each.synonyms}
+    named |= {fold(each.name): each.id for each in classes}
+    own = [next((named[name] for name in map(fold, (each.name, *each.synonyms)) if name in named), 0) for each in known]
+    dtype, ignored = label_dtype(len(classes)), ignore_id(len(classes))
+    ids = np.full(int(np.iinfo(label_dtype(len(known))).max) + 1, ignored, dtype)
+    ids[BACKGROUND] = BACKGROUND
+    for each, wholes in zip(known, ancestors(known), strict=True):
+        ids[each.id] = next((own[number - 1] for number in reversed(wholes) if own[number - 1]), ignored)
+    return cast(LabelArray, ids), [each.name for each, found in zip(known, own, strict=True) if not found]
+
+
+def _absent_note(run: Run, labels: Path, absent: Sequence[str]) -> str:
+    """Return the note on classes of existing labels that the model did not look for, with the command that labels them too."""
+    spec = run.info.spec
+    model, output, source = (shell_word(text) for text in (spec.model, f"{spec.output}-2", spec.vocabulary.source))
+    regions = f"the regions of {join_first(absent, _MOST_NAMES)} in {labels}"
+    note = f"Did not judge {regions}: {spec.output} lacks these classes. To judge them"
+    if spec.vocabulary.source:
+        return f"{note}, add them to {source}: tipsseg label IMAGES -m {model} --vocab {source} -f npz -o {output}"
+    names = shell_line(chain.from_iterable(("-c", name) for name in (*run.info.names.values(), *absent)))
+    return f"{note}: tipsseg label IMAGES -m {model} {names} -f npz -o {output}"

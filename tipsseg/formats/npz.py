@@ -103,6 +103,15 @@ def read_confidence(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
     return confidence.astype(np.float32) / np.float32(255)
 
 
+def read_grid(path: Path, size: tuple[int, int]) -> tuple[int, int]:
+    """Return the (rows, columns) of patches in the archive of an image of `size`. Raise as `read_confidence` does."""
+    _, ids = read_array(path, ("top_ids",), _BYTES_PER_PIXEL * size[0] * size[1] + _PATCH_BYTES)
+    if ids.ndim != 3 or 0 in ids.shape:
+        raise ValueError(f"top_ids {list(ids.shape)} are not the classes of patches")
+    _, rows, columns = ids.shape
+    return rows, columns
+
+
 def read_array(path: Path, names: Sequence[str], most: int) -> tuple[str, NDArray[Any]]:
     """Return the first of these names that an array in a NumPy archive has, and the array.
 

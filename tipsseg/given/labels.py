@@ -26,7 +26,7 @@ from tipsseg.regions.objects import ancestors, follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.files import is_folder
 from tipsseg.util.text import fold
-from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, listed_classes, make_vocabulary, parse_background
+from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, listed_classes, make_vocabulary
 
 
 class _AllNames(ClassNames):
@@ -222,21 +222,21 @@ def _join(listed: Sequence[ClassSpec], vocabulary: Vocabulary) -> Vocabulary:
     return make_vocabulary([*specs, *others], background, vocabulary.templates, vocabulary.source, vocabulary.refine)
 
 
-def classes_of_labels(labels: Path, vocabulary: Vocabulary | None, background: str | None = None) -> Vocabulary:
-    """Return the classes of existing labels, with the settings of `vocabulary`, and the classes that only it has.
+def classes_of_labels(labels: Path, vocabulary: Vocabulary | None) -> tuple[LabelClass, ...]:
+    """Return the classes of existing labels, by the ids in which `LabelSource` reads them.
 
     Args:
         labels: The labels.
-        vocabulary: Classes by name, with synonyms and other settings; None for the names alone.
-        background: The background as a user types it, for names alone; None for the general background.
+        vocabulary: Classes by name, which add synonyms, or name the ids of index masks; None for the names alone.
 
     Raises:
-        UsageError: The labels name no classes, and `vocabulary` is None, or it was fitted.
+        UsageError: The labels name no classes, and `vocabulary` is None.
         InputError, ImageError: The labels cannot be read.
     """
-    if vocabulary is not None:
-        return _join(_listed(labels, class_names(labels)), vocabulary)
-    return make_vocabulary(_named_classes(labels), "auto" if background is None else parse_background(background))
+    if vocabulary is None:
+        return make_vocabulary(_named_classes(labels), "none").classes
+    names = class_names(labels)
+    return _join(_listed(labels, names), vocabulary).classes if names else vocabulary.classes
 
 
 def _listed(labels: Path, names: Sequence[str]) -> list[ClassSpec]:

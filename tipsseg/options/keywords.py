@@ -111,13 +111,6 @@ class EvaluateKeywords(TruthKeywords, LabelKeywords, RegionKeywords, ComputeKeyw
     """Keywords of `evaluate`."""
 
 
-class AuditKeywords(ViewKeywords, ComputeKeywords, ModelKeywords, total=False):
-    """Keywords of `audit`."""
-
-    refine: Refinement
-    scales: Iterable[float] | float | str
-
-
 class ScoreMasksKeywords(TruthKeywords, ReadingKeywords, total=False):
     """Keywords of `score_masks`."""
 

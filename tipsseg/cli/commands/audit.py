@@ -9,31 +9,31 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from tipsseg.cli import options as opt
-from tipsseg.cli import stdin, values
+from tipsseg.cli import values
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
-from tipsseg.options import VIEW, LabelOptions
-from tipsseg.options.fields import FILES, IMAGES, WHAT, keywords_of, option
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options.fields import FILES, WHAT, option
 from tipsseg.util.text import pluralize
 
 EPILOG = """\b
 Examples:
-  tipsseg audit photos/ --labels coco/annotations.json
-  tipsseg audit photos/ --labels masks/ --vocab classes.txt -n 50
-  tipsseg audit photos/ --labels labelme/ --jsonl | jq -r .image | uniq
-  tipsseg audit photos/ --labels coco.json --coco findings.json
+  tipsseg audit seen/ --labels coco/annotations.json
+  tipsseg audit seen/ --labels masks/ --vocab classes.txt -n 50
+  tipsseg audit seen/ --labels labelme/ --jsonl | jq -r .image | uniq
+  tipsseg audit seen/ --labels coco.json --coco findings.json
 
 \b
-Prints the regions that the model would label differently, the most doubtful
-first: another class, nothing, or a thing without a label. The classes are
-the labels' own; pass them with --classes or --vocab if the labels are
-index masks without a list of classes, or to add synonyms. Labels are read in
-any format that tipsseg correct reads.
+First label the images with the same classes, and with their confidences:
+  tipsseg label photos/ -c "tree,car" -f png,npz -o seen/
+
+\b
+Prints the regions that the model labelled differently, the most doubtful
+first: another class, nothing, or a thing without a label. Classes are compared
+by name; pass the names of the labels with --classes or --vocab if the labels
+are index masks without a list of classes, or to add synonyms. Labels are read
+in any format that tipsseg correct reads.
 Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
 
@@ -48,51 +48,29 @@ class Auditing:
         help="Also write the findings as a COCO file, for CVAT and FiftyOne.")
     label_studio: Path | None = option(None, metavar="FILE", group=FILES,
         help="Also write the findings as a Label Studio task list, and its labelling interface with the suffix .xml.")
-    null: bool = option(False, short="0", group=IMAGES, rare=True,
-        help="Separate the list on stdin with NUL instead of newlines.")
     quiet: bool = option(False, short="q", help=opt.QUIET_HELP)
     # fmt: on
 
 
-#: The options of labelling that an audit has.
-_AUDITED = (*VIEW, "scales", "refine")
-
-
 @command(EPILOG)
-def audit(
-    auditing: Auditing,
-    question: opt.Question,
-    compute: ComputeOptions,
-    options: Annotated[LabelOptions, Only(*_AUDITED)],
-    paths: Annotated[
-        list[str] | None, typer.Argument(metavar="IMAGES", help="Images, folders, or - for a list on stdin.")
-    ] = None,
-) -> int:
+def audit(output: opt.Folder, auditing: Auditing, question: Annotated[opt.Question, Only("classes", "vocab")]) -> int:
     """Find likely errors in existing labels, and things without a label."""
     from tipsseg.commands.audit import audit as audit_labels
     from tipsseg.commands.audit import claimed, interface_of, refuse_existing, write_coco, write_label_studio
     from tipsseg.util.json import json_bytes
 
-    values.refuse_split_lists(paths or (), question.classes, None)
     if auditing.coco is not None and auditing.coco == auditing.label_studio:
         raise UsageError("--coco and --label-studio name the same file", "Choose two files.")
     written = ((write_coco, auditing.coco), (write_label_studio, auditing.label_studio))
     files = [(write, file) for write, file in written if file is not None]
     for _, file in files:
-        refuse_existing(file)  # before the images are labelled
+        refuse_existing(file)  # before the images are compared
     if auditing.label_studio is not None:
         refuse_existing(interface_of(auditing.label_studio))
     named = question.classes or question.vocab
     with ExitStack() as claims, open_progress(auditing.quiet, results=False) as progress:
-        result = audit_labels(
-            stdin.images(paths or (), auditing.null),
-            auditing.labels,
-            values.parse_question(question)[0] if named else None,
-            background=None if named else question.background,
-            verbose=progress,
-            **keywords_of(compute),
-            **keywords_of(options, _AUDITED),
-        )
+        classes = values.parse_question(question)[0] if named else None
+        result = audit_labels(output, auditing.labels, classes, verbose=progress)
         for finding, record in islice(zip(result.findings, result.records(), strict=True), auditing.limit):
             progress.text(
                 json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record, result.describe(finding.doubt))
