@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from output_folders import LABELS, make_run, save_inputs
 from PIL import Image
 from running import Command
+
+SCENES = Path(__file__).resolve().parents[2] / "examples/scenes"
 
 
 @pytest.fixture
@@ -26,13 +29,29 @@ def facts(page: Path) -> dict[str, object]:
 
 
 def test_a_page(command: Command, out: Path) -> None:
-    ran = command("report", out, "--palette", "safe")
+    ran = command("report", out)
     assert (ran.code, ran.out) == (0, f"{out}/report/index.html\n")
     assert facts(out / "report")["truth"] is None
-    assert "#0072b2" in json.dumps(facts(out / "report")["classes"])
-    assert command("report", out).code == 0  # in the classes' own colours
     own = [each["colour"] for each in json.loads((out / "classes.json").read_bytes())["classes"]]
     assert [each["colour"] for each in facts(out / "report")["classes"]] == own  # type: ignore[attr-defined]
+
+
+def test_other_colours_of_the_vocabulary_draw_the_page_again(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(SCENES / "lake", "imgs")
+    thumbnails = []
+    for colour in ("#0072b2", "#d55e00"):
+        Path("classes.toml").write_text(f'[[classes]]\nname = "panda"\ncolour = "{colour}"\n')
+        ran = command(
+            "label", "imgs", "-m", "tiny", "--device", "cpu", "--vocab", "classes.toml", "-f", "png", "-o", "out"
+        )
+        assert (ran.code, command("report", "out").code) == (0, 0)
+        assert [each["colour"] for each in facts(Path("out/report"))["classes"]] == [colour]  # type: ignore[attr-defined]
+        thumbnails.append({path.name: path.read_bytes() for path in Path("out/report/thumbnails").rglob("*.jpg")})
+    assert "2 unchanged" in ran.err
+    assert thumbnails[0] != thumbnails[1]
 
 
 def test_a_page_that_was_changed_is_set_aside(command: Command, out: Path) -> None:
@@ -70,7 +89,6 @@ def test_scores_on_the_page(command: Command, out: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
-        (["report", "out", "--palette", "grey"], 2, "Error: unknown palette 'grey'\nHint: Use one of own, safe.\n"),
         (
             ["report", "out", "--features", "nowhere"],
             1,

@@ -31,7 +31,7 @@ from tipsseg.options.values import Shard
 from tipsseg.regions.drawing import colour_labels, draw_labels
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
-from tipsseg.vocabulary.palette import IGNORED_COLOUR, colour, safe_colour
+from tipsseg.vocabulary.palette import IGNORED_COLOUR, colour
 
 # pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -90,23 +90,6 @@ SMALL = np.array([[1, 1, 0, 3], [0, 1, 0, 3], [255, 0, 0, 0], [2, 0, 0, 1]], np.
 
 #: The objects in it, by number.
 OBJECTS = ((1, "panda leg"), (2, "panda leg"), (3, "tree"), (4, "bench"))
-
-#: Linear RGB as people with these kinds of colour vision see it, by Machado, Oliveira and Fernandes (2009), at full strength.
-SIMULATED = {
-    "protanopia": ((0.152286, 1.052583, -0.204868), (0.114503, 0.786281, 0.099216), (-0.003882, -0.048116, 1.051998)),
-    "deuteranopia": ((0.367322, 0.860646, -0.227968), (0.280085, 0.672501, 0.047413), (-0.011820, 0.042940, 0.968881)),
-    "tritanopia": ((1.255528, -0.076749, -0.178779), (-0.078411, 0.930809, 0.147602), (0.004733, 0.691367, 0.303900)),
-}
-
-
-def simulated(colours: NDArray[np.float64], kind: str) -> NDArray[np.float64]:
-    """Colours [n, 3] in 0..1 as they are seen, in CIELAB."""
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(linear @ np.array(SIMULATED[kind]).T, 0, 1)
-    to_xyz = np.array([(0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)])
-    ratio = seen @ to_xyz.T / (0.9505, 1.0, 1.089)
-    x, y, z = np.where(ratio > 0.008856, np.cbrt(ratio), 7.787 * ratio + 16 / 116).T
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
 
 # ---- registry ----
@@ -297,22 +280,6 @@ def test_predictions_for_label_studio_have_a_score() -> None:
 
 
 # ---- palettes ----
-
-
-@pytest.mark.parametrize("kind", SIMULATED)
-def test_the_first_safe_colours_are_apart_for_any_colour_vision(kind: str) -> None:
-    def least(colours: list[tuple[int, int, int]]) -> float:
-        seen = simulated(np.array(colours, np.float64) / 255, kind)
-        gaps = np.linalg.norm(seen[:, None] - seen[None], axis=2)
-        return float(gaps[np.triu_indices(len(seen), 1)].min())
-
-    safe = least([safe_colour(number) for number in range(1, 8)])
-    assert safe > 10
-    assert safe > least([colour(number) for number in range(1, 8)])
-
-
-def test_later_safe_colours_differ() -> None:
-    assert len({safe_colour(number) for number in range(1, 22)}) == 21
 
 
 def test_masks_with_a_palette_have_the_colours_of_the_overlays() -> None:

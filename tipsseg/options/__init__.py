@@ -50,8 +50,6 @@ Refinement = Literal["none", "guided", "pamr", "pamr-guided"]
 #: One object in formats that list objects: a connected component, or all pixels of a class.
 Instances = Literal["component", "class"]
 
-#: Colours of a report: the classes' own, or a colour-blind-safe palette.
-Palette = Literal["own", "safe"]
 
 #: Names of an image's files: the image's path without its suffix, or with it.
 Names = Literal["stem", "full"]
@@ -61,7 +59,6 @@ FEATURE_DTYPES: tuple[FeatureDtype, ...] = get_args(FeatureDtype)
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
 #: Refinements that follow the image at its own size.
 GUIDED: tuple[Refinement, ...] = ("guided", "pamr-guided")
-PALETTES: tuple[Palette, ...] = get_args(Palette)
 NAMES: tuple[Names, ...] = get_args(Names)
 
 _Choice = TypeVar("_Choice", bound=str)

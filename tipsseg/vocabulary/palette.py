@@ -1,4 +1,4 @@
-"""Colours for class ids: the default palette, a colour-blind-safe palette, and the PASCAL VOC palette."""
+"""Colours for class ids: the default palette, and the PASCAL VOC palette."""
 
 from __future__ import annotations
 
@@ -47,28 +47,6 @@ def colour(index: int) -> Colour:
     saturation = _SATURATION[step // len(_LIGHTNESS) % len(_SATURATION)]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-#: The colour-blind-safe palette of Okabe and Ito without black; the colours that differ most in lightness come first.
-_SAFE: tuple[Colour, ...] = (
-    (0, 114, 178),  # blue
-    (240, 228, 66),  # yellow
-    (213, 94, 0),  # vermilion
-    (86, 180, 233),  # sky blue
-    (0, 158, 115),  # bluish green
-    (230, 159, 0),  # orange
-    (204, 121, 167),  # reddish purple
-)
-#: Brightness factors of successive cycles through _SAFE.
-_SHADES = (1.0, 0.6, 0.8)
-
-
-def safe_colour(index: int) -> Colour:
-    """Return the colour of class id `index` >= 1 in the colour-blind-safe palette. Ids above 7 repeat it in darker shades."""
-    cycle, position = divmod(index - 1, len(_SAFE))
-    shade = _SHADES[cycle % len(_SHADES)]
-    red, green, blue = (round(shade * part) for part in _SAFE[position])
-    return red, green, blue
 
 
 def voc_colour(index: int) -> Colour:

@@ -346,19 +346,6 @@ def test_the_page_describes_the_run(out: Path) -> None:
         assert part in text
 
 
-def test_colours_for_any_colour_vision(out: Path) -> None:
-    report(out)
-    before = tree(out / "report")
-    report_folder(out, jobs=1, verbose=Silence(), palette="safe")
-    (facts,) = data(out / "report/data/run.js")
-    assert isinstance(facts, dict)
-    assert [each["colour"] for each in facts["classes"]] == ["#0072b2", "#f0e442", "#d55e00"]
-    changed = {name for name, content in tree(out / "report").items() if before[name] != content}
-    assert any(name.startswith("thumbnails/") for name in changed)
-    report_folder(out, jobs=1, verbose=Silence())
-    assert tree(out / "report") == before
-
-
 def test_a_report_needs_no_torch() -> None:
     code = "import sys, tipsseg.commands.report.make; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import open_progress
-from tipsseg.options import PALETTES, Palette, choose
 from tipsseg.options.fields import FILES, TRUTH, keywords_of, option
 from tipsseg.options.run import ReadingOptions, TruthOptions
 
@@ -42,7 +41,6 @@ class Reporting:
     gt: Path | None = option(None, metavar="DIR", group=TRUTH,
         help="Folder of ground-truth masks, or an output folder: show the scores and the worst images.")
     null: bool = option(False, short="0", help=opt.NULL_RESULTS_HELP)
-    palette: Palette = option(PALETTES[0], help="own: the classes' own colours; safe: a colour-blind-safe palette.")
     # fmt: on
 
 
@@ -64,7 +62,6 @@ def report(
             reporting.target,
             images=moved.images,
             features=reporting.features,
-            palette=choose(reporting.palette, PALETTES, "palette"),
             labels=reporting.labels,
             doubts=reporting.doubts,
             truths=reporting.gt,

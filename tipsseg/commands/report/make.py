@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from itertools import chain, islice
 from operator import itemgetter
@@ -28,7 +28,6 @@ from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
-from tipsseg.options import PALETTES, Palette
 from tipsseg.options.fields import keywords_of, options_of, take_options
 from tipsseg.options.keywords import ReportKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions, TruthOptions
@@ -44,7 +43,6 @@ from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_fil
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import pluralize, shell_line
 from tipsseg.util.threads import map_in_order
-from tipsseg.vocabulary.palette import safe_colour
 
 #: The static files of the page.
 PAGE_FILES = (
@@ -88,7 +86,6 @@ def report_folder(
     *,
     images: str | Path | None = None,
     features: str | Path | None = None,
-    palette: Palette = "own",
     labels: str | Path | None = None,
     doubts: str | Path | None = None,
     truths: str | Path | None = None,
@@ -104,7 +101,6 @@ def report_folder(
         target: The folder for the page. If None, `report` in the output folder.
         images: The folder of the images, if they have moved.
         features: A feature store, to find similar images by their class tokens. None compares their labels.
-        palette: "own" for the classes' own colours, "safe" for a colour-blind-safe palette.
         labels: Other labels to compare with on the page, in any format that `tipsseg correct` reads.
         doubts: The findings of `tipsseg audit --jsonl` to list on the page.
         truths: A folder of ground-truth masks. The page shows the scores of the labels (see `score_masks`).
@@ -126,8 +122,6 @@ def report_folder(
         refuse_raster(runs[0].info)
         refuse_other_settings(runs)
         classes = runs[0].classes
-        if palette == "safe":
-            classes = tuple(replace(entry, colour=safe_colour(entry.id)) for entry in classes)
         findings = {} if doubts is None else read_doubts(Path(doubts))
         others = None if labels is None else LabelSource(Path(labels), classes)
         evaluation = None
@@ -178,7 +172,7 @@ def report_folder(
             "truth": None if scores is None else {name: scores[name] for name in _SCORES},
             "scored": len(accuracies),
             "doubted": len(findings),
-            "command": _command(output, given, palette, truth, reading),
+            "command": _command(output, given, truth, reading),
             "summary": [*_facts(runs), *drawn.totals.lines()],
         }
         place.write(folder / DATA / "run.js", script("run", run_facts))
@@ -193,18 +187,13 @@ def report_folder(
         return drawn.counts["failed"] + (0 if evaluation is None else evaluation.failed)
 
 
-def _command(
-    output: Path, given: Mapping[str, str | Path | None], palette: Palette, *records: TruthOptions | ReadingOptions
-) -> str:
+def _command(output: Path, given: Mapping[str, str | Path | None], *records: TruthOptions | ReadingOptions) -> str:
     """Return the command line that writes the page again, from any folder."""
     words = ["tipsseg", "report", str(output.absolute())]
-    texts = {"palette": None if palette == PALETTES[0] else str(palette)}
     for name, path in given.items():
         if path is not None:
             place = as_address(path)
-            texts[name] = without_secrets(address_text(place if has_scheme(place) else place.absolute()))
-    for name, text in texts.items():
-        words += [] if text is None else [f"--{name}", text]
+            words += [f"--{name}", without_secrets(address_text(place if has_scheme(place) else place.absolute()))]
     for record in records:
         for name, (item, about) in options_of(type(record)).items():
             if (value := getattr(record, name)) != item.default and name != "jobs":
