@@ -30,7 +30,6 @@ from tipsseg.formats.label_studio import encode_brush, read_task
 from tipsseg.given.labels import paint_objects
 from tipsseg.integrations.interface import parse_interface
 from tipsseg.integrations.label_studio import Backend, serve
-from tipsseg.options import LabelOptions
 from tipsseg.options.run import ComputeOptions
 from tipsseg.types import LabelClass
 
@@ -330,11 +329,14 @@ def test_results_of_other_tags_are_not_learnt(server: Server, submitted: list[di
     assert ["no pixels of a label" in note for note in server.notes] == [True, True]
 
 
-def test_a_fit_of_another_view_is_not_used(tmp_path: Path, submitted: list[dict[str, Any]]) -> None:
-    interface = parse_interface(config(labels=("mascot",)))
+def test_a_fit_of_another_view_is_not_used(tmp_path: Path) -> None:
+    interface, model = parse_interface(config(labels=("mascot",))), tipsseg.load("tiny", device="cpu")
+    features = [model.encode(SCENES / name, short_side=112) for name in ("desert.png", "sea.gif")]
+    masks = [np.ones(each.size, np.uint8) for each in features]
+    fitted = tipsseg.learn.fit(model, features, masks, ["mascot"], tipsseg.LabelOptions(short_side=112))
+    (tmp_path / "fits").mkdir()
+    fitted.save(tmp_path / "fits/7.1.fit")
     with serving(tmp_path) as server:
-        server.backend.train("7.1", interface, submitted)
-    with serving(tmp_path, options=LabelOptions(short_side=336)) as server:
         assert "fit" not in server.backend.version("7.1", interface)
         assert "short side" in server.notes[0]
     (tmp_path / "fits/7.1.fit").write_bytes(b"damaged")

@@ -45,7 +45,7 @@ from tipsseg.labelling.features import Features, encode_prepared, find_features
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.fit import fit
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LabelOptions
+from tipsseg.options import DEFAULT_FILE_OPTIONS, LabelOptions, Refinement
 from tipsseg.options.run import ComputeOptions
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec
@@ -137,9 +137,9 @@ class Backend:
     def __init__(
         self,
         compute: ComputeOptions,
-        options: LabelOptions | None = None,
-        files: FileOptions = DEFAULT_FILE_OPTIONS,
         *,
+        min_confidence: float = 0.0,
+        refine: Refinement = "none",
         background: str = "auto",
         fits: Path = Path("fits"),
         images: Path | None = None,
@@ -149,8 +149,8 @@ class Backend:
 
         Args:
             compute: The model, its device, and the feature store.
-            options: Labelling options. None: the published protocol.
-            files: Its `min_area` omits smaller objects, and its `simplify` makes simpler polygons.
+            min_confidence: See `LabelOptions`.
+            refine: See `LabelOptions`.
             background: "auto", "none", or phrases separated by commas.
             fits: The folder for fits, one file a project.
             images: The document root of Label Studio's local files, to read them from the disk. None: over its API.
@@ -161,7 +161,8 @@ class Backend:
         """
         if images is not None and not is_folder(images):
             raise UsageError(f"argument `images`={images} is not a folder", "Pass the document root of local files.")
-        self._options, self._files, self._fits, self._images = options or LabelOptions(), files, fits, images
+        self._options = LabelOptions(min_confidence=min_confidence, refine=refine)
+        self._fits, self._images = fits, images
         self._background = parse_background(background)
         self._print, self._printing, self._lock = note, threading.Lock(), threading.Lock()
         vocabulary = make_vocabulary(["image"], self._background)
@@ -230,12 +231,7 @@ class Backend:
         """Return the classes of a project, which is its fit if it has one for them, and the version of the model."""
         vocabulary = self._vocabulary(interface)
         fitted = self._fit_of(project, vocabulary)
-        asked = [
-            interface.phrases,
-            self._options.record(),
-            [str(self._files.min_area), self._files.simplify],
-            self._background,
-        ]
+        asked = [interface.phrases, self._options.record(), self._background]
         digest = hashlib.sha256(json_bytes(asked)).hexdigest()[:8]
         version = f"{self._name} tipsseg {__version__} {digest}"
         return (vocabulary, version) if fitted is None else (fitted, f"{version} fit {fitted.vocabulary.fit[:8]}")
@@ -280,7 +276,7 @@ class Backend:
             with self._lock:
                 labeller, scales = self._labeller(classes, version), self._encode(image)
                 label_map = labeller.assign(labeller.score(scales), image.picture.prepared)
-            objects = find_objects(label_map, self._files)
+            objects = find_objects(label_map, DEFAULT_FILE_OPTIONS)
             results = object_results(objects, label_map.shape, label_map.classes, interface.labels, interface.tag)
             predictions.append({"result": results, **prediction_score(objects), "model_version": version})
         return predictions
@@ -376,8 +372,7 @@ class Backend:
                 unlabelled.append(self._features(project, interface, task))
             except TipssegError as error:
                 self.note(f"Task {short(task.get('id'))}", error)
-        options = LabelOptions(mode=self._options.mode, short_side=self._options.short_side)
-        fitted = fit(self._model, features, masks, vocabulary, options, unlabelled=unlabelled)
+        fitted = fit(self._model, features, masks, vocabulary, unlabelled=unlabelled)
         path = self._check_target(project, vocabulary)
         require_learned(fitted, path)
         fitted.save(path)

@@ -11,7 +11,7 @@ from typing import Annotated
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import Only, command
 from tipsseg.cli.wording import open_progress
-from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.options import LabelOptions
 from tipsseg.options.fields import FILES, IMAGES, OTHER, WHAT, option
 from tipsseg.options.run import ComputeOptions
 
@@ -49,8 +49,7 @@ class Serving:
 @command(EPILOG, no_args_is_help=False)
 def serve(
     compute: Annotated[ComputeOptions, Only("model", "device", "dtype", "batch_size", "features", "max_pixels")],
-    labelling: Annotated[LabelOptions, Only("mode", "short_side", "min_confidence", "refine")],
-    files: Annotated[FileOptions, Only("min_area", "simplify")],
+    labelling: Annotated[LabelOptions, Only("min_confidence", "refine")],
     serving: Serving,
 ) -> None:
     """Serve predictions to Label Studio, and learn from its annotations."""
@@ -59,8 +58,8 @@ def serve(
     with open_progress(serving.quiet, results=False) as progress:
         backend = label_studio.Backend(
             compute,
-            labelling,
-            files,
+            min_confidence=labelling.min_confidence,
+            refine=labelling.refine,
             background=serving.background,
             fits=serving.fits,
             images=serving.images,
