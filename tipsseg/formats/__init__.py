@@ -46,7 +46,7 @@ _IMAGE_FORMATS = {
 _RASTER_FORMATS = {"geotiff": "raster.GeoTiff", "geojson": "raster.GeoJson", "gpkg": "raster.GeoPackage"}
 
 #: Formats that are read only.
-_READ_ONLY = {"cvat-xml": "cvat.CvatXml", "datumaro": "datumaro.Datumaro"}
+_READ_ONLY = {"cvat-xml": "cvat.CvatXml"}
 
 IMAGE_FORMATS, RASTER_FORMATS = tuple(_IMAGE_FORMATS), tuple(_RASTER_FORMATS)
 
