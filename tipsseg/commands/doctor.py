@@ -35,9 +35,6 @@ _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-pyth
 _REINSTALL = "Reinstall tipsseg."
 _OTHER_DEVICE = "Update the driver and torch, or use argument `device`=cpu argument `dtype`=float32."
 
-#: What the numbers of other devices and dtypes are compared with.
-_EXACT = "cpu in float32"
-
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
@@ -87,7 +84,6 @@ def examine(device: str, dtype: str, model: str | None = None) -> Iterator[Diagn
     if embedded is None:
         yield Diagnostic("note", "numbers", "not compared, because the embedded model is missing")
         return
-    yield _recorded_numbers(embedded)
     yield _numbers("numbers", embedded, device, dtype, limited=True)
     if source is not None:
         folder = Path(source.name) if source.spec is None else locate(source.spec)
@@ -202,20 +198,6 @@ def _trial(device: torch.device, dtype: str) -> str:
     return f"works (with {bfloat16_instructions() or 'neither AMX nor AVX512_BF16'})"
 
 
-def _recorded_numbers(folder: Path) -> Diagnostic:
-    """Compare the embedded model on this CPU in float32 with numbers recorded on another CPU."""
-    from tipsseg.labelling import golden
-
-    what, tolerance = "recorded numbers", golden.RECORDED_TOLERANCE
-    try:
-        difference = golden.difference_from_record(folder)
-    except (TipssegError, RuntimeError) as error:
-        return _failure(what, error)
-    detail = f"{_EXACT} differs from them by up to {difference:.1e} (tolerance {tolerance:.0e})"
-    hint = "This build of torch computes wrong numbers on this CPU; do not trust its labels."
-    return _verdict(what, difference <= tolerance, detail, hint)
-
-
 def _numbers(what: str, folder: Path, device: str, dtype: str, *, limited: bool) -> Diagnostic:
     """Compare a model with the device and the dtype with the CPU in float32. The limits suit the embedded model."""
     from tipsseg.backbones.registry import open_backbone
@@ -223,16 +205,12 @@ def _numbers(what: str, folder: Path, device: str, dtype: str, *, limited: bool)
 
     try:
         model = open_backbone(folder, device, dtype, lazy=True)
-        place = f"{model.device_name} in {model.dtype_name}"
-        if place == _EXACT:
-            detail = f"{_EXACT}; set argument `device` or argument `dtype` to compare another with it"
-            return Diagnostic("note", what, detail)
         agreement = golden.compare_devices(folder, device, dtype)
     except (TipssegError, RuntimeError) as error:
         return _failure(what, error)
     detail = (
-        f"{place} against {_EXACT}: cosines differ by up to {agreement.difference:.1e}, the same phrase wins in "
-        f"{agreement.same_winner:.2%} of the patches of a synthetic picture"
+        f"{model.device_name} in {model.dtype_name} against cpu in float32: cosines differ by up to "
+        f"{agreement.difference:.1e}, the same phrase wins in {agreement.same_winner:.2%} of the patches of a synthetic picture"
     )
     limit = golden.LIMITS[model.dtype_name] if limited else golden.Agreement(math.inf, 0)
     if limited:
