@@ -50,7 +50,6 @@ Refinement = Literal["none", "guided", "pamr", "pamr-guided"]
 #: One object in formats that list objects: a connected component, or all pixels of a class.
 Instances = Literal["component", "class"]
 
-
 #: Names of an image's files: the image's path without its suffix, or with it.
 Names = Literal["stem", "full"]
 
