@@ -20,6 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
+from running import Command
 
 import tipsseg
 from tipsseg import Labeller, LabelMap, Model, errors
@@ -196,9 +197,6 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, jobs=0), tipsseg.UsageError,
         "argument `jobs`=0 is too small; the minimum is 1",
     ),
-    "evaluate without classes": (
-        lambda out: tipsseg.review.evaluate(DESERT, out), tipsseg.errors.VocabularyError, "no classes given",
-    ),
     "no such image": (
         lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"), tipsseg.errors.InputError,
         "absent.png",
@@ -227,16 +225,16 @@ def test_wrong_arguments_are_raised_by_the_call(name: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scores_are_those_of_the_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_scores_are_those_of_the_command(command: Command, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     images, truths = PANDA.parent, EXAMPLES / "truth/meadow"
     classes = tipsseg.read_vocabulary(EXAMPLES / "leaves.txt", "none")
-    found = tipsseg.review.evaluate(images, truths, classes, model="tiny", **VIEW, device="cpu")
-    assert (found.scored, found.failed) == (3, 0)
-    assert 0.3 < found.scores.mean_iou < 1
     tipsseg.label_folder(images, classes, output=tmp_path / "out", model="tiny", **VIEW, device="cpu")
-    scored = tipsseg.review.score_masks(tmp_path / "out", truths)
-    np.testing.assert_array_equal(scored.confusion.counts, found.confusion.counts)
+    found = tipsseg.review.score_masks(tmp_path / "out", truths)
+    assert (found.scored, found.failed, found.without_truth) == (3, 0, 0)
+    assert 0.3 < found.scores.mean_iou < 1
     assert capfd.readouterr() == ("", "")
+    assert (ran := command("eval", tmp_path / "out", "--gt", truths, "--json")).code == 0
+    assert json.loads(ran.out) == found.record()
 
 
 # ---- the public names ----
@@ -252,7 +250,7 @@ def test_public_names() -> None:
             assert getattr(module, name).__doc__, name
     with pytest.raises(AttributeError, match=r"module 'tipsseg' has no attribute 'Encoder'$"):
         tipsseg.Encoder  # noqa: B018
-    for name, place in (("fit_folder", "learn"), ("evaluate", "review"), ("InputError", "errors")):
+    for name, place in (("fit_folder", "learn"), ("score_masks", "review"), ("InputError", "errors")):
         with pytest.raises(AttributeError, match=rf"; use tipsseg\.{place}\.{name}$"):
             getattr(tipsseg, name)
 

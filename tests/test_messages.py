@@ -48,7 +48,6 @@ _API: tuple[Callable[..., Any], ...] = (
     tipsseg.encode_folder,
     tipsseg.LabelMap.to_coco,
     tipsseg.review.correct_folder,
-    tipsseg.review.evaluate,
     tipsseg.learn.fit_folder,
     tipsseg.learn.fit_truths,
     tipsseg.label_folder,

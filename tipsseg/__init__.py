@@ -87,7 +87,7 @@ _MODULES = ("errors", "learn", "review")
 #: Names that users may look for here, by the module that has them.
 _ELSEWHERE = {
     "learn": ("FittedVocabulary", "fit", "fit_folder", "fit_thresholds", "fit_truths"),
-    "review": ("audit", "correct_folder", "evaluate", "rank", "score_masks"),
+    "review": ("audit", "correct_folder", "rank", "score_masks"),
 }
 
 

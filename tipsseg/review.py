@@ -6,7 +6,7 @@ from tipsseg.commands.audit import Audit, audit
 from tipsseg.commands.check import check_folder
 from tipsseg.commands.convert import convert_folder, drop_formats
 from tipsseg.commands.correct.take import Corrections, correct_folder, remove_images, undo_corrections
-from tipsseg.commands.evaluate import Evaluation, evaluate, score_masks
+from tipsseg.commands.evaluate import Evaluation, score_masks
 from tipsseg.commands.merge import merge_folders
 from tipsseg.commands.rank import Ranked, rank
 from tipsseg.commands.report.make import report_folder
@@ -21,7 +21,6 @@ __all__ = [
     "convert_folder",
     "correct_folder",
     "drop_formats",
-    "evaluate",
     "merge_folders",
     "rank",
     "remove_images",

@@ -239,20 +239,6 @@ def test_a_dry_run_says_the_size_and_writes_nothing(command: Command, scenes: Pa
     assert "0 images to encode, 3 unchanged" in command("encode", scenes, *TINY, "-o", "feats", "--dry-run").err
 
 
-def test_scores_are_those_without_a_store(command: Command, scenes: Path) -> None:
-    assert command("label", scenes, *LABEL, "-o", "truth", "--background", "none").code == 0
-    evaluate = ("eval", scenes, "--gt", "truth/masks", *LABEL, "--background", "none")
-    plain = command(*evaluate)
-    for folder, dtype in (("feats", "float32"), ("whole", "int8")):
-        assert command("encode", scenes, *TINY, "-o", folder, "--feature-dtype", dtype, "--sample", "1").code == 0
-    kept = command(*evaluate, "--features", "feats")
-    assert (plain.code, kept.code) == (0, 0)
-    assert plain.out == kept.out
-    said = json.loads(command(*evaluate, "--features", "whole", "--json").out)["labels"]
-    assert said.endswith("--mode slide --features DIR")
-    assert command("check", "feats").code == 0
-
-
 def test_a_question_over_a_full_store_imports_no_torch(
     command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -307,8 +307,8 @@ LONG_NAMES = {
     "class": (["label", "imgs", "-c", f"{LONG}.txt", "-m", "tine"], 2, "Error: --classes takes names, but 'xxx"),
     "vocabulary": (["label", "imgs", "--vocab", LONG], 2, "is neither a file nor a preset"),
     "templates": (["vocab", "show", "voc20", "--templates", LONG], 2, "is neither a file nor one of protocol, plain"),
-    "truth": (["eval", "imgs", "--gt", LONG, "-c", "a", "-m", "tiny"], 1, f"Error: {LONG}: no such folder"),
-    "masks": (["eval", "--pred", LONG, "--gt", "imgs"], 1, f"Error: {LONG}: no such folder"),
+    "truth": (["eval", "imgs", "--gt", LONG, "-c", "a"], 1, f"Error: {LONG}: no such folder"),
+    "masks": (["eval", LONG, "--gt", "imgs"], 1, f"Error: {LONG}: no such folder"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +107,13 @@ def test_errors_of_fit(
     assert not (tmp_path / "x.fit").exists()
 
 
-def test_eval_and_vocab_take_a_fit(command: Command, made: Path) -> None:
-    scored = command("eval", made / "imgs", "--gt", made / "gt", "--vocab", made / "farm.fit", "--json", *SEEN)
+def test_label_eval_and_vocab_take_a_fit(command: Command, made: Path, tmp_path: Path) -> None:
+    label = ("label", made / "imgs", "--vocab", made / "farm.fit", *SEEN, "-f", "png", "-o", tmp_path / "out")
+    assert command(*label).code == 0
+    shutil.copytree(tmp_path / "out/masks", tmp_path / "copied")
+    scored = command("eval", tmp_path / "copied", "--gt", made / "gt", "--vocab", made / "farm.fit", "--json")
     assert scored.code == 0
     assert json.loads(scored.out)["mean_iou"] > 0.9
-    assert "--vocab farm.fit" in json.loads(scored.out)["labels"]
     assert "ok, 2 classes, 2 phrases, background none" in (checked := command("vocab", "check", made / "farm.fit")).out
     assert "fitted with the model tiny" in checked.out
     assert 'name = "kwix"' in (shown := command("vocab", "show", made / "farm.fit")).out

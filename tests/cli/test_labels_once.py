@@ -298,7 +298,7 @@ def test_a_lost_record_is_rebuilt_when_asked(run: Run, formats: str) -> None:
     before = contents(Path("out"))
     Path("out/.tipsseg/state.db").unlink()
     kept = tree("out")
-    for words in (("convert", "out", "-f", "csv"), ("report", "out"), ("eval", "--pred", "out", "--gt", "out/masks")):
+    for words in (("convert", "out", "-f", "csv"), ("report", "out"), ("eval", "out", "--gt", "out/masks")):
         ran = run.command(*words)
         assert (ran.code, "tipsseg check out --restore" in ran.err) == (1, True), words
     run("-f", formats)

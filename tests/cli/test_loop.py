@@ -95,7 +95,7 @@ def test_the_loop_by_commands(command: Command, scenes: Path, tmp_path: Path, mo
         np.testing.assert_array_equal(read(Path("out/masks") / name), read(gt / name))
     assert {path: path.stat().st_mtime_ns for path in Path("feats").rglob("*.safetensors")} == kept
 
-    assert "4 masks of out" in run("eval", "--pred", "out", "--gt", gt).err
+    assert "4 masks of out" in run("eval", "out", "--gt", gt).err
     run("convert", "out", "-f", "png,coco,cvat,yolo")
     assert "0 masks corrected, 4 unchanged" in run("correct", "out", "--from", "out/cvat").err
     ran = run("check", "out")

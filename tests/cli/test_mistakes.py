@@ -36,10 +36,6 @@ MISTAKES = {
         ["label", "photos", "-c", "car", ",tree"], "',tree' is not a file, and seems to belong to --classes",
         f"{QUOTES} car,tree",
     ),
-    "a space in the list of eval": (
-        ["eval", "photos", "--gt", "gt", "-c", "car,", "tree"],
-        "'tree' is not a file, and seems to belong to --classes", f"{QUOTES} 'car, tree'",
-    ),
     "a name of two words, or two names": (
         ["label", "photos", "-c", "panda", "leg"], "'leg' is not a file, and seems to belong to --classes",
         f"{QUOTES} 'panda leg'. If each word is a class: --classes panda,leg",

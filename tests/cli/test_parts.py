@@ -117,8 +117,8 @@ def test_black_and_white_masks_are_not_read_as_index_masks(command: Command, lab
     before = contents(Path("out"))
     for arguments in (
         ("correct", "out", "--from", "out/binary/tree"),
-        ("eval", "--pred", "out/binary/tree", "--gt", "out/masks", "-c", CLASSES),
-        ("eval", "--pred", "out", "--gt", "out/binary/tree"),
+        ("eval", "out/binary/tree", "--gt", "out/masks", "-c", CLASSES),
+        ("eval", "out", "--gt", "out/binary/tree"),
         ("audit", "out", "--labels", "out/binary", "-c", CLASSES),
     ):
         ran = command(*arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -142,17 +141,6 @@ def test_mistakes(command: Command, arguments: tuple[str, ...], part: str) -> No
     ran = command("label", "imgs", "-c", "panda", "-m", "tiny", *arguments)
     assert ran.code in (1, 2)
     assert part in ran.err
-
-
-def test_eval_asks_for_the_same_names(command: Command) -> None:
-    assert label(command, "folders").code == 0
-    scores: dict[str, Any] = {}
-    for present in (("--present", "folders"), ()):
-        options = ("-c", "panda,panda/head,tree,car", "-m", "tiny", "--device", "cpu")
-        ran = command("eval", "imgs", *options, *present, "--gt", "labels/masks", "--json")
-        assert ran.code == 0, ran.err
-        scores[" ".join(present)] = json.loads(ran.out)["pixel_accuracy"]
-    assert scores["--present folders"] == 1 > scores[""]
 
 
 @pytest.mark.parametrize("line", ["one.png,panda,tree", "one.png,panda,"])

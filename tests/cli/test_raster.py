@@ -350,7 +350,7 @@ def test_other_commands_refuse_rasters(command: Command, tmp_path: Path) -> None
         ["convert", out, "-f", "geojson,coco"],
         ["report", out],
         ["correct", out, "--from", out / "masks"],
-        ["eval", "--pred", out, "--gt", tmp_path / "truth"],
+        ["eval", out, "--gt", tmp_path / "truth"],
         ["fit", out, "-o", tmp_path / "its.fit"],
     ):
         ran = command(*arguments)

@@ -65,7 +65,7 @@ FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 #: Folders and files that a page writes and reads back.
-_FOLDER = re.compile(r"(?:(?:-o|--output|--features|--pred|mkdir -p) |(?:output|features)=\")([\w./-]+)")
+_FOLDER = re.compile(r"(?:(?:-o|--output|--features|tipsseg eval|mkdir -p) |(?:output|features)=\")([\w./-]+)")
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 

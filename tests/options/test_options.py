@@ -158,7 +158,6 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
         (LabelOptions, EncodeOptions, StoreOptions, ImageOptions),
         {"min_confidence", "refine", "output"},
     ),
-    "evaluate": ((TruthOptions, LabelOptions, RegionOptions, ComputeOptions), set()),
     "check_folder": ((ReadingOptions,), set()),
     "convert_folder": ((FileOptions, ReadingOptions), {"instances", "min_area", "simplify", "names"}),
     "correct_folder": ((CorrectOptions, ReadingOptions), set()),

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -200,9 +200,9 @@ def label_pictures(model: str, device: str, images: Path) -> list[Row]:
 def score_ade20k(model: str, device: str, folder: Path, mode: str) -> Row:
     """Score labels of ADE20K's validation set by the published protocol."""
     places = folder / "images/validation", folder / "annotations/validation"
-    options = ("--layout", "ade20k", "--dtype", "float32", "--mode", mode)
+    options = ("--vocab", "ade20k", "--dtype", "float32", "--mode", mode)
     published = PUBLISHED.get((model, mode))
-    score = evaluate(model, device, *places, *options)
+    score = label_and_score(model, device, *places, *options, layout=("--layout", "ade20k"))
     return Row(f"{model}: ADE20K, --mode {mode}", score, "" if published is None else f"mIoU {published} (published)")
 
 
@@ -212,14 +212,18 @@ def score_parts(model: str, device: str, folder: Path) -> Row:
     with tempfile.TemporaryDirectory() as place:
         names = Path(place, "names.txt")
         names.write_text("".join(f"{each['name']}\n" for each in sorted(listed, key=lambda each: each["id"])))
-        score = evaluate(model, device, folder / "images", folder / "masks", "--vocab", str(names))
+        score = label_and_score(model, device, folder / "images", folder / "masks", "--vocab", str(names))
     return Row(f"{model}: PASCAL parts", score)
 
 
-def evaluate(model: str, device: str, images: Path, truth: Path, *options: str) -> str:
+def label_and_score(
+    model: str, device: str, images: Path, truth: Path, *options: str, layout: Sequence[str] = ()
+) -> str:
     began = time.monotonic()
-    words = ["eval", str(images), "--gt", str(truth), "-m", model, "--device", device, "--json", *options]
-    found = json.loads(run("-m", "tipsseg", *words))
+    with tempfile.TemporaryDirectory() as out:
+        words = ["label", str(images), "-m", model, "--device", device, "-f", "png", "-o", out, *options]
+        run("-m", "tipsseg", *words)
+        found = json.loads(run("-m", "tipsseg", "eval", out, "--gt", str(truth), "--json", *layout))
     return f"mIoU {100 * found['mean_iou']:.2f} over {found['images']} images in {time.monotonic() - began:.0f} s"
 
 

@@ -25,7 +25,6 @@ _FLAGS = {
     },
     "fitted": "--vocab",
     "output": "-o",
-    "predicted": "--pred",
     "target": "-o",
     "truths": "--gt",
     "vocabulary": "--vocab",

@@ -1,70 +1,56 @@
-"""`tipsseg eval`: compare labels with ground-truth masks. The labels come from the model, or from files."""
+"""`tipsseg eval`: compare labels in files with ground-truth masks."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from tipsseg._version import __version__
-from tipsseg.address import address_text
 from tipsseg.engine.job import Job
-from tipsseg.engine.local import LocalEngine, check_device
-from tipsseg.engine.notes import ImageNotes, note_begin, note_end, note_vocabulary
-from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
 from tipsseg.images.decoding import ImageReader
-from tipsseg.images.finding import Listed, Paths
+from tipsseg.images.finding import Listed
 from tipsseg.learning import metrics
 from tipsseg.learning.metrics import NO_LABEL_NAME, Confusion, ImageScore, Scores
 from tipsseg.learning.truth import (
     Layout,
     Pair,
-    Pairs,
     find_truths,
+    get_layout,
     in_other_order,
     layout_of,
     mask_folder,
     pair_truths,
-    preset_of,
     read_predicted,
     read_truth,
 )
-from tipsseg.options import LabelOptions
 from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import EvaluateKeywords, ScoreMasksKeywords, with_keywords
-from tipsseg.options.run import ComputeOptions, ReadingOptions, RegionOptions, TruthOptions
-from tipsseg.run.inputs import Ignored, Images, find_alone, is_output
-from tipsseg.run.plan import plan_run
+from tipsseg.options.keywords import ScoreMasksKeywords, with_keywords
+from tipsseg.options.run import ReadingOptions, TruthOptions
+from tipsseg.run.inputs import Ignored, find_alone, is_output
 from tipsseg.run.read import Run, find_run, refuse_raster
-from tipsseg.run.results import Labelled
-from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json import parse, take
-from tipsseg.util.progress import Progress, Silence, Verbosity, progress_for
+from tipsseg.util.progress import Silence, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
-if TYPE_CHECKING:
-    from tipsseg.labelling.labeller import Patches, Scored
-    from tipsseg.labelling.source import Loaded
-
 #: The folder of masks in an output folder.
 _MASKS = FORMATS["png"].folder or ""
 
-_PRED = "Set argument `predicted` to a folder of masks, or to an output folder of tipsseg label."
+_MASKS_HINT = "Pass a folder of masks, or an output folder of tipsseg label."
 
 _RUN_CLASSES = "Leave out argument `classes` and argument `vocabulary` to use the run's classes."
 
@@ -77,6 +63,7 @@ class Evaluation:
         facts: The settings of the evaluation, as JSON values.
         scored: The number of scored images.
         failed: The number of images that failed and were left out.
+        without_truth: The number of masks without ground truth, which were left out.
         confusion: The confusion matrix, in pixels.
         scores: Mean IoU, IoU per class and accuracies from the confusion matrix, all 0..1.
         classes: The classes, by id 1..N.
@@ -86,6 +73,7 @@ class Evaluation:
     facts: Mapping[str, object]
     scored: int
     failed: int
+    without_truth: int
     confusion: Confusion
     scores: Scores
     classes: tuple[LabelClass, ...]
@@ -100,6 +88,7 @@ class Evaluation:
             **self.facts,
             "images": self.scored,
             "failed": self.failed,
+            "without_truth": self.without_truth,
             **metrics.record(self.scores),
             "confusion": {
                 "columns": [*self.scores.names, NO_LABEL_NAME],
@@ -131,13 +120,16 @@ class _Scorer:
             except InputError as error:
                 raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from None
 
-    def evaluation(self, facts: Mapping[str, object], classes: Sequence[LabelClass], job: Job) -> Evaluation:
+    def evaluation(
+        self, facts: Mapping[str, object], classes: Sequence[LabelClass], job: Job, without_truth: int
+    ) -> Evaluation:
         """Return the scores of all images; `classes` are those with the ids 1..N. Raise InputError if all images failed."""
         job.require(len(self._images), "scored")
         return Evaluation(
             {"tool": "tipsseg", "version": __version__, **facts},
             len(self._images),
             job.failed,
+            without_truth,
             self._confusion,
             metrics.scores(self._confusion, classes),
             tuple(classes),
@@ -145,135 +137,44 @@ class _Scorer:
         )
 
 
-def _check_truths(pairs: Pairs, jobs: int, progress: Progress, reader: ImageReader) -> None:
-    """Read all ground-truth masks once, because unknown ids reveal a wrong vocabulary or layout before an hour of labelling."""
-    if pairs.unused:
-        progress.note(f"Ignored {pluralize(pairs.unused, 'ground-truth mask')} without an image.")
-    progress.note(f"Checking {pluralize(len(pairs.pairs), 'ground-truth mask')}.")
-
-    def check(pair: Pair) -> None:  # returns nothing, because results would stay in memory
-        read_truth(pair.truth, pair.kind.ids, reader)
-
-    for _ in map_in_order(jobs, check, pairs.pairs):
-        pass
-
-
-# ---- labels of the model ----
-
-
-@with_keywords(EvaluateKeywords, TruthOptions, LabelOptions, RegionOptions, ComputeOptions)
-def evaluate(
-    images: Paths | Listed,
-    truths: str | Path,
-    classes: Classes | None = None,
-    *,
-    verbose: Verbosity = None,
-    **keywords: Unpack[EvaluateKeywords],
-) -> Evaluation:
-    """Label images and score the labels against ground-truth masks, as `tipsseg eval` does. Write nothing.
-
-    To keep the labels, use `label_folder`, then `score_masks`. An image that cannot be read, or whose ground truth has a different
-    size, is counted and left out.
-
-        result = tipsseg.review.evaluate("photos/", "masks/", ["car", "road"])
-        print(result.scores.mean_iou)
-
-    Args:
-        images: Files and folders.
-        truths: The folder with the ground-truth masks, laid out like the image folders.
-        classes: See `label_folder`. None: the classes of `layout`.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the numbers of
-        images `scored` and `failed`, and `record()`, all of them as JSON values.
-
-    Raises:
-        TipssegError: The run cannot start or continue. Missing ground-truth masks and unknown ids are found before any image is
-            labelled.
-    """
-    truths, truth = Path(truths), take_options(TruthOptions, keywords)
-    vocabulary, fitted = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
-    layout = layout_of(truth, [entry.name for entry in vocabulary.classes], truths)
-    options, regions = take_options(LabelOptions, keywords), take_options(RegionOptions, keywords)
-    compute = take_options(ComputeOptions, keywords)
-    spec = RunSpec.of(compute, regions, formats=(), vocabulary=vocabulary, fitted=fitted, options=options)
-    with progress_for(verbose) as progress:
-        note_vocabulary(vocabulary, progress, options)
-        found, began = find_alone(images, Ignored(None, truths), progress), time.monotonic()
-        pairs = pair_truths(found.refs, truths, layout)
-        if spec.features is None:  # with a store, `load_for` chooses the device
-            check_device(spec, spec.dtype)
-        _check_truths(pairs, spec.jobs, progress, spec.reader)
-        info = plan_run(spec)
-        if info.spec.given is not None:
-            info.spec.given.expect(found.refs)
-        engine = LocalEngine.of(info, progress, found.refs)
-        note_begin(engine.info, Images(found.refs, found.root), Counts(), progress)
-        notes, job, scorer = ImageNotes(info.model, progress), Job(progress), _Scorer(layout, spec.reader)
-        finish = partial(_label_and_score, engine, {pair.ref: pair for pair in pairs.pairs}, scorer)
-        for labelled in job.each(run_stages(found.refs, engine.source, engine.score, finish, spec.jobs)):
-            notes.add(labelled)
-        notes.end()
-        note_end(progress, Counts(labelled=job.done, failed=job.failed), time.monotonic() - began, "")
-    facts = {
-        "image_root": address_text(found.root),
-        "gt": str(truths),
-        "labels": info.spec.question(info.spec.model),
-        "device": engine.info.device,
-        "dtype": engine.info.dtype,
-        "layout": layout.name,
-    }
-    return scorer.evaluation(facts, vocabulary.classes, job)
-
-
-def _label_and_score(
-    engine: LocalEngine, pairs: Mapping[ImageRef, Pair], scorer: _Scorer, loaded: Loaded[Patches], scored: Scored
-) -> Labelled:
-    """Label an image, and score the labels. Thread-safe."""
-    began = time.monotonic()
-    with engine.alone(loaded):
-        label_map = engine.label(loaded, scored)
-        scorer.add(pairs[loaded.ref], label_map.labels)
-        return engine.write(loaded, label_map, began)  # its entry; without formats, nothing is written
-
-
-# ---- labels in files ----
-
-
 @with_keywords(ScoreMasksKeywords, TruthOptions, ReadingOptions)
 def score_masks(
-    predicted: str | Path,
+    predicted: str | Path | Listed,
     truths: str | Path,
     classes: Classes | None = None,
     *,
     verbose: Verbosity = None,
     **keywords: Unpack[ScoreMasksKeywords],
 ) -> Evaluation:
-    """Score existing masks against ground-truth masks, as `tipsseg eval --pred` does.
+    """Score labels against ground-truth masks, as `tipsseg eval` does.
 
-    Masks without ground truth are counted and left out. A predicted mask that cannot be read is counted and left out.
+    Masks without ground truth, and pairs with a file that cannot be read, are counted and left out.
+
+        tipsseg.label_folder("photos/", ["car", "road"], output="labels")
+        print(tipsseg.review.score_masks("labels", "masks/").scores.mean_iou)
 
     Args:
-        predicted: The output folder of a run, its folder of masks, or any folder of index masks.
-        truths: See `evaluate`.
+        predicted: The output folder of a run, its folder of masks, any folder of index masks, or a list of these.
+        truths: The folder with the ground-truth masks, laid out like the labels.
         classes: The classes of the masks. None: the classes of `layout`, of the run, or of classes.json beside the masks.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
-        The scores (see `evaluate`).
+        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the numbers of
+        images `scored`, `failed` and `without_truth`, and `record()`, all of them as JSON values.
 
     Raises:
         UsageError: Both folders are the same, no names are known, or they differ from the run's or the layout's.
         InputError: The folder has no masks, or no mask has ground truth.
-        ImageError: A ground-truth mask cannot be read, or a mask has unknown ids.
+        LabelIdError: A mask has unknown ids.
     """
-    predicted, truths = Path(predicted), Path(truths)
+    predicted, truths = predicted if isinstance(predicted, Listed) else Path(predicted), Path(truths)
+    place = "a list" if isinstance(predicted, Listed) else str(predicted)
     truth, reading = take_options(TruthOptions, keywords), take_options(ReadingOptions, keywords)
     reader = ImageReader(reading.max_pixels)
     given = None if classes is None else as_vocabulary(classes)[0].classes
     if given is None and truth.layout is not None:
-        given = read_vocabulary(truth.layout).classes
+        given = read_vocabulary(get_layout(truth.layout).name).classes
     with progress_for(verbose) as progress, _open_run(predicted, truths) as run:
         known = _classes_of(predicted, run, given)
         layout = layout_of(truth, [entry.name for entry in known], truths)
@@ -285,16 +186,14 @@ def score_masks(
             progress.note(
                 f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without ground truth: {join_first(without, 3)}."
             )
-        _check_truths(pairs, reading.jobs, progress, reader)
-        progress.begin(
-            f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {predicted} against {truths}.", len(pairs.pairs)
-        )
+        if pairs.unused:
+            progress.note(f"Ignored {pluralize(pairs.unused, 'ground-truth mask')} without labels.")
+        progress.begin(f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {place} against {truths}.", len(pairs.pairs))
         job, scorer = Job(progress), _Scorer(layout, reader)
         score = partial(_score_file, run, scorer, layout.classes, reader)
         for _ in job.each(map_in_order(reading.jobs, score, pairs.pairs)):
             pass
-        facts = {"pred": str(predicted), "gt": str(truths), "layout": layout.name, "without_truth": len(without)}
-        return scorer.evaluation(facts, known, job)
+        return scorer.evaluation({"pred": place, "gt": str(truths), "layout": layout.name}, known, job, len(without))
 
 
 def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageReader, pair: Pair) -> Failed | None:
@@ -312,22 +211,25 @@ def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageRea
 
 
 @contextmanager
-def _open_run(folder: Path, truths: Path) -> Iterator[Run | None]:
-    """Open the run whose output folder, or whose folder of masks, is given; yield None for other folders.
+def _open_run(folder: Path | Listed, truths: Path) -> Iterator[Run | None]:
+    """Open the run whose output folder, or whose folder of masks, is given; yield None for other folders and for a list.
 
     Raises:
         InputError: There is no such folder, or its run is of rasters.
         UsageError: The masks are the ground-truth masks.
     """
+    if isinstance(folder, Listed):
+        yield None
+        return
     if not is_folder(folder):
-        raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _PRED)
+        raise InputError(f"{folder}: {'not a folder' if is_file(folder) else 'no such folder'}", _MASKS_HINT)
     refuse_parts(folder)
     is_masks = folder.absolute().name == _MASKS and is_output(folder.absolute().parent)
     output = folder.absolute().parent if is_masks else folder
     with find_run(output, ended=False) as run:
         if os.path.realpath(folder if run is None else mask_folder(output)) == os.path.realpath(mask_folder(truths)):
             raise UsageError(
-                "argument `predicted` and argument `truths` are the same folder",
+                f"{folder} holds both the labels and the ground truth",
                 "Set argument `truths` to the folder of the ground-truth masks.",
             )
         if run is not None:
@@ -335,15 +237,15 @@ def _open_run(folder: Path, truths: Path) -> Iterator[Run | None]:
         yield run
 
 
-def _find_masks(folder: Path) -> Sequence[ImageRef]:
-    """Find the masks in a folder. Raise InputError if it has no masks."""
+def _find_masks(masks: Path | Listed) -> Sequence[ImageRef]:
+    """Find the masks in a folder or a list. Raise InputError if there are none."""
     try:
-        return find_alone(folder, Ignored(None), Silence()).refs
+        return find_alone(masks, Ignored(None), Silence()).refs
     except InputError as error:
-        raise InputError(error.message.replace("no images", "no masks", 1), _PRED) from None
+        raise InputError(error.message.replace("no images", "no masks", 1), _MASKS_HINT) from None
 
 
-def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | None) -> Sequence[LabelClass]:
+def _classes_of(folder: Path | Listed, run: Run | None, given: Sequence[LabelClass] | None) -> Sequence[LabelClass]:
     """Return the given classes, or the classes of the run or of classes.json beside the masks.
 
     Raises:
@@ -374,17 +276,18 @@ def _classes_of(folder: Path, run: Run | None, given: Sequence[LabelClass] | Non
     return [replace(entry, part_of=own.part_of) for entry, own in zip(given, known, strict=True)]
 
 
-def _classes_beside(folder: Path) -> Sequence[LabelClass]:
+def _classes_beside(folder: Path | Listed) -> Sequence[LabelClass]:
     """Read the classes from classes.json in a folder, or beside the folder if it is called masks.
 
     Raise UsageError if the file is missing, InputError if it is invalid.
     """
     # A file beside any other folder describes other masks.
-    folders = [folder, folder.absolute().parent] if folder.absolute().name == _MASKS else [folder]
+    folders = list[Path]() if isinstance(folder, Listed) else [folder]
+    folders += [each.absolute().parent for each in folders if each.absolute().name == _MASKS]
     path = next((place / CLASSES_FILE for place in folders if (place / CLASSES_FILE).is_file()), None)
     if path is None:
         raise UsageError(
-            f"the masks in {folder} have no {CLASSES_FILE} that names their ids",
+            f"the masks in {'a list' if isinstance(folder, Listed) else folder} have no {CLASSES_FILE} that names their ids",
             "Set the classes with argument `classes`, argument `vocabulary` or argument `layout`.",
         )
     try:

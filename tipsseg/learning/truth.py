@@ -361,7 +361,7 @@ def _pair(refs: Sequence[ImageRef], files: _Files, layout: Layout, *, partial: b
         if os.path.realpath(ref.path) == os.path.realpath(path):
             raise InputError(
                 f"{ref.address} would be its own ground truth",
-                "Pass the folder of the ground-truth masks. If it also holds the images, pass only these, such as photos/*.jpg",
+                "Pass the folder of the ground-truth masks.",
             )
         owner = owners.setdefault(path, ref)
         if owner is not ref:
@@ -450,8 +450,7 @@ def _truth_files(folder: Path) -> _Files:
     if not files:
         raise InputError(
             f"no ground-truth masks in {folder}",
-            f"Ground-truth masks are files with one of {' '.join(EXTENSIONS)}."
-            " If the folder contains the photographs, images and argument `truths` are swapped.",
+            f"Ground-truth masks are files with one of {' '.join(EXTENSIONS)}.",
         )
     return files
 

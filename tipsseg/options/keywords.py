@@ -107,10 +107,6 @@ class EncodeFolderKeywords(ViewKeywords, DeviceKeywords, ModelKeywords, ImageKey
     shard: str | None
 
 
-class EvaluateKeywords(TruthKeywords, LabelKeywords, RegionKeywords, ComputeKeywords, ModelKeywords, total=False):
-    """Keywords of `evaluate`."""
-
-
 class ScoreMasksKeywords(TruthKeywords, ReadingKeywords, total=False):
     """Keywords of `score_masks`."""
 

@@ -1,4 +1,4 @@
-"""Measures zero-shot segmentation on held-out drawn scenes, through the `tipsseg eval` command itself.
+"""Measures zero-shot segmentation on held-out drawn scenes, through the commands `tipsseg label` and `tipsseg eval`.
 
     python -m tinytips.evaluate --model tiny --scenes 200
 
@@ -52,7 +52,7 @@ def score(
     names = [word for name in classes for word in ("-c", name)]
     out = str(work / "out")
     label = ["label", str(images), "--model", model, *names, "--background", background, "--format", "png", "-o", out]
-    for arguments in (label, ["eval", "--pred", out, "--gt", str(truth), "--json"]):
+    for arguments in (label, ["eval", out, "--gt", str(truth), "--json"]):
         command = [sys.executable, "-m", "tipsseg", *arguments, "--quiet"]
         ran = subprocess.run(command, check=False, stdout=subprocess.PIPE)
         if ran.returncode:
