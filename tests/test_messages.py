@@ -56,7 +56,6 @@ _API: tuple[Callable[..., Any], ...] = (
     serve,
     tipsseg.review.rank,
     tipsseg.review.score_masks,
-    tipsseg.learn.fit_thresholds,
 )
 
 

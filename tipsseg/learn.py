@@ -1,10 +1,9 @@
-"""Learn from masks, as `tipsseg fit` does: fit class vectors, or choose minimum confidences."""
+"""Learn from masks, as `tipsseg fit` does: fit class vectors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tipsseg.commands.fit.thresholds import Thresholds, fit_thresholds
 from tipsseg.commands.fit.vectors import Fit, fit_folder, fit_truths
 from tipsseg.vocabulary.fitted import FittedVocabulary
 
@@ -14,10 +13,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Fit",
     "FittedVocabulary",
-    "Thresholds",
     "fit",
     "fit_folder",
-    "fit_thresholds",
     "fit_truths",
 ]
 

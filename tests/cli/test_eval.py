@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from running import Command, Ran
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
 
 CLASSES = "panda leg,tree,sky"
+NO_CONFIDENCES = "The precision by confidence requires labels with --format npz."
 IDS = {"background": 0, "panda leg": 1, "tree": 2, "sky": 3}
 
 
@@ -30,7 +32,7 @@ def test_the_table_is_all_that_stdout_has(command: Command, process: Command, tm
     arguments = ["eval", "pred", "--gt", "gt", "-c", "panda,tree"]
     for ran in (command(*arguments), process(*arguments, cwd=tmp_path)):
         assert (ran.code, ran.out) == (0, TABLE)
-        assert ran.err == "Scoring 1 mask of pred against gt.\n"
+        assert ran.err == f"Scoring 1 mask of pred against gt.\n{NO_CONFIDENCES}\n"
 
 
 def test_labels_score_1_against_themselves(
@@ -47,6 +49,45 @@ def test_labels_score_1_against_themselves(
     assert (record["images"], record["failed"], record["pixels"]) == (3, 0, counts.sum())
     assert (record["mean_iou"], record["pixel_accuracy"], record["mean_accuracy"]) == (1.0, 1.0, 1.0)
     assert (record["pred"], record["gt"], record["layout"]) == ("labels", "gt", "plain")
+
+
+def test_the_precision_of_stored_confidences(
+    command: Command, mlp_checkpoint: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """Of the model's own labels: a corrected image is left out."""
+    label = ["label", pictures, "-c", CLASSES, "-m", mlp_checkpoint, "--device", "cpu", "-f", "png,npz", "-o", "out"]
+    assert command(*label).code == 0
+    for path in sorted(Path("out/masks").rglob("*.png")):
+        truth = np.where(np.indices(read(path).shape).sum(0) % 3, read(path), 1)
+        truth[:5] = 255
+        save(str("gt" / path.relative_to("out/masks")), truth)
+    save("out/masks/a.png", np.zeros_like(read(Path("out/masks/a.png"))))
+    ran = command("eval", "out", "--gt", "gt", "--json")
+    found: Any = result(ran)["confidence"]
+    assert (found["images"], found["at_least"]) == (2, [0.5, 0.7, 0.9, 0.95])
+    arrays = [np.load(path) for path in sorted(Path("out/npz/sub").glob("*.npz"))]
+    labels, levels = (np.concatenate([each[name].ravel() for each in arrays]) for name in ("labels", "confidence"))
+    truths = np.concatenate([read(path).ravel() for path in sorted(Path("gt/sub").glob("*.png"))])
+    for entry in found["classes"]:
+        own = labels == entry["id"]
+        kept = [own & (levels / 255 >= least) for least in found["at_least"]]
+        assert entry["kept"] == [
+            pytest.approx(each.sum() / own.sum(), abs=1e-6) if own.any() else None for each in kept
+        ]
+        right = [(each & (truths == entry["id"])).sum() / max((each & (truths < 255)).sum(), 1) for each in kept]
+        known = [(each & (truths < 255)).any() for each in kept]
+        assert entry["precision"] == [
+            pytest.approx(r, abs=1e-6) if k else None for r, k in zip(right, known, strict=True)
+        ]
+    assert len(arrays) == 2
+    assert "\nprecision in % at " in (table := command("eval", "out", "--gt", "gt")).out
+    assert "--format npz" not in table.err
+    Path("out/npz/sub/b c.npz").write_bytes(b"")
+    ran = command("eval", "out", "--gt", "gt")
+    assert (ran.code, "out/npz/sub/b c.npz: it cannot be read" in ran.err) == (1, True)
+    shutil.rmtree("out/npz")
+    ran = command("eval", "out", "--gt", "gt", "--json")
+    assert (result(ran)["confidence"], ran.err.splitlines()[1:]) == (None, [NO_CONFIDENCES])
 
 
 def test_a_benchmark_is_labelled_by_its_preset_and_scored_by_its_layout(command: Command, mlp_checkpoint: Path) -> None:
@@ -308,7 +349,7 @@ def test_classes_in_another_order_than_the_truth_are_suspected(command: Command,
     save("pred/a.png", predicted)
     arguments = ["eval", "pred", "--gt", "gt", "-c", MANY, *flags]
     ran, quiet = command(*arguments), command(*arguments, "--quiet")
-    assert (ran.code, ran.err.splitlines()[1:]) == (0, [note] if note else [])
+    assert (ran.code, ran.err.splitlines()[1:]) == (0, [*([note] if note else []), NO_CONFIDENCES])
     assert (quiet.err, quiet.out) == ("", ran.out)
 
 
@@ -321,7 +362,8 @@ def test_0_and_255_alone_count_as_background_and_ignored(command: Command) -> No
     assert result(ran)["pixels"] == 2
     assert ran.err.splitlines()[1:] == [
         "The ground truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "
-        "and --layout."
+        "and --layout.",
+        NO_CONFIDENCES,
     ]
     assert command("eval", "pred", "--gt", "gt", "-c", "panda", "--quiet").err == ""
 

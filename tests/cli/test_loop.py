@@ -85,8 +85,6 @@ def test_the_loop_by_commands(command: Command, scenes: Path, tmp_path: Path, mo
     fit = run("fit", "out", *store, "-o", "own.fit", "--device", "cpu", "--json")
     classes = {each["name"]: each for each in json.loads(fit.out)["classes"]}
     assert set(NAMES) <= classes.keys()
-    run("fit", "out", "--precision", 0.9, *store, "-o", "own.toml", "--device", "cpu")
-    assert [each.name for each in tipsseg.read_vocabulary(Path("own.toml")).classes] == list(NAMES)
 
     again = ("label", imgs, *seen, "--vocab", "own.fit", "-f", "png,coco", *store, "-o", "out")
     assert "Kept 3 edited images" in run(*again, "--overwrite").err
@@ -133,8 +131,6 @@ def test_the_loop_in_python(scenes: Path, tmp_path: Path) -> None:
 
     fit = tipsseg.learn.fit_folder(out, features=feats, device="cpu")
     assert (fit.images, fit.failed) == (3, 0)
-    found = tipsseg.learn.fit_thresholds(out, 0.9, features=feats, device="cpu")
-    assert (found.images, [each.name for each in found.vocabulary.classes]) == (3, list(NAMES))
 
     assert label(fit.fitted, overwrite=True).count("labelled") == 1
     assert accuracy(out, gt) > before + 0.2

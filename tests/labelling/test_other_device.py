@@ -5,7 +5,6 @@ No GPU is needed, see `other_device`. On a CUDA GPU tests/gpu does the same with
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -339,9 +338,6 @@ def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypat
     run("label imgs -c tree,sky -o fine --refine pamr", *model)
     run("fit imgs --gt gt -c a,b --background none -o a.fit", *model)
     run("label imgs --vocab a.fit -o fitted", *model)
-    for name in names:
-        shutil.copy(f"gt/{name}", f"fitted/masks/{name}")
-    run("fit fitted --vocab a.fit --precision 0.5 -o b.fit", "--dtype", "float32")
     run("doctor")
     assert sorted(set(device.unguarded)) == []
 

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.learning.metrics import Confusion, find_swapped_classes, record, scores, table
+from tipsseg.learning.metrics import Confusion, count_kept, find_swapped_classes, kept, record, scores, table
 from tipsseg.learning.truth import IGNORED
 from tipsseg.types import LabelArray, LabelClass
 
@@ -279,3 +279,26 @@ def test_labels_of_parts_where_the_truth_has_wholes_are_no_other_order() -> None
     confusion = confusion_of(truth_of([1, 1, 1, 3, 3, 3]), labels_of([2, 2, 2, 4, 4, 3]), classes=4)
     assert find_swapped_classes(confusion, classes) == []
     assert len(find_swapped_classes(confusion, classes_of(*"abcd"))) == 2
+
+
+def test_the_precision_by_confidence() -> None:
+    """A leg is panda too. The third pixel has no ground truth, the fourth no label, the fifth too low a confidence."""
+    parts = classes_of("panda", "panda/leg", wholes={2: 1})
+    labels, truth = labels_of([1, 2, 1, 255, 2, 0]), truth_of([1, 1, IGNORED, 1, 2, 1])
+    confidence = np.array([[0.96, 0.91, 0.71, 1.0, 0.4, 0.5]], np.float32)
+    counts = count_kept(truth, labels, confidence, parts, 0)
+    confusion = Confusion(2, background=True)
+    confusion.add(truth, labels)
+    found = kept(counts + counts, 2, scores(confusion, parts))
+    assert (found.images, found.names) == (2, ("background", "panda", "panda/leg", "all labels"))
+    share = [[1.0, 0, 0, 0], [3 / 4, 3 / 4, 1 / 2, 1 / 4], [1 / 2, 1 / 2, 1 / 2, 0], [4 / 5, 3 / 5, 2 / 5, 1 / 5]]
+    precision = [[0.0, *[math.nan] * 3], [1.0, 1, 1, 1], [0.0, 0, 0, math.nan], [1 / 3, 1 / 2, 1 / 2, 1.0]]
+    np.testing.assert_array_equal(found.share, np.array(share))
+    np.testing.assert_array_equal(found.precision, np.array(precision))
+    without = kept(count_kept(truth, labels, confidence, parts, 1), 1, scores(Confusion(2, background=False), parts))
+    np.testing.assert_array_equal(without.share[-1], np.array([3 / 4, 3 / 4, 1 / 2, 1 / 4]))
+    assert found.table().splitlines()[2].split() == [
+        "panda",
+        *["100.00", "75.00", "100.00", "75.00", "100.00", "50.00", "100.00", "25.00"],
+    ]
+    assert found.record()["all"] == {"precision": [0.333333, 0.5, 0.5, 1.0], "kept": [0.8, 0.6, 0.4, 0.2]}

@@ -166,7 +166,6 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     "write_dataset": ((DatasetOptions, ReadingOptions), set()),
     "fit_folder": ((ComputeOptions,), {"model"}),
     "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "scales"}),
-    "fit_thresholds": ((ComputeOptions,), {"model"}),
 }
 
 

@@ -29,7 +29,7 @@ STORED: dict[str, Stored] = {
 }
 each_storage = pytest.mark.parametrize("stored", STORED.values(), ids=STORED)
 
-KEYS = "The keys are: classes, background, templates, refine."
+KEYS = "The keys are: classes, background, templates."
 CLASS_KEYS = (
     "The keys are: name, synonyms, colour, min_confidence, supercategory, templates, negative, part_of, phrase, thing."
 )

@@ -11,15 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tipsseg._version import __version__
 from tipsseg.engine.job import Job
 from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
+from tipsseg.formats.npz import read_confidence
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.finding import Listed
 from tipsseg.learning import metrics
-from tipsseg.learning.metrics import NO_LABEL_NAME, Confusion, ImageScore, Scores
+from tipsseg.learning.metrics import NO_LABEL_NAME, Confusion, ImageScore, Kept, Scores
 from tipsseg.learning.truth import (
     Layout,
     Pair,
@@ -36,7 +40,8 @@ from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ScoreMasksKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions, TruthOptions
 from tipsseg.run.inputs import Ignored, find_alone, is_output
-from tipsseg.run.read import Run, find_run, refuse_raster
+from tipsseg.run.labels import Labels
+from tipsseg.run.read import Run, RunImage, find_run, refuse_raster
 from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json import parse, take
@@ -68,6 +73,7 @@ class Evaluation:
         scores: Mean IoU, IoU per class and accuracies from the confusion matrix, all 0..1.
         classes: The classes, by id 1..N.
         images: The pixel counts of each image, ordered by image name.
+        kept: The precision by confidence; None if the labels have no stored confidences (format npz).
     """
 
     facts: Mapping[str, object]
@@ -77,7 +83,8 @@ class Evaluation:
     confusion: Confusion
     scores: Scores
     classes: tuple[LabelClass, ...]
-    images: tuple[ImageScore, ...] = ()
+    images: tuple[ImageScore, ...]
+    kept: Kept | None
 
     def __repr__(self) -> str:
         return f"Evaluation(mean IoU {self.scores.mean_iou:.3f} over {self.scored} images, {self.failed} failed)"
@@ -94,6 +101,7 @@ class Evaluation:
                 "columns": [*self.scores.names, NO_LABEL_NAME],
                 "counts": self.confusion.counts.tolist(),
             },
+            "confidence": None if self.kept is None else self.kept.record(),
             "image_scores": [asdict(score) for score in self.images],
         }
 
@@ -101,39 +109,52 @@ class Evaluation:
 class _Scorer:
     """A confusion matrix over all images, and the pixel counts of each image."""
 
-    def __init__(self, layout: Layout, reader: ImageReader) -> None:
-        """Create an empty matrix; `reader` decodes the ground-truth masks."""
+    def __init__(self, layout: Layout, classes: Sequence[LabelClass], reader: ImageReader) -> None:
+        """Create an empty matrix for the classes 1..N; `reader` decodes the ground-truth masks."""
         self._confusion = Confusion(layout.classes, layout.background)
-        self._reader = reader
+        self._classes, self._reader = classes, reader
         self._images: list[ImageScore] = []
+        self._kept = np.zeros((3, layout.classes + 2, len(metrics.CONFIDENCES) + 1), np.int64)
+        self._with_confidences = 0
         self._lock = threading.Lock()
 
-    def add(self, pair: Pair, labels: LabelArray) -> None:
+    def add(
+        self,
+        pair: Pair,
+        labels: LabelArray,
+        confidence: NDArray[np.float32] | None = None,
+    ) -> None:
         """Compare labels [H, W] with their ground truth. Thread-safe.
 
         Raise ImageError if the ground truth cannot be used.
         """
         truth = read_truth(pair.truth, pair.kind.ids, self._reader)
+        kept = None
+        if confidence is not None and truth.shape == labels.shape:
+            kept = metrics.count_kept(truth, labels, confidence, self._classes, self._confusion.ids[0])
         with self._lock:
             try:
                 self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels)))
             except InputError as error:
                 raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from None
+            if kept is not None:
+                self._kept += kept
+                self._with_confidences += 1
 
-    def evaluation(
-        self, facts: Mapping[str, object], classes: Sequence[LabelClass], job: Job, without_truth: int
-    ) -> Evaluation:
-        """Return the scores of all images; `classes` are those with the ids 1..N. Raise InputError if all images failed."""
+    def evaluation(self, facts: Mapping[str, object], job: Job, without_truth: int) -> Evaluation:
+        """Return the scores of all images. Raise InputError if all images failed."""
         job.require(len(self._images), "scored")
+        scores, number = metrics.scores(self._confusion, self._classes), self._with_confidences
         return Evaluation(
             {"tool": "tipsseg", "version": __version__, **facts},
             len(self._images),
             job.failed,
             without_truth,
             self._confusion,
-            metrics.scores(self._confusion, classes),
-            tuple(classes),
+            scores,
+            tuple(self._classes),
             tuple(sorted(self._images, key=lambda score: name_order(score.image))),
+            metrics.kept(self._kept, number, scores) if number else None,
         )
 
 
@@ -160,8 +181,9 @@ def score_masks(
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
-        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the numbers of
-        images `scored`, `failed` and `without_truth`, and `record()`, all of them as JSON values.
+        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the precision by
+        confidence in `kept`, the numbers of images `scored`, `failed` and `without_truth`, and `record()`, all of them as JSON
+        values.
 
     Raises:
         UsageError: Both folders are the same, no names are known, or they differ from the run's or the layout's.
@@ -189,11 +211,11 @@ def score_masks(
         if pairs.unused:
             progress.note(f"Ignored {pluralize(pairs.unused, 'ground-truth mask')} without labels.")
         progress.begin(f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {place} against {truths}.", len(pairs.pairs))
-        job, scorer = Job(progress), _Scorer(layout, reader)
+        job, scorer = Job(progress), _Scorer(layout, known, reader)
         score = partial(_score_file, run, scorer, layout.classes, reader)
         for _ in job.each(map_in_order(reading.jobs, score, pairs.pairs)):
             pass
-        return scorer.evaluation({"pred": place, "gt": str(truths), "layout": layout.name}, known, job, len(without))
+        return scorer.evaluation({"pred": place, "gt": str(truths), "layout": layout.name}, job, len(without))
 
 
 def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageReader, pair: Pair) -> Failed | None:
@@ -202,12 +224,28 @@ def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageRea
         if run is None:
             scorer.add(pair, read_predicted(pair.ref.path, classes, reader))
         else:
-            scorer.add(pair, run.image(pair.ref.name).current().labels.labels)
+            image = run.image(pair.ref.name)
+            labels = image.current().labels
+            scorer.add(pair, labels.labels, _confidence(image, labels))
     except LabelIdError:
         raise
     except ImageError as error:
         return Failed(pair.ref, error)
     return None
+
+
+def _confidence(image: RunImage, labels: Labels) -> NDArray[np.float32] | None:
+    """Return the model's confidence [H, W] in its labels, 0..1; None if it is not stored, or a person corrected the labels.
+
+    Raise ImageError if the archive cannot be read.
+    """
+    by_hand = image.corrected or image.entry.undone
+    if by_hand or (path := image.file("npz")) is None:
+        return None
+    try:
+        return read_confidence(path, image.entry.numbers.size)
+    except (OSError, ValueError) as error:
+        raise ImageError(path, f"it cannot be read: {error}", image.run.hint) from error
 
 
 @contextmanager

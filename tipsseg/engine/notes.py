@@ -120,8 +120,7 @@ class ImageNotes:
 def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOptions = DEFAULT_LABEL_OPTIONS) -> None:
     """Print the classes as the first line of a run.
 
-    Note commas that became part of a name, classes that compete for the same pixels, and minimum confidences that were chosen for
-    other labels than `options` give.
+    Note commas that became part of a name, and classes that compete for the same pixels.
     """
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     source = f" of {vocabulary.source}" if vocabulary.source else ""
@@ -142,17 +141,6 @@ def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOp
         )
     for text in describe_rivals(vocabulary):
         progress.note(text)
-    if any(entry.min_confidence for entry in vocabulary.classes) and vocabulary.refine != options.refine:
-        if vocabulary.refine:
-            progress.note(
-                f"The minimum confidences of the classes were chosen with argument `refine`={vocabulary.refine}, but these labels "
-                f"have argument `refine`={options.refine}. Use the same, or choose them again: tipsseg fit --precision"
-            )
-        elif options.refine != "none":
-            progress.note(
-                "The vocabulary does not say for which refinement its minimum confidences are. Refinement changes confidences: "
-                "to choose them for these labels, see tipsseg fit --precision."
-            )
 
 
 def note_damaged(what: str, progress: Progress) -> None:

@@ -219,7 +219,7 @@ def _join(listed: Sequence[ClassSpec], vocabulary: Vocabulary) -> Vocabulary:
     taken = {fold(spec.name) for spec in specs}
     others = [spec for spec in vocabulary.specs if spec.negative or fold(spec.name) not in taken]
     background = "auto" if vocabulary.auto else vocabulary.background or "none"
-    return make_vocabulary([*specs, *others], background, vocabulary.templates, vocabulary.source, vocabulary.refine)
+    return make_vocabulary([*specs, *others], background, vocabulary.templates, vocabulary.source)
 
 
 def classes_of_labels(labels: Path, vocabulary: Vocabulary | None) -> tuple[LabelClass, ...]:

@@ -10,17 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
-from tipsseg.regions.objects import ancestors
+from tipsseg.regions.objects import ancestors, split_levels
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.text import one_line, text_table
 
 #: Maximum number of scored classes. The matrix grows with its square: 3,000 classes take 72 MB.
 MAX_SCORED_CLASSES = 3000
+
+#: Confidences for which `Kept` has the precision and the share of the labels.
+CONFIDENCES = (0.5, 0.7, 0.9, 0.95)
 
 #: Names of the background row, and of the column of pixels without a scored label.
 BACKGROUND_NAME = "background"
@@ -192,6 +196,89 @@ def _families(confusion: Confusion, classes: Sequence[LabelClass]) -> dict[int, 
         for whole in chain[:-1]:
             families.setdefault(whole - first, [whole - first]).append(number - first)
     return families
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """The precision of the labels with at least some confidence, and their share; NaN if the divisor is zero.
+
+    A pixel of a part counts for its wholes too, with its own confidence. T is the number of `CONFIDENCES`. Images that a person
+    corrected are left out. Stored confidences have steps of 1/255.
+
+    Attributes:
+        images: Number of images with stored confidences.
+        ids: [R] label id of each scored class.
+        names: [R + 1] name of each scored class, then "all labels".
+        precision: [R + 1, T] float64, the share of the kept pixels whose ground truth is the class; without ignored ground truth.
+        share: [R + 1, T] float64, the kept pixels by all pixels with the label.
+    """
+
+    images: int
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    precision: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+    def record(self) -> dict[str, object]:
+        """Return the numbers as JSON values, with None for NaN."""
+        shares = [
+            {"precision": [*map(rounded, precision)], "kept": [*map(rounded, share)]}
+            for precision, share in zip(self.precision, self.share, strict=True)
+        ]
+        named = zip(self.ids, self.names, shares, strict=False)
+        return {
+            "images": self.images,
+            "at_least": CONFIDENCES,
+            "classes": [{"id": number, "name": name, **values} for number, name, values in named],
+            "all": shares[-1],
+        }
+
+    def table(self) -> str:
+        """Format the numbers in percent as a text table, with "-" for NaN."""
+        heads = ["precision in % at", *(head for least in CONFIDENCES for head in (f"{least:g}", "kept"))]
+        shares = np.stack([self.precision, self.share], axis=2).reshape(len(self.names), -1)
+        rows = [[one_line(name), *map(percent, values)] for name, values in zip(self.names, shares, strict=True)]
+        return text_table(heads, rows)
+
+
+def count_kept(
+    truth: NDArray[np.uint16],
+    labels: LabelArray,
+    confidence: NDArray[np.float32],
+    classes: Sequence[LabelClass],
+    first: int,
+) -> NDArray[np.int64]:
+    """Count the pixels [H, W] of an image by label and confidence, for `kept`; `first` is the least scored label id.
+
+    Returns:
+        [3, N + 2, T + 1]: all pixels with the label, those with ground truth, and those that are right. Rows are label ids, then
+        all scored labels. The last axis is the number of `CONFIDENCES` that a pixel reaches.
+    """
+    every, bins = len(classes) + 1, len(CONFIDENCES) + 1
+    found = np.zeros((3, (every + 1) * bins), np.int64)
+    for start in range(0, labels.size, _PIECE):
+        piece = slice(start, start + _PIECE)
+        own, true = labels.reshape(-1)[piece], truth.reshape(-1)[piece]
+        reached = np.searchsorted(CONFIDENCES, confidence.reshape(-1)[piece], side="right")
+        levels: list[tuple[NDArray[Any], NDArray[Any]]] = [
+            *zip(split_levels(own, classes), split_levels(true, classes), strict=True),
+            (np.where((first <= own) & (own < every), every, BACKGROUND), np.where(own == true, every, BACKGROUND)),
+        ]
+        for depth, (label, wanted) in enumerate(levels):
+            labelled = label > BACKGROUND if depth else label < every
+            cell = label.astype(np.int64) * bins + reached
+            for number, chosen in enumerate((True, true < every, label == wanted)):
+                found[number] += np.bincount(cell[labelled & chosen], minlength=found.shape[1])
+    return found.reshape(3, -1, bins)
+
+
+def kept(counts: NDArray[np.int64], images: int, result: Scores) -> Kept:
+    """Compute the precision and the share of the labels by confidence, from the sum of `count_kept` over `images`."""
+    rows = counts[:, result.ids[0] :]  # [3, R + 1, T + 1]
+    reached = rows[..., ::-1].cumsum(-1)[..., ::-1]
+    labelled, known, right = reached[..., 1:]
+    share = _shares(labelled, np.broadcast_to(reached[0, :, :1], labelled.shape))
+    return Kept(images, result.ids, (*result.names, "all labels"), _shares(right, known), share)
 
 
 def find_swapped_classes(confusion: Confusion, classes: Sequence[LabelClass]) -> list[tuple[int, int]]:

@@ -60,7 +60,6 @@ class _Vocabulary:
     templates: tuple[str, ...]
     auto: bool = False
     fit: str = ""
-    refine: str = ""
 
 
 def run_context(info: RunInfo) -> RunContext:
@@ -246,7 +245,7 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     kept = take(record, "vocabulary", _Vocabulary)
     classes = [parse_class({key: value for key, value in each.items() if key != "id"}) for each in kept.classes]
     background = "auto" if kept.auto else kept.background or "none"
-    asked = make_vocabulary(classes, background, kept.templates, kept.source, kept.refine)
+    asked = make_vocabulary(classes, background, kept.templates, kept.source)
     asked = replace(asked, fit=kept.fit)
     model, ended = take(record, "model", _Model), take(record, "ended", datetime | None)
     more: dict[str, Any] = {}

@@ -412,8 +412,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         if about.held == "value"
     }
     vocabulary: dict[str, Any] = vocabulary_record(spec.vocabulary, spec.vocabulary)
-    for name in ("source", "refine"):  # they change no label
-        vocabulary.pop(name, None)
+    vocabulary.pop("source")  # it changes no label
     if spec.vocabulary.auto:  # the model's phrases, which may be others
         vocabulary["background"] = None
     plain = () if spec.is_raster else ("colour", "supercategory")  # the labels of rasters have a palette
@@ -465,7 +464,6 @@ def vocabulary_record(asked: Vocabulary, used: Vocabulary) -> dict[str, object]:
         "auto": asked.auto,
         "templates": list(asked.templates),
         **({"fit": asked.fit} if asked.fit else {}),
-        **({"refine": asked.refine} if asked.refine else {}),
     }
 
 
@@ -506,6 +504,4 @@ def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:
         raise InputError(f"invalid new class: {error.message}", error.hint) from None
-    return replace(
-        made, **{name: getattr(vocabulary, name) for name in ("background", "auto", "closed", "fit", "refine")}
-    )
+    return replace(made, **{name: getattr(vocabulary, name) for name in ("background", "auto", "closed", "fit")})

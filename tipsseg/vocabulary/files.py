@@ -4,7 +4,6 @@ In a text file, a slash separates a whole from its part, as in "panda/hind leg".
 
     background = "auto"                     # auto, none, or a list of phrases
     templates = "protocol"                  # protocol, plain, or a list of sentences with {}
-    refine = "pamr"                         # the refinement that minimum confidences belong to
 
     [[classes]]
     name = "panda leg"
@@ -105,11 +104,11 @@ _FAULTS = (
     ),
 )
 
-_KEYS = ("classes", "background", "templates", "refine")
+_KEYS = ("classes", "background", "templates")
 
 
-def parse_toml(path: Path, text: str) -> tuple[tuple[ClassSpec, ...], Any, Any, Any]:
-    """Return the classes, the background, the templates and the refinement of a TOML file; `path` names the file in errors.
+def parse_toml(path: Path, text: str) -> tuple[tuple[ClassSpec, ...], Any, Any]:
+    """Return the classes, the background and the templates of a TOML file; `path` names the file in errors.
 
     Raise VocabularyError for invalid TOML, and with the class for an unknown key. `make_vocabulary` checks the values.
     """
@@ -133,7 +132,7 @@ def parse_toml(path: Path, text: str) -> tuple[tuple[ClassSpec, ...], Any, Any, 
         for index, value in enumerate(classes):
             with locate_errors(class_index=index):
                 specs.append(parse_class(value))
-        return tuple(specs), table.get("background"), resolve_templates(table), table.get("refine", "")
+        return tuple(specs), table.get("background"), resolve_templates(table)
 
 
 #: The maximum number of parts in a dotted key, such as a.b.c. Vocabulary keys have one part.
@@ -159,7 +158,6 @@ def vocabulary_toml(vocabulary: Vocabulary) -> str:
     lines = [
         f"background = {_toml(background)}",
         f"templates = {_toml(names[0] if names else list(vocabulary.templates))}",
-        *([f"refine = {_toml(vocabulary.refine)}"] if vocabulary.refine else []),
     ]
     for spec in vocabulary.specs:
         lines += ["", "[[classes]]", *(f"{key} = {_toml(value)}" for key, value in class_record(spec).items())]
@@ -213,9 +211,7 @@ def read_vocabulary(
         )
     toml = path.suffix.lower() == ".toml"
     text = read_text(path, "a vocabulary file")
-    specs, own_background, own_templates, refine = (
-        parse_toml(path, text) if toml else (parse_lines(path, text), None, None, "")
-    )
+    specs, own_background, own_templates = parse_toml(path, text) if toml else (parse_lines(path, text), None, None)
     if all(spec.negative for spec in specs):
         hint = 'Add [[classes]] with a name, or a list: classes = ["panda leg", "tree"]'
         raise VocabularyError("the file has no classes to label", hint if toml else "Write one per line.", path=path)
@@ -225,7 +221,7 @@ def read_vocabulary(
         templates = PROTOCOL_TEMPLATES if own_templates is None else own_templates
     preset = source in preset_names()
     try:
-        return make_vocabulary(specs, background, templates, path.stem if preset else path.name, refine)
+        return make_vocabulary(specs, background, templates, path.stem if preset else path.name)
     except VocabularyError as error:
         index = error.class_index
         # A whole that the file does not list is after its last line.

@@ -146,7 +146,6 @@ class FittedVocabulary:
             "background": vocabulary.background,
             "templates": vocabulary.templates,
             "source": vocabulary.source,
-            **({"refine": vocabulary.refine} if vocabulary.refine else {}),
             "temperature": self.temperature,
             "model": dict(sorted(self.model.items())),
             "model_id": self.model_id,
@@ -212,7 +211,6 @@ def _parse_fit(record: object, vectors: _Values, biases: _Values) -> FittedVocab
         take(record, "background", tuple[str, ...]),
         take(record, "templates", list),
         take(record, "source", str),
-        take(record, "refine", str | None) or "",
     )
     phrases = sum(len(contest.phrases) for contest in vocabulary.contests)
     if vectors.ndim != 2 or vectors.shape[0] != phrases or biases.shape != (phrases,):

@@ -12,7 +12,6 @@ from numbers import Real
 from typing import Any, cast
 
 from tipsseg.errors import VocabularyError
-from tipsseg.options import REFINEMENTS
 from tipsseg.options.fields import short_repr
 from tipsseg.types import BACKGROUND, Colour, LabelClass
 from tipsseg.util.text import did_you_mean, fold, join_first, pluralize, quote, shorten
@@ -120,7 +119,6 @@ class Vocabulary:
         closed: True if no background was requested. An automatic background may have lost all its phrases to classes.
         source: The preset or file that defines the classes; "" for neither.
         fit: The digest of the fitted vectors (see FittedVocabulary); "" if the text tower computes the vectors.
-        refine: The refinement of the labels that the minimum confidences were chosen on; "" if that is unknown.
         listed: The number of `specs` in the list that it was made of; those after them are wholes that only their parts name.
     """
 
@@ -132,7 +130,6 @@ class Vocabulary:
     source: str = ""
     fit: str = ""
     closed: bool = field(default=False, compare=False)
-    refine: str = field(default="", compare=False)
     listed: int = field(default=0, compare=False)
 
     def __repr__(self) -> str:
@@ -246,7 +243,6 @@ def make_vocabulary(
     background: str | Sequence[str] = "auto",
     templates: Sequence[str] = PROTOCOL_TEMPLATES,
     source: str = "",
-    refine: str = "",
 ) -> Vocabulary:
     """Check classes, assign their ids, and return the vocabulary.
 
@@ -258,7 +254,6 @@ def make_vocabulary(
             when a model is loaded, "none" to assign every pixel to a class, or a list of phrases.
         templates: Prompt templates with one `{}` for the phrase.
         source: The name of the vocabulary in records.
-        refine: The refinement that minimum confidences belong to (see `Vocabulary`).
 
     Raises:
         VocabularyError: A name is empty or given twice, a background phrase is a class, or a value is invalid. Its `class_index` is
@@ -299,9 +294,7 @@ def make_vocabulary(
     phrases = _check_background(background, names)
     auto = background == "auto"
     closed = not (auto or phrases)
-    if refine not in ("", *REFINEMENTS):
-        raise VocabularyError(f"unknown refinement {quote(refine)}", f"Use one of {', '.join(REFINEMENTS)}.")
-    return Vocabulary(specs, numbered, phrases, common, auto, source, closed=closed, refine=refine, listed=len(given))
+    return Vocabulary(specs, numbered, phrases, common, auto, source, closed=closed, listed=len(given))
 
 
 def parse_name(name: str) -> ClassSpec:
@@ -365,19 +358,6 @@ def _with_wholes(specs: Sequence[ClassSpec]) -> tuple[ClassSpec, ...]:
                 raise VocabularyError(reason, "Remove one `part_of`.", class_index=index)
             names.append(above.name)
     return tuple(every)
-
-
-def with_min_confidences(vocabulary: Vocabulary, minima: Sequence[float | None], refine: str) -> Vocabulary:
-    """Return the vocabulary with new minimum confidences, one per class by id. None means the minimum of the run.
-
-    `refine` is the refinement that they belong to.
-    """
-    classes = tuple(
-        replace(entry, min_confidence=value) for entry, value in zip(vocabulary.classes, minima, strict=True)
-    )
-    values = iter(minima)
-    specs = tuple(spec if spec.negative else replace(spec, min_confidence=next(values)) for spec in vocabulary.specs)
-    return replace(vocabulary, specs=specs, classes=classes, refine=refine)
 
 
 def split_phrases(values: Sequence[str]) -> tuple[str, ...]:

@@ -33,6 +33,8 @@ the order given, 255 ignored. For other ids see --ignore-index, --layout,
 --reduce-zero-label and --zero-based. A ground-truth mask is named after its image:
 the same relative path, or the same file name. Labels without one are left out and
 counted. One confusion matrix counts all pixels, at the size of the ground truth.
+With labels in the format npz, a second table has the precision of the labels with
+at least a confidence, and the share of the labels kept.
 For a page, see tipsseg report --gt.
 Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
@@ -99,10 +101,13 @@ def _print(evaluation: Evaluation, as_json: bool, progress: Progress) -> None:
             "The ground truth has no pixels of these classes. If its ids mean something else, see --ignore-index, --zero-based "
             "and --layout."
         )
+    if evaluation.kept is None:
+        progress.note("The precision by confidence requires labels with --format npz.")
     failed, without = evaluation.failed, evaluation.without_truth
     left_out = [pluralize(failed, "failed image")] * bool(failed)
     left_out += [f"{pluralize(without, 'mask')} without ground truth"] * bool(without)
     if left_out:
         progress.note(f"The scores do not include {' and '.join(left_out)}.")
     progress.end()
-    progress.text(json_bytes(evaluation.record()).decode() + "\n" if as_json else table(evaluation.scores))
+    text = table(evaluation.scores) + ("" if evaluation.kept is None else f"\n{evaluation.kept.table()}")
+    progress.text(json_bytes(evaluation.record()).decode() + "\n" if as_json else text)

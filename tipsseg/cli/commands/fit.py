@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -14,18 +14,13 @@ from tipsseg.cli.parameters import Only, command, given_options
 from tipsseg.cli.wording import open_progress
 from tipsseg.errors import UsageError
 from tipsseg.options import VIEW, LabelOptions
-from tipsseg.options.fields import FILES, TRUTH, WHAT, keywords_of, option, options_of
+from tipsseg.options.fields import FILES, TRUTH, keywords_of, option, options_of
 from tipsseg.options.run import ComputeOptions, TruthOptions
-
-if TYPE_CHECKING:
-    from tipsseg.commands.fit.thresholds import Thresholds
-    from tipsseg.commands.fit.vectors import Fit
 
 EPILOG = """\b
 Examples:
   tipsseg fit labels/ -o farm.fit                   (edited masks of a run)
   tipsseg fit labels/ -o farm.fit --features feats  (reuse stored features)
-  tipsseg fit labels/ --precision 0.95 -o farm.toml (choose minimum confidences)
   tipsseg fit photos/ --gt masks/ --vocab farm.toml -o farm.fit
   tipsseg label photos/ --vocab farm.fit -o better
 
@@ -34,8 +29,6 @@ Ignores pixels with id 255. A class that the masks lack, or that they do not
 improve, keeps its text vector. Can learn classes that the model has no words
 for. Prints the IoU per class on held-out images on stdout, and everything else
 on stderr.
-With --precision, chooses minimum confidences instead, below which tipsseg label
-writes 255, and prints the precision on held-out images.
 Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
 
@@ -44,9 +37,7 @@ Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 class Fitting:
     # fmt: off
     output: Path = option(MISSING, metavar="FILE", short="o", group=FILES,
-        help="File to write: .fit; with --precision, .toml, or .fit beside the vectors of --vocab.")
-    precision: float | None = option(None, metavar="0..1", group=WHAT,
-        help="Choose minimum confidences, at which this fraction of each class's labelled pixels is correct.")
+        help="File to write, with the suffix .fit.")
     images: Path | None = option(None, metavar="DIR", group=TRUTH,
         help=opt.IMAGES_HELP)
     gt: Path | None = option(None, metavar="DIR", group=TRUTH, help="Folder of ground-truth masks.")
@@ -76,7 +67,6 @@ def fit(
     ],
 ) -> int:
     """Learn classes from the masks of a few images, for label --vocab and eval --vocab."""
-    from tipsseg.commands.fit.thresholds import fit_thresholds
     from tipsseg.commands.fit.vectors import check_target, fit_folder, fit_truths
     from tipsseg.learning.truth import preset_of
     from tipsseg.util.files import local_path
@@ -84,22 +74,14 @@ def fit(
 
     values.refuse_split_lists(paths, question.classes, ())
     _refuse_together(context, paths, fitting)
-    precision, vocab, gt = fitting.precision, question.vocab, fitting.gt
-    has_vectors = precision is None or vocab is not None
-    if precision is not None and vocab is not None:
-        _refuse_other_file(vocab)
-    check_target(fitting.output, fitted=has_vectors, overwrite=fitting.overwrite)
+    gt = fitting.gt
+    check_target(fitting.output, overwrite=fitting.overwrite)
     run: dict[str, Any] = {"images": fitting.images, **keywords_of(compute, _OF_A_RUN)}
     with open_progress(fitting.quiet, results=False) as progress:
-        result: Fit | Thresholds
-        if precision is not None:
-            own = None if vocab is None else values.read_fit(Path(vocab))
-            folder = local_path("the output folder", paths[0])
-            result = fit_thresholds(folder, precision, fitted=own, verbose=progress, **run)
-        elif gt is None:
+        if gt is None:
             result = fit_folder(local_path("the output folder", paths[0]), verbose=progress, **run)
         else:
-            if truth.layout is not None and not question.classes and vocab is None:
+            if truth.layout is not None and not question.classes and question.vocab is None:
                 question = replace(question, vocab=preset_of(truth))
             classes = values.parse_question(question)[0]
             keywords = {**keywords_of(truth), **keywords_of(compute), **keywords_of(view, VIEW)}
@@ -112,24 +94,8 @@ def fit(
     return result.failed
 
 
-def _refuse_other_file(vocab: str) -> None:
-    """Raise UsageError if a vocabulary beside --precision is not a fit."""
-    from tipsseg.vocabulary.fitted import is_fit
-
-    if not is_fit(vocab):
-        raise UsageError(
-            f"--vocab {vocab} is not a .fit file; the classes come from the run",
-            "Remove --vocab, or pass the .fit file that labelled the run.",
-        )
-
-
 def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting) -> None:
     if fitting.gt is not None:
-        if fitting.precision is not None:
-            raise UsageError(
-                "--precision and --gt exclude each other",
-                "Pass the output folder of tipsseg label, with corrected masks.",
-            )
         if fitting.images is not None:
             raise UsageError(
                 "--images and --gt exclude each other", "Remove --images, and pass the images as arguments."
@@ -137,8 +103,6 @@ def _refuse_together(context: typer.Context, paths: list[str], fitting: Fitting)
         return
     for record in (opt.Question, TruthOptions, LabelOptions, ComputeOptions):
         for flag in given_options(context, record):
-            if flag == "--vocab" and fitting.precision is not None:
-                continue
             if record is not ComputeOptions or flag == "--model":
                 raise UsageError(
                     f"{flag} requires --gt; without --gt the run's own settings apply",

@@ -1,1 +1,1 @@
-"""Learn classes and thresholds from masks."""
+"""Learn classes from masks."""

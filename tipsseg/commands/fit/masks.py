@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images.access import exists, matches
 from tipsseg.images.decoding import ImageReader
+from tipsseg.labelling.features import Features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
 from tipsseg.regions.components import count_labels
@@ -32,7 +34,6 @@ from tipsseg.util.text import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
 
 _Masks = TypeVar("_Masks", bound="Masks")
-_Scored = TypeVar("_Scored")
 _Value = TypeVar("_Value")
 
 #: The maximum number of images without a mask that a fit uses.
@@ -163,25 +164,24 @@ def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, reader: 
     )
 
 
-def draw_masks(masks: _Masks, progress: Progress, *, classes: int = 0, jobs: int = 1) -> _Masks:
-    """Draw at most `_MOST` masks at random with a fixed seed.
+def draw_masks(masks: _Masks, progress: Progress, classes: int, jobs: int) -> _Masks:
+    """Draw at most `_MOST` masks at random with a fixed seed, and prefer rare classes.
+
+    Each class is in 1/N of the drawn masks, or fewer if fewer masks contain it.
 
     Args:
-        masks: The masks.
+        masks: The masks, which are all read if there are more.
         progress: Prints a note if masks are left out.
-        classes: The number of classes N, to prefer rare classes, which requires reading all masks. Each class is then in 1/N of
-            the drawn masks, or fewer if fewer masks contain it. 0 draws uniformly, as an unbiased pixel accuracy requires.
+        classes: The number of classes N.
         jobs: The number of threads.
     """
     refs = masks.refs
     if len(refs) <= _MOST:
         return masks
     order = random.Random(0).sample(range(len(refs)), len(refs))
-    if classes:
-        order = _rare_classes_first(masks, order, classes, jobs)
+    order = _rare_classes_first(masks, order, classes, jobs)
     progress.note(
-        f"Using {_MOST} of {pluralize(len(refs), masks.noun)}, drawn at random"
-        + (", those with rare classes first." if classes else ".")
+        f"Using {_MOST} of {pluralize(len(refs), masks.noun)}, drawn at random, those with rare classes first."
     )
     return replace(masks, refs=tuple(refs[index] for index in sorted(order[:_MOST])))
 
@@ -229,9 +229,8 @@ def require_masks(masks: Masks, usable: int, minimum: int, job: Job | None = Non
 def learn_from(
     refs: Sequence[ImageRef],
     loaded: LoadedModel,
-    source: FeatureSource[Any],
-    score: Callable[[Sequence[Any]], _Scored],
-    learn: Callable[[Loaded[Any], _Scored], _Value],
+    source: FeatureSource[Features],
+    learn: Callable[[Loaded[Features], Features], _Value],
     progress: Progress,
     *,
     masked: bool,
@@ -241,13 +240,13 @@ def learn_from(
     Return what `learn` returns for each image in order, and the count of failures. Errors of images with masks are printed.
     """
 
-    def finish(image: Loaded[Any], scored: _Scored) -> tuple[_Value, str]:
-        return learn(image, scored), image.damaged
+    def finish(image: Loaded[Features], features: Features) -> tuple[_Value, str]:
+        return learn(image, features), image.damaged
 
     masks, info = "with masks" if masked else "without masks", loaded.info
     progress.begin(f"{pluralize(len(refs), 'image')} {masks}, model {info.model['id']} on {info.place}.", len(refs))
     values, job = list[_Value](), Job(progress, names_failures=masked)
-    for value, damaged in job.each(run_stages(refs, source, score, finish, info.spec.jobs)):
+    for value, damaged in job.each(run_stages(refs, source, itemgetter(0), finish, info.spec.jobs)):
         values.append(value)
         if damaged:
             note_damaged(damaged, progress)

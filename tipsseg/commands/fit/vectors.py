@@ -6,7 +6,6 @@ import math
 import os
 import time
 from dataclasses import dataclass, replace
-from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -228,7 +227,7 @@ def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
     from tipsseg.learning.unlabelled import sample_patches
 
     require_masks(masks, len(masks.refs), _MINIMUM)
-    masks = draw_masks(masks, progress, classes=len(spec.vocabulary.classes), jobs=spec.jobs)
+    masks = draw_masks(masks, progress, len(spec.vocabulary.classes), spec.jobs)
     loaded = load_for(plan_run(spec), progress.note, quiet=progress.quiet, images=masks.refs)
     backbone = loaded.model.backbone
     classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
@@ -248,7 +247,7 @@ def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
             )
         return make_windows(features.patches, features.plan, mask, groups)
 
-    cut, job = learn_from(masks.refs, loaded, source, itemgetter(0), cut_mask, progress, masked=True)
+    cut, job = learn_from(masks.refs, loaded, source, cut_mask, progress, masked=True)
     images = [windows for windows in cut if windows]  # the others ignore all pixels
     require_masks(masks, len(images), _MINIMUM, job)
 
@@ -257,7 +256,7 @@ def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
 
     patches: list[Tensor] = []
     if masks.others:
-        patches, missing = learn_from(masks.others, loaded, source, itemgetter(0), draw_patches, progress, masked=False)
+        patches, missing = learn_from(masks.others, loaded, source, draw_patches, progress, masked=False)
         if missing.failed:
             of = f"{missing.failed} of the {pluralize(len(masks.others), 'image')}"
             progress.note(f"Could not read {of} without masks; the fit ignores them.")
@@ -288,21 +287,13 @@ def require_learned(fitted: FittedVocabulary, target: Path) -> None:
         )
 
 
-def check_suffix(target: Path, *, fitted: bool) -> None:
-    """Raise UsageError if the suffix of a vocabulary file does not match its content."""
-    suffix = FIT_SUFFIX if fitted else ".toml"
-    if target.suffix.lower() != suffix:
-        content = "fitted vectors" if fitted else "only words and thresholds"
-        raise UsageError(
-            f"argument `output`={target}: a vocabulary with {content} must be a {suffix} file",
-            f"Use {target.with_suffix(suffix)}"
-            + ("." if fitted else ", or pass the .fit file of the run as argument `fitted`."),
-        )
-
-
-def check_target(target: Path, *, fitted: bool, overwrite: bool) -> None:
+def check_target(target: Path, *, overwrite: bool) -> None:
     """Check the file to write. Raise UsageError for a wrong suffix, OutputError if it exists or cannot be written."""
-    check_suffix(target, fitted=fitted)
+    if target.suffix.lower() != FIT_SUFFIX:
+        raise UsageError(
+            f"argument `output`={target}: a vocabulary with fitted vectors must be a {FIT_SUFFIX} file",
+            f"Use {target.with_suffix(FIT_SUFFIX)}.",
+        )
     if is_folder(target):
         raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
     if os.path.lexists(target) and not overwrite:
