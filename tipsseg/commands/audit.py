@@ -40,7 +40,7 @@ from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
 from tipsseg.regions.objects import LabelledObject, ancestors, split_levels
 from tipsseg.run.files import digest_of
-from tipsseg.run.read import Run, RunImage, open_runs, refuse_other_settings, refuse_overlap, refuse_raster
+from tipsseg.run.read import Run, RunImage, open_runs, refuse_other_settings, refuse_raster
 from tipsseg.run.record import RUN_FILE
 from tipsseg.types import (
     BACKGROUND,
@@ -492,7 +492,6 @@ def _refuse_other_runs(run: Run) -> None:
     """Raise InputError for a run without scores, or whose labels are not the model's alone."""
     spec = run.info.spec
     refuse_raster(run.info)
-    refuse_overlap(run.info, "an audit compares one label for each pixel")
     if spec.onto is not None:
         raise InputError(
             f"{spec.output}: its labels are partly from {spec.onto}, not the model's",

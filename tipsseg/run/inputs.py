@@ -188,7 +188,9 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
     ignored = Ignored(spec.output)
     found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
     whole = (
-        choice.entries is choice.sample is spec.shard is None
+        choice.entries is None
+        and choice.sample is None
+        and spec.shard is None
         and not found.refused
         and found.root == (run.root or found.root)
         and all(is_folder(path) or path.suffix.lower() in ARCHIVES for path in choice.paths)
