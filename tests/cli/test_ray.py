@@ -74,6 +74,17 @@ def test_files_and_stdout_are_those_of_a_local_run(command: Command) -> None:
     assert not Path("out/shards").exists()
 
 
+@pytest.mark.parametrize("given", ["--regions", "--onto"])
+def test_tasks_list_regions_and_labels_themselves(command: Command, given: str) -> None:
+    shutil.copytree(SCENES.parent / "truth", "given")
+    local, with_ray = (
+        command(*LABEL, out, given, "given", *more) for out, *more in (("local",), ("out", "--ray", "auto"))
+    )
+    assert (with_ray.code, local.code) == (1, 1)
+    assert "12 images labelled, 1 failed" in with_ray.err
+    assert files("out") == files("local")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for tasks in /proc")
 def test_a_task_that_is_killed_is_started_again(command: Command) -> None:
     for number in range(60):

@@ -115,7 +115,6 @@ class LabelSource:
 
     def __init__(self, path: Path, classes: Sequence[LabelClass]) -> None:
         """List the images; `classes` are the run's, with the classes of the source. Raise InputError or ImageError."""
-        self._path, self._classes = path, classes
         self.skipped = Counter[str]()
         source = Source(path)
         weakref.finalize(self, source.close)
@@ -127,9 +126,6 @@ class LabelSource:
             elif not image.by_list:
                 raise ImageError(image.where, f"two labels of {image.name}", "Remove one of them.")
         self.names = SourceNames(self._images)
-
-    def __reduce__(self) -> tuple[type[LabelSource], tuple[Path, Sequence[LabelClass]], dict[str, object]]:
-        return LabelSource, (self._path, self._classes), {"names": self.names}
 
     def read(self, ref: ImageRef, size: Size) -> PixelLabels | Objects | None:
         """Return the labels of an image of `size`; None if it has none. See `image_names.SourceNames` for names.

@@ -108,9 +108,6 @@ class RegionSource:
             raise InputError(f"{path}: no regions found", _HINT)
         self.names = SourceNames(self._images)
 
-    def __reduce__(self) -> tuple[type[RegionSource], tuple[Path], dict[str, object]]:
-        return RegionSource, (self._path,), {"names": self.names}
-
     def find(self, ref: ImageRef) -> ImageRegions:
         """Return the regions of an image. See `image_names.SourceNames` for names.
 

@@ -134,7 +134,7 @@ class RayEngine:
             started: RunInfo | TipssegError = ray.get(self._submit(_start, info, images[:1], folder.context))
         if isinstance(started, TipssegError):
             raise started
-        self.info = started
+        self.info = replace(started, spec=info.spec)
 
     def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
         """Yield the results of images that are done or fail, then of the other images once their shards are joined."""
@@ -175,8 +175,8 @@ class RayEngine:
         """Start a task for images, and return what Ray knows it by."""
         import ray
 
-        if info.spec.jobs == default_jobs():  # of this machine
-            info = replace(info, spec=info.spec.changed(jobs=self._resources["num_cpus"]))
+        jobs = info.spec.jobs if info.spec.jobs != default_jobs() else self._resources["num_cpus"]  # of this machine
+        info = replace(info, spec=replace(info.spec, jobs=jobs))  # its task lists the regions and labels itself
         job = _Job(info=info, images=tuple(refs), directory=Path.cwd(), version=__version__)
         task = ray.remote(function).options(max_retries=_RETRIES, **self._resources)
         return task.remote(job, *others)
