@@ -61,9 +61,8 @@ def measure(top: Path, number: int, shards: int) -> None:
     print(f"{number} images, {shards} shards; {processor_name()}, {os.cpu_count()} cores\n")
     print("| command | seconds | per image | peak memory |\n|---|---|---|---|")
     for form in ("parquet", "webdataset"):
-        words = ("convert", top / "out", "-f", form, "--to", top / form)
-        report(f"convert OUT -f {form} --to DIR, {shards} shards of a run", number, *words)
-        report(f"nothing to do: convert OUT -f {form} --to DIR", number, *words)
+        title = f"convert OUT -f {form} --to DIR, {shards} shards of a run"
+        report(title, number, "convert", top / "out", "-f", form, "--to", top / form)
     report(f"merge OUT -o OUT, {shards} shards", number, "merge", top / "out", "-o", top / "out")
     for turn in range(2):
         report(

@@ -639,7 +639,7 @@ class FolderWalk(RuleBasedStateMachine):
             "convert": ["convert", "out", "-f", formats, "-q"],
             "correct": ["correct", "out", "--from", "given", "-q"],
             "merge": ["merge", "out", "-o", "joined", "-q"],
-            "a data set": ["convert", "out", "-f", "webdataset", "--to", "set", "-q"],
+            "a data set": ["convert", "out", "-f", "webdataset", "--to", "set", "--overwrite", "-q"],
         }
         self.last = commands[what]
         undisturbed = self.top / "undisturbed"

@@ -192,10 +192,9 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
     "labels that are pruned": ([ALL, edited_too, deleted], f"{ALL} --prune 1", []),
     "an image that is removed": ([ALL, edited], "correct out --remove desert.png -q", []),
     "a report": ([LABEL], "report out", []),
-    "a data set": ([LABEL], "convert out -f parquet --to set --shard-size 30kB -q", []),
-    "a data set that is cut again": (
+    "a data set that is replaced": (
         [LABEL, "convert out -f webdataset --to set --shard-size 1 --val-fraction 0.5 -q", edited],
-        "convert out -f webdataset --to set --shard-size 1MB --val-fraction 0 -q", [],
+        "convert out -f parquet --to set --shard-size 30kB --overwrite -q", [],
     ),
     "a fit": ([mirrored, LABEL, taught], "fit out -o my.fit --device cpu -q --overwrite", []),
     "an audit": ([f"{LABEL},npz", masks], "audit out --labels new -c sky,tree --coco d.json --label-studio t.json -q", []),

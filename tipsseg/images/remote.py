@@ -204,20 +204,20 @@ def _folder() -> str:
 # ---- services ----
 
 
-def ask(service: Callable[..., Any], *arguments: object, verb: str = "fetched", **options: object) -> Any:
+def ask(service: Callable[..., Any], *arguments: object, **options: object) -> Any:
     """Call a service, and once more after an error that may pass. Raise OSError with a reason in plain words."""
     for last in (False, True):
         try:
             return service(*arguments, **options)
         except Exception as error:  # each service raises exceptions of its own
-            reason = _explain(error, verb)
+            reason = _explain(error)
             if last or not isinstance(reason, ConnectionError):
                 raise reason from None  # the original may quote a signed URL
         time.sleep(PAUSE)
     raise AssertionError
 
 
-def _explain(error: Exception, verb: str) -> OSError:
+def _explain(error: Exception) -> OSError:
     """Return the error to raise: a ConnectionError if another attempt may help."""
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
         error = error.__cause__  # fsspec raises it for any failure to reach a web server
@@ -230,8 +230,8 @@ def _explain(error: Exception, verb: str) -> OSError:
         return OSError(error.errno, f"{os.strerror(error.errno)}, for the temporary copy")
     if isinstance(status, int):
         kind = ConnectionError if status >= 500 or status in (408, 425, 429) else OSError
-        return kind(f"cannot be {verb} (HTTP status {status})")
-    return ConnectionError(f"cannot be {verb} ({type(error).__name__})")
+        return kind(f"cannot be fetched (HTTP status {status})")
+    return ConnectionError(f"cannot be fetched ({type(error).__name__})")
 
 
 def _files(path: Path) -> Any:

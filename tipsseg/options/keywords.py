@@ -120,8 +120,8 @@ class FitTruthsKeywords(TruthKeywords, ViewKeywords, ComputeKeywords, ModelKeywo
 
 
 class DatasetKeywords(ReadingKeywords, total=False):
-    shard_size: int | str | ByteSize | None
-    link_images: bool
+    shard_size: int | str | ByteSize
+    overwrite: bool
 
 
 class ConvertKeywords(ReadingKeywords, total=False):

@@ -298,11 +298,10 @@ class DatasetOptions(OptionRecord):
     """Options for data sets of shards. Raise UsageError if a value is invalid."""
 
     # fmt: off
-    shard_size: ByteSize | None = option(None, metavar="SIZE", group=FILES, rare=True, check=parse_size,
-        help="With argument `to`, start a new shard above this size of its images, such as 2GB.  "
-        "[default: 500MB; an existing data set keeps its size]")
-    link_images: bool = option(False, group=FILES, rare=True,
-        help="With argument `to`, store the paths of the images in parquet, not their bytes.")
+    shard_size: ByteSize = option(ByteSize(500_000_000), metavar="SIZE", group=FILES, rare=True, check=parse_size,
+        help="With argument `to`, start a new shard above this size of its pictures and masks, such as 2GB.")
+    overwrite: bool = option(False, group=FILES, rare=True,
+        help="With argument `to`, remove an earlier data set there. Other files in the place are an error.")
     # fmt: on
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tipsseg.address import is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
 from tipsseg.formats import image_folders
-from tipsseg.formats.dataset import DATA_FOLDER, INDEX
+from tipsseg.formats.dataset import CARD, DATA_FOLDER, is_card
 from tipsseg.images.access import ARCHIVES, is_plain, real_path
 from tipsseg.images.decoders import image_extensions
 from tipsseg.images.finding import (
@@ -352,7 +352,7 @@ class Ignored:
         output, apart = (None if path is None else _identity(path) for path in (self._output, self._apart))
         is_ours = (output is not None and _identity(folder) == output) or is_output(folder)
         pictures = image_folders() if is_ours else frozenset[str]()
-        if _names_tool(folder / INDEX):
+        if is_card(_head(folder / CARD)):
             pictures |= {DATA_FOLDER}
         found = set(pictures)
         for name in subfolders:
@@ -400,9 +400,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _names_tool(path: Path) -> bool:
+    return re.search(rb'"tool"\s*:\s*"tipsseg"', _head(path)) is not None
+
+
+def _head(path: Path) -> bytes:
+    """Return the beginning of a file; b"" if there is none."""
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = file.read(1 << 20)
+        with path.open("rb") as file:
+            return file.read(1 << 20)
     except OSError:
-        return False
-    return re.search(r'"tool"\s*:\s*"tipsseg"', text) is not None
+        return b""

@@ -180,15 +180,12 @@ def list_left(folder: Path) -> list[Path]:
     return []
 
 
-def remove_left(folder: Path) -> None:
-    """Remove the temporary files in a folder whose process on this machine has ended."""
+@lru_cache(4096)
+def _remove_left_once(folder: Path) -> None:
+    """Remove the temporary files in a folder whose process on this machine has ended. A large folder takes long to list."""
     for path in list_left(folder):
         with suppress(OSError):
             _remove(path)
-
-
-#: A large folder takes long to list: once in a process is enough.
-_remove_left_once = lru_cache(4096)(remove_left)
 
 
 def temporary_path(path: Path) -> Path:

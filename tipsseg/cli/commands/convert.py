@@ -33,8 +33,8 @@ Examples:
 Adds formats to the folder, and updates all others from the masks; without a
 format, only updates. Keeps the file options of the run, such as --min-area,
 and by default --val-fraction and --hard-links. With --to, writes
-images and labels as a data set of shards, also from the shards of a run; the
-same command resumes, and keeps whole shards.
+images and labels as a data set of shards, also from the shards of a run, into
+an empty place.
 Paths of written files go to stdout unless it is a terminal, everything else to
 stderr.
 Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
@@ -47,7 +47,7 @@ class Converting:
     formats: list[str] | None = option(None, flag="format", short="f", metavar="NAMES", group=FILES, choices="formats",
         help="One or more, separated by commas: {formats}; with --to, {datasets}.")
     to: Path | None = option(None, metavar="DIR|URL", group=FILES,
-        help="Write the data set to this folder or URL, such as s3://bucket/set. Other files there are kept.")
+        help="Write the data set to this empty folder or URL, such as s3://bucket/set.")
     drop: list[str] | None = option(None, metavar="NAMES", choices="formats",
         help="Remove these formats and their files from the folder, except edited files.")
     # fmt: on
@@ -82,7 +82,7 @@ def convert(
         raise UsageError("--format and --drop exclude each other", "Run one after the other.")
     names = split_names(formats or ())
     if converting.to is None and dataset != DatasetOptions():
-        raise UsageError("--shard-size and --link-images require --to", "Pass the folder of the data set with --to.")
+        raise UsageError("--shard-size and --overwrite require --to", "Pass the folder of the data set with --to.")
     if converting.to is not None and len(names) != 1:
         raise UsageError("--to requires exactly one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
     if converting.to is not None and "hard_links" in files.given:

@@ -1,1 +1,0 @@
-"""Data sets of shards, and the places that they are written to."""
