@@ -49,7 +49,6 @@ _API: tuple[Callable[..., Any], ...] = (
     tipsseg.LabelMap.to_coco,
     tipsseg.review.correct_folder,
     tipsseg.learn.fit_folder,
-    tipsseg.learn.fit_truths,
     tipsseg.label_folder,
     tipsseg.make_vocabulary,
     tipsseg.write_dataset,

@@ -86,7 +86,7 @@ _MODULES = ("errors", "learn", "review")
 
 #: Names that users may look for here, by the module that has them.
 _ELSEWHERE = {
-    "learn": ("FittedVocabulary", "fit", "fit_folder", "fit_truths"),
+    "learn": ("FittedVocabulary", "fit", "fit_folder"),
     "review": ("audit", "correct_folder", "rank", "score_masks"),
 }
 

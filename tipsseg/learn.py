@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tipsseg.commands.fit.vectors import Fit, fit_folder, fit_truths
+from tipsseg.commands.fit.vectors import Fit, fit_folder
 from tipsseg.vocabulary.fitted import FittedVocabulary
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ __all__ = [
     "FittedVocabulary",
     "fit",
     "fit_folder",
-    "fit_truths",
 ]
 
 

@@ -115,7 +115,7 @@ def test_the_options_of_label_stand_in_groups(command: Command, whole: bool) -> 
     assert [name for name in GROUPS if name in wanted] == list(groups)
 
 
-@pytest.mark.parametrize("name", ["label", "fit", "encode"])
+@pytest.mark.parametrize("name", ["label", "encode"])
 def test_a_short_help_tells_of_the_whole_one(command: Command, name: str) -> None:
     short, whole = command(name, "--help").out, command(name, "--help-all").out
     assert len(whole.splitlines()) > len(short.splitlines()) + 5

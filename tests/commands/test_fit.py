@@ -1,4 +1,4 @@
-"""`tipsseg fit` on the folder of a run and on truth masks: which masks count, what is refused, and runs that label by a fit."""
+"""`tipsseg fit` on the folder of a run: which masks count, what is refused, and runs that label by a fit."""
 
 from __future__ import annotations
 
@@ -126,10 +126,6 @@ def test_a_fit_takes_masks_with_rare_classes(folder: Path, monkeypatch: pytest.M
     assert some.images == 2
     assert some.fitted.scores[4].images == 1
     assert some.fitted.vocabulary.fit == again.fitted.vocabulary.fit
-    truths = tipsseg.learn.fit_truths(
-        folder / "imgs", folder / "out/masks", NAMES, model="tiny", short_side=112, device="cpu"
-    )
-    assert truths.images == 2
 
 
 def test_a_folder_is_labelled_again_by_the_fit_and_keeps_its_corrections(folder: Path, fit: Fit) -> None:
@@ -227,21 +223,12 @@ def test_unusable_runs_are_refused(folder: Path, change: Callable[[Path], object
     assert re.search(hint, caught.value.hint), caught.value.hint
 
 
-def test_a_truth_of_another_size_is_told_of_and_left_out(folder: Path) -> None:
-    Image.fromarray(np.ones((100, 112), np.uint8)).save(folder / "gt/a.png")
-    found = tipsseg.learn.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
-    assert (found.images, found.failed) == (3, 1)
-
-
-def test_images_without_a_mask_are_left_out(folder: Path, fit: Fit) -> None:
+def test_imported_ground_truth_is_learnt_from_as_edited_masks_are(folder: Path, fit: Fit) -> None:
+    _undo(folder, *CHANGED)
     (folder / "gt/b.png").unlink()
-    again = tipsseg.learn.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
+    assert len(tipsseg.review.correct_folder(folder / "out", folder / "gt").masks) == 3
+    again = tipsseg.learn.fit_folder(folder / "out", images=folder / "imgs", device="cpu")
     np.testing.assert_array_equal(again.fitted.vectors, fit.fitted.vectors)
-    shutil.rmtree(folder / "gt")
-    (folder / "gt").mkdir()
-    Image.fromarray(np.zeros((1, 1), np.uint8)).save(folder / "gt/other.png")
-    with pytest.raises(tipsseg.errors.InputError, match="no mask matches an image"):
-        tipsseg.learn.fit_truths(folder / "imgs", folder / "gt", NAMES, model="tiny", short_side=112, device="cpu")
 
 
 def test_a_fit_of_another_model_is_refused_before_that_is_downloaded(made: Path, fit: Fit, tmp_path: Path) -> None:

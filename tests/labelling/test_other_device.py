@@ -325,7 +325,8 @@ def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypat
         Image.fromarray(image[..., 0] // 128 + 1).save(f"gt/{name}")
 
     def run(command: str, *model: str, on: str = device.device.type) -> None:
-        done = CliRunner().invoke(app, [*command.split(), *model, "--device", on], catch_exceptions=False)
+        place = [] if command.startswith("correct") else ["--device", on]
+        done = CliRunner().invoke(app, [*command.split(), *model, *place], catch_exceptions=False)
         assert done.exit_code == 0, done.stderr
 
     model = ("-m", "tiny", "--short-side", "56", "--dtype", "float32")
@@ -336,7 +337,9 @@ def test_the_commands_of_the_loop(device: OtherDevice, tmp_path: Path, monkeypat
         one, other = (np.asarray(Image.open(f"{folder}/masks/{name}")) for folder in ("known", "cpu"))
         assert (one == other).mean() > 0.98
     run("label imgs -c tree,sky -o fine --refine pamr", *model)
-    run("fit imgs --gt gt -c a,b --background none -o a.fit", *model)
+    run("label imgs -c a,b --background none -f png -o words", *model)
+    run("correct words --from gt --accept")
+    run("fit words -o a.fit")
     run("label imgs --vocab a.fit -o fitted", *model)
     run("doctor")
     assert sorted(set(device.unguarded)) == []

@@ -104,7 +104,7 @@ Arrange = Callable[[Path], tuple[list[ImageRef], Path, str]]
 # what is there -> the images, the truth folder, the layout
 REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "no truth": (
-        lambda top: (refs_of(top, "a.jpg s/b.jpg"), make(top / "gt", "a.png"), "plain"),
+        lambda top: (refs_of(top, "s/b.jpg"), make(top / "gt", "a.png"), "plain"),
         "no ground truth for {top}/s/b.jpg in {top}/gt: looked for s/b with one of .png .tif .tiff .bmp",
         "Give each mask the relative path",
     ),

@@ -164,8 +164,7 @@ KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
     "report_folder": ((TruthOptions, ReadingOptions), set()),
     "score_masks": ((TruthOptions, ReadingOptions), set()),
     "write_dataset": ((DatasetOptions, ReadingOptions), set()),
-    "fit_folder": ((ComputeOptions,), {"model"}),
-    "fit_truths": ((TruthOptions, LabelOptions, ComputeOptions), {"min_confidence", "refine", "scales"}),
+    "fit_folder": ((ComputeOptions,), {"model", "dtype"}),
 }
 
 

@@ -399,16 +399,6 @@ def test_extensions() -> None:
     assert not {".eps", ".ps", ".pdf", ".wmf", ".mpg", ".h5", ".grib", ".txt", ""} & image_extensions()
 
 
-def test_a_folder_apart_is_left_out_without_being_an_output(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png", "gt/a.png", "sub/gt/b.png", "scores/confusion.png", "scores/c.png", "confusion.png")
-    (tmp_path / "scores/notes.json").write_text('{"tool": "tipsseg"}')
-    ignored = Ignored(None, tmp_path / "gt")
-    found = found_images([tmp_path], None, ignored)
-    assert names(found) == ["a.png", "confusion.png", "scores/c.png", "scores/confusion.png", "sub/gt/b.png"]
-    assert not ignored.outputs
-    assert str(found.skipped) == "1 .json"
-
-
 def test_a_part_of_the_images(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{number:02}.png" for number in range(40)))
     found = find([tmp_path], output=None)

@@ -7,7 +7,7 @@ record.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -102,11 +102,6 @@ def command(
 def is_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def given_options(context: typer.Context, record: type) -> Iterator[str]:
-    """Yield the flags of a record's options that are on the command line."""
-    return (option.long(name) for name, (_, option) in options_of(record).items() if is_given(context, name))
 
 
 def path_of(what: str, *, urls: bool = False) -> Callable[[str | Path], Path]:

@@ -23,7 +23,6 @@ _FLAGS = {
         name: option.long(name)
         for name, (_, option) in {**options_of(CorrectOptions), **options_of(OutputOptions)}.items()
     },
-    "fitted": "--vocab",
     "output": "-o",
     "target": "-o",
     "truths": "--gt",

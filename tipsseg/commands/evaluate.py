@@ -27,7 +27,6 @@ from tipsseg.learning.metrics import NO_LABEL_NAME, Confusion, ImageScore, Kept,
 from tipsseg.learning.truth import (
     Layout,
     Pair,
-    find_truths,
     get_layout,
     in_other_order,
     layout_of,
@@ -201,9 +200,7 @@ def score_masks(
         known = _classes_of(predicted, run, given)
         layout = layout_of(truth, [entry.name for entry in known], truths)
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
-        pairs = find_truths(refs, truths, layout)
-        if not pairs.pairs:
-            pairs = pair_truths(refs, truths, layout)  # raises the error for missing ground-truth masks
+        pairs = pair_truths(refs, truths, layout)
         if without := [ref.name for ref in pairs.missing]:
             progress.note(
                 f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without ground truth: {join_first(without, 3)}."

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import InputError, LabelIdError, UsageError, VocabularyError
+from tipsseg.errors import InputError, LabelIdError, UsageError
 from tipsseg.formats import refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, ordered_names
 from tipsseg.formats.png import read_ids
@@ -200,13 +200,6 @@ def layout_of(truth: TruthOptions, names: Sequence[str], folder: Path | None = N
     return layout
 
 
-def preset_of(truth: TruthOptions) -> str:
-    """Return the layout's preset vocabulary. Raise VocabularyError if no layout is set."""
-    if truth.layout is None:
-        raise VocabularyError("no classes given", 'Pass the things to label, for example ["panda leg", "tree"].')
-    return get_layout(truth.layout).name
-
-
 def in_other_order(names: Sequence[str], others: Sequence[str]) -> bool:
     """Return True if both lists have the same names in a different order."""
     first, second = [name.casefold() for name in names], [name.casefold() for name in others]
@@ -301,39 +294,32 @@ class Pairs:
 
 
 def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """Find the ground-truth file of every image.
+    """Find the ground-truth files of images; some images may have none.
 
     Use the first match in this order: a file with the image's relative path and one more extension (a.jpg.png for a.jpg); a
     file with the same relative path apart from the extension and the layout's suffixes; the only file with the image's file
-    name. The last rule supports images in different folders.
+    name, if one path ends with the other, and no image has the file's own path. If this pairs no image, any folder will do.
 
     Search subfolders and follow links to folders. Ignore hidden files and folders.
 
     Raises:
-        InputError: The folder is missing or has no ground-truth files, an image has no ground truth or several, an image would be
+        InputError: The folder is missing or has no ground-truth files, no image has ground truth, an image has several or would be
             its own ground truth, or two images would share a ground-truth mask.
-    """
-    pairs = _pair(refs, _truth_files(folder), layout)
-    if missing := pairs.missing:
-        more = f" (and for {pluralize(len(missing) - 1, 'more image')})" if len(missing) > 1 else ""
-        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(missing[0], layout)[-len(layout.kinds) :]))
-        raise InputError(
-            f"no ground truth for {missing[0].address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
-            "Give each mask the relative path or the file name of its image, and a lossless format. Check the folder of the "
-            "ground-truth masks, leave out images without a mask, or select the benchmark with argument `layout`.",
-        )
-    return pairs
-
-
-def find_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """Find ground-truth files like `pair_truths`, but allow images without one.
-
-    A file with the image's file name may then belong to another image. So it is used only if one path ends with the other, and no
-    image has the file's own path. If this pairs no image at all, the rules of `pair_truths` apply.
     """
     files = _truth_files(folder)
     pairs = _pair(refs, files, layout, partial=True)
-    return pairs if pairs.pairs else _pair(refs, files, layout)
+    if not pairs.pairs:
+        pairs = _pair(refs, files, layout)
+    if not pairs.pairs:
+        first, others = pairs.missing[0], len(pairs.missing) - 1
+        more = f" (and for {pluralize(others, 'more image')})" if others else ""
+        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(first, layout)[-len(layout.kinds) :]))
+        raise InputError(
+            f"no ground truth for {first.address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
+            "Give each mask the relative path or the file name of its image, and a lossless format. Check the folder of the "
+            "ground-truth masks, or select the benchmark with argument `layout`.",
+        )
+    return pairs
 
 
 #: Ground-truth files by relative path without extension.

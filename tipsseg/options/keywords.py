@@ -115,8 +115,13 @@ class ReportKeywords(TruthKeywords, ReadingKeywords, total=False):
     """Keywords of `report_folder`."""
 
 
-class FitTruthsKeywords(TruthKeywords, ViewKeywords, ComputeKeywords, ModelKeywords, total=False):
-    """Keywords of `fit_truths`."""
+class FitKeywords(ReadingKeywords, total=False):
+    """Keywords of ComputeOptions, except what the run has fixed: the model and its dtype."""
+
+    device: str | int
+    batch_size: int | None
+    use_cache: bool
+    features: str | Path | None
 
 
 class DatasetKeywords(ReadingKeywords, total=False):

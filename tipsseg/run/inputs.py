@@ -340,16 +340,15 @@ class Ignored:
         outputs: The folders that were left out because they contain, or will contain, outputs of a run.
     """
 
-    def __init__(self, output: Path | None, apart: Path | None = None) -> None:
-        """Set up for a run that writes to the folder `output`, and for a folder `apart` that is left out silently."""
+    def __init__(self, output: Path | None) -> None:
+        """Set up for a run that writes to the folder `output`."""
         self.outputs: list[Path] = []
         self._output = output
-        self._apart = apart
 
     def __call__(self, folder: Path, subfolders: Sequence[str]) -> set[str]:
         """Return the names to leave out in a folder; see `finding.Ignore`."""
         # Once per folder: in a stream, the run may have created its output folder by now.
-        output, apart = (None if path is None else _identity(path) for path in (self._output, self._apart))
+        output = None if self._output is None else _identity(self._output)
         is_ours = (output is not None and _identity(folder) == output) or is_output(folder)
         pictures = image_folders() if is_ours else frozenset[str]()
         if is_card(_head(folder / CARD)):
@@ -361,7 +360,7 @@ class Ignored:
             if name in pictures or _names_tool(path / REPORT_FILE) or (own == output and is_output(path)):
                 self.outputs.append(path)
                 found.add(name)
-            elif own is not None and own in (output, apart):
+            elif own is not None and own == output:
                 found.add(name)
         return found
 

@@ -1,16 +1,15 @@
-"""Images with masks to learn from: masks that a person edited in the output folder of a run, or ground-truth masks."""
+"""Images with masks to learn from: masks that a person edited in the output folder of a run."""
 
 from __future__ import annotations
 
 import random
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,97 +19,53 @@ from tipsseg.engine.notes import note_damaged
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError
 from tipsseg.images.access import exists, matches
-from tipsseg.images.decoding import ImageReader
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.source import FeatureSource, Loaded
-from tipsseg.learning.truth import Layout, Pair, find_truths, read_truth
 from tipsseg.regions.components import count_labels
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import Run, open_run, refuse_raster
-from tipsseg.run.spec import RunInfo
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
 
-_Masks = TypeVar("_Masks", bound="Masks")
 _Value = TypeVar("_Value")
 
 #: The maximum number of images without a mask that a fit uses.
 MOST_UNLABELLED = 32
+
+#: A fit is validated on held-out images, so it needs at least two.
+_MINIMUM = 2
 
 #: The maximum number of masks to read, which bounds memory and time.
 _MOST = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Masks(ABC):
-    """Images with a mask, and their masks.
+class EditedMasks:
+    """The masks in a run's output folder that a person edited.
 
     Attributes:
-        folder: The folder of the masks.
+        run: The run, which is open while the masks are read.
         refs: The images.
-        others: Some images without a mask, drawn at random with a fixed seed.
+        others: Some images without an edited mask, drawn at random with a fixed seed.
     """
 
-    noun: ClassVar[str] = "mask"
-    remedy: ClassVar[str] = "Make"
-
-    folder: Path
+    run: Run
     refs: tuple[ImageRef, ...]
     others: tuple[ImageRef, ...]
 
-    @abstractmethod
     def read(self, ref: ImageRef) -> LabelArray:
         """Read the mask [H, W] of an image: 0 is background, 1..N are classes, other ids are ignored.
 
         Raise ImageError if the mask cannot be used.
         """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EditedMasks(Masks):
-    """The masks in a run's output folder that a person edited.
-
-    Attributes:
-        run: The run, which is open while the masks are read.
-    """
-
-    noun: ClassVar[str] = "corrected mask"
-    remedy: ClassVar[str] = "Correct"
-
-    run: Run
-
-    @property
-    def info(self) -> RunInfo:
-        return self.run.info
-
-    def read(self, ref: ImageRef) -> LabelArray:
         if not exists(ref.path):
             raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
         image = self.run.image(ref.name)
         if not matches(image.entry.input, ref.path):
             raise ImageError(ref.path, f"changed since it was labelled, so its mask {image.mask} is out of date")
         return image.current().labels.labels
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TruthMasks(Masks):
-    """Ground-truth masks of images.
-
-    Attributes:
-        pairs: Images and their masks, by image name.
-        without: The number of images without a mask.
-        reader: Decodes them.
-    """
-
-    pairs: Mapping[str, Pair]
-    without: int
-    reader: ImageReader
-
-    def read(self, ref: ImageRef) -> LabelArray:
-        pair = self.pairs[ref.name]
-        return read_truth(pair.truth, pair.kind.ids, self.reader)
 
 
 @contextmanager
@@ -137,7 +92,7 @@ def edited_masks(output: Path, images: Path | None) -> Iterator[EditedMasks]:
                 "Correct some masks. To import masks from other tools, see: "
                 f"tipsseg correct {shell_word(str(output))} --help",
             )
-        yield EditedMasks(folder=output, refs=tuple(refs), others=tuple(draw(others, MOST_UNLABELLED)), run=run)
+        yield EditedMasks(run=run, refs=tuple(refs), others=tuple(draw(others, MOST_UNLABELLED)))
 
 
 def draw(items: Sequence[_Value], most: int) -> list[_Value]:
@@ -146,47 +101,26 @@ def draw(items: Sequence[_Value], most: int) -> list[_Value]:
     return [items[index] for index in sorted(drawn)]
 
 
-def truth_masks(refs: Sequence[ImageRef], folder: Path, layout: Layout, reader: ImageReader) -> TruthMasks:
-    """Find the images with a ground-truth mask (see `truth.find_truths`). Raise InputError if no image has one."""
-    truths = find_truths(refs, folder, layout)
-    if not truths.pairs:
-        raise InputError(
-            f"{folder}: no mask matches an image",
-            "Give each mask the relative path or the file name of its image.",
-        )
-    return TruthMasks(
-        folder=folder,
-        refs=tuple(pair.ref for pair in truths.pairs),
-        others=tuple(draw(truths.missing, MOST_UNLABELLED)),
-        pairs={pair.ref.name: pair for pair in truths.pairs},
-        without=len(truths.missing),
-        reader=reader,
-    )
-
-
-def draw_masks(masks: _Masks, progress: Progress, classes: int, jobs: int) -> _Masks:
+def draw_masks(masks: EditedMasks, progress: Progress, jobs: int) -> EditedMasks:
     """Draw at most `_MOST` masks at random with a fixed seed, and prefer rare classes.
 
-    Each class is in 1/N of the drawn masks, or fewer if fewer masks contain it.
-
-    Args:
-        masks: The masks, which are all read if there are more.
-        progress: Prints a note if masks are left out.
-        classes: The number of classes N.
-        jobs: The number of threads.
+    Each of N classes is in 1/N of the drawn masks, or fewer if fewer masks contain it. All masks are read, by `jobs` threads, if
+    there are more. Note the masks that are left out.
     """
     refs = masks.refs
     if len(refs) <= _MOST:
         return masks
     order = random.Random(0).sample(range(len(refs)), len(refs))
-    order = _rare_classes_first(masks, order, classes, jobs)
+    order = _rare_classes_first(masks, order, jobs)
     progress.note(
-        f"Using {_MOST} of {pluralize(len(refs), masks.noun)}, drawn at random, those with rare classes first."
+        f"Using {_MOST} of {pluralize(len(refs), 'corrected mask')}, drawn at random, those with rare classes first."
     )
     return replace(masks, refs=tuple(refs[index] for index in sorted(order[:_MOST])))
 
 
-def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: int) -> list[int]:
+def _rare_classes_first(masks: EditedMasks, order: Sequence[int], jobs: int) -> list[int]:
+    classes = len(masks.run.classes)
+
     def classes_in(ref: ImageRef) -> list[int]:
         try:
             return np.flatnonzero(count_labels(masks.read(ref))[1 : classes + 1]).tolist()
@@ -207,11 +141,11 @@ def _rare_classes_first(masks: Masks, order: Sequence[int], classes: int, jobs: 
     return [*first, *(index for index in order if index not in first)]
 
 
-def require_masks(masks: Masks, usable: int, minimum: int, job: Job | None = None) -> None:
-    """Raise InputError if fewer masks can be used than the `minimum`; `job` has the failures of the others."""
-    if usable >= minimum:
+def require_masks(masks: EditedMasks, usable: int, job: Job | None = None) -> None:
+    """Raise InputError if fewer masks than `_MINIMUM` can be used; `job` has the failures of the others."""
+    if usable >= _MINIMUM:
         return
-    number = pluralize(len(masks.refs), masks.noun)
+    number = pluralize(len(masks.refs), "corrected mask")
     if usable < len(masks.refs):
         number = f"{usable} of {number} can be used"
     elif usable == 1:
@@ -220,10 +154,10 @@ def require_masks(masks: Masks, usable: int, minimum: int, job: Job | None = Non
         more = f" {pluralize(job.failed - 1, 'more image')} failed." if job.failed > 1 else ""
         hint = f"Fix this first: {job.first.message}.{more}"
     else:
-        lacking = minimum - usable
+        lacking = _MINIMUM - usable
         what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"
-        hint = f"{masks.remedy} {what}: the result is validated on held-out images. Pixels with id 255 are ignored."
-    raise InputError(f"{masks.folder}: {number}; {minimum} or more are required", hint)
+        hint = f"Correct {what}: the result is validated on held-out images. Pixels with id 255 are ignored."
+    raise InputError(f"{masks.run.output}: {number}; {_MINIMUM} or more are required", hint)
 
 
 def learn_from(

@@ -10,46 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from tipsseg.address import as_address
-from tipsseg.commands.fit.masks import (
-    EditedMasks,
-    Masks,
-    draw_masks,
-    edited_masks,
-    learn_from,
-    require_masks,
-    truth_masks,
-)
+from tipsseg.commands.fit.masks import EditedMasks, draw_masks, edited_masks, learn_from, require_masks
 from tipsseg.engine.local import load_for
-from tipsseg.engine.notes import note_vocabulary
-from tipsseg.errors import ImageError, InputError, OutputError, UsageError
-from tipsseg.images.finding import Listed, Paths
+from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.metrics import BACKGROUND_NAME, percent, rounded
-from tipsseg.learning.truth import layout_of, preset_of
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import ComputeKeywords, FitTruthsKeywords, with_keywords
-from tipsseg.options.run import ComputeOptions, TruthOptions
-from tipsseg.run.inputs import Ignored, find_alone
+from tipsseg.options.keywords import FitKeywords, with_keywords
+from tipsseg.options.run import ComputeOptions
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec, model_identity, refuse_file
 from tipsseg.util.files import cache_folder, is_folder
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import format_duration, join_first, pluralize, text_table
-from tipsseg.vocabulary.files import read_vocabulary
-from tipsseg.vocabulary.fitted import FIT_SUFFIX, Classes, FittedVocabulary, as_vocabulary
-from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary
 from tipsseg.weights.sources import find_model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from tipsseg.learning.maths import Window
-
-#: A fit is validated on held-out images, so it needs at least two.
-_MINIMUM = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,15 +90,17 @@ class Fit:
         return text_table(["in %", "text", "fitted", "images", "made from"], rows, left=(0, 4))
 
 
-@with_keywords(ComputeKeywords, ComputeOptions)
+@with_keywords(FitKeywords, ComputeOptions)
 def fit_folder(
     output: str | Path,
     *,
     images: str | Path | None = None,
     verbose: Verbosity = None,
-    **keywords: Unpack[ComputeKeywords],
+    **keywords: Unpack[FitKeywords],
 ) -> Fit:
     """Fit the classes of a run to the masks in its output folder that a person edited, as `tipsseg fit` does.
+
+    Images are encoded as the run did, at scale 1. To learn from ground-truth masks, import them with `correct_folder` first.
 
         fit = tipsseg.learn.fit_folder("labels")
         print(fit.table())
@@ -136,70 +121,27 @@ def fit_folder(
     """
     compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
     with progress_for(verbose) as progress, edited_masks(Path(output), moved) as edited:
-        spec = spec_of_run(edited, compute)
+        spec = _spec(edited, compute)
         spec.check()
         note_other_scales(edited, progress)
         return _fit(spec, edited, progress)
 
 
-@with_keywords(FitTruthsKeywords, TruthOptions, LabelOptions, ComputeOptions)
-def fit_truths(
-    images: Paths | Listed,
-    truths: str | Path,
-    classes: Classes | None = None,
-    *,
-    verbose: Verbosity = None,
-    **keywords: Unpack[FitTruthsKeywords],
-) -> Fit:
-    """Fit classes to ground-truth masks of images, as `tipsseg fit --gt` does.
-
-    Args:
-        images: Files and folders. Images without a mask are skipped.
-        truths: The folder with the masks, laid out like the image folders.
-        classes: See `label_folder`. Of a fit, only the phrases are used. None: the classes of `layout`.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The fit (see `fit_folder`).
-
-    Raises:
-        TipssegError: The run cannot start or continue.
-    """
-    truths, truth = Path(truths), take_options(TruthOptions, keywords)
-    vocabulary, _ = as_vocabulary(read_vocabulary(preset_of(truth)) if classes is None else classes)
-    spec = spec_of_truths(vocabulary, take_options(LabelOptions, keywords), take_options(ComputeOptions, keywords))
-    layout = layout_of(truth, [entry.name for entry in vocabulary.classes], truths)
-    spec.check()
-    with progress_for(verbose) as progress:
-        note_vocabulary(vocabulary, progress)
-        found = find_alone(images, Ignored(None, truths), progress)
-        masks = truth_masks(found.refs, truths, layout, spec.reader)
-        if masks.without:
-            progress.note(f"{masks.without} of {len(found.refs)} images have no mask in {truths}.")
-        return _fit(spec, masks, progress)
-
-
-def spec_of_run(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
-    """Return settings that encode a run's images as the run did. `compute` sets everything except the model.
+def _spec(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:
+    """Return settings that encode a run's images as the run did, at one scale, to learn from the text vectors on.
 
     Raise InputError if the files of the run's model have changed.
     """
-    info = masks.info
-    recorded = info.spec
-    compute = replace(compute, model=recorded.model, dtype=info.dtype if compute.dtype == "auto" else compute.dtype)
+    info = masks.run.info
+    recorded, options = info.spec, info.spec.options
     if model_identity(find_model(recorded.model).facts(keep_stamps=compute.use_cache)) != model_identity(info.model):
         raise InputError(
-            f"{masks.folder}: the files of the model {recorded.model} have changed since the run",
+            f"{masks.run.output}: the files of the model {recorded.model} have changed since the run",
             "Restore the model, or label the images again.",
         )
-    return spec_of_truths(recorded.vocabulary, recorded.options, compute)
-
-
-def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: ComputeOptions) -> RunSpec:
-    """Return settings that encode images for a fit, at one scale and starting from the text vectors."""
     return RunSpec(
-        **vars(compute),
-        vocabulary=replace(vocabulary, fit=""),
+        **vars(replace(compute, model=recorded.model, dtype=info.dtype)),
+        vocabulary=replace(recorded.vocabulary, fit=""),
         options=LabelOptions(mode=options.mode, short_side=options.short_side, stretch=options.stretch),
         formats=(),
         output=Path(),
@@ -208,7 +150,7 @@ def spec_of_truths(vocabulary: Vocabulary, options: LabelOptions, compute: Compu
 
 def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
     """Note that a fit uses scale 1 only, if the run has other scales."""
-    options = masks.info.spec.options
+    options = masks.run.info.spec.options
     if options.scales != ONE_SCALE:
         scales = "scales" if len(options.scales) > 1 else "scale"
         progress.note(
@@ -217,7 +159,7 @@ def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
         )
 
 
-def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
+def _fit(spec: RunSpec, masks: EditedMasks, progress: Progress) -> Fit:
     """Fit class vectors to masks; of `spec`, output and formats are ignored.
 
     Raise TipssegError if the run cannot continue. Images that cannot be read are reported and left out instead.
@@ -226,8 +168,8 @@ def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
     from tipsseg.learning.maths import make_windows
     from tipsseg.learning.unlabelled import sample_patches
 
-    require_masks(masks, len(masks.refs), _MINIMUM)
-    masks = draw_masks(masks, progress, len(spec.vocabulary.classes), spec.jobs)
+    require_masks(masks, len(masks.refs))
+    masks = draw_masks(masks, progress, spec.jobs)
     loaded = load_for(plan_run(spec), progress.note, quiet=progress.quiet, images=masks.refs)
     backbone = loaded.model.backbone
     classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
@@ -237,19 +179,11 @@ def _fit(spec: RunSpec, masks: Masks, progress: Progress) -> Fit:
     )
 
     def cut_mask(image: Loaded[Features], features: Features) -> list[Window]:
-        mask = masks.read(image.ref)
-        if mask.shape != features.size:
-            size, mask_size = (" x ".join(map(str, each)) for each in (features.size, mask.shape))
-            raise ImageError(
-                image.ref.path,
-                f"the image has {size} (height x width) pixels, but its mask has {mask_size}",
-                "The mask must match the image after its EXIF rotation.",
-            )
-        return make_windows(features.patches, features.plan, mask, groups)
+        return make_windows(features.patches, features.plan, masks.read(image.ref), groups)
 
     cut, job = learn_from(masks.refs, loaded, source, cut_mask, progress, masked=True)
     images = [windows for windows in cut if windows]  # the others ignore all pixels
-    require_masks(masks, len(images), _MINIMUM, job)
+    require_masks(masks, len(images), job)
 
     def draw_patches(_: Loaded[Features], features: Features) -> Tensor:
         return sample_patches(features.patches)
