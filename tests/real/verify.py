@@ -221,7 +221,7 @@ def label_and_score(
 ) -> str:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as out:
-        words = ["label", str(images), "-m", model, "--device", device, "-f", "png", "-o", out, *options]
+        words = ["label", str(images), "-m", model, "--device", device, "-f", "npz", "-o", out, *options]
         run("-m", "tipsseg", *words)
         found = json.loads(run("-m", "tipsseg", "eval", out, "--gt", str(truth), "--json", *layout))
     return f"mIoU {100 * found['mean_iou']:.2f} over {found['images']} images in {time.monotonic() - began:.0f} s"
