@@ -44,7 +44,6 @@ VALUES: dict[str, list[str]] = {
     "simplify": ["1.5"],
     "names": ["full"],
     "val_fraction": ["0.5", "-f", "png,yolo"],
-    "hard_links": ["-f", "png,yolo"],
     "bands": ["1", "-f", "geotiff"],
     "ground_resolution": ["2", "-f", "geotiff"],
     "dissolve": ["-f", "geotiff,geojson"],

@@ -127,7 +127,7 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
     image = PurePosixPath("sub/a.jpg")
     forms = [FORMATS[name] for name in IMAGE_FORMATS]
     paths = {form.relative_path(image, DEFAULT_FILE_OPTIONS) for form in forms if not isinstance(form, PartsFormat)}
-    paths |= {form.link_path(image, DEFAULT_FILE_OPTIONS) for form in forms}
+    paths |= {form.picture_path(image, DEFAULT_FILE_OPTIONS) for form in forms}
     paths |= {PurePosixPath("binary", entry.name, "sub/a.png") for entry in PANDA}
     paths |= {PurePosixPath("cutouts", name, f"sub/a-{number}.png") for number, name in OBJECTS}
     assert {path.parts[0] for path in paths if path is not None} <= image_folders()
@@ -337,7 +337,9 @@ def test_readers_of_yolo_find_the_labels_of_every_image(tmp_path: Path) -> None:
     names = ["images/a.jpg", "images_/a.jpg", "images__/a.jpg", "b/images/c/a.jpg", "imagesque/a.jpg", "labels/a.jpg"]
     form, files = FORMATS["yolo"], set()
     for name in names:
-        file, link = (path(PurePosixPath(name), DEFAULT_FILE_OPTIONS) for path in (form.relative_path, form.link_path))
+        file, link = (
+            path(PurePosixPath(name), DEFAULT_FILE_OPTIONS) for path in (form.relative_path, form.picture_path)
+        )
         head, tail = f"/{link}".rsplit("/images/", 1)
         assert f"/{file}" == f"{head}/labels/{tail}".replace(".jpg", ".txt")
         files.add(file)

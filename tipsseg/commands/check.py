@@ -31,7 +31,7 @@ from tipsseg.images.access import below, exists, matches
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ReadingKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions
-from tipsseg.run.entry import ERRORS_FILE, LINK, ROWS
+from tipsseg.run.entry import ERRORS_FILE, ROWS
 from tipsseg.run.files import digest_of
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import GEOTIFF, INSTANCES, PNG
@@ -224,7 +224,7 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
         outdated = row.is_file and row.shows and (row.shows.split(" ")[0] != entry.version or image.edited)
         if look == "gone":
             report.problems.append(Problem(path, "missing"))
-        elif row.digest != LINK and digest_of(path) not in (row.digest, row.pending):
+        elif digest_of(path) not in (row.digest, row.pending):
             if model_only:
                 what = "changed since tipsseg wrote the file; remove the file, and run the original command again"
                 report.problems.append(Problem(path, what))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -93,28 +93,15 @@ def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *
         )
     check_formats(formats, spec.vocabulary.classes)
     every = tuple(dict.fromkeys((*spec.formats, *formats)))
-    given = options.given & _USERS.keys()
-    for name in given:
-        _refuse_unused(name, every)
-    files = replace(files, **{name: getattr(options, name) for name in given})
+    if "val_fraction" in options.given:
+        names = [name for name, form in FORMATS.items() if form.splits]
+        if set(names).isdisjoint(every):
+            raise UsageError(
+                f"argument `val_fraction` requires the format {' or '.join(names)}",
+                f"Remove argument `val_fraction`, or add {' or '.join(names)} to the formats.",
+            )
+        files = replace(files, val_fraction=options.val_fraction)
     return replace(info, spec=replace(spec, formats=every if covers else spec.formats, files=files))
-
-
-#: The formats that use the file options which `convert` can change.
-_USERS: Mapping[str, list[str]] = {
-    "val_fraction": [name for name, form in FORMATS.items() if form.splits],
-    "hard_links": [name for name, form in FORMATS.items() if form.link_folder is not None],
-}
-
-
-def _refuse_unused(option: str, formats: Sequence[str]) -> None:
-    """Raise UsageError if none of the formats uses a file option."""
-    if set(_USERS[option]).isdisjoint(formats):
-        names = " or ".join(_USERS[option])
-        raise UsageError(
-            f"argument `{option}` requires the format {names}",
-            f"Remove argument `{option}`, or add {names} to the formats.",
-        )
 
 
 def _check(formats: Sequence[str]) -> None:
@@ -142,8 +129,7 @@ def _settle(
     number, context = len(folder.state) if names is None else len(names), folder.context
     into = f" into {', '.join(formats)}" if formats else ""
     progress.begin(f"Converting {pluralize(number, 'image')} of {folder.path}{into}.", None)
-    sizes = (entry.input.size for entry in folder.state.entries() if names is None or entry.image in names)
-    note_formats(formats, context.files, context.classes, sizes, progress)
+    note_formats(formats, context.files, context.classes, progress)
     settled, job = Settled(), Job(progress, resumes=True)
     for _ in job.each(settle_images(folder, settled, jobs, asked=formats, images=images)):
         pass

@@ -16,10 +16,9 @@ from tipsseg.commands.correct.sources import BASES, take_bases
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, OutputError, UsageError
-from tipsseg.formats import format_name, is_model_only
-from tipsseg.images.access import matches
+from tipsseg.formats import is_model_only
 from tipsseg.images.finding import as_paths
-from tipsseg.run.entry import LINK, ROWS, FileRow
+from tipsseg.run.entry import ROWS, FileRow
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import StagedFile, digest_of, discard
 from tipsseg.run.folder import OutputFolder, locked_state
@@ -227,13 +226,11 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
         not (is_own or image.corrected)
         or (RunImage(before, rows, folder).corrected and not folder.info.spec.replace_edited)
     )
-    staged, notes, links = list[StagedFile](), list[FileRow](), dict[str, Path]()
+    staged, notes = list[StagedFile](), list[FileRow]()
     for row in image.rows.values() if not keeps else ():
         path, known = run.files.path(row.place), rows.get(row.place)
         if row.digest == ROWS or (is_own and known is not None and known.pending and not os.path.lexists(path)):
             notes.append(row)  # a killed command moved it
-        elif row.digest == LINK and not is_own and matches(entry.input, ref.path):
-            links[format_name(row.name)] = folder.files.path(row.place)
         elif path.is_file():
             staged.append(_stage(folder, run, row, move=is_own))
     labels = [file for file in staged if file.row.name in folder.context.labels]
@@ -250,7 +247,6 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
         files=tuple(file for file in staged if file not in labels),
         rows={row.name: run.state.rows(row.name, entry.image) for row in notes if row.digest == ROWS},
         notes=tuple(notes),
-        links=links,
     )
     return Labelled(ref, entry, tuple(labels), derived)
 

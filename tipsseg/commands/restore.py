@@ -15,7 +15,6 @@ from tipsseg.images.decoders import image_extensions
 from tipsseg.regions.components import count_labels
 from tipsseg.run.entry import (
     ERRORS_FILE,
-    LINK,
     MANIFEST_FILE,
     ROWS,
     Correction,
@@ -168,7 +167,7 @@ def _read_line(line: bytes) -> tuple[Entry, list[FileRow]]:
         ImageRef(actual_path(Path(), take(record, "path", str)), PurePosixPath(image)),
         Fingerprint(take(record, "size", int), take(record, "mtime_ns", int), take(record, "sha256", str | None)),
         Facts(summary, take(record, "objects", tuple[ObjectScore, ...])),
-        [str(row.digest) for row in rows if not row.shows and row.digest != LINK],
+        [str(row.digest) for row in rows if not row.shows],
         take(record, "formats", tuple[str, ...]),
         given=take(record, "given", str | None),
         seconds=take(record, "seconds", float),

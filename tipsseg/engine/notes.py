@@ -227,6 +227,9 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     if formats:
         images = pluralize(max(settled.formats[name] for name in formats), "image")
         progress.note(f"Wrote {', '.join(formats)} of {images} from the labels.")
+    if folder.copies:
+        number, size = pluralize(sum(folder.copies.values()), "file"), readable_size(folder.copied_bytes)
+        progress.note(f"Copied images into {' and '.join(folder.copies)}: {number}, {size}.")
     for path in (path for path, reason in folder.refused.items() if reason == NOT_OURS):
         progress.note(f"Did not write {path}: {NOT_OURS}. Move it away, and run the same command again.")
     lists = [path for path in folder.unwritten if folder.refused[path] != NOT_OURS]
@@ -257,7 +260,7 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
 
 def _is_picture(place: PurePath) -> bool:
     """Return True for a copy of an image in the folder of a format."""
-    forms = [form for form in FORMATS.values() if form.link_folder and place.is_relative_to(form.link_folder)]
+    forms = [form for form in FORMATS.values() if form.picture_folder and place.is_relative_to(form.picture_folder)]
     return any(not (place.is_relative_to(str(form.folder)) and place.suffix == form.suffix) for form in forms)
 
 
@@ -370,19 +373,9 @@ def note_formats(
     formats: Sequence[str],
     options: FileOptions,
     classes: Iterable[LabelClass],
-    sizes: Iterable[int],
     progress: Progress,
 ) -> None:
-    """Note formats that split objects of several parts, the space of copies, and names that no font can draw.
-
-    `sizes` are the sizes of the images in bytes, if they are known.
-    """
-    copying = [] if options.hard_links else [name for name in formats if FORMATS[name].link_folder is not None]
-    if copying and (size := len(copying) * sum(sizes)):
-        progress.note(
-            f"The images in {' and '.join(copying)} are copies, {readable_size(size)} in all. Argument `hard_links` links to the "
-            "images instead; changing a linked file then changes the image."
-        )
+    """Note formats that split objects of several parts, and names that no font can draw."""
     single = [name for name in formats if not FORMATS[name].multi_part_objects]
     if single and options.instances == "class":
         progress.note(

@@ -112,7 +112,7 @@ class Format:
         description: A one-line description for the table of formats.
         folder: The folder for per-image files, relative to the output folder. None if the format writes none.
         suffix: The suffix of the per-image files.
-        link_folder: The folder for copies of the images, or links to them, relative to the output folder. None if there are none.
+        picture_folder: The folder for copies of the images, relative to the output folder. None if there are none.
         files: The names of the run files.
         needs: The attributes of `ImageLabels` that the format reads beside `labels`.
         divides: True if each pixel belongs to one object (see `visible_objects`); else a part is in the object of its whole too.
@@ -125,7 +125,7 @@ class Format:
     description: ClassVar[str]
     folder: ClassVar[str | None] = None
     suffix: ClassVar[str] = ""
-    link_folder: ClassVar[str | None] = None
+    picture_folder: ClassVar[str | None] = None
     files: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
     divides: ClassVar[bool] = False
@@ -160,8 +160,8 @@ class Format:
 
     @property
     def shows_picture(self) -> bool:
-        """True if the pixels or the coordinates of the image, or a link to it, are in the files."""
-        return self.link_folder is not None or not self.needs.isdisjoint(("thumbnail", "pixels", "grid"))
+        """True if the pixels or the coordinates of the image, or a copy of it, are in the files."""
+        return self.picture_folder is not None or not self.needs.isdisjoint(("thumbnail", "pixels", "grid"))
 
     # ---- paths ----
 
@@ -170,11 +170,11 @@ class Format:
         raise NotImplementedError(f"the format {self.name} does not split images")
 
     def parent(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath:
-        """Return the folder of an image's file and link, relative to `folder` and `link_folder`."""
+        """Return the folder of an image's file and copy, relative to `folder` and `picture_folder`."""
         return image.parent
 
-    def link_name(self, image: PurePosixPath, options: FileOptions) -> str:
-        """Return the name of the link to an image: the name of its per-image file, with the image's suffix."""
+    def picture_name(self, image: PurePosixPath, options: FileOptions) -> str:
+        """Return the name of the copy of an image: the name of its per-image file, with the image's suffix."""
         return output_name(image, options.names).name + image.suffix
 
     def relative_path(self, image: PurePosixPath, options: FileOptions, part: str = "") -> PurePosixPath | None:
@@ -184,16 +184,16 @@ class Format:
         name = output_name(image, options.names).name + self.suffix
         return PurePosixPath(self.folder, self.parent(image, options), name)
 
-    def link_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
-        """Return the path of the link to an image, relative to the output folder; None if the format makes no links.
+    def picture_path(self, image: PurePosixPath, options: FileOptions) -> PurePosixPath | None:
+        """Return the path of the copy of an image, relative to the output folder; None if the format makes none.
 
         A name without a suffix, such as the name of a video frame, gets .bmp: tools skip files without a suffix.
         """
-        if self.link_folder is None:
+        if self.picture_folder is None:
             return None
-        name = self.link_name(image, options)
+        name = self.picture_name(image, options)
         name = name if PurePosixPath(name).suffix else f"{name}.bmp"
-        return PurePosixPath(self.link_folder, self.parent(image, options), name)
+        return PurePosixPath(self.picture_folder, self.parent(image, options), name)
 
     # ---- writing ----
 

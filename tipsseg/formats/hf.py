@@ -28,10 +28,10 @@ class HuggingFace(Format):
     description = "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, copies of the images"
     folder = f"{_FOLDER}/masks"
     suffix = ".png"
-    link_folder = f"{_FOLDER}/images"
+    picture_folder = f"{_FOLDER}/images"
     files = (f"{_FOLDER}/metadata.jsonl",)
 
-    def link_name(self, image: PurePosixPath, options: FileOptions) -> str:
+    def picture_name(self, image: PurePosixPath, options: FileOptions) -> str:
         return image.name
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
@@ -39,11 +39,14 @@ class HuggingFace(Format):
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return the line of metadata.jsonl, with paths relative to that file."""
-        link, mask = self.link_path(image.ref.relative, run.files), self.relative_path(image.ref.relative, run.files)
-        assert link is not None
+        picture, mask = (
+            self.picture_path(image.ref.relative, run.files),
+            self.relative_path(image.ref.relative, run.files),
+        )
+        assert picture is not None
         assert mask is not None
         record = {
-            "file_name": printable_path(link.relative_to(_FOLDER)),
+            "file_name": printable_path(picture.relative_to(_FOLDER)),
             "mask_file_name": printable_path(mask.relative_to(_FOLDER)),
         }
         return (json_bytes(record),)

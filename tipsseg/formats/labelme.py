@@ -43,7 +43,7 @@ class LabelMe(Format):
     description = "LabelMe: labelme/<image>.json, with copies of the images"
     folder = "labelme"
     suffix = ".json"
-    link_folder = "labelme"
+    picture_folder = "labelme"
     needs = frozenset({"objects"})
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
@@ -52,7 +52,7 @@ class LabelMe(Format):
             "version": _VERSION,
             "flags": {},
             "shapes": _shapes(image, run),
-            "imagePath": printable_path(PurePosixPath(self.link_name(image.ref.relative, run.files))),
+            "imagePath": printable_path(PurePosixPath(self.picture_name(image.ref.relative, run.files))),
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,

@@ -89,7 +89,7 @@ class Yolo(YoloLayout):
         "copies of the images in yolo/images/train/; val beside train"
     )
     folder = f"{name}/{LABELS}"
-    link_folder = f"{name}/{_IMAGES}"
+    picture_folder = f"{name}/{_IMAGES}"
     files = (f"{name}/data.yaml",)
     multi_part_objects = False
 
@@ -174,7 +174,7 @@ class YoloBoxes(YoloLayout):
     name = "yolo-boxes"
     description = "YOLO detection, an upright box per object: yolo-boxes/data.yaml, labels and images as in yolo"
     folder = f"{name}/{LABELS}"
-    link_folder = f"{name}/{_IMAGES}"
+    picture_folder = f"{name}/{_IMAGES}"
     files = (f"{name}/data.yaml",)
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
@@ -193,7 +193,7 @@ class YoloObb(Yolo):
     name = "yolo-obb"
     description = "YOLO oriented boxes, the smallest rectangle around each object: yolo-obb/data.yaml, labels and images as in yolo"
     folder = f"{name}/{LABELS}"
-    link_folder = f"{name}/{_IMAGES}"
+    picture_folder = f"{name}/{_IMAGES}"
     files = (f"{name}/data.yaml",)
     multi_part_objects = True
 

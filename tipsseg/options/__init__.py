@@ -306,7 +306,6 @@ _KEPT: Mapping[str, Any] = {
     "min_area": MinArea(1),
     "simplify": None,
     "val_fraction": None,
-    "hard_links": False,
 }
 
 
@@ -340,9 +339,6 @@ class FileOptions(OptionRecord):
         hint="Write 0.2 for a fifth of the images.",
         help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
         "[default: 0; an existing folder keeps its value]")
-    hard_links: bool = option(None, **_FILES, negatable=True, group=FILES, rare=True,
-        help="In yolo, labelme and hf, link to the images instead of copying them: less space, but changing a linked file changes "
-        "the image.  [default: copy; an existing folder keeps its value]")
     given: frozenset[str] = field(init=False, compare=False)
     # fmt: on
 

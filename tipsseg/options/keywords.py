@@ -39,7 +39,6 @@ class FileKeywords(TypedDict, total=False):
     simplify: float | None
     names: Names
     val_fraction: float | None
-    hard_links: bool | None
 
 
 class ReadingKeywords(TypedDict, total=False):
@@ -131,7 +130,6 @@ class DatasetKeywords(ReadingKeywords, total=False):
 
 class ConvertKeywords(ReadingKeywords, total=False):
     val_fraction: float | None
-    hard_links: bool | None
 
 
 class CorrectKeywords(ReadingKeywords, total=False):

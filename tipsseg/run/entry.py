@@ -30,8 +30,8 @@ ERRORS_FILE = "errors.jsonl"
 #: An object and its score: label id, area in pixels, box (y, x, h, w) in pixels, and score, 0..1.
 ObjectScore = tuple[int, int, int, int, int, int, float]
 
-#: Recorded instead of a digest for a hard link to the image or its copy, and for an image's rows in a file for the whole run.
-LINK, ROWS = "link", "rows"
+#: Recorded instead of a digest for an image's rows in a file for the whole run.
+ROWS = "rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,9 +40,8 @@ class FileRow:
 
     Attributes:
         place: The path relative to the output folder.
-        name: The key of its format (see `Format`); "<format>/:link" for a link to the image.
-        digest: The sha256 of the content that tipsseg wrote; LINK for a link to the image, ROWS for rows in a file for the whole
-            run.
+        name: The key of its format (see `Format`); "<format>/:picture" for a copy of the image.
+        digest: The sha256 of the content that tipsseg wrote; ROWS for rows in a file for the whole run.
         size: Its size in bytes.
         mtime_ns: Its time of modification.
         shows: The labels that it shows (see `Deriver.shows`); "" for the labels themselves.
@@ -61,8 +60,8 @@ class FileRow:
 
     @property
     def is_file(self) -> bool:
-        """Return True for a file of a format: neither a link or a copy of the image, nor a mere note."""
-        return self.digest != ROWS and not self.name.endswith(":link")
+        """Return True for a file of a format: neither a copy of the image, nor a mere note."""
+        return self.digest != ROWS and not self.name.endswith(":picture")
 
     def stamped(self, found: Fingerprint) -> FileRow:
         """Return the record of the file with this content."""

@@ -1,4 +1,4 @@
-"""Put, link and remove the files of an output folder by one rule.
+"""Put, copy and remove the files of an output folder by one rule.
 
 A file is replaced or removed only if it has the content that tipsseg recorded for it. Files of a person or of another program stay.
 Files are written under temporary names, and compared again just before they are renamed. No link is followed out of the folder.
@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.images.access import identify, is_plain, open_source
-from tipsseg.run.entry import LINK, ROWS, FileRow
+from tipsseg.images.access import identify, open_source
+from tipsseg.run.entry import ROWS, FileRow
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import (
     actual_path,
     atomic_path,
     content_digest,
     copy_file,
-    is_same,
-    make_link,
     output_error,
     remove_file,
     staged_path,
@@ -89,8 +87,6 @@ class Files:
             return "gone"
         if row is None:
             return "foreign"
-        if stat.S_ISLNK(status.st_mode):  # as earlier versions linked images
-            return "ours" if row.digest == LINK else "edited"
         if row.pending is None and (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns):
             return "ours"
         digest = digest_of(path)  # "" if it is not a regular file
@@ -141,30 +137,22 @@ class Files:
             raise output_error(path, error) from error
         return True
 
-    def put_picture(
-        self, ref: ImageRef, name: str, place: Path, row: FileRow | None, *, hard_link: bool
-    ) -> FileRow | None:
-        """Put a copy of an image in place, or a hard link if that is possible; None if another file is in the way.
+    def put_picture(self, ref: ImageRef, name: str, place: Path, row: FileRow | None) -> FileRow | None:
+        """Put a copy of an image in place; return None if another file is in the way.
 
         Raise OutputError if that fails, or a link leads out of the folder.
         """
         self.refuse_outside(place)
-        found, leads = FileRow(place=self.place(place), name=name, digest=LINK), is_same(place, ref.path)
-        if leads and hard_link and not place.is_symlink():
-            return found.stamped(stamp(place, LINK))
-        if not leads and self.look(row, found.place) not in ("gone", "ours"):
+        if self.look(row, self.place(place)) not in ("gone", "ours"):
             own = None
             with suppress(OSError, ValueError):  # reported when it is copied
                 own = identify(ref.path, any_size=True)[1]
-            if place.is_symlink() or digest_of(place) != own:
+            if digest_of(place) != own:
                 return None
         with atomic_path(place) as temporary:
-            is_link = hard_link and is_plain(ref.path) and make_link(ref.path, temporary)
-            if not is_link:
-                with open_source(ref.path) as source, temporary.open("wb", buffering=0) as copy:
-                    copy_file(source, copy)
-            written = stamp(temporary, LINK if is_link else None)
-        return found.stamped(written)
+            with open_source(ref.path) as source, temporary.open("wb", buffering=0) as copy:
+                copy_file(source, copy)
+            return FileRow(place=self.place(place), name=name, digest=None).stamped(stamp(temporary))
 
     def remove(self, row: FileRow, *, edited: bool = False) -> bool:
         """Remove a file if it is as tipsseg wrote it, or with `edited` as a person changed it. Raise OutputError if that fails.

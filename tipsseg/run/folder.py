@@ -43,7 +43,7 @@ from tipsseg.run.question import (
 )
 from tipsseg.run.read import Run, RunImage, refuse_lost_record, refuse_shards, require_run
 from tipsseg.run.record import run_context, run_record, stored_run, write_run
-from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, link_name
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, check_hint, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
@@ -69,6 +69,8 @@ class OutputFolder(Run):
         asked: The run as it was requested, without what the folder knows.
         refusal: The error if the run answers another question than the folder; else None.
         reasons: The number of images that were labelled, by reason.
+        copies: The number of images that were copied into folders of formats, by folder.
+        copied_bytes: Their size in bytes.
         refused: Files that were not written, because a person or another program put them there, with the reasons.
         taken: Files for the whole run that this command took in.
     """
@@ -85,7 +87,7 @@ class OutputFolder(Run):
         self.before, self._read_whole = before, read_whole
         self.refusal: OtherRunError | None = None
         self.asked = info
-        self.reasons = Counter[str]()
+        self.reasons, self.copies, self.copied_bytes = Counter[str](), Counter[str](), 0
         self.refused: dict[Path, str] = {}
         self.taken: set[Path] = set()
         self._todo: dict[str, str] = {}
@@ -245,12 +247,13 @@ class OutputFolder(Run):
                     self._refuse(self.files.path(file.row.place), row)
             self.state.expect(ref.name, [self.files.expected(each, rows.get(each.row.place)) for each in files], coming)
             written = [replace(note, shows="") if note.name in foreign else note for note in derived.notes]
-            for name, place in derived.links.items():
-                row, hard_link = rows.get(self.files.place(place)), self.context.files.hard_links
-                picture = self.files.put_picture(ref, link_name(name), place, row, hard_link=hard_link)
+            for name, place in derived.pictures.items():
+                picture = self.files.put_picture(ref, picture_key(name), place, rows.get(self.files.place(place)))
                 if picture is None:
                     self._refuse(place, None)
                 else:
+                    self.copies[f"{FORMATS[name].picture_folder}/"] += 1
+                    self.copied_bytes += picture.size
                     written.append(replace(picture, shows=self.deriver.picture_of(entry)))
             for file in files:
                 path = self.files.path(file.row.place)

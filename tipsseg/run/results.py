@@ -23,7 +23,7 @@ from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import LINK, ROWS, Entry, Facts, FileRow, make_entry, object_scores
+from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
 from tipsseg.run.files import Content, Files, StagedFile, one_image
 from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, encode_labels
 from tipsseg.run.summary import CERTAIN, label_summary
@@ -56,7 +56,7 @@ class Derived:
         formats: The formats.
         files: The files.
         rows: The rows for files for the whole run.
-        links: The paths of the links to the image, by format.
+        pictures: The places of copies of the image, by format.
         notes: Records of parts that are no files (see `entry.ROWS`).
         quality: The agreement of the polygons with the labels.
     """
@@ -64,7 +64,7 @@ class Derived:
     formats: tuple[str, ...] = ()
     files: tuple[StagedFile, ...] = ()
     rows: Mapping[str, Rows] = field(default_factory=dict)
-    links: Mapping[str, Path] = field(default_factory=dict)
+    pictures: Mapping[str, Path] = field(default_factory=dict)
     notes: tuple[FileRow, ...] = ()
     quality: PolygonQuality = field(default_factory=lambda: PolygonQuality.from_ious(()))
 
@@ -85,7 +85,7 @@ class Deriver:
         """Return what a file in a format shows: a digest of the labels, and of the options and the picture that it depends on."""
         form = FORMATS[name]
         shown = entry.version + self._settings[name]
-        if form.shows_picture and not form.link_folder:
+        if form.shows_picture and not form.picture_folder:
             shown += f" {(entry.input.sha256 or str(entry.input.mtime_ns))[:16]}"
         if "address" in form.needs:
             shown += f" {sha256(entry.path.encode()).hexdigest()[:8]}"
@@ -97,16 +97,11 @@ class Deriver:
         for name in entry.formats:
             if not self.derives(name):
                 continue
-            shown = {name: self.shows(name, entry), link_name(name): self.picture_of(entry)}
+            shown = {name: self.shows(name, entry), picture_key(name): self.picture_of(entry)}
             own = [row for row in rows.values() if format_name(row.name) == name]
             looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}
             current = {row.place for row in own if row.shows == shown.get(row.name, shown[name])}
-            current -= {row.place for row in own if row.digest == LINK and looks[row.place] != "ours"}
-            by_hand = {
-                row.place
-                for row in own
-                if row.digest != LINK and looks.get(row.place) in ("edited", "taken", "foreign")
-            }
+            by_hand = {row.place for row in own if looks.get(row.place) in ("edited", "taken", "foreign")}
             edited += [self.files.path(place) for place in sorted(by_hand) if looks[place] != "taken"]
             stale += [self.files.path(place) for place in by_hand - current if looks[place] == "taken"]
             fresh = self._places(name, ref) | {row.place for row in own} <= current | by_hand
@@ -118,7 +113,7 @@ class Deriver:
         """Return the places that an image in a format has records of."""
         form = FORMATS[name]
         places = {form.files[0]} if form.has_rows else set()
-        if (picture := form.link_path(ref.relative, self.context.files)) is not None:
+        if (picture := form.picture_path(ref.relative, self.context.files)) is not None:
             places.add(self.files.place(self.context.output / picture))
         if isinstance(form, PartsFormat):
             return places | {str(form.folder)}
@@ -126,9 +121,8 @@ class Deriver:
         return places if path is None else places | {self.files.place(self.context.output / path)}
 
     def picture_of(self, entry: Entry) -> str:
-        """Return what a copy of the image, or a link to it, shows: the content of the image, wherever it is."""
-        kind = "link" if self.context.files.hard_links else "copy"
-        return f"{kind} {(entry.input.sha256 or str(entry.input.mtime_ns))[:32]}"
+        """Return what a copy of the image shows: the content of the image, wherever it is."""
+        return (entry.input.sha256 or str(entry.input.mtime_ns))[:32]
 
     def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
         """Return the objects that files list, of `every` object."""
@@ -152,22 +146,24 @@ class Deriver:
         """
         context, ref = self.context, image.ref
         forms = [FORMATS[name] for name in formats]
-        made, links, notes = dict[str, tuple[Path, Content]](), dict[str, Path](), list[FileRow]()
+        made, pictures, notes = dict[str, tuple[Path, Content]](), dict[str, Path](), list[FileRow]()
         shows = {form.name: self.shows(form.name, entry) for form in forms}
         for form in forms:
             for key, data in form.encode_files(image, context).items():
                 path = file_path(key, ref.relative, context.files)
                 assert path is not None
                 made[key] = context.output / path, data
-            if (link := form.link_path(ref.relative, context.files)) is not None:
-                links[form.name] = context.output / link
+            if (picture := form.picture_path(ref.relative, context.files)) is not None:
+                pictures[form.name] = context.output / picture
             places = [form.files[0]] if form.has_rows else []
             places += [str(form.folder)] if isinstance(form, PartsFormat) else []
             notes += [FileRow(place=each, name=form.name, digest=ROWS, shows=shows[form.name]) for each in places]
         rows = {form.name: form.image_rows(image, context) for form in forms if form.has_rows}
         quality = PolygonQuality.from_ious([each.iou for each in image.objects])
         files = stage_files(self.files, ref, made, shows)
-        return Derived(formats=tuple(shows), files=files, rows=rows, links=links, notes=tuple(notes), quality=quality)
+        return Derived(
+            formats=tuple(shows), files=files, rows=rows, pictures=pictures, notes=tuple(notes), quality=quality
+        )
 
     def make_from_raster(self, ref: ImageRef, entry: Entry, formats: Iterable[str], *, dissolve: bool) -> Derived:
         """Write the files of a raster in these formats from its mask, block by block. Raise as `make` does."""
@@ -207,9 +203,9 @@ def stage_files(
     return tuple(staged)
 
 
-def link_name(name: str) -> str:
-    """Return the key of a format's copy of the image, or link to it. No folder of a class has a colon in its name."""
-    return f"{name}/:link"
+def picture_key(name: str) -> str:
+    """Return the key of a format's copy of the image. No folder of a class has a colon in its name."""
+    return f"{name}/:picture"
 
 
 def _settings(form: Format, context: RunContext) -> str:

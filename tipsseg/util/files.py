@@ -400,7 +400,7 @@ def stamp(path: Path, digest: str | None = None) -> Fingerprint:
     return Fingerprint(status.st_size, status.st_mtime_ns, sha256)
 
 
-# ---- copies and links ----
+# ---- copies ----
 
 
 def copy_file(source: FileIO | BytesIO, target: FileIO) -> None:
@@ -415,14 +415,6 @@ def is_same(one: Path, other: Path) -> bool:
     """Return True if two paths refer to the same file or folder; False if one of them does not exist."""
     with suppress(OSError):
         return one.samefile(other)
-    return False
-
-
-def make_link(image: Path, place: Path) -> bool:
-    """Make a hard link to an image. Return False if that is not possible, such as on another disk."""
-    with suppress(OSError):  # a copy reports other faults
-        os.link(os.path.realpath(image), place)
-        return True
     return False
 
 

@@ -32,9 +32,8 @@ Examples:
 \b
 Adds formats to the folder, and updates all others from the masks; without a
 format, only updates. Keeps the file options of the run, such as --min-area,
-and by default --val-fraction and --hard-links. With --to, writes
-images and labels as a data set of shards, also from the shards of a run, into
-an empty place.
+and by default --val-fraction. With --to, writes images and labels as a data set
+of shards, also from the shards of a run, into an empty place.
 Paths of written files go to stdout unless it is a terminal, everything else to
 stderr.
 Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
@@ -66,7 +65,7 @@ def convert(
         ),
     ],
     reading: ReadingOptions,
-    files: Annotated[FileOptions, Only("val_fraction", "hard_links")],
+    files: Annotated[FileOptions, Only("val_fraction")],
     converting: Converting,
     dataset: DatasetOptions,
     selected: opt.Selected,
@@ -85,8 +84,6 @@ def convert(
         raise UsageError("--shard-size and --overwrite require --to", "Pass the folder of the data set with --to.")
     if converting.to is not None and len(names) != 1:
         raise UsageError("--to requires exactly one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
-    if converting.to is not None and "hard_links" in files.given:
-        raise UsageError("--hard-links does not apply to data sets, which store images in shards", "Remove it.")
     if context.args and converting.to is None:
         raise UsageError(f"convert takes one output folder; {quote(context.args[0])} is a second one")
     prints = prints_paths(selected.null)

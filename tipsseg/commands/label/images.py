@@ -37,7 +37,6 @@ from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.shards import shards_in
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import file_size
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize, shell_word
 
@@ -180,9 +179,8 @@ def _results(
             yield item
             continue
         with _begun(folder, images, make_engine, reporter, moves, item) as engine:
-            context, known = folder.context, (each for each in images.known if isinstance(each, ImageRef))
-            sizes = (file_size(each.path) or 0 for each in known)
-            note_formats(context.formats, context.files, context.classes, sizes, reporter.progress)
+            context = folder.context
+            note_formats(context.formats, context.files, context.classes, reporter.progress)
             reporter.began = time.monotonic()
             with closing(engine.results(chain([item], items))) as results:
                 yield from results
