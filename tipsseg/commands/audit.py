@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import chain
@@ -53,7 +53,7 @@ from tipsseg.types import (
     label_dtype,
     printable_path,
 )
-from tipsseg.util.files import atomic_write, describe_error, list_left, read_regular, staged_path
+from tipsseg.util.files import atomic_write, describe_error, read_regular
 from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
 from tipsseg.util.progress import Verbosity, progress_for
 from tipsseg.util.text import fold, join_first, pluralize, shell_line, shell_word
@@ -286,40 +286,15 @@ def _distances(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
 # ---- findings as files ----
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise OutputError if a file to write exists, unless a killed command may have written it: `_write` compares it then."""
-    if os.path.lexists(path) and not list_left(path.parent):
-        raise _exists(path)
-
-
-def _exists(path: Path) -> OutputError:
-    return OutputError(path, "the file exists", "Move it away, or choose another file.")
-
-
-@contextmanager
-def claimed(path: Path) -> Iterator[None]:
-    """Keep a temporary file beside a file to write until the block ends; if it does not, `refuse_existing` finds it."""
-    with staged_path(path) as temporary:
-        temporary.touch()
-    yield
-    with suppress(OSError):
-        temporary.unlink()
-
-
 def _write(path: Path, data: bytes) -> None:
     """Write a file. Raise OutputError if another one is there."""
     if os.path.lexists(path) and digest_of(path) != sha256(data).hexdigest():
-        raise _exists(path)
+        raise OutputError(path, "the file exists", "Move it away, or choose another file.")
     atomic_write(path, data)
 
 
-def interface_of(path: Path) -> Path:
-    """Return the path of the labelling interface for a task list of Label Studio."""
-    return path.with_name(f"{path.name.removesuffix('.json')}.xml")
-
-
 def write_coco(audit: Audit, path: Path) -> None:
-    """Write the findings as a COCO file, which CVAT and FiftyOne open. Raise OutputError if the file exists.
+    """Write the findings as a COCO file, which CVAT and FiftyOne open. Raise OutputError if another file is there.
 
     The category of an annotation is the class that the model sees, or the label if it sees none; `attributes` has both.
     """
@@ -351,7 +326,7 @@ def write_label_studio(audit: Audit, path: Path) -> None:
     """Write the findings as Label Studio tasks with predictions, the most doubtful image first, and the interface beside them.
 
     A polygon has the class that the model sees, or the label if it sees none; its `meta` says why the label is likely wrong. Raise
-    OutputError if the file exists.
+    OutputError if another file is there.
     """
     run = RunFacts(classes=audit.classes, info={"model": audit.model, "version": __version__})
     by_image: dict[ImageRef, list[Finding]] = {}
@@ -373,7 +348,10 @@ def write_label_studio(audit: Audit, path: Path) -> None:
             result["meta"] = {"text": [audit.describe(findings[int(number) - 1].doubt)]}
         tasks.append(json_bytes(task))
     form = FORMATS["label-studio"]
-    _write(interface_of(path), b"".join(form.run_file(form.files[1], run, (), lambda _: ())))
+    _write(
+        path.with_name(f"{path.name.removesuffix('.json')}.xml"),
+        b"".join(form.run_file(form.files[1], run, (), lambda _: ())),
+    )
     _write(path, b"".join(encode_list(tasks)) + b"\n")
 
 
@@ -505,9 +483,8 @@ def _scores_hint(run: Run) -> str:
     """Return the hint for missing scores: the command that writes them."""
     spec = run.info.spec
     repeated, output = (shell_word(str(path)) for path in (spec.folder / RUN_FILE, spec.output))
-    if spec.shard is not None:
-        return f"Let the model write it: tipsseg label IMAGES --from {repeated} --shard {spec.shard} -f npz -o {output}"
-    return f"Let the model write it: tipsseg label IMAGES --from {repeated} -f npz -o {output}"
+    shard = "" if spec.shard is None else f" --shard {spec.shard}"
+    return f"Let the model write it: tipsseg label IMAGES --from {repeated}{shard} -f npz -o {output}"
 
 
 def _match_classes(known: Sequence[LabelClass], classes: Sequence[LabelClass]) -> tuple[LabelArray, list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import MISSING, dataclass
 from itertools import islice
 from pathlib import Path
@@ -56,29 +55,24 @@ class Auditing:
 def audit(output: opt.Folder, auditing: Auditing, question: Annotated[opt.Question, Only("classes", "vocab")]) -> int:
     """Find likely errors in existing labels, and things without a label."""
     from tipsseg.commands.audit import audit as audit_labels
-    from tipsseg.commands.audit import claimed, interface_of, refuse_existing, write_coco, write_label_studio
+    from tipsseg.commands.audit import write_coco, write_label_studio
     from tipsseg.util.json import json_bytes
 
     if auditing.coco is not None and auditing.coco == auditing.label_studio:
         raise UsageError("--coco and --label-studio name the same file", "Choose two files.")
     written = ((write_coco, auditing.coco), (write_label_studio, auditing.label_studio))
-    files = [(write, file) for write, file in written if file is not None]
-    for _, file in files:
-        refuse_existing(file)  # before the images are compared
-    if auditing.label_studio is not None:
-        refuse_existing(interface_of(auditing.label_studio))
     named = question.classes or question.vocab
-    with ExitStack() as claims, open_progress(auditing.quiet, results=False) as progress:
+    with open_progress(auditing.quiet, results=False) as progress:
         classes = values.parse_question(question)[0] if named else None
         result = audit_labels(output, auditing.labels, classes, verbose=progress)
+        for write, file in written:
+            if file is not None:
+                write(result, file)
+                progress.note(f"Wrote {file}.")
         for finding, record in islice(zip(result.findings, result.records(), strict=True), auditing.limit):
             progress.text(
                 json_bytes(record).decode() + "\n" if auditing.jsonl else _line(record, result.describe(finding.doubt))
             )
-        for write, file in files:
-            claims.enter_context(claimed(file))
-            write(result, file)
-            progress.note(f"Wrote {file}.")
         left = f"; {pluralize(result.unlabelled, 'image')} without labels" if result.unlabelled else ""
         failed = f"; {result.failed} failed" if result.failed else ""
         progress.note(
