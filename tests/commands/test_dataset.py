@@ -306,7 +306,7 @@ def test_a_bucket(here: Path, command: Command, bucket: str, name: str) -> None:
 
     assert convert(command, name, "set", "--shard-size", "300kB").code == 0
     place = f"{bucket}/{name}"  # the server keeps its files
-    words = (place, "--shard-size", "300kB", "--paths")
+    words = (place, "--shard-size", "300kB")
     ran = convert(command, name, *words)
     assert ran.code == 0
     assert ran.out.startswith(f"{place}/data/train-00000.")
@@ -375,7 +375,6 @@ def test_a_package_that_is_missing(
         (("-f", "parquet", "--to", "https://example.com/set"), "no data set can be written to a web server"),
         (("-f", "parquet", "--to", "unknown://bucket/set"), "unknown://bucket/set cannot be opened"),
         (("-f", "parquet", "--to", "s3://bucket/set?token=SECRET"), "or to a URL with a query"),
-        (("-f", "parquet", "--to", "set", "--level", "whole"), "--level does not apply"),
         (("-f", "parquet", "--to", "set", "--val-fraction", "2"), "--val-fraction must be"),
         (("-f", "parquet", "--to", "set", "--shard-size", "-1"), "is not a size"),
         (("-f", "png", "--shard-size", "1GB"), "require --to"),
@@ -446,12 +445,6 @@ def test_images_of_a_data_set_are_not_labelled_again(here: Path, command: Comman
 def test_wrong_arguments_of_the_library(here: Path, arguments: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         tipsseg.write_dataset(**{"output": "out", "to": "set", **arguments})
-
-
-def test_classes_that_overlap_are_refused(here: Path, command: Command) -> None:
-    assert command("label", "imgs/desert.png", *OPTIONS[2:], "-c", "tree,sky", "--overlap", "-o", "both").code == 0
-    ran = convert(command, "parquet", "set", outputs=("both",))
-    assert (ran.code, "classes overlap" in ran.err) == (1, True)
 
 
 def test_from_python(here: Path) -> None:

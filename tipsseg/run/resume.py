@@ -25,7 +25,7 @@ SCORES = "npz or confidence is missing, which only the model can write"
 
 _OTHER_INPUT = (
     "Choose another output folder with argument `output`. Or label all folders in one command into a new output folder: names are "
-    "then relative to their common parent. If the image was moved and changed, start over with argument `overwrite`."
+    "then relative to their common parent. If the image was moved and changed, remove the labels of the old one: "
 )
 
 
@@ -44,7 +44,8 @@ def decide(  # noqa: PLR0911 - one judge, one list
         return Todo(NEW)
     if entry.path != input_path(ref) and not spec.replace_edited and _is_other(entry, ref.path):
         reason = f"the folder has labels of another image with that name, {entry.path}"
-        return Failed(ref, ImageError(ref.path, reason, _OTHER_INPUT))
+        remove = f"tipsseg correct {shell_word(str(files.output))} --remove {shell_word(entry.image)}"
+        return Failed(ref, ImageError(ref.path, reason, _OTHER_INPUT + remove))
     labels = label_rows(rows, context)
     gone = next((files.path(row.place) for row in labels if files.look(row) == "gone"), None)
     if entry.undone:
