@@ -70,7 +70,7 @@ def plan_run(spec: RunSpec, begun: Begun = NOT_BEGUN) -> RunInfo:
                 raise OutputError(
                     spec.output,
                     f"it was labelled in {begun.dtype}, but the features in {spec.features} were computed in {kept.recipe.dtype}",
-                    f"Use other features, or start over in this dtype with argument `overwrite`.",
+                    "Use other features, or start over in this dtype with argument `overwrite`.",
                 )
             dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
         else:
