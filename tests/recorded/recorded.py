@@ -46,7 +46,7 @@ _FOLDERS = {"beach", "lake", "meadow", "street"}
 _MODEL = "--model tiny --device cpu --dtype float32"
 _CLASSES = "--classes 'panda leg,tree'"
 _OBJECTS = "coco,coco-polygon,coco-results,panoptic,instances,yolo,yolo-boxes,yolo-obb,labelme,cvat,label-studio,csv"
-_EVERY = f"png,{_OBJECTS},hf,npz,overlay,confidence,binary,cutouts"
+_EVERY = f"png,png-palette,{_OBJECTS},hf,npz,overlay,confidence,binary,cutouts"
 
 #: Each case labels into the folder of its name; what a case writes, a later case may read.
 CASES = {
@@ -59,6 +59,7 @@ CASES = {
     "whole": [f"label scenes {_MODEL} {_CLASSES} --mode whole --short-side 300 -f png,confidence -o OUT"],
     "scales": [f"label scenes {_MODEL} {_CLASSES} --scales 1,1.75 -f png,confidence,coco -o OUT"],
     "refined": [f"label scenes {_MODEL} {_CLASSES} --refine pamr -f png,confidence,coco -o OUT"],
+    "parts": [f"label scenes {_MODEL} -c 'panda/head,panda/leg,tree' -f png,{_OBJECTS},npz,binary -o OUT"],
     "regions": [f"label scenes {_MODEL} -c panda,tree,boat --regions truth -f png,{_OBJECTS},npz -o OUT"],
     "onto": [f"label scenes {_MODEL} -c sun,cloud --onto truth -f png,{_OBJECTS},npz -o OUT"],
     "features": [
