@@ -228,6 +228,17 @@ class RasterGrid:
     ignore: int
 
 
+@dataclass(frozen=True, slots=True)
+class BlockPlace:
+    """The place of a block of a raster: its number, from top to bottom, then from left to right, and its pixels."""
+
+    number: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 def ignore_id(number_of_classes: int) -> int:
     """Return the label id of pixels below the minimum confidence: 255 up to 254 classes, 65535 above."""
     return 255 if number_of_classes <= MAX_CLASSES_8_BIT else 65535

@@ -26,11 +26,11 @@ from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST, leaf_ids
 from tinytips.world.scenes import Scene, draw_scene
 from tipsseg.engine.rasters import BlockLabeller
-from tipsseg.formats.raster import BlockPlace
 from tipsseg.labelling import classifier
 from tipsseg.labelling.view import window_starts
 from tipsseg.learning.fit import fit
 from tipsseg.options import Dtype, Refinement
+from tipsseg.types import BlockPlace
 
 #: Every thing of the drawn world once, in lists as people write them.
 THREES = (

@@ -46,7 +46,6 @@ VALUES: dict[str, list[str]] = {
     "val_fraction": ["0.5", "-f", "png,yolo"],
     "bands": ["1", "-f", "geotiff"],
     "ground_resolution": ["2", "-f", "geotiff"],
-    "dissolve": ["-f", "geotiff,geojson"],
     "sample": ["2"],
     "every": ["2"],
     "output": ["elsewhere"],
@@ -62,7 +61,7 @@ OPTIONS = {
 REFUSED = {
     "mode", "short_side", "min_confidence", "refine", "scales", "stretch", "regions", "regions_only",
     "regions_margin", "present", "onto",
-    "model", "features", "names", "bands", "ground_resolution", "dissolve",
+    "model", "features", "names", "bands", "ground_resolution",
 }  # fmt: skip
 
 RASTER = {*options_of(RasterOptions)}

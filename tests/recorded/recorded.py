@@ -68,7 +68,7 @@ CASES = {
     ],
     "raster": [
         f"label scene.tif {_MODEL} -c car,house -f geotiff,geojson,gpkg -o OUT/blocks",
-        f"label scene.tif {_MODEL} -c car,house -f geojson --dissolve --ground-resolution 0.5 -o OUT/dissolved",
+        f"label scene.tif {_MODEL} -c car,house -f geojson --ground-resolution 0.5 -o OUT/coarse",
     ],
     "archives": [
         f"label scenes.tar {_MODEL} {_CLASSES} -f png,coco,overlay -o OUT/tar",

@@ -18,12 +18,11 @@ import time
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,21 +30,18 @@ from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.raster import (
     BLOCK,
-    BlockPlace,
     GeoTiff,
     RasterBlock,
     RasterFormat,
+    block_objects,
     block_places,
-    object_lines,
-    polygon_features,
 )
 from tipsseg.images.access import identify, local_file
 from tipsseg.images.raster import Raster, open_raster
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.labeller import Cosines, Labeller
 from tipsseg.labelling.view import window_side, window_starts
-from tipsseg.options import MinArea
-from tipsseg.regions.objects import add_to_wholes, ancestors, class_mask
+from tipsseg.regions.objects import EVERY_OBJECT, add_to_wholes
 from tipsseg.run.entry import Facts, make_entry
 from tipsseg.run.files import StagedFile
 from tipsseg.run.labels import RunContext
@@ -53,7 +49,17 @@ from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged
 from tipsseg.run.spec import RunInfo
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import share_record, summary_record
-from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, RasterGrid, WindowPlan, ignore_id, label_dtype
+from tipsseg.types import (
+    BlockPlace,
+    Failed,
+    ImageRef,
+    LabelArray,
+    LabelClass,
+    RasterGrid,
+    WindowPlan,
+    ignore_id,
+    label_dtype,
+)
 from tipsseg.util.files import Fingerprint, atomic_write, describe_error
 from tipsseg.util.text import pluralize
 
@@ -246,7 +252,7 @@ class RasterTask:
             valid = raster.has_data(place.top, place.left, place.height, place.width)
             labels = labeller.label(place) if valid.any() else self._nothing(place)
             labels.labels[~valid] = self._ignore
-            blocks.add(place, labels, self._objects(labels, place, grid) if self._needs_polygons else NO_OBJECTS)
+            blocks.add(place, labels, self._scores(labels) if self._needs_polygons else ())
         return blocks
 
     def _nothing(self, place: BlockPlace) -> LabelMap:
@@ -255,29 +261,14 @@ class RasterTask:
         labels = cast(LabelArray, np.zeros(size, label_dtype(len(self._context.classes))))
         return LabelMap(labels, np.zeros(size, np.float32), self._context.classes)
 
-    def _objects(self, labels: LabelMap, place: BlockPlace, grid: RasterGrid) -> BlockObjects:
-        """Return the objects in a block, of any area: pieces of an object that other blocks continue may be small."""
-        found = find_objects(labels, replace(self._context.files, min_area=MinArea(1)))
-        depths = [len(chain) for chain in ancestors(self._context.classes)]
-        objects = sorted(found, key=lambda each: depths[each.region.class_id - 1])  # the order of `object_lines`
-        corner = place.top, place.left
-        first = [(each.region.box[0], each.region.box[1] + int(each.region.mask[0].argmax())) for each in objects]
-        return BlockObjects(
-            lines=object_lines(objects, labels.shape, self._context.classes, corner, grid),
-            classes=np.array([each.region.class_id for each in objects], np.int64),
-            scores=np.array([each.score for each in objects], np.float64),
-            areas=np.array([each.region.area for each in objects], np.int64),
-            pixels=np.array(first, np.int64).reshape(-1, 2) + corner,
-        )
+    def _scores(self, labels: LabelMap) -> list[float]:
+        """Return the scores of the objects in a block, in the order of `block_objects`."""
+        return [each.score for each in find_objects(labels, EVERY_OBJECT)]
 
     def _write(self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles) -> tuple[StagedFile, ...]:
         """Write the files of a raster under temporary names, the mask first. Raise as `Deriver.make` does."""
         context = self._context
-        least = context.files.min_area.pixels(grid.size)
-        read: Callable[[], Iterator[RasterBlock]] = partial(blocks.read, least)
-        if self._spec.raster.dissolve:
-            read = partial(iter, [blocks.dissolved(grid, least)])
-        mask = GeoTiff()
+        read, mask = partial(blocks.read, context), GeoTiff()
         made = {
             mask.name: (context.label_path(mask.name, ref), partial(mask.write, grid=grid, blocks=read, run=context))
         }
@@ -288,31 +279,6 @@ class RasterTask:
         return stage_files(self._deriver.files, ref, made)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class BlockObjects:
-    """The objects in a block.
-
-    Attributes:
-        lines: [n], their polygons as lines of GeoJSON features.
-        classes: [n], their class ids.
-        scores: [n], their mean confidences.
-        areas: [n], their pixels.
-        pixels: [n, 2], the row and the column of a pixel in the raster.
-    """
-
-    lines: Sequence[str]
-    classes: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    areas: NDArray[np.int64]
-    pixels: NDArray[np.int64]
-
-
-_NO_IDS: NDArray[np.int64] = np.zeros(0, np.int64)
-
-#: For formats without polygons.
-NO_OBJECTS = BlockObjects(lines=(), classes=_NO_IDS, scores=np.zeros(0), areas=_NO_IDS, pixels=_NO_IDS.reshape(0, 2))
-
-
 class BlockFiles:
     """The finished blocks of a raster, one file each. A file appears whole, and a damaged one counts as missing."""
 
@@ -320,7 +286,6 @@ class BlockFiles:
         self.folder = folder
         self.places = tuple(block_places(size))
         self._classes = classes
-        self._names = {entry.id: entry.name for entry in classes}
 
     def holds(self, place: BlockPlace) -> bool:
         """Return True if a block is done."""
@@ -333,35 +298,30 @@ class BlockFiles:
     def add_hole(self, place: BlockPlace, ignore: int) -> None:
         """Write a block without data, as one pixel. Raise OutputError if that fails."""
         labels = cast(LabelArray, np.full((1, 1), ignore, label_dtype(len(self._classes))))
-        self.add(place, LabelMap(labels, np.zeros((1, 1), np.float32), tuple(self._classes)), NO_OBJECTS)
+        self.add(place, LabelMap(labels, np.zeros((1, 1), np.float32), tuple(self._classes)), ())
 
-    def add(self, place: BlockPlace, labels: LabelMap, objects: BlockObjects) -> None:
-        """Write a finished block. Raise OutputError if that fails."""
-        number = len(self._names) + 1
+    def add(self, place: BlockPlace, labels: LabelMap, scores: Sequence[float]) -> None:
+        """Write a finished block, with the scores of its objects. Raise OutputError if that fails."""
+        number = len(self._classes) + 1
         known = labels.labels < number
         ids = labels.labels[known].astype(np.int64)
         arrays = {
             "labels": labels.labels,
             "counts": np.bincount(ids, minlength=number),
             "sums": np.bincount(ids, labels.confidence[known], minlength=number),
-            "lines": np.frombuffer("\n".join(objects.lines).encode(), np.uint8),
-            "classes": objects.classes,
-            "scores": objects.scores,
-            "areas": objects.areas,
-            "pixels": objects.pixels,
+            "scores": np.array(scores, np.float64),
         }
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its last parameter is a flag
         self.folder.mkdir(parents=True, exist_ok=True)
         atomic_write(self._path(place), file.getvalue())
 
-    def read(self, least: int) -> Iterator[RasterBlock]:
-        """Yield all blocks, with the polygons of at least `least` pixels."""
+    def read(self, run: RunContext) -> Iterator[RasterBlock]:
+        """Yield all blocks. The scores of their objects must be stored if the objects are read."""
         for place in self.places:
             with np.load(self._path(place)) as stored:
-                lines = stored["lines"].tobytes().decode().splitlines()
-                polygons = [line for line, area in zip(lines, stored["areas"], strict=True) if area >= least]
-                yield RasterBlock(corner=(place.top, place.left), labels=stored["labels"], polygons=polygons)
+                labels, scores = stored["labels"], stored["scores"]
+            yield RasterBlock(place=place, labels=labels, objects=block_objects(labels, run.classes, scores.tolist()))
 
     def summary(self, size: tuple[int, int]) -> dict[str, object]:
         """Return the summary of the labels, as `label_summary` does."""
@@ -375,36 +335,6 @@ class BlockFiles:
         counts, sums = add_to_wholes(counts, classes), add_to_wholes(sums, classes)
         shares = [share_record(number, total, pixels) for number, total in zip(counts, sums, strict=False)]
         return summary_record(size, classes, counts, shares)
-
-    def dissolved(self, grid: RasterGrid, least: int) -> RasterBlock:
-        """Return the whole raster as one block, with polygons of at least `least` pixels that are joined across blocks.
-
-        This takes the labels of the whole raster, and a number of 4 bytes per pixel.
-        """
-        parts = []
-        labels: NDArray[np.unsignedinteger] | None = None
-        for place in self.places:
-            with np.load(self._path(place)) as stored:
-                if labels is None:
-                    labels = np.zeros(grid.size, stored["labels"].dtype)
-                labels[place.top : place.top + place.height, place.left : place.left + place.width] = stored["labels"]
-                parts.append([stored[name] for name in ("classes", "scores", "areas", "pixels")])
-        assert labels is not None
-        classes, scores, areas, pixels = (np.concatenate(part) for part in zip(*parts, strict=True))
-        lines: list[str] = []
-        for class_id in np.unique(classes):
-            own, mask = classes == class_id, class_mask(cast(LabelArray, labels), self._classes, int(class_id))
-            count, numbers = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
-            numbered = numbers[tuple(pixels[own].T)]  # the joined object of each part
-            weights = np.bincount(numbered, areas[own], minlength=count)
-            sums = np.bincount(numbered, areas[own] * scores[own], minlength=count)
-            kept = np.flatnonzero(weights >= least)
-            moved = np.zeros(count, np.uint32)
-            moved[kept] = np.arange(1, len(kept) + 1)
-            name = self._names[int(class_id)]
-            facts = [(int(class_id), name, float(sums[each] / weights[each]), int(weights[each])) for each in kept]
-            lines += polygon_features(moved[numbers], facts, (0, 0), grid)
-        return RasterBlock(corner=(0, 0), labels=labels, polygons=lines)
 
     def _path(self, place: BlockPlace) -> Path:
         return self.folder / f"{place.number:06d}.npz"

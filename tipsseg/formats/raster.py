@@ -13,13 +13,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tipsseg.errors import ImageError, UsageError
 from tipsseg.formats.base import Format, ImageLabels, Need, RunFacts
-from tipsseg.types import RasterGrid, ignore_id, label_dtype
+from tipsseg.types import BlockPlace, RasterGrid, ignore_id, label_dtype
 from tipsseg.util.files import temporary_path
 from tipsseg.util.text import pluralize, size_text
 
@@ -55,34 +55,21 @@ class RasterBlock:
     """The labels of a part of a raster.
 
     Attributes:
-        corner: (top, left) in pixels.
+        place: Its place.
         labels: [h, w], the label ids; [1, 1] for a block without data.
-        polygons: The polygons of its objects, as lines of GeoJSON features.
+        objects: Its objects of any area. They are found when they are read, which is possible once.
     """
 
-    corner: tuple[int, int]
+    place: BlockPlace
     labels: LabelArray
-    polygons: Sequence[str]
+    objects: Iterable[LabelledObject] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BlockPlace:
-    """The place of a block: its number, from top to bottom, then from left to right, and its pixels."""
-
-    number: int
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def block_places(size: tuple[int, int], side: int | None = None) -> Iterator[BlockPlace]:
-    """Yield the places of blocks in a raster of `size` (height, width). `side` is the side of a block, by default BLOCK."""
-    number, side = 0, side or BLOCK
-    for top in range(0, size[0], side):
-        for left in range(0, size[1], side):
-            yield BlockPlace(number, top, left, min(side, size[0] - top), min(side, size[1] - left))
-            number += 1
+def block_places(size: tuple[int, int]) -> Iterator[BlockPlace]:
+    """Yield the places of the blocks in a raster of `size` (height, width)."""
+    corners = product(range(0, size[0], BLOCK), range(0, size[1], BLOCK))
+    for number, (top, left) in enumerate(corners):
+        yield BlockPlace(number, top, left, min(BLOCK, size[0] - top), min(BLOCK, size[1] - left))
 
 
 def check_rasterio(formats: Iterable[str]) -> None:
@@ -108,8 +95,8 @@ class RasterFormat(Format):
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         assert image.grid is not None
-        lines = object_lines(image.objects, image.size, run.classes, (0, 0), image.grid)
-        blocks = [RasterBlock(corner=(0, 0), labels=image.labels, polygons=lines)]
+        place = BlockPlace(0, 0, 0, *image.size)
+        blocks = [RasterBlock(place=place, labels=image.labels, objects=image.objects)]
         with tempfile.TemporaryDirectory(prefix="tipsseg-") as folder:
             path = Path(folder, f"labels{self.suffix}")
             self.write(path, image.grid, lambda: blocks, run)
@@ -162,10 +149,10 @@ class GeoTiff(RasterFormat):
                     target.write_colormap(1, {0: (0, 0, 0, 255), **colours, grid.ignore: (0, 0, 0, 0)})
                 target.update_tags(**{f"class_{entry.id}": entry.name for entry in run.classes})
                 for block in blocks():
-                    (top, left), (h, w) = block.corner, block.labels.shape
+                    h, w = block.labels.shape
                     if (h, w) == (1, 1) and block.labels[0, 0] == grid.ignore:
                         continue  # a missing tile means no data
-                    target.write(block.labels, 1, window=Window(left, top, w, h))
+                    target.write(block.labels, 1, window=Window(block.place.left, block.place.top, w, h))
             with gdal():
                 how = {
                     "blocksize": TILE,
@@ -201,7 +188,7 @@ class GeoJson(RasterFormat):
         with path.open("w", encoding="utf-8") as file:
             file.write(json.dumps(head)[:-1] + ', "features": [\n')
             first = True
-            for line in _features(blocks):
+            for line in _features(blocks(), grid, run):
                 file.write(line if first else f",\n{line}")
                 first = False
             file.write("\n]}\n")
@@ -222,7 +209,7 @@ class GeoPackage(RasterFormat):
         pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": "2000-01-01T00:00:00.000Z"})
         # The run notes it. For the whole process: `catch_warnings` would race with another thread's.
         warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
-        lines, written = _features(blocks), False
+        lines, written = _features(blocks(), grid, run), False
         while (chunk := [json.loads(line) for line in islice(lines, _CHUNK)]) or not written:
             rows = [feature["properties"] for feature in chunk]
             try:
@@ -242,43 +229,43 @@ class GeoPackage(RasterFormat):
             written = True
 
 
-def _features(blocks: Blocks) -> Iterator[str]:
-    for block in blocks():
-        yield from block.polygons
+def _features(blocks: Iterable[RasterBlock], grid: RasterGrid, run: RunFacts) -> Iterator[str]:
+    """Yield the objects of a raster as lines of GeoJSON features, joined across blocks."""
+    import numpy as np
+
+    from tipsseg.regions.joining import ObjectJoiner
+
+    joiner = ObjectJoiner(grid.size, run.classes, by_class=run.files.instances == "class")
+    least, names = run.files.min_area.pixels(grid.size), {entry.id: entry.name for entry in run.classes}
+    a, b, c, d, e, f = grid.transform
+    pixel_area, geographic = abs(a * e - b * d), is_geographic(grid)
+    for block in blocks:
+        for each in joiner.add(block.place, block.objects):
+            if each.area < least:
+                continue
+            corners = ((ring.T for ring in polygon) for polygon in each.polygons)
+            rings = [[np.stack([c + x * a + y * b, f + x * d + y * e], 1).tolist() for x, y in own] for own in corners]
+            facts = {
+                "class": names[each.class_id],
+                "class_id": each.class_id,
+                "score": None if math.isnan(each.score) else round(each.score, 4),
+                "area": None if geographic else round(each.area * pixel_area, 6),
+                "pixels": each.area,
+            }
+            geometry = {"type": "MultiPolygon", "coordinates": rings}
+            record = {"type": "Feature", "properties": facts, "geometry": geometry}
+            yield json.dumps(record, ensure_ascii=False)
 
 
-def object_lines(
-    objects: Sequence[LabelledObject],
-    size: tuple[int, int],
-    classes: Sequence[LabelClass],
-    corner: tuple[int, int],
-    grid: RasterGrid,
-) -> list[str]:
-    """Return the objects in a part of a raster as lines of GeoJSON features: wholes, then their parts, and so on.
+def block_objects(
+    labels: LabelArray, classes: Sequence[LabelClass], scores: Sequence[float] | None = None
+) -> Iterator[LabelledObject]:
+    """Yield the connected objects in a block, of any area: other blocks may continue them. Without `scores`, theirs are NaN."""
+    from tipsseg.regions.objects import LabelledObject, object_regions
 
-    Args:
-        objects: The objects. A score of NaN is unknown.
-        size: (height, width) of the part in pixels.
-        classes: The classes.
-        corner: (top, left) of the part in pixels.
-        grid: The grid of the raster.
-    """
-    from tipsseg.regions.objects import ancestors, number_pixels
-
-    depths, lines = [len(chain) for chain in ancestors(classes)], list[str]()
-
-    def depth(each: LabelledObject) -> int:
-        return depths[each.region.class_id - 1]
-
-    for _, level in groupby(sorted(objects, key=depth), depth):  # a whole overlaps its parts
-        own = list(level)
-        numbers = number_pixels(enumerate((each.region for each in own), start=1), size)
-        classes_of = (classes[each.region.class_id - 1] for each in own)
-        facts = [
-            (entry.id, entry.name, each.score, each.region.area) for entry, each in zip(classes_of, own, strict=True)
-        ]
-        lines += polygon_features(numbers, facts, corner, grid)
-    return lines
+    regions = object_regions(labels, classes)
+    for region, score in zip(regions, [math.nan] * len(regions) if scores is None else scores, strict=True):
+        yield LabelledObject(region, float(score))
 
 
 def image_grid(path: Path, size: tuple[int, int], number_of_classes: int, reader: ImageReader) -> RasterGrid:
@@ -354,25 +341,14 @@ def count_mask(
         return counts
 
 
-def mask_blocks(path: Path, run: RunFacts, *, dissolve: bool) -> Iterator[RasterBlock]:
-    """Yield the blocks of a GeoTIFF mask, with polygons without scores, which a mask does not store.
-
-    `dissolve` yields one block, whose polygons are whole. Raise ImageError if the mask cannot be read.
-    """
+def mask_blocks(path: Path, run: RunFacts) -> Iterator[RasterBlock]:
+    """Yield the blocks of a GeoTIFF mask, without scores, which it does not store. Raise ImageError if it cannot be read."""
     from rasterio.windows import Window
 
-    from tipsseg.regions.objects import LabelledObject, object_regions
-
-    grid = mask_grid(path, len(run.classes))
-    least = run.files.min_area.pixels(grid.size)
     with _open_mask(path) as mask:
-        for place in block_places(grid.size, max(grid.size) if dissolve else None):
+        for place in block_places(mask.shape):
             labels = mask.read(1, window=Window(place.left, place.top, place.width, place.height))
-            regions = object_regions(labels, run.classes)
-            objects = [LabelledObject(each, math.nan) for each in regions if each.area >= least]
-            corner = place.top, place.left
-            lines = object_lines(objects, labels.shape, run.classes, corner, grid)
-            yield RasterBlock(corner=corner, labels=labels, polygons=lines)
+            yield RasterBlock(place=place, labels=labels, objects=block_objects(labels, run.classes))
 
 
 @contextmanager
@@ -389,42 +365,6 @@ def _open_mask(path: Path) -> Iterator[Any]:
         raise ImageError(
             path, "the mask cannot be read", "Label the image again with argument `replace_edited`."
         ) from error
-
-
-def polygon_features(
-    numbers: NDArray[np.uint32],
-    objects: Sequence[tuple[int, str, float, int]],
-    corner: tuple[int, int],
-    grid: RasterGrid,
-) -> list[str]:
-    """Return the objects in a part of a raster as lines of GeoJSON features, in the order of `objects`.
-
-    Args:
-        numbers: [h, w], the number of the object at each pixel, from 1; 0 for none.
-        objects: Class id, class name, score and pixels of each object.
-        corner: (top, left) of the part in pixels.
-        grid: The grid of the raster.
-    """
-    import numpy as np
-    from rasterio.features import shapes
-    from rasterio.transform import Affine
-
-    a, b, _, d, e, _ = grid.transform
-    shifted = Affine(*grid.transform) @ Affine.translation(corner[1], corner[0])
-    rings: dict[int, list[Any]] = {}
-    signed = numbers.astype(np.int32)
-    for geometry, number in shapes(signed, mask=signed > 0, connectivity=4, transform=shifted):
-        rings.setdefault(int(number), []).append(geometry["coordinates"])
-    pixel_area, geographic = abs(a * e - b * d), is_geographic(grid)
-    lines = []
-    for number, (class_id, name, score, pixels) in enumerate(objects, start=1):
-        area = None if geographic else round(pixels * pixel_area, 6)
-        known = None if math.isnan(score) else round(score, 4)
-        facts = {"class": name, "class_id": class_id, "score": known, "area": area, "pixels": pixels}
-        geometry = {"type": "MultiPolygon", "coordinates": rings[number]}
-        record = {"type": "Feature", "properties": facts, "geometry": geometry}
-        lines.append(json.dumps(record, ensure_ascii=False))
-    return lines
 
 
 def is_geographic(grid: RasterGrid) -> bool:

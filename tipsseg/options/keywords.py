@@ -90,7 +90,6 @@ class LabelFolderKeywords(
     onto: str | Path | None
     bands: Sequence[int] | str | None
     ground_resolution: float | None
-    dissolve: bool
     output: str | Path
     formats: Sequence[str] | None
     overwrite: bool

@@ -204,9 +204,6 @@ class RasterOptions(OptionRecord):
         role="labels", held="value", repeated=True, recorded="options",
         hint="For example: 0.5.",
         help="Pixel size of the labels, in units of the coordinate system.  [default: the raster's full resolution]")
-    dissolve: bool = option(False, group=RASTERS, rare=True,
-        role="files", held="value", repeated=True, recorded="options",
-        help="Join polygons across the borders of blocks of 2,048 pixels. The labels of the whole raster must fit into memory.")
     # fmt: on
 
 

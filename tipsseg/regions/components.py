@@ -177,10 +177,10 @@ def _number_components(runs: RegionRuns, class_ids: LabelArray, height: int) -> 
     left = np.repeat(np.arange(len(runs)), count)
     right = np.arange(len(left)) - np.repeat(np.cumsum(count) - count - first, count)
     same_class = class_ids[left] == class_ids[right]
-    return _lowest_connected(len(runs), left[same_class], right[same_class])
+    return lowest_connected(len(runs), left[same_class], right[same_class])
 
 
-def _lowest_connected(count: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
+def lowest_connected(count: int, first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the lowest node in the component of each node of a graph with `count` nodes and edges (first[i], second[i])."""
     lowest = np.arange(count)
     while True:

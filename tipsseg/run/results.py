@@ -165,11 +165,11 @@ class Deriver:
             formats=tuple(shows), files=files, rows=rows, pictures=pictures, notes=tuple(notes), quality=quality
         )
 
-    def make_from_raster(self, ref: ImageRef, entry: Entry, formats: Iterable[str], *, dissolve: bool) -> Derived:
+    def make_from_raster(self, ref: ImageRef, entry: Entry, formats: Iterable[str]) -> Derived:
         """Write the files of a raster in these formats from its mask, block by block. Raise as `make` does."""
         context = self.context
         mask = context.label_path(GEOTIFF, ref)
-        grid, blocks = mask_grid(mask, len(context.classes)), partial(mask_blocks, mask, context, dissolve=dissolve)
+        grid, blocks = mask_grid(mask, len(context.classes)), partial(mask_blocks, mask, context)
         made, shows = dict[str, tuple[Path, Content]](), dict[str, str]()
         for name in formats:
             form, path = FORMATS[name], file_path(name, ref.relative, context.files)

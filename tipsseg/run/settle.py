@@ -175,7 +175,7 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
         entry, rows = current.entry, current.rows if item.edited else ()
         formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
         if spec.is_raster:
-            derived = deriver.make_from_raster(ref, entry, formats, dissolve=spec.raster.dissolve)
+            derived = deriver.make_from_raster(ref, entry, formats)
             return replace(item, entry=entry, labels=rows, derived=derived)
         labels = current.labels
         needing = [name for name in formats if FORMATS[name].shows_picture]

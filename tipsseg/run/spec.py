@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tipsseg import types
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
-from tipsseg.formats import FORMATS, RASTER_FORMATS, check_formats
-from tipsseg.formats.raster import RasterFormat, check_rasterio
+from tipsseg.formats import RASTER_FORMATS, check_formats
+from tipsseg.formats.raster import check_rasterio
 from tipsseg.options import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_FORMATS,
@@ -233,9 +233,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             raise UsageError(
                 "argument `ground_resolution` and argument `scales` exclude each other", "Use one of them."
             )
-        forms = [form for name in self.formats if isinstance(form := FORMATS.get(name), RasterFormat)]
-        if self.raster.dissolve and not any("objects" in form.needs for form in forms):
-            raise UsageError("argument `dissolve` requires polygons", "Add the format geojson or gpkg.")
 
     def settings(self, *records: type) -> Iterator[tuple[str, Setting]]:
         """Yield the options of these records of options, by default of all, by name."""
