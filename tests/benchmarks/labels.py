@@ -2,8 +2,8 @@
 
     PYTHONPATH=examples/pretrain python tests/benchmarks/labels.py --scenes 200 --json labels.json
 
-Prints tables in Markdown: lists of three phrases with and without background phrases, confidence thresholds, dtypes, parts inside
-wholes, and borders of windows in rasters. Scores are over pixels at the size of the truth.
+Prints tables in Markdown: lists of three phrases with and without background phrases, dtypes, parts inside wholes, and borders of
+windows in rasters. Scores are over pixels at the size of the truth.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ THREES = (
     ("balloon", "cloud", "sun"),
     ("mountain", "sand", "sky"),
 )
-THRESHOLDS = (0.0, 0.3, 0.5, 0.7, 0.9)
 
 
 def main() -> None:
@@ -145,41 +144,6 @@ def _with_and_without(
         "recall": (both / true).tolist(),
         "false_area": [float(np.mean(area)) if area else float("nan") for area in areas],
     }
-
-
-# ---- confidence ----
-
-
-def measure_confidence(model: tipsseg.Model, scenes: Sequence[Scene]) -> list[dict[str, object]]:
-    print("### Confidence\n")
-    print(
-        "Precision / recall of pixels: the share of those with a class that have the right one / the share of the classes' pixels\n"
-        "that got it.\n"
-    )
-    print("| labels | " + " | ".join(f"at least {threshold}" for threshold in THRESHOLDS) + " |")
-    print("|---" * (1 + len(THRESHOLDS)) + "|")
-    rows: list[dict[str, object]] = []
-    kinds: tuple[tuple[str, Sequence[Sequence[str]], str, Refinement], ...] = (
-        ("closed list", (CLOSED_LIST,), "none", "none"),
-        ("closed list, refined", (CLOSED_LIST,), "none", "pamr"),
-        ("three phrases, background auto", THREES, "auto", "none"),
-        ("three phrases, background auto, refined", THREES, "auto", "pamr"),
-    )
-    for title, lists, background, refine in kinds:
-        counts = np.zeros((3, len(THRESHOLDS)), np.int64)  # right, given, wanted
-        for names in lists:
-            for truth, label_map in labels_of(model, scenes, names, background, tipsseg.LabelOptions(refine=refine)):
-                for column, threshold in enumerate(THRESHOLDS):
-                    given = (label_map.labels > 0) & (label_map.confidence >= threshold)
-                    right = given & (label_map.labels == truth)
-                    counts[:, column] += right.sum(), given.sum(), (truth > 0).sum()
-        precision, recall = counts[0] / counts[1], counts[0] / counts[2]
-        print(
-            f"| {title} | {' | '.join(f'{p:.3f} / {r:.3f}' for p, r in zip(precision, recall, strict=True))} |",
-            flush=True,
-        )
-        rows.append({"labels": title, "precision": precision.tolist(), "recall": recall.tolist()})
-    return rows
 
 
 # ---- dtypes ----
@@ -383,7 +347,6 @@ def _changes(labels: NDArray[np.uint8], truth: NDArray[np.uint8], side: int) -> 
 
 TABLES = {
     "threes": measure_threes,
-    "confidence": measure_confidence,
     "dtypes": measure_dtypes,
     "parts": measure_parts,
     "rules": measure_rules,

@@ -21,9 +21,7 @@ SMALL = {
     "drawing": "--scenes 2 --tables corrections",
     "cards": "--models tiny --phrases 3 --images 3 --compared 1 --device cpu",
     "costs": "--models tiny --dtypes float32,int8 --rounds 1",
-    "filling": "--images 12",
     "folders": "--images 24 --shards 2",
-    "renames": "--images 24 --renamed 4",
 }
 
 #: Other scripts are imported by these.
