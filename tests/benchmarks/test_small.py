@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM
 
 HERE = Path(__file__).parent
 TESTS = HERE.parent
@@ -18,7 +17,6 @@ SMALL = {
     "labels": "--scenes 2 --device cpu",
     "memory": "--images 20",
     "quality": "--scenes 2 --tables refinements,regions,parts,names",
-    "drawing": "--scenes 2 --tables corrections",
     "cards": "--models tiny --phrases 3 --images 3 --compared 1 --device cpu",
     "costs": "--models tiny --dtypes float32,int8 --rounds 1",
     "folders": "--images 24 --shards 2",
@@ -35,8 +33,6 @@ def test_every_script_is_run() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_a_script_in_a_small_form(name: str, tmp_path: Path) -> None:
-    if name == "drawing" and CHROMIUM is None:
-        pytest.skip("no chromium")
     path = os.pathsep.join(map(str, (TESTS.parent / "examples/pretrain", TESTS / "support")))
     ran = subprocess.run(
         [sys.executable, HERE / f"{name}.py", *SMALL[name].split()],
