@@ -102,6 +102,7 @@ def test_a_folder_becomes_masks_annotations_overlays_and_records(label: Label) -
 
     run = read("out/run.json")
     assert run["tool"] == "tipsseg"
+    assert run["versions"].keys() >= {"python", "torch", "numpy"}
     assert run["counts"] == {"labelled": 3, "unchanged": 0, "failed": 0, "edited": 0}
     named_classes = [{"id": number, "name": name} for number, name in enumerate(CLASSES.split(","), 1)]
     assert run["vocabulary"]["classes"] == named_classes
@@ -185,6 +186,8 @@ def test_the_end_says_what_all_images_of_the_folder_hold(label: Label) -> None:
     assert (summary["images"], summary["pixels"]) == (3, sum(each.size for each in masks))
     named = " ".join(found)
     assert all(f"{name} " in named or f"{name}." in named or f"{name}," in named for name in of_class)
+    by_area = sorted((name for name, (pixels, _) in of_class.items() if pixels), key=lambda name: -of_class[name][0])
+    assert by_area == sorted(by_area, key=named.index)
     assert ("Never found" in named) == (0 in [images for _, images in of_class.values()])
     assert lines() == found  # also where nothing is left to be done
 
@@ -322,7 +325,7 @@ SHARE: dict[str, tuple[type, ...]] = {"pixels": (int,), "share": (float,), "conf
 
 
 def test_the_schema_of_a_line_of_json(label: Label) -> None:
-    ran = label("--jsonl", formats="png,coco,overlay")
+    ran = label("--jsonl", "--min-confidence", "0.4", formats="png,coco,confidence")
     assert len(ran.out.splitlines()) == 3
     for line in ran.out.splitlines():
         record = json.loads(line)
@@ -332,11 +335,15 @@ def test_the_schema_of_a_line_of_json(label: Label) -> None:
         assert len(record["files"]) == 2
         labels = mask(record["mask"])
         assert labels.shape == (record["height"], record["width"])
+        assert record["ignored"] == (labels == 255).sum() > 0
+        levels = mask(next(file for file in record["files"] if "confidence" in file)) / 255
         assert list(record["background"]) == list(SHARE)
         for entry in record["classes"]:
             assert list(entry) == ["id", "name", *SHARE]
             assert CLASSES.split(",")[entry["id"] - 1] == entry["name"]
-            assert entry["pixels"] == (labels == entry["id"]).sum() > 0
+            assert entry["pixels"] == (own := labels == entry["id"]).sum() > 0
+            assert entry["share"] == pytest.approx(own.mean(), abs=1e-6)
+            assert entry["confidence"] == pytest.approx(levels[own].mean(), abs=0.003)
         shares = [part["pixels"] for part in (record["background"], *record["classes"])]
         assert sum(shares) + record["ignored"] == record["height"] * record["width"]
 

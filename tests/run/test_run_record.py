@@ -14,7 +14,7 @@ import pytest
 
 from tipsseg import types
 from tipsseg.errors import OutputError, RecordError
-from tipsseg.options import FileOptions, LabelOptions, MinArea
+from tipsseg.options import LabelOptions
 from tipsseg.options.values import Shard
 from tipsseg.run import record as module
 from tipsseg.run.question import question_differences
@@ -127,88 +127,12 @@ def test_the_version_of_a_method_counts_where_it_is_used(
     assert question_differences(older, used) == [(f"version of {method}", "1", "99")]
 
 
-def test_the_record_says_what_was_asked_for_and_what_it_came_to() -> None:
-    record = run_record(INFO)
-    assert record["digest"] == INFO.digest
-    assert record["vocabulary"] == {
-        "source": "",
-        "classes": [
-            {"id": 1, "name": "panda leg"},
-            {"id": 2, "name": "tree"},
-            {"id": 0, "name": "wall", "negative": True},
-        ],
-        "background": ["sky"],
-        "auto": True,
-        "templates": ["a {}", "the {}"],
-    }
-    asked = {"device": "auto", "dtype": "auto", "batch_size": None}
-    assert (record["dtype"], record["asked"]) == ("float32", asked)
-    assert (record["formats"], record["shard"], record["image_root"]) == (
-        ["png", "coco", "overlay"],
-        None,
-        "/data/imgs",
-    )
-    assert (record["started"], record["ended"], record["counts"]) == ("2026-01-02T03:04:05+00:00", None, None)
-    versions = record["versions"]
-    assert isinstance(versions, dict)
-    assert {"python", "torch", "numpy"} <= versions.keys()
-
-
 ENDED = replace(
     INFO,
     spec=replace(SPEC, formats=("png",)),
     ended=datetime(2026, 1, 2, 4, tzinfo=UTC),
     counts=Counts(labelled=3, unchanged=4, failed=5, edited=2),
 )
-
-
-ALL_OF_IT = replace(
-    ENDED,
-    spec=replace(
-        SPEC,
-        model="/models/l14",
-        vocabulary=make_vocabulary(
-            [ClassSpec("panda leg", ("paw",), (1, 2, 3), 0.5, "animal", ("one {}",)), ClassSpec("wall", negative=True)],
-            ["sky"],
-            ["a {}"],
-            "farm.toml",
-        ),
-        options=LabelOptions(mode="whole", short_side=448, min_confidence=0.25, refine="pamr"),
-        files=FileOptions(
-            instances="class",
-            min_area=MinArea(0.5, percent=True),
-            simplify=1.5,
-            val_fraction=0.2,
-            names="full",
-        ),
-        device="cuda:1",
-        dtype="float16",
-        batch_size=3,
-        shard=Shard(2, 3),
-    ),
-    model=LOCAL,
-    image_root=None,
-    batch_size=2,
-    summary={"images": 7},
-)
-
-
-@pytest.mark.parametrize(
-    "info", [INFO, ENDED, replace(ENDED, spec=SPEC), ALL_OF_IT], ids=["going", "ended", "of two formats", "all of it"]
-)
-def test_a_record_is_read_as_it_was_written(tmp_path: Path, info: RunInfo) -> None:
-    info = replace(info, spec=replace(info.spec, output=tmp_path))
-    info.spec.folder.mkdir(parents=True, exist_ok=True)
-    assert write_run(info) == info.spec.folder / RUN_FILE
-    found = read_record(info.spec.folder / RUN_FILE, "")
-    assert question_differences(found, info) == []
-    assert found.digest == info.digest
-    assert run_record(found) == run_record(info)
-    assert found.spec == replace(
-        info.spec,
-        jobs=found.spec.jobs,
-        vocabulary=replace(info.spec.vocabulary, background=found.spec.vocabulary.background),
-    )
 
 
 NO_RUNS: dict[str, bytes] = {
@@ -243,15 +167,6 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a count that is none": ("counts", {"labelled": 1, "unchanged": 0, "failed": "2"}, '`counts.failed` is "2"'),
     "a feature dtype that is none": ("features", {"folder": "f", "dtype": "int4"}, '`dtype` is "int4"'),
 }
-
-
-def test_an_option_that_a_run_json_lacks_has_its_default(tmp_path: Path) -> None:
-    record = run_record(ENDED)
-    options = record["options"]
-    assert isinstance(options, dict)
-    del options["stretch"]
-    (tmp_path / RUN_FILE).write_text(json.dumps(record))
-    assert read_record(tmp_path / RUN_FILE, "").spec.options == ENDED.spec.options
 
 
 @pytest.mark.parametrize(("key", "value", "fault"), FAULTS.values(), ids=FAULTS.keys())

@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 import pytest
 
-from tipsseg.label_map import LabelMap
-from tipsseg.run.summary import TotalsSum, label_summary
-from tipsseg.types import LabelArray, LabelClass
+from tipsseg.run.summary import TotalsSum
+from tipsseg.types import LabelClass
 
 
 def classes_of(*names: str) -> tuple[LabelClass, ...]:
     return tuple(LabelClass(number, name, (1, 2, 3)) for number, name in enumerate(names, 1))
-
-
-CLASSES = classes_of("panda leg", "tree", "bench")
-ONE: LabelArray = np.array([[0, 2, 2], [0, 2, 255]], np.uint8)
-OTHER: LabelArray = np.array([[2, 2, 1, 2]], np.uint8)
-
-
-def summary_of(labels: LabelArray) -> Mapping[str, object]:
-    return label_summary(LabelMap(labels, np.ones(labels.shape, np.float32), CLASSES))
 
 
 def total(summaries: Iterable[Mapping[str, object]], classes: tuple[LabelClass, ...]) -> TotalsSum:
@@ -30,25 +19,6 @@ def total(summaries: Iterable[Mapping[str, object]], classes: tuple[LabelClass, 
     for each in summaries:
         found.add(each)
     return found
-
-
-def test_numbers_of_all_images() -> None:
-    found = total(map(summary_of, [ONE, OTHER]), CLASSES)
-    assert found.record() == {
-        "images": 2,
-        "pixels": 10,
-        "background": 2,
-        "ignored": 1,
-        "classes": [
-            {"id": 1, "name": "panda leg", "images": 1, "pixels": 1, "share": 0.1},
-            {"id": 2, "name": "tree", "images": 2, "pixels": 6, "share": 0.6},
-            {"id": 3, "name": "bench", "images": 0, "pixels": 0, "share": 0.0},
-        ],
-    }
-    assert list(found.lines()) == [
-        "Found in 2 images, by area: tree 60.0% (in 2), panda leg 10.0% (in 1).",
-        "Never found: bench.",
-    ]
 
 
 def one_of(share: int, images: int, *names: str) -> list[str]:
