@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -308,32 +306,6 @@ def test_temporary_files_of_a_killed_process_go_once_they_are_old(command: Comma
             os.utime(path, (time.time() - age,) * 2)
         command(*arguments, "feats")
         assert [path.name for path in Path("feats").rglob(".tipsseg-*")] == [".tipsseg-4567.safetensors"]
-
-
-def test_each_image_is_hashed_once(command: Command, scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed: Counter[str] = Counter()
-    plain = hashlib.file_digest
-
-    def counting(file: Any, *arguments: Any) -> Any:
-        if Path(file.name).is_relative_to(scenes):
-            hashed[file.name] += 1
-        return plain(file, *arguments)
-
-    monkeypatch.setattr(hashlib, "file_digest", counting)
-    encode = ("encode", scenes, *TINY, "-o", "feats", "-q")
-    label = ("label", scenes, "-m", "tiny", "-c", "panda,tree,sky", "-q", "-o", "out", "--overwrite")
-    for arguments in (
-        encode,
-        encode,
-        (*encode, "--scales", "1,1.75"),
-        label,
-        (*label, "--features", "feats"),
-        (*label, "--features", "feats", "--device", "cpu", "--refine", "pamr", "-f", "overlay"),
-        (*label, "--features", "new"),
-    ):
-        hashed.clear()
-        assert command(*arguments).code == 0
-        assert sorted(hashed.values()) == [1, 1, 1], arguments
 
 
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)

@@ -209,16 +209,6 @@ def test_help_has_examples_and_all_formats(command: Command) -> None:
     assert ",".join(FORMATS) in "".join(text.split())  # lines may end at a hyphen
 
 
-def test_the_common_options_of_label_fit_on_two_screens() -> None:
-    def count_lines(flag: str) -> int:
-        words = [sys.executable, "-m", "tipsseg", "label", flag]
-        ran = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "COLUMNS": "100"}, check=True)
-        return len(ran.stdout.splitlines())
-
-    assert count_lines("--help") <= 70
-    assert count_lines("--help-all") > 100
-
-
 def test_the_help_of_eval_names_every_layout(command: Command) -> None:
     text = "".join(command("eval", "--help").out.split())  # lines may end at a hyphen
     assert f"abenchmark'slayout(filenames,idsandclasses):{','.join(sorted(LAYOUTS))}." in text
@@ -227,20 +217,3 @@ def test_the_help_of_eval_names_every_layout(command: Command) -> None:
 def test_version(command: Command) -> None:
     for option in ("--version", "-V"):
         assert command(option).out == f"tipsseg {tipsseg.__version__}\n"
-
-
-def test_importing_the_package_is_light_and_lists_its_names() -> None:
-    script = """
-import sys, tipsseg
-assert not {"torch", "cv2", "PIL"} & set(sys.modules), set(sys.modules)
-for name in dir(tipsseg):
-    getattr(tipsseg, name)
-try:
-    tipsseg.nothing
-except AttributeError as error:
-    assert str(error) == "module 'tipsseg' has no attribute 'nothing'"
-else:
-    raise SystemExit("no error")
-"""
-    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from running import Command, Ran
 
-import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
 
@@ -101,43 +100,3 @@ def test_the_loop_by_commands(command: Command, scenes: Path, tmp_path: Path, mo
     assert "4 images" in ran.err
     assert "nothing wrong" in ran.err
     assert "0 images labelled, 4 unchanged" in run(*again).err
-
-
-def test_the_loop_in_python(scenes: Path, tmp_path: Path) -> None:
-    imgs, gt, out, feats = scenes / "imgs", scenes / "gt", tmp_path / "out", tmp_path / "feats"
-
-    encoded = tipsseg.encode_folder(imgs, feats, model="tiny", short_side=112, device="cpu")
-    assert (len(encoded), encoded.count("encoded")) == (4, 4)
-
-    def label(classes: tuple[str, ...] | tipsseg.learn.FittedVocabulary, *, overwrite: bool = False) -> list[str]:
-        results = tipsseg.label_folder(
-            imgs,
-            classes,
-            output=out,
-            formats=("png", "coco"),
-            model="tiny",
-            short_side=112,
-            device="cpu",
-            features=feats,
-            overwrite=overwrite,
-        )
-        return [image.status for image in results]
-
-    assert label(NAMES) == ["labelled"] * 4
-    before = accuracy(out, gt)
-    assert {each.path for each in tipsseg.review.rank(out)} == {imgs / name for name in IMAGES}
-    assert len(tipsseg.review.correct_folder(out, scenes / "drawn").masks) == 3
-    assert [each.path for each in tipsseg.review.rank(out)] == [imgs / NEW]
-
-    fit = tipsseg.learn.fit_folder(out, features=feats, device="cpu")
-    assert (fit.images, fit.failed) == (3, 0)
-
-    assert label(fit.fitted, overwrite=True).count("labelled") == 1
-    assert accuracy(out, gt) > before + 0.2
-    assert label(fit.fitted) == ["unchanged"] * 4
-    for name in CORRECTED:
-        np.testing.assert_array_equal(read(out / "masks" / name), read(gt / name))
-
-    scored = tipsseg.review.score_masks(out, gt)
-    assert (scored.scored, scored.failed) == (4, 0)
-    assert scored.scores.pixel_accuracy > 0.75

@@ -10,6 +10,7 @@ import pytest
 from tipsseg.errors import UsageError
 from tipsseg.options import LabelOptions, check_scales, device_name, dtype_name
 from tipsseg.options.fields import text_of
+from tipsseg.options.run import ComputeOptions
 
 
 @pytest.mark.parametrize(
@@ -61,6 +62,10 @@ def test_scales_are_read_and_written(text: str, scales: tuple[float, ...]) -> No
 @pytest.mark.parametrize("name", ["auto", "cpu", "mps", "cuda", "cuda:0", "cuda:12", "cpu:0", "mps:0"])
 def test_names_of_devices(name: str) -> None:
     device_name(name)
+
+
+def test_a_number_is_a_gpu() -> None:
+    assert ComputeOptions(device=0).device == "cuda:0"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

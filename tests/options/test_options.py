@@ -8,18 +8,15 @@ import os
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import numpy as np
 import pytest
-import torch
 
 import tipsseg
 from tipsseg import learn, review
 from tipsseg.errors import UsageError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LabelOptions, MinArea, default_jobs, parse_min_area
-from tipsseg.options.fields import choices_of, options_of, record_of
+from tipsseg.options.fields import choices_of, record_of
 from tipsseg.options.run import (
     ComputeOptions,
     CorrectOptions,
@@ -36,7 +33,6 @@ from tipsseg.options.run import (
     TruthOptions,
 )
 from tipsseg.options.values import Shard
-from tipsseg.run.spec import RECORDS
 
 AREAS = {
     "0": MinArea(0),
@@ -72,23 +68,6 @@ def test_pixels_are_those_of_the_image(area: str, pixels: int) -> None:
     assert parse_min_area(area).pixels((30, 40)) == pixels
 
 
-OPTIONS = FileOptions(instances="class", min_area=MinArea(0.5, percent=True), names="full")
-
-
-SIMPLER = FileOptions(simplify=1.5, val_fraction=0.25)
-
-
-@pytest.mark.parametrize("options", [DEFAULT_FILE_OPTIONS, OPTIONS, SIMPLER, FileOptions(simplify=0.0)])
-def test_options_are_written_and_read(options: FileOptions) -> None:
-    assert FileOptions(**record_of(options)) == options  # type: ignore[arg-type]
-
-
-def test_the_json_record_of_eval_pred() -> None:
-    assert record_of(OPTIONS).items() >= {"instances": "class", "min_area": "0.5%", "names": "full"}.items()
-    assert record_of(SIMPLER).items() >= {"simplify": 1.5, "val_fraction": 0.25}.items()
-    assert record_of(FileOptions(val_fraction=0.0)) == record_of(DEFAULT_FILE_OPTIONS)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -105,15 +84,6 @@ def test_the_json_record_of_eval_pred() -> None:
 def test_values_of_a_record_are_checked(change: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         FileOptions(**{**record_of(DEFAULT_FILE_OPTIONS), **change})  # type: ignore[arg-type]
-
-
-def test_what_an_option_changes_decides_whether_it_is_repeated() -> None:
-    """Actions and choices of images are of one command; what `--from` repeats is in run.json."""
-    for name, (_, about) in ((name, each) for record in RECORDS for name, each in options_of(record).items()):
-        assert about.role != "printing", name
-        if about.role in ("action", "images"):
-            assert (about.repeated, about.held) == (False, "nothing"), name
-        assert bool(about.recorded) >= about.repeated, name
 
 
 @pytest.mark.parametrize(
@@ -200,29 +170,6 @@ def kinds(hint: Any) -> set[Any]:
 def test_a_keyword_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError, match=r"label_folder\(\) got an unexpected keyword argument 'min_confidense'"):
         tipsseg.label_folder("imgs", ["a"], min_confidense=0.5)  # type: ignore[call-arg]
-
-
-@pytest.mark.parametrize(
-    ("record", "name", "given", "wanted"),
-    [
-        (LabelOptions, "short_side", np.int64(448), 448),
-        (LabelOptions, "min_confidence", np.float64(0.5), 0.5),
-        (LabelOptions, "scales", np.array([1, 2]), (1.0, 2.0)),
-        (LabelOptions, "scales", "1,2", (1.0, 2.0)),
-        (LabelOptions, "scales", 2, (2.0,)),
-        (FileOptions, "min_area", np.uint16(50), MinArea(50)),
-        (FileOptions, "min_area", "0.1%", MinArea(0.1, percent=True)),
-        (ComputeOptions, "device", 0, "cuda:0"),
-        (ComputeOptions, "device", torch.device("cpu"), "cpu"),
-        (ComputeOptions, "dtype", torch.float16, "float16"),
-        (ComputeOptions, "features", "feats", Path("feats")),
-        (OutputOptions, "shard", "2/3", Shard(2, 3)),
-        (OutputOptions, "formats", "png,coco", ("png", "coco")),
-    ],
-)
-def test_values_of_other_types_are_converted(record: type, name: str, given: object, wanted: object) -> None:
-    found = getattr(record(**{name: given}), name)
-    assert (found, type(found)) == (wanted, type(wanted))
 
 
 @pytest.mark.parametrize(
