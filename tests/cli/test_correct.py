@@ -132,15 +132,22 @@ def test_lines_of_json(command: Command, folder: Path) -> None:
     assert json.loads(done.out) == {"image": "a.png", "mask": f"{folder}/out/masks/a.png", "changed": changed}
 
 
-def test_only_corrections_of_another_run_are_taken_unless_all_are_asked_for(command: Command, folder: Path) -> None:
+@pytest.mark.parametrize("place", ["loop", "loop/masks"])
+def test_only_corrections_of_another_run_are_taken_unless_all_are_asked_for(
+    command: Command, folder: Path, place: str
+) -> None:
     guess = {**LABELS, "sub/ü.png": LABELS["sub/ü.png"] + np.uint8(3)}
     make_run(folder / "loop", folder / "imgs", guess, formats=("png", "coco"))
     (folder / "loop/masks/a.png").write_bytes((folder / "new/a.png").read_bytes())
-    done = command("correct", folder / "out", "--from", folder / "loop")
+    done = command("correct", folder / "out", "--from", folder / "loop/masks/a.png", "--dry-run")
+    assert (done.code, done.out, "Ignored" in done.err) == (0, f"{folder}/out/masks/a.png\n", False)
+    done = command("correct", folder / "out", "--from", folder / place)
     assert (done.code, done.out) == (0, f"{folder}/out/masks/a.png\n")
-    assert f"Ignored 2 images of {folder}/loop that nobody corrected; --all imports the model's labels too." in done.err
+    assert (
+        f"Ignored 2 images of {folder}/{place} that nobody corrected; --all imports the model's labels too." in done.err
+    )
     assert "1 mask corrected, 0 unchanged." in done.err
-    done = command("correct", folder / "out", "--from", folder / "loop", "--all")
+    done = command("correct", folder / "out", "--from", folder / place, "--all")
     assert (done.code, done.out) == (0, f"{folder}/out/masks/sub/ü.png\n")
     assert "Ignored" not in done.err
 

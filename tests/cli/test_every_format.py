@@ -106,6 +106,7 @@ def test_corrections_are_taken_all_or_none(command: Command, out: Path, tmp_path
     ran = command("correct", out, "--from", copy)
     assert (ran.code, ran.out) == (1, "")
     assert "meadow/house.png" in ran.err
+    assert "cannot be imported; nothing was changed" in ran.err
     assert tree(out) == before
 
 

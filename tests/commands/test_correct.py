@@ -293,13 +293,7 @@ def test_panoptic_pictures_that_tools_export(tmp_path: Path) -> None:
     assert np.array_equal(labels_of(tmp_path), WANTED)
 
 
-@pytest.mark.parametrize(
-    "place",
-    [
-        *("masks", "hf", "cvat", "annotations.json", "annotations-polygon.json", "labelme", "yolo", "yolo-obb"),
-        *("label-studio.json", "panoptic"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("place", ["annotations.json", "label-studio.json", "yolo-obb", "panoptic"])
 def test_an_unedited_export_changes_nothing(tmp_path: Path, place: str) -> None:
     export = build(tmp_path, *FORMATS, *(["panoptic"] if place == "panoptic" else []))
     source = submitted(export, lambda results: results) if place == "label-studio.json" else export / place
@@ -850,70 +844,17 @@ def test_images_without_objects_that_datumaro_leaves_out_are_emptied_only_if_ask
     (export / "panoptic/scene.png").unlink()
     with pytest.raises(InputError, match=r"1 image without objects: scene\.png"):
         take(tmp_path, export / "panoptic")
-    assert take(tmp_path, export / "panoptic", emptied=False).masks == ()
+    left = take(tmp_path, export / "panoptic", emptied=False, accept=True)
+    assert (left.masks, "scene.png" in left.unchanged) == ((), False)
+    assert not read_entries(tmp_path / "out")["scene.png"].corrected
     assert [mask.image for mask in take(tmp_path, export / "panoptic", emptied=True).masks] == ["scene.png"]
-
-
-def test_images_of_coco_without_objects_are_emptied_only_if_asked(tmp_path: Path) -> None:
-    """Label Studio lists images too that nobody submitted, and states no size of some."""
-
-    def change(value: Any) -> None:
-        emptied = next(each for each in value["images"] if each["file_name"] == "a.png")
-        value["annotations"] = [each for each in value["annotations"] if each["image_id"] != emptied["id"]]
-        emptied.update(height=None, width=None)
-
-    source = edit(in_coco(build(tmp_path)), change)
-    before = tree(tmp_path / "out")
-    with pytest.raises(InputError, match=r"1 image without objects: a\.png") as caught:
-        take(tmp_path, source)
-    assert "argument `emptied`" in caught.value.hint
-    assert tree(tmp_path / "out") == before
-    left = take(tmp_path, source, emptied=False)
-    assert ([mask.image for mask in left.masks], "a.png" in left.unchanged) == (["scene.png"], False)
-    assert np.array_equal(labels_of(tmp_path, "a"), A)
-    assert [path.name for path in (tmp_path / "out/masks").iterdir() if path.name.startswith(".")] == []
-    take(tmp_path, source, emptied=False, accept=True)
-    assert not read_entries(tmp_path / "out")["a.png"].corrected
-    found = take(tmp_path, source, emptied=True)
-    assert [(mask.image, mask.emptied) for mask in found.masks] == [("a.png", True)]
-    assert set(np.unique(labels_of(tmp_path, "a")).tolist()) <= {0, 1, 2, 255}
-    assert not (labels_of(tmp_path, "a") == 3).any()
 
 
 # ---- all or nothing, and nothing of a person's ----
 
 
-def test_a_correction_takes_all_masks_or_none(tmp_path: Path) -> None:
-    build(tmp_path, "png")
-    before = tree(tmp_path / "out")
-    save(tmp_path / "new/a.png", np.where(A == 1, 2, A).astype(np.uint8))
-    save(tmp_path / "new/scene.png", SCENE[:-1])
-    with pytest.raises(InputError, match="1 of 2 corrections cannot be imported; nothing was changed"):
-        take(tmp_path, tmp_path / "new")
-    assert tree(tmp_path / "out") == before
-    assert [path.name for path in (tmp_path / "out/masks").iterdir() if path.name.startswith(".")] == []
-    save(tmp_path / "new/scene.png", WANTED)
-    assert len(take(tmp_path, tmp_path / "new").masks) == 2
-
-
 #: SCENE as another person has it.
 MINE = np.where(SCENE == 3, 1, SCENE).astype(np.uint8)
-
-
-def test_a_mask_that_a_person_changed_in_its_place_is_kept(tmp_path: Path) -> None:
-    export, out = build(tmp_path, "png", "hf"), tmp_path / "out"
-    save(out / "masks/scene.png", MINE)
-    in_masks(export)
-    said = Said()
-    with pytest.raises(InputError, match="1 of 4 corrections cannot be imported"):
-        correct_folder(out, export / "masks", verbose=said)
-    assert any("a person edited this mask in place" in line for line in said.lines)
-    assert np.array_equal(labels_of(tmp_path), MINE)
-    take(tmp_path, export / "masks", replace_edited=True)
-    assert (out / "hf/masks/scene.png").read_bytes() == (out / "masks/scene.png").read_bytes()
-    save(export / "masks/scene.png", MINE)  # corrections may be corrected
-    take(tmp_path, export / "masks")
-    assert np.array_equal(labels_of(tmp_path), MINE)
 
 
 class EditsAMask(Silence):
@@ -961,35 +902,6 @@ def test_a_mask_that_is_saved_before_the_new_one_arrives_is_the_persons(
     assert np.array_equal(labels_of(tmp_path), WANTED)
 
 
-@pytest.mark.parametrize(
-    ("place", "objects", "source"),
-    [("labelme/scene.json", "shapes", "labelme"), ("annotations.json", "annotations", "annotations.json")],
-)
-def test_a_file_that_a_person_edited_stays_until_the_person_removes_it(
-    tmp_path: Path, place: str, objects: str, source: str
-) -> None:
-    """It is named with the command that takes it in, then with older labels once there are others."""
-    export, out = build(tmp_path, "png", "labelme", "coco"), tmp_path / "out"
-    edited = edit(out / place, lambda value: value[objects].pop(-2))
-    mine = edited.read_bytes()
-    said = Said()
-    save(tmp_path / "a/a.png", np.where(A == 1, 2, A).astype(np.uint8))
-    correct_folder(out, tmp_path / "a", verbose=said)
-    assert any(f"tipsseg correct {out} --from {out}/{source}" in line for line in said.lines)
-
-    take(tmp_path, out / source, emptied=False)
-    assert not np.array_equal(labels_of(tmp_path), SCENE)
-    said = Said()
-    correct_folder(out, in_masks(export), verbose=said)
-    assert any("still shows older labels" in line and str(edited) in line for line in said.lines)
-    assert edited.read_bytes() == mine
-
-    edited.unlink()
-    assert convert_folder(out, ("coco",), jobs=1, verbose=False) == 0
-    assert edited.read_bytes() not in (mine, (export / place).read_bytes())
-    assert take(tmp_path, out / source).masks == ()
-
-
 def test_files_that_show_the_picture_follow_where_it_is(tmp_path: Path) -> None:
     export, out = build(tmp_path, "png", "overlay"), tmp_path / "out"
     (tmp_path / "imgs").rename(tmp_path / "moved")
@@ -1032,22 +944,6 @@ def _edit_mask(loop: Path) -> Path:
     return loop
 
 
-def _take_in(loop: Path) -> Path:
-    save(loop.parent / "fix/scene.png", WANTED)
-    correct_folder(loop, loop.parent / "fix", verbose=Silence())
-    return loop
-
-
-#: What a person does in a run, whose folder is given, and gives the source.
-OF_A_RUN: Mapping[str, Callable[[Path], Path]] = {
-    "its folder, a mask edited": _edit_mask,
-    "its folder, a mask taken in": _take_in,
-    "its masks": lambda loop: _edit_mask(loop) / "masks",
-    "one mask": lambda loop: _edit_mask(loop) / "masks/scene.png",
-    "files beside its own": lambda loop: _take_in(loop) and loop.parent / "fix",
-}
-
-
 def change_record(folder: Path, **values: object) -> Path:
     """Change what a folder records of its run."""
     with closing(State(folder)) as state:
@@ -1061,23 +957,6 @@ def two_runs(root: Path) -> Path:
     guesses = {**IMAGES, "scene.png": GUESS, "a.png": (A > 0).astype(np.uint8)}
     make_run(root / "loop", root / "imgs", guesses, formats=("png", "coco", "labelme", "hf"))
     return root / "loop"
-
-
-@pytest.mark.parametrize("person", OF_A_RUN.values(), ids=OF_A_RUN)
-def test_corrected_masks_of_another_run_are_taken(tmp_path: Path, person: Callable[[Path], Path]) -> None:
-    source = person(two_runs(tmp_path))
-    said = Said()
-    found = correct_folder(tmp_path / "out", source, verbose=said)
-    assert [mask.image for mask in found.masks] == ["scene.png"]
-    assert (found.unchanged, found.unmatched) == ((), ())
-    assert np.array_equal(labels_of(tmp_path, "a"), A)
-    assert np.array_equal(labels_of(tmp_path), WANTED)
-    alone = source.name in ("scene.png", "fix")
-    assert len(found.uncorrected) == (0 if alone else 3)
-    assert any("that nobody corrected" in line for line in said.lines) is not alone
-    with_all = take(tmp_path, source, everything=True)
-    assert [mask.image for mask in with_all.masks] == ([] if alone else ["a.png"])
-    assert with_all.uncorrected == ()
 
 
 def test_nothing_is_taken_of_a_run_that_nobody_corrected(tmp_path: Path) -> None:
