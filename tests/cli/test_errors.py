@@ -1,4 +1,4 @@
-"""Everything that a user can get wrong: the whole message, and the exit code."""
+"""Everything that a user can get wrong: what is said, and the exit code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from running import Command
 
-from tipsseg.formats import FORMATS
 from tipsseg.images import access, decoding
 from tipsseg.weights import fetching
 
@@ -25,119 +24,44 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-# name: (arguments, exit code, stderr)
+# name: (arguments, exit code, the point of stderr)
 USAGE = {
-    "no classes": (
-        ["imgs"],
-        2,
-        'Error: no classes given\nHint: Pass the classes, for example: --classes "panda leg,tree"\n',
-    ),
-    "unknown model": (
-        ["imgs", "-c", "a", "-m", "l15"],
-        2,
-        "Error: unknown model 'l15'\nHint: Did you mean 'l14'? The models are: b14, l14, so400m14, g14, tiny. For a local model, "
-        "pass the path of its folder.\n",
-    ),
-    "folder without a model": (
-        ["imgs", "-c", "a", "-m", "imgs"],
-        1,
-        "Error: imgs/config.json: no such file\n"
-        "Hint: A TIPSv2 model consists of config.json, model.safetensors, tokenizer.model; its entry in weights.lock, if any, "
-        "lists all three.\n",
-    ),
-    "unknown format": (
-        ["imgs", "-c", "a", "-f", "png,cocoo"],
-        2,
-        f"Error: unknown format 'cocoo'\nHint: Did you mean 'coco'? The formats are: {', '.join(FORMATS)}.\n",
-    ),
-    "format twice": (
-        ["imgs", "-c", "a", "-f", "png,png"],
-        2,
-        "Error: duplicate format: png, png\nHint: List every format once.\n",
-    ),
-    "unknown device": (
-        ["imgs", "-c", "a", "--device", "tpu"],
-        2,
-        "Error: unknown device 'tpu'\nHint: Use auto, cpu, cuda, cuda:N or mps.\n",
-    ),
-    "unknown dtype": (
-        ["imgs", "-c", "a", "--dtype", "int4"],
-        2,
-        "Error: unknown dtype 'int4'\nHint: Use one of auto, float32, bfloat16, float16, int8.\n",
-    ),
-    "confidence": (
-        ["imgs", "-c", "a", "--min-confidence", "55"],
-        2,
-        "Error: --min-confidence must be at least 0 and at most 1, not 55.0\nHint: Write 0.6 for 60 %.\n",
-    ),
-    "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "Error: --jobs 0 is too small; the minimum is 1\n"),
+    "no classes": (["imgs"], 2, 'no classes given\nHint: Pass the classes, for example: --classes "panda leg,tree"'),
+    "unknown model": (["imgs", "-c", "a", "-m", "l15"], 2, "unknown model 'l15'\nHint: Did you mean 'l14'?"),
+    "folder without a model": (["imgs", "-c", "a", "-m", "imgs"], 1, "imgs/config.json: no such file\n"),
+    "unknown format": (["imgs", "-c", "a", "-f", "png,cocoo"], 2, "unknown format 'cocoo'\nHint: Did you mean 'coco'?"),
+    "format twice": (["imgs", "-c", "a", "-f", "png,png"], 2, "duplicate format: png, png\n"),
+    "confidence": (["imgs", "-c", "a", "--min-confidence", "55"], 2, "not 55.0\nHint: Write 0.6 for 60 %."),
+    "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "--jobs 0 is too small; the minimum is 1\n"),
     "dash among paths": (
         ["imgs", "-", "-c", "a"],
         2,
-        "Error: - reads a list from stdin and cannot be combined with other paths\n",
+        "- reads a list from stdin and cannot be combined with other paths",
     ),
     "-0 without paths on either side": (
         ["imgs", "-0", "--jsonl", "-c", "a"],
         2,
-        "Error: -0 separates paths, but --jsonl prints no paths\nHint: Remove -0.\n",
+        "-0 separates paths, but --jsonl prints no",
     ),
-    "output is a file": (
-        ["imgs", "-c", "a", "-o", "imgs/a.png"],
-        1,
-        "Error: cannot write imgs/a.png: imgs/a.png is a file\nHint: Choose another output folder with -o.\n",
-    ),
-    "empty model": (
-        ["imgs", "-c", "a", "-m", ""],
-        2,
-        "Error: the model name is empty\nHint: Pass a model id from `tipsseg weights list`, or a folder.\n",
-    ),
+    "output is a file": (["imgs", "-c", "a", "-o", "imgs/a.png"], 1, "cannot write imgs/a.png: imgs/a.png is a file\n"),
+    "empty model": (["imgs", "-c", "a", "-m", ""], 2, "the model name is empty\n"),
     "a file of background": (
         ["imgs", "-c", "a", "--background", "stuff.TXT"],
         2,
-        "Error: --background takes phrases, but stuff.TXT is a file name\n"
-        "Hint: Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall\n",
+        "--background takes phrases, but stuff.TXT",
     ),
-    "classes twice": (
-        ["imgs", "-c", "a", "--vocab", "voc20"],
-        2,
-        "Error: --classes and --vocab exclude each other\nHint: Use one of them.\n",
-    ),
-    "unknown preset": (
-        ["imgs", "--vocab", "voc-20"],
-        2,
-        "Error: the vocabulary 'voc-20' is neither a file nor a preset\n"
-        "Hint: Did you mean 'voc20'? The presets are: ade20k, cityscapes, coco-stuff, pascal-context-59, "
-        "pascal-context-60, voc20, voc21.\n",
-    ),
-    "an address of earlier versions": (
+    "classes twice": (["imgs", "-c", "a", "--vocab", "voc20"], 2, "--classes and --vocab exclude each other\n"),
+    "no address of Ray": (
         ["imgs", "-c", "a", "--ray", "4x0.5"],
         2,
-        "Error: --ray 4x0.5 is not the address of a Ray cluster\n"
-        "Hint: Write auto, or a host and a port such as head:6379. The number of tasks follows from the CPUs and GPUs there.\n",
+        "--ray 4x0.5 is not the address of a Ray cluster\n",
     ),
-    "an option of earlier versions": (["imgs", "-v", "x"], 2, "Error: unknown option -v\nHint: Write --vocab.\n"),
-    "templates of earlier versions": (
-        ["imgs", "-c", "a", "--templates", "plain"],
-        2,
-        "Error: unknown option --templates\n"
-        "Hint: Write `templates` into a vocabulary file; tipsseg vocab show prints one to start from.\n",
-    ),
-    "no images": (
-        ["-c", "a"],
-        2,
-        "Error: no images given\nHint: Pass images or folders, or - to read a list from stdin.\n",
-    ),
-    "address": (
-        ["ftp://example.org/a.jpg", "-c", "a"],
-        1,
-        "Error: ftp:// URLs are not supported\n"
-        "Hint: Download the file. Supported: s3://, gs://, http://, https://, hf://, memory://.\n",
-    ),
+    "no images": (["-c", "a"], 2, "no images given\nHint: Pass images or folders, or - to read a list from stdin."),
+    "address": (["ftp://example.org/a.jpg", "-c", "a"], 1, "ftp:// URLs are not supported\nHint: Download the file."),
     "input among outputs": (
         ["labels/masks", "-c", "a"],
         1,
-        "Error: labels/masks/a.png: an input in labels/masks, which this run writes to\n"
-        "Hint: Choose another output folder with -o.\n",
+        "labels/masks/a.png: an input in labels/masks, which this run",
     ),
 }
 
@@ -162,12 +86,11 @@ def make_image(path: Path) -> None:
 def test_wrong_usage(command: Command, tmp_path: Path, case: str) -> None:
     make_image(tmp_path / "imgs" / "a.png")
     make_image(tmp_path / "labels" / "masks" / "a.png")
-    (tmp_path / "classes.txt").write_text("a\nb\n")
-    (tmp_path / "line.txt").write_text("tree, sky\n")
-    (tmp_path / "broken.toml").write_text('[[classes]]\nnane = "a"\n')
-    arguments, code, message = USAGE[case]
+    arguments, code, part = USAGE[case]
     ran = command("label", *arguments)
-    assert (ran.err, ran.code, ran.out) == (message, code, "")
+    assert (ran.code, ran.out) == (code, "")
+    assert ran.err.startswith("Error: ")
+    assert part in ran.err
 
 
 @pytest.mark.usefixtures("no_weights")

@@ -126,49 +126,18 @@ def test_check_says_what_is_in_a_file(command: Command, name: str, content: str,
     assert (ran.code, ran.err, ran.out) == (0, "", out)
 
 
-def test_ids_stand_in_one_column(command: Command) -> None:
-    Path("many.txt").write_text("".join(f"thing {number}\n" for number in range(1, 301)))
-    _, *lines = command("vocab", "check", "many.txt").out.splitlines()
-    assert lines == [f"{number:5}  thing {number}" for number in range(1, 301)]
-
-
-# name: (file, content, stderr)
+# name: (file, content, the point of stderr)
 FAULTS = {
-    "syntax": (
-        "v.toml", 'classes = ["tree", "sky"\n\n[[more]]\n', "Error: v.toml: not TOML: Unclosed array (at line 3, column 1)\n"
-        'Hint: Put texts in quotes, as in name = "tree"; end lists with "]"; set every key once.\n',
-    ),
+    "syntax": ("v.toml", 'classes = ["tree", "sky"\n\n[[more]]\n', "v.toml: not TOML: Unclosed array (at line 3, column 1)"),
     "unknown key": (
-        "v.toml",
-        'classes = [\n  "tree",\n  { nam = "sky" },\n]\n',
-        "Error: v.toml: class 2: unknown key `nam`\n"
-        "Hint: Did you mean 'name'? The keys are: name, synonyms, colour, min_confidence, "
-        "supercategory, templates, negative, part_of, phrase, thing.\n",
+        "v.toml", 'classes = [\n  "tree",\n  { nam = "sky" },\n]\n',
+        "v.toml: class 2: unknown key `nam`\nHint: Did you mean 'name'?",
     ),
-    "twice": (
-        "v.txt",
-        "# of mine\ntree\n\nTree\n",
-        "Error: v.txt:4: duplicate class 'Tree': numbers 1 and 2\n"
-        "Hint: The model does not distinguish names that differ only in case, spacing or slashes.\n",
-    ),
-    "TOML in text": (
-        "v.txt",
-        '\n[[classes]]\nname = "tree"\n',
-        "Error: v.txt:2: this looks like TOML, in a file with one class per line\n"
-        "Hint: Rename the file to end in .toml.\n",
-    ),
-    "a misspelt preset": (
-        "ade2k",
-        None,
-        f"Error: the vocabulary 'ade2k' is neither a file nor a preset\nHint: Did you mean 'ade20k'? The presets are: {PRESETS}.\n",
-    ),
-    "no file": (
-        "my/words.toml",
-        None,
-        "Error: the vocabulary 'my/words.toml' is neither a file nor a preset\n"
-        f"Hint: Check the path. The presets are: {PRESETS}.\n",
-    ),
-    "a folder": (".", None, "Error: . is a folder, not a vocabulary file\n"),
+    "twice": ("v.txt", "# of mine\ntree\n\nTree\n", "v.txt:4: duplicate class 'Tree': numbers 1 and 2\n"),
+    "TOML in text": ("v.txt", '\n[[classes]]\nname = "tree"\n', "v.txt:2: this looks like TOML"),
+    "a misspelt preset": ("ade2k", None, f"neither a file nor a preset\nHint: Did you mean 'ade20k'? The presets are: {PRESETS}"),
+    "no file": ("my/words.toml", None, "'my/words.toml' is neither a file nor a preset\nHint: Check the path."),
+    "a folder": (".", None, ". is a folder, not a vocabulary file\n"),
 }  # fmt: skip
 
 
@@ -179,7 +148,9 @@ def test_a_fault_is_named_with_file_and_place(command: Command, verb: str, case:
     if content is not None:
         Path(name).write_text(content, encoding="utf-8")
     ran = command("vocab", verb, name)
-    assert (ran.err, ran.code, ran.out) == (message, 2, "")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("Error: ")
+    assert message in ran.err
 
 
 @pytest.mark.parametrize(
