@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypedDict
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from PIL import Image
 
 from tipsseg.errors import InputError, TipssegError, UsageError
+from tipsseg.formats.coco import annotation_records, encode_masks
+from tipsseg.formats.png import encode_mask, encode_picture
+from tipsseg.images.decoding import ImageInput, ImageReader
+from tipsseg.images.upright import thumbnail_rgb
 from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, check_whole_number, parse_min_area
+from tipsseg.regions.drawing import colour_labels, draw_labels
+from tipsseg.regions.objects import LabelledObject, class_mask, count_pixels, labelled_objects
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, Remark, TopClasses, ignore_id
+from tipsseg.util.files import atomic_write
 from tipsseg.util.text import join_first, quote
 
 if TYPE_CHECKING:
-    from PIL import Image
     from supervision import Detections
-
-    from tipsseg.images.decoding import ImageInput
-    from tipsseg.regions.objects import LabelledObject
 
 #: Pillow's options for `save_overlay`, by suffix. JPEG uses full colour resolution, because half would blur outlines and text.
 _PICTURES: dict[str, dict[str, Any]] = {
@@ -77,8 +81,6 @@ class LabelMap:
     remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 
     def __repr__(self) -> str:
-        from tipsseg.regions.objects import count_pixels
-
         height, width = self.shape
         pixels = count_pixels(self.labels, self.classes)
         present = [entry for entry in self.classes if pixels[entry.id]]
@@ -123,8 +125,6 @@ class LabelMap:
         Raises:
             UsageError: The labels have no such class.
         """
-        from tipsseg.regions.objects import class_mask
-
         ids: dict[object, int] = {number: number for number in (0, *self.names, self.ignore)}
         ids |= {entry.name: entry.id for entry in self.classes}
         if name not in ids:
@@ -168,9 +168,6 @@ class LabelMap:
             OutputError: The file cannot be written.
             UsageError: The suffix is not .png.
         """
-        from tipsseg.formats.png import encode_mask
-        from tipsseg.util.files import atomic_write
-
         if Path(path).suffix.lower() != ".png":
             raise UsageError(f"a mask is a PNG file, not {path}", "Use a path that ends with .png.")
         atomic_write(Path(path), encode_mask(self.labels, self.classes))
@@ -190,12 +187,6 @@ class LabelMap:
             InputError: The image has the wrong shape or dtype, or its size differs from the labels'.
             UsageError: The image was labelled from features, and `image` is None.
         """
-        from PIL import Image
-
-        from tipsseg.images.decoding import ImageReader
-        from tipsseg.images.upright import thumbnail_rgb
-        from tipsseg.regions.drawing import draw_labels
-
         image = self.image if image is None else image
         if image is None:
             raise UsageError("labels from features have no image to draw on", "Pass the image: overlay(image).")
@@ -221,9 +212,6 @@ class LabelMap:
             UsageError: The suffix is unknown.
             TipssegError: See `overlay`.
         """
-        from tipsseg.formats.png import encode_picture
-        from tipsseg.util.files import atomic_write
-
         options = _PICTURES.get(Path(path).suffix.lower())
         if options is None:
             raise UsageError(f"cannot save an overlay as {path}", f"Use one of {', '.join(_PICTURES)}.")
@@ -231,11 +219,6 @@ class LabelMap:
 
     def _repr_png_(self) -> bytes:
         """Return the overlay for a notebook, or the labels in colours if the image is not available."""
-        from PIL import Image
-
-        from tipsseg.formats.png import encode_picture
-        from tipsseg.regions.drawing import colour_labels
-
         try:
             picture = self.overlay()
         except TipssegError:
@@ -261,18 +244,11 @@ class LabelMap:
         Raises:
             UsageError: `image_id` is not an integer >= 0, or `first_id` is not an integer >= 1.
         """
-        from tipsseg.formats.coco import annotation_record, encode_masks
-        from tipsseg.regions.objects import find_wholes
-
         image_id = check_whole_number("argument `image_id`", image_id, least=0)
         first_id = check_whole_number("argument `first_id`", first_id)
         objects = self._find(instances, min_area)
-        records = map(annotation_record, objects, encode_masks(objects, self.shape))
-        wholes = find_wholes(objects, self.classes)
-        return [
-            {"id": number, "image_id": image_id, **record, **({} if whole is None else {"part_of": first_id + whole})}
-            for number, (record, whole) in enumerate(zip(records, wholes, strict=True), first_id)
-        ]
+        records = annotation_records(objects, encode_masks(objects, self.shape), self.classes, first_id)
+        return [{"id": number, "image_id": image_id, **record} for number, record in enumerate(records, first_id)]
 
     def to_dicts(self, *, instances: Instances = "class", min_area: int | str | MinArea = 1) -> list[LabelledMask]:
         """Return the segments as Hugging Face's image-segmentation pipeline does.
@@ -284,8 +260,6 @@ class LabelMap:
         Returns:
             For each segment `label`, `score` (the mean confidence, 0..1) and `mask`, a Pillow image in mode L of 0 and 255.
         """
-        from PIL import Image
-
         found = self.find_objects(instances=instances, min_area=min_area)
         masks = [Image.fromarray(entry.mask.view(np.uint8) * np.uint8(255)) for entry in found]
         return [
@@ -320,8 +294,6 @@ class LabelMap:
 
 def find_objects(label_map: LabelMap, options: FileOptions) -> list[LabelledObject]:
     """Find the objects in labels, scored by their mean confidence."""
-    from tipsseg.regions.objects import labelled_objects
-
     classes = label_map.classes
     confidences = (*label_map.whole_confidences, label_map.confidence)
     return labelled_objects(label_map.labels, confidences, classes, options, label_map.instances)

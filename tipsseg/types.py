@@ -23,6 +23,9 @@ LabelArray = NDArray[np.uint8] | NDArray[np.uint16]
 ConfidenceArray = NDArray[np.float32] | NDArray[np.float16]
 Colour = tuple[int, int, int]
 
+#: The colour of ignored pixels.
+IGNORED_COLOUR: Colour = (150, 150, 150)
+
 #: Incremented when the same input and options produce other labels or files. A release does not increment it by itself.
 LABELS_VERSION = 1
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import (
@@ -29,13 +29,11 @@ from tipsseg.corrections.records import (
 )
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.regions.components import encode_regions
+from tipsseg.regions.objects import LabelledObject, find_wholes
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_box, shape_from_polygons, shape_from_rle
+from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.json import encode_list, encode_section, json_bytes, prepend, short, take
 from tipsseg.util.text import shorten
-
-if TYPE_CHECKING:
-    from tipsseg.regions.objects import LabelledObject
-    from tipsseg.types import ImageRef, LabelClass
 
 FILE_NAME = "annotations.json"
 
@@ -145,15 +143,13 @@ def _encode_rows(image: ImageLabels, run: RunFacts, segmentations: Iterable[obje
 
 
 def annotation_records(
-    objects: Sequence[LabelledObject], segmentations: Iterable[object], classes: Sequence[LabelClass]
+    objects: Sequence[LabelledObject], segmentations: Iterable[object], classes: Sequence[LabelClass], first: int = 0
 ) -> list[_Record]:
-    """Return the entries of the objects of an image, without ids: a part names its whole by its position, from 0."""
-    from tipsseg.regions.objects import find_wholes
-
+    """Return the entries of the objects of an image, without ids: a part names its whole by its position, from `first`."""
     records = list(map(annotation_record, objects, segmentations))
     for record, whole in zip(records, find_wholes(objects, classes), strict=True):
         if whole is not None:
-            record[_PART_OF] = whole
+            record[_PART_OF] = first + whole
     return records
 
 

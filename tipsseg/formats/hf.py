@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, SourceImage, image_errors
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.formats.png import encode_mask, read_index_mask
+from tipsseg.options import FileOptions
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name
 from tipsseg.util.json import json_bytes, parse, take
-
-if TYPE_CHECKING:
-    from tipsseg.options import FileOptions
 
 _FOLDER = "hf"
 _METADATA = "metadata.jsonl"

@@ -7,15 +7,16 @@ objects.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.png import encode_picture, read_ids, read_picture
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from tipsseg.images.decoding import as_image_error
+from tipsseg.regions.objects import number_pixels
 
 _MOST = 65_535
 
@@ -28,11 +29,6 @@ class InstanceMasks(Format):
     needs = frozenset({"objects"})
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        import numpy as np
-        from PIL import Image
-
-        from tipsseg.regions.objects import number_pixels
-
         wholes = {entry.id for entry in run.classes if not entry.part_of}
         numbered = enumerate((entry.region for entry in image.objects), start=1)
         ids = number_pixels(((number, each) for number, each in numbered if each.class_id in wholes), image.size)
@@ -50,10 +46,6 @@ class InstanceMasks(Format):
 
 def read_instances(path: Path, size: tuple[int, int]) -> NDArray[np.int32]:
     """Return the instances [H, W] in an instance mask, 0 for none. Raise ImageError if it is not one of this size."""
-    import numpy as np
-
-    from tipsseg.images.decoding import as_image_error
-
     picture = read_picture(path, size)
     with as_image_error(path):
         return read_ids(picture).astype(np.int32)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import quoteattr
@@ -38,6 +38,7 @@ from tipsseg.corrections.records import (
 )
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
 from tipsseg.formats.png import encode_picture
+from tipsseg.regions.objects import LabelledObject, find_wholes
 from tipsseg.regions.shapes import (
     NoPixelsError,
     Shape,
@@ -46,12 +47,8 @@ from tipsseg.regions.shapes import (
     shape_from_mask,
     shape_from_polygons,
 )
+from tipsseg.types import ImageRef, LabelClass
 from tipsseg.util.json import encode_list, json_bytes, short, take
-
-if TYPE_CHECKING:
-    from tipsseg.regions.objects import LabelledObject
-    from tipsseg.types import ImageRef, LabelClass
-
 
 _LOCAL_FILES = "/data/local-files/?d="
 
@@ -165,8 +162,6 @@ def object_results(
         labels: The labels of the first classes. Objects of the others have no results.
         tag: The name of the image tag in the labelling interface.
     """
-    from tipsseg.regions.objects import find_wholes
-
     results, ids = list[dict[str, object]](), list[list[str]]()
     for number, entry in enumerate(objects, start=1):
         ids.append([])

@@ -27,6 +27,7 @@ from tipsseg.corrections.records import (
 )
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
+from tipsseg.regions.objects import find_wholes
 from tipsseg.regions.shapes import NoPixelsError, Shape, clip_mask, ellipse_corners, shape_from_polygons
 from tipsseg.types import printable_path
 from tipsseg.util.json import json_bytes, short, take
@@ -74,8 +75,6 @@ class LabelMe(Format):
 
 
 def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
-    from tipsseg.regions.objects import find_wholes
-
     names = run.class_names()
     wholes = find_wholes(image.objects, run.classes)
     outermost = list(range(len(wholes)))

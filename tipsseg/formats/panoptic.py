@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import numpy as np
+from PIL import Image
 
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
@@ -26,12 +29,11 @@ from tipsseg.formats.coco import (
     read_categories,
 )
 from tipsseg.formats.png import encode_picture, read_panoptic_ids
+from tipsseg.regions.components import components
+from tipsseg.regions.objects import LabelledObject, number_pixels, visible_objects
 from tipsseg.regions.shapes import Shape
-from tipsseg.types import LabelArray
+from tipsseg.types import LabelArray, printable_path
 from tipsseg.util.json import encode_section, json_bytes, prepend, short, take
-
-if TYPE_CHECKING:
-    from tipsseg.regions.objects import LabelledObject
 
 
 class Panoptic(Format):
@@ -44,11 +46,6 @@ class Panoptic(Format):
     divides = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        import numpy as np
-        from PIL import Image
-
-        from tipsseg.regions.objects import number_pixels, visible_objects
-
         segments = visible_objects(image.objects, run.classes, image.size)
         ids = number_pixels(enumerate((entry.region for entry in segments), start=1), image.size)
         colours = ids.astype("<u4").view(np.uint8).reshape(*image.size, 4)[..., :3]  # [H, W, 3]
@@ -56,9 +53,6 @@ class Panoptic(Format):
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return the `images` entry and the `annotations` entry, without the image id."""
-        from tipsseg.regions.objects import visible_objects
-        from tipsseg.types import printable_path
-
         visible = visible_objects(image.objects, run.classes, image.size)
         segments = [{"id": number, **annotation_record(entry)} for number, entry in enumerate(visible, start=1)]
         file_name = f"{printable_path(output_name(image.ref.relative, run.files.names))}.png"
@@ -126,10 +120,6 @@ def _read_segments(
     where: Path,
     size: Size,
 ) -> Objects:
-    import numpy as np
-
-    from tipsseg.regions.components import components
-
     with source.file(picture) as path:
         ids = read_panoptic_ids(path, size)
     stored, numbers = np.unique(ids, return_inverse=True)

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+from PIL import Image
+
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, RunFacts, class_folder
 from tipsseg.formats.png import encode_picture, encode_runs
+from tipsseg.regions.drawing import draw_labels
+from tipsseg.regions.objects import class_mask, count_pixels
 
 
 class Overlay(Format):
@@ -20,10 +25,6 @@ class Overlay(Format):
     colours = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        from PIL import Image
-
-        from tipsseg.regions.drawing import draw_labels
-
         assert image.thumbnail is not None
         picture = draw_labels(image.thumbnail, image.labels, run.classes, image.ref.name)
         # No chroma subsampling: it would fringe the outlines and the text of the legend with colour.
@@ -38,11 +39,6 @@ class Binary(PartsFormat):
     folder = "binary"
 
     def encode_parts(self, image: ImageLabels, run: RunFacts) -> Iterator[tuple[str, bytes]]:
-        import numpy as np
-        from PIL import Image
-
-        from tipsseg.regions.objects import class_mask, count_pixels
-
         counts = count_pixels(image.labels, run.classes)
         black = encode_runs(Image.fromarray(np.zeros(image.size, np.uint8)))
         for entry in run.classes:
@@ -66,9 +62,6 @@ class Cutouts(PartsFormat):
     needs = frozenset({"objects", "pixels"})
 
     def encode_parts(self, image: ImageLabels, run: RunFacts) -> Iterator[tuple[str, bytes]]:
-        import numpy as np
-        from PIL import Image
-
         assert image.pixels is not None
         folders = {entry.id: class_folder(entry.name) for entry in run.classes}
         for number, entry in enumerate(image.objects, start=1):

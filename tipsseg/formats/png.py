@@ -23,9 +23,8 @@ from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.images.decoding import ImageReader, as_image_error
 from tipsseg.options import MAX_PIXELS
-from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelArray, LabelClass, ignore_id, label_dtype
+from tipsseg.types import BACKGROUND, IGNORED_COLOUR, MAX_CLASSES_8_BIT, LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.text import size_text
-from tipsseg.vocabulary.palette import IGNORED_COLOUR
 
 #: Formats that do not preserve pixel values.
 _UNFIT_FORMATS = {

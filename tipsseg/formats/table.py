@@ -10,7 +10,11 @@ import csv
 import io
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
+from tipsseg.regions.objects import count_pixels
+from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.json import json_bytes, parse
 
 _HEADER = ("image", "class_id", "class", "pixels", "share", "objects", "confidence")
@@ -24,11 +28,6 @@ class Csv(Format):
 
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return a JSON list per row of the table. The confidence is the mean over the pixels of the objects."""
-        import numpy as np
-
-        from tipsseg.regions.objects import count_pixels
-        from tipsseg.types import BACKGROUND, ignore_id
-
         counts = count_pixels(image.labels, run.classes)
         names = {BACKGROUND: "background", **run.class_names(), ignore_id(len(run.classes)): "ignored"}
         rows = []

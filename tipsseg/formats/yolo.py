@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -25,13 +24,11 @@ from tipsseg.corrections.files import TRIED, Source
 from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
+from tipsseg.options import FileOptions
+from tipsseg.regions.components import Region
+from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_polygons
 from tipsseg.types import printable_path
-
-if TYPE_CHECKING:
-    from tipsseg.options import FileOptions
-    from tipsseg.regions.components import Region
-    from tipsseg.regions.objects import LabelledObject
 
 _IMAGES, LABELS = "images", "labels"
 TRAINING, VALIDATING = "train", "val"

@@ -13,10 +13,9 @@ from PIL import Image, ImageDraw
 
 from tipsseg.regions.components import Region, components
 from tipsseg.regions.objects import ancestors, count_pixels, has_parts, outermost
-from tipsseg.types import BACKGROUND, Colour, LabelArray, LabelClass, ignore_id
+from tipsseg.types import BACKGROUND, IGNORED_COLOUR, Colour, LabelArray, LabelClass, ignore_id
 from tipsseg.util.lettering import Font, draw_text, fit_name, fit_path, plain_font, text_length
 from tipsseg.util.text import one_line
-from tipsseg.vocabulary.palette import IGNORED_COLOUR
 
 #: Positions are searched in a copy of this size, so that the time does not grow with the picture.
 _LONG_SIDE = 512

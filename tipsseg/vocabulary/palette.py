@@ -30,10 +30,6 @@ _LIGHTNESS = (0.36, 0.50, 0.74)
 _SATURATION = (0.90, 0.45)
 
 
-#: The colour of ignored pixels.
-IGNORED_COLOUR: Colour = (150, 150, 150)
-
-
 def colour(index: int) -> Colour:
     """Return the colour (red, green, blue) of class id `index` >= 1, never close to black, white or grey.
 
