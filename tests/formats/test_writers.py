@@ -30,8 +30,8 @@ from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.values import Shard
 from tipsseg.regions.drawing import colour_labels, draw_labels
 from tipsseg.regions.objects import labelled_objects
-from tipsseg.types import ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
-from tipsseg.vocabulary.palette import IGNORED_COLOUR, colour
+from tipsseg.types import IGNORED_COLOUR, ImageRef, LabelArray, LabelClass, TopClasses, label_dtype
+from tipsseg.vocabulary.palette import colour
 
 # pycocotools' readers trip over numpy 2's newer protocol; the package does not call them.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

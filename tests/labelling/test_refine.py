@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from tipsseg.labelling import refine
-from tipsseg.labelling.refine import pamr, reach
+from tipsseg.labelling.refine import pamr
 
 
 def random_maps(count: int, size: tuple[int, int], seed: int = 1) -> torch.Tensor:
@@ -47,11 +47,15 @@ def straightforward(
 
 
 @pytest.mark.parametrize(("dilations", "iterations"), [((1,), 1), ((2,), 3), ((1, 3), 2), ((8, 16), 2)])
-def test_refinement_follows_the_published_formulas(dilations: tuple[int, ...], iterations: int) -> None:
+def test_refinement_follows_the_published_formulas(
+    monkeypatch: pytest.MonkeyPatch, dilations: tuple[int, ...], iterations: int
+) -> None:
+    monkeypatch.setattr(refine, "_DILATIONS", dilations)
+    monkeypatch.setattr(refine, "_ITERATIONS", iterations)
     maps, image = random_maps(2, (9, 12)), random_image((9, 12))
     image[5:, 6:, 0] = 77  # here and there a channel without any spread
     expected = straightforward(maps.numpy(), image, dilations, iterations)
-    np.testing.assert_allclose(pamr(maps, image, dilations, iterations).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(pamr(maps, image).numpy(), expected, atol=1e-5)
     assert np.abs(expected - maps.numpy()).max() > 0.1
 
 
@@ -59,11 +63,13 @@ def test_refinement_follows_the_published_formulas(dilations: tuple[int, ...], i
 @pytest.mark.parametrize("size", [(17, 50), (50, 17), (31, 31), (1, 200)])
 def test_tiles_do_not_change_values(monkeypatch: pytest.MonkeyPatch, pixels: int, size: tuple[int, int]) -> None:
     maps, image = random_maps(3, size), random_image(size)
-    whole = pamr(maps, image, (1, 3), 2)
+    monkeypatch.setattr(refine, "_DILATIONS", (1, 3))
+    monkeypatch.setattr(refine, "_ITERATIONS", 2)
+    whole = pamr(maps, image)
     monkeypatch.setattr(refine, "_TILE_PIXELS", pixels)
-    tiles = list(refine._tiles(size, reach((1, 3), 2)))
+    tiles = list(refine._tiles(size, 6))
     assert (len(tiles) > 1) == (pixels < size[0] * size[1])
-    np.testing.assert_allclose(pamr(maps, image, (1, 3), 2).numpy(), whole.numpy(), atol=1e-6)
+    np.testing.assert_allclose(pamr(maps, image).numpy(), whole.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("margin", [0, 20, 160, 240])
@@ -72,11 +78,11 @@ def test_tiles_do_not_change_values(monkeypatch: pytest.MonkeyPatch, pixels: int
 )
 def test_tiles_are_bounded_and_cover_the_image_once(height: int, width: int, margin: int) -> None:
     covered = np.zeros((height, width), np.uint8)
-    for tile in refine._tiles((height, width), margin):
-        outer = [part.stop - part.start for part in tile.outer]
-        assert outer[0] * outer[1] <= refine._TILE_PIXELS
-        covered[tile.core] += 1
-        for core, around, length in zip(tile.core, tile.outer, (height, width), strict=True):
+    for cores, outer, _ in refine._tiles((height, width), margin):
+        sides = [part.stop - part.start for part in outer]
+        assert sides[0] * sides[1] <= refine._TILE_PIXELS
+        covered[cores] += 1
+        for core, around, length in zip(cores, outer, (height, width), strict=True):
             assert around.start == max(core.start - margin, 0)
             assert around.stop == min(core.stop + margin, length)
     assert (covered == 1).all()

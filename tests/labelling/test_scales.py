@@ -18,7 +18,7 @@ from tipsseg import ClassSpec, Features, Labeller, LabelMap, LabelOptions, Model
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
 from tipsseg.labelling.assign import LabelTable, best_groups, match
 from tipsseg.labelling.golden import draw_picture
-from tipsseg.labelling.scores import FusedScores
+from tipsseg.labelling.scores import PatchScores, make_scores
 from tipsseg.labelling.sums import Values
 from tipsseg.labelling.view import make_plan
 from tipsseg.options import Mode
@@ -53,8 +53,8 @@ def drawn(
     return scales
 
 
-def scores_of(scales: Sequence[Scale]) -> FusedScores:
-    return FusedScores([values for values, _ in scales], [plan for _, plan in scales], TEMPERATURE)
+def scores_of(scales: Sequence[Scale]) -> PatchScores:
+    return make_scores([values for values, _ in scales], [plan for _, plan in scales], TEMPERATURE)
 
 
 def table_of(groups: Sequence[int]) -> LabelTable:

@@ -21,8 +21,8 @@ def classes_of(*names: str) -> list[LabelClass]:
 def box(placed: PlacedName, size: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels of the name in a picture of this size."""
     picture = Image.new("1", size[::-1])
-    y, x = placed.middle
-    draw_text(ImageDraw.Draw(picture), (x, y), placed.text, placed.font, anchor="mm", fill=1)
+    text, font, (y, x) = placed
+    draw_text(ImageDraw.Draw(picture), (x, y), text, font, anchor="mm", fill=1)
     return np.asarray(picture)
 
 
@@ -41,7 +41,7 @@ def test_names_lie_in_their_regions(seed: int, size: tuple[int, int]) -> None:
     found = place_names(labels, classes_of(*names), 13)
     assert found
     for placed in found:
-        number = names.index(placed.text.replace("\n", " ")) + 1
+        number = names.index(placed[0].replace("\n", " ")) + 1
         inside = box(placed, size)
         assert inside.sum() > 20
         assert (labels[inside] == number).all()
@@ -50,9 +50,9 @@ def test_names_lie_in_their_regions(seed: int, size: tuple[int, int]) -> None:
 def test_a_name_without_room_in_one_line_has_two() -> None:
     labels = np.zeros((200, 300), np.uint16)
     labels[50:150, 100:160] = 1
-    (placed,) = place_names(labels, classes_of("traffic light"), 13)
-    assert placed.text == "traffic\nlight"
-    assert np.abs(np.array(placed.middle) - (100, 130)).max() < 25
+    ((text, _, middle),) = place_names(labels, classes_of("traffic light"), 13)
+    assert text == "traffic\nlight"
+    assert np.abs(np.array(middle) - (100, 130)).max() < 25
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_a_name_without_room_in_one_line_has_two() -> None:
     [("a\nb", "a b"), ("\x00", "class 1"), ("\ue000", "class 1"), ("", "class 1"), ("W" * 5000, "W" * 20 + "...")],
 )
 def test_names_of_any_kind(name: str, shown: str) -> None:
-    (placed,) = place_names(np.ones((400, 500), np.uint16), classes_of(name), 13)
-    assert placed.text.replace("\n", " ") == shown
+    ((text, *_),) = place_names(np.ones((400, 500), np.uint16), classes_of(name), 13)
+    assert text.replace("\n", " ") == shown
 
 
 def test_small_and_thin_regions_have_no_name() -> None:
@@ -75,10 +75,10 @@ def test_a_class_has_three_names_and_a_picture_has_eighty() -> None:
     cells = np.arange(400).reshape(20, 20)
     one = ((cells // 20 + cells % 20) % 2).repeat(50, 0).repeat(50, 1).astype(np.uint16)
     one[::50] = one[:, ::50] = 0  # apart at the corners too
-    assert [placed.text for placed in place_names(one, classes_of("a"), 13)] == ["a"] * 3
+    assert [text for text, *_ in place_names(one, classes_of("a"), 13)] == ["a"] * 3
     many = (cells + 1).repeat(50, 0).repeat(50, 1).astype(np.uint16)
     found = place_names(many, classes_of(*(f"c{number}" for number in range(1, 401))), 13)
-    assert len(found) == len({placed.text for placed in found}) == 80
+    assert len(found) == len({text for text, *_ in found}) == 80
 
 
 def test_ignored_pixels_and_background_have_no_name() -> None:

@@ -23,7 +23,7 @@ from tipsseg.features.folder import FeatureFiles, feature_path, read_store
 from tipsseg.images.access import identify
 from tipsseg.images.finding import Paths, as_paths
 from tipsseg.labelling.source import FeatureSource, Loaded
-from tipsseg.labelling.view import make_view, short_sides
+from tipsseg.labelling.view import short_sides, view_of
 from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, LabelOptions, choose
 from tipsseg.options.fields import take_options, text_of
 from tipsseg.options.keywords import EncodeFolderKeywords, with_keywords
@@ -184,7 +184,7 @@ def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> int:
     model = view = None
     if source.is_here:
         model = read_sizes(source.fetch(quiet=True, keep_stamps=spec.use_cache))
-        view = make_view(model.native_size, model.patch_size, spec.options)
+        view = view_of(model, spec.options)
     todo = unchanged = failed = windows = total = 0
     for ref in images.refs:
         if isinstance(ref, Failed):

@@ -94,7 +94,8 @@ class MaskIds:
             PurePosixPath(name).parent: _parse_names(source.display_path(name), source.read(name, RECORD_LIMIT))
             for name in source.find_name(CLASSES_FILE)
         }
-        self._outside = None if PurePosixPath() in self._inside else _read_names_around(source.path)
+        around = None if PurePosixPath() in self._inside else _read_around(source.path)
+        self._outside = None if around is None else _parse_names(*around)
         for listed in (*self._inside.values(), self._outside or ()):
             names.declare(listed)
 
@@ -137,12 +138,12 @@ def read_relations(source: Source) -> Mapping[str, ClassSpec]:
 
     Raise ImageError if the file is invalid.
     """
+    listing = _read_around(source.path)
     if source.has(CLASSES_FILE):
-        where, data = source.display_path(CLASSES_FILE), source.read(CLASSES_FILE, RECORD_LIMIT)
-    elif (listing := _listing_around(source.path)) is not None:
-        where, data = listing, _read_listing(listing)
-    else:
+        listing = source.display_path(CLASSES_FILE), source.read(CLASSES_FILE, RECORD_LIMIT)
+    if listing is None:
         return {}
+    where, data = listing
     found = {}
     with image_errors(where):
         for entry in take(parse(data), "classes", list):
@@ -152,28 +153,17 @@ def read_relations(source: Source) -> Mapping[str, ClassSpec]:
     return found
 
 
-def _read_names_around(path: Path) -> Sequence[str] | None:
-    """Return the class names in the classes.json of the folder or output folder around a source; None without that file."""
-    listing = _listing_around(path)
-    if listing is None:
-        return None
-    return _parse_names(listing, _read_listing(listing))
+def _read_around(path: Path) -> tuple[Path, bytes] | None:
+    """Return the classes.json of the folder or output folder around a source, and its content; None if there is none.
 
-
-def _read_listing(listing: Path) -> bytes:
-    """Read a classes.json. Raise ImageError if it is too large or cannot be read."""
-    with Source(listing) as around:
-        return around.read(CLASSES_FILE, RECORD_LIMIT)
-
-
-def _listing_around(path: Path) -> Path | None:
-    """Return the classes.json of the folder or output folder around a source; None if there is none."""
+    Raise ImageError if it is too large or cannot be read.
+    """
     for place in (path.absolute(), path.resolve()):  # the name of a link may differ from its target's
         folders = [parent.parent for parent in (place, *place.parents) if parent.name in _MASK_FOLDERS]
         for folder in folders if is_folder(place) else [place.parent, *folders]:
-            listing = folder / CLASSES_FILE
-            if listing.is_file():
-                return listing
+            if (listing := folder / CLASSES_FILE).is_file():
+                with Source(listing) as around:
+                    return listing, around.read(CLASSES_FILE, RECORD_LIMIT)
     return None
 
 

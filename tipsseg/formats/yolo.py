@@ -59,6 +59,10 @@ class YoloLayout(Format):
     suffix = ".txt"
     needs = frozenset({"objects"})
 
+    def __init_subclass__(cls) -> None:
+        cls.folder, cls.picture_folder = f"{cls.name}/{LABELS}", f"{cls.name}/{_IMAGES}"
+        cls.files = (f"{cls.name}/data.yaml",)
+
     def split(self, image: PurePosixPath, options: FileOptions) -> str:
         return VALIDATING if is_for_validation(printable_path(image), options.val_fraction or 0.0) else TRAINING
 
@@ -85,9 +89,6 @@ class Yolo(YoloLayout):
         "YOLO segmentation: yolo/data.yaml, yolo/labels/train/<image>.txt, "
         "copies of the images in yolo/images/train/; val beside train"
     )
-    folder = f"{name}/{LABELS}"
-    picture_folder = f"{name}/{_IMAGES}"
-    files = (f"{name}/data.yaml",)
     multi_part_objects = False
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
@@ -104,31 +105,18 @@ class Yolo(YoloLayout):
 
         Raise ImageError if none can be read.
         """
-        files = yaml_files(source)
-        if not files:
-            folders = {part for name in source.names for part in PurePosixPath(name).parts[:-1]}
-            return bool(source.find_name(CLASS_LIST)) and LABELS in folders
-        fault: ImageError | None = None
-        for name in files:
-            try:
-                return bool(read_class_names(source, name))
-            except ImageError as error:
-                fault = fault or error
-        assert fault is not None
-        raise fault
+        classes, faults = _class_lists(source)
+        if faults and not classes:
+            raise faults[0]
+        folders = {part for name in source.names for part in PurePosixPath(name).parts[:-1]}
+        return bool(classes) or (bool(source.find_name(CLASS_LIST)) and LABELS in folders)
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         """Yield the images with text files in `labels` folders below the folder of the file that lists the classes.
 
         This is a YAML file, or else classes.txt. Raise ImageError unless exactly one file lists classes.
         """
-        classes: dict[str, Mapping[int, str]] = {}
-        faults: list[ImageError] = []
-        for name in yaml_files(source):
-            try:
-                classes[name] = read_class_names(source, name)
-            except ImageError as error:
-                faults.append(error)
+        classes, faults = _class_lists(source)
         for name in () if classes else source.find_name(CLASS_LIST):
             classes[name] = {number - 1: line for number, line in source.lines(name)}
         if not classes and faults:
@@ -156,10 +144,11 @@ class Yolo(YoloLayout):
                 yield SourceImage(image, source.display_path(name), read, submitted, other_name=other)
             elif path.stem.lower() in _LISTS:
                 lists.append(name)
+        nothing = Objects((), self.name)
         for name in lists:
             for _, line in source.lines(name):
                 image = image_name(PurePosixPath(line.replace("\\", "/")), _IMAGES)
-                yield SourceImage(image, source.display_path(name), _no_objects, submitted, by_list=True)
+                yield SourceImage(image, source.display_path(name), lambda _: nothing, submitted, by_list=True)
 
     def round_ring(self, ring: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
         return np.round(ring / size[::-1], _DECIMALS) * size[::-1]
@@ -170,9 +159,6 @@ class YoloBoxes(YoloLayout):
 
     name = "yolo-boxes"
     description = "YOLO detection, an upright box per object: yolo-boxes/data.yaml, labels and images as in yolo"
-    folder = f"{name}/{LABELS}"
-    picture_folder = f"{name}/{_IMAGES}"
-    files = (f"{name}/data.yaml",)
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         height, width = image.size
@@ -189,9 +175,6 @@ class YoloObb(Yolo):
 
     name = "yolo-obb"
     description = "YOLO oriented boxes, the smallest rectangle around each object: yolo-obb/data.yaml, labels and images as in yolo"
-    folder = f"{name}/{LABELS}"
-    picture_folder = f"{name}/{_IMAGES}"
-    files = (f"{name}/data.yaml",)
     multi_part_objects = True
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
@@ -261,20 +244,24 @@ def is_for_validation(image: str, fraction: float) -> bool:
 # ---- reading ----
 
 
-def _no_objects(size: Size) -> Objects:
-    return Objects((), "yolo")
-
-
 def _without_split(image: str) -> str:
     first, _, rest = image.partition("/")
     return rest if [first] in _SPLITS else ""
 
 
-def yaml_files(source: Source) -> list[str]:
-    return source.find_suffix(".yaml", ".yml")[:TRIED]
+def _class_lists(source: Source) -> tuple[dict[str, Mapping[int, str]], list[ImageError]]:
+    """Return the class names by number in each YAML file, and the faults of those that cannot be read."""
+    classes: dict[str, Mapping[int, str]] = {}
+    faults: list[ImageError] = []
+    for name in source.find_suffix(".yaml", ".yml")[:TRIED]:
+        try:
+            classes[name] = _read_class_names(source, name)
+        except ImageError as error:
+            faults.append(error)
+    return classes, faults
 
 
-def read_class_names(source: Source, name: str) -> Mapping[int, str]:
+def _read_class_names(source: Source, name: str) -> Mapping[int, str]:
     """Return the class names in a YAML file by number. Raise ImageError if it has none."""
     import yaml
 

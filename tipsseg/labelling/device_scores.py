@@ -92,7 +92,8 @@ class DeviceScorer:
         self._biases = None if biases is None else to_device(biases, device)
         self._dtype = table.label_ids.dtype
         self._temperature = temperature
-        self._runs = list(_runs(table.groups))
+        #: Consecutive groups with the same number of phrases: their number, and the number of phrases of each.
+        self._runs = [(len(list(equal)), phrases) for phrases, equal in groupby(table.groups)]
         self._label_ids = to_device(_as_signed(table.label_ids), device)
         self._ignore = int(_as_signed(np.array(table.ignore, self._dtype)))
         least = table.min_confidence[table.label_ids]
@@ -190,14 +191,14 @@ class DeviceScorer:
 
     def _merge_phrases(self, scores: Tensor) -> Tensor:
         """Return the maximum over the phrases of each group, [P, r, c] -> [G, r, c]."""
-        if len(self._runs) == 1 and self._runs[0].phrases == 1:
+        if len(scores) == len(self._label_ids):
             return scores
         merged = scores.new_empty(len(self._label_ids), *scores.shape[1:])
         start = first = 0
-        for run in self._runs:
-            phrases = scores[start : start + run.groups * run.phrases]
-            merged[first : first + run.groups] = phrases.view(run.groups, run.phrases, *scores.shape[1:]).amax(1)
-            start, first = start + len(phrases), first + run.groups
+        for groups, count in self._runs:
+            phrases = scores[start : start + groups * count]
+            merged[first : first + groups] = phrases.view(groups, count, *scores.shape[1:]).amax(1)
+            start, first = start + len(phrases), first + groups
         return merged
 
     def _assign_labels(self, maps: _Maps, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,19 +223,6 @@ class DeviceScorer:
             ids[:, rows, columns] = self._label_ids[index[:count]]
             shares[:, rows, columns] = ordered[:count].half()
         return ids, shares
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Consecutive groups with the same number of phrases."""
-
-    groups: int
-    phrases: int
-
-
-def _runs(groups: Sequence[int]) -> Iterator[_Run]:
-    for phrases, equal in groupby(groups):
-        yield _Run(len(list(equal)), phrases)
 
 
 class _Windows:
@@ -324,9 +312,7 @@ class _Fused:
             total.add_(maps.logits_(_resized(maps, self.size, rows, columns)))
         return total.mul_(1 / len(self._scales))
 
-    @staticmethod
-    def relative_(scores: Tensor, best: Tensor, temperature: float) -> Tensor:
-        return scores.sub_(best).div_(temperature).exp_()
+    relative_ = staticmethod(_Whole.relative_)
 
 
 _Maps = _Windows | _Whole | _Fused

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import DeviceError, FeatureFileError, UsageError
 from tipsseg.features.file import FeatureRecord, Origin, read_feature_file, write_feature_file
 from tipsseg.features.folder import FeatureFiles
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tipsseg.backbones.devices import HostCopy
-    from tipsseg.backbones.protocol import Backbone
-    from tipsseg.labelling.view import Prepared
 
 
 @dataclass(frozen=True, slots=True, eq=False)

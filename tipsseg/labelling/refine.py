@@ -9,8 +9,7 @@ Shapes: K maps, h x w pixels, N neighbours (eight at each dilation).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from math import isqrt
 
 import numpy as np
@@ -21,9 +20,10 @@ from torch import Tensor
 
 from tipsseg.backbones.devices import to_device
 
-#: Distances of the neighbours in pixels, and the number of iterations, as published.
-DILATIONS: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
-ITERATIONS = 10
+#: Distances of the neighbours in pixels, and the number of iterations, as published. Each distance adds eight neighbours, at the
+#: corners and edge midpoints of a square.
+_DILATIONS: tuple[int, ...] = (1, 2, 4, 8, 12, 24)
+_ITERATIONS = 10
 
 #: Scale of colour differences, in standard deviations of the neighbourhood, as published.
 _SPREAD = 0.1
@@ -38,43 +38,29 @@ _RING = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
 @torch.inference_mode()
-def pamr(
-    maps: Tensor, image: NDArray[np.uint8], dilations: Sequence[int] = DILATIONS, iterations: int = ITERATIONS
-) -> Tensor:
+def pamr(maps: Tensor, image: NDArray[np.uint8]) -> Tensor:
     """Refine soft label maps according to the colours of the image.
 
-    With the published parameters this takes at most about 250 MB in addition to the result, for any h, w and K.
+    This takes at most about 250 MB in addition to the result, for any h, w and K.
 
     Args:
         maps: [K, h, w] float32, on any device.
         image: [h, w, 3] uint8 RGB.
-        dilations: Distances of the neighbours in pixels. Each adds eight, at the corners and edge midpoints of a square.
-        iterations: Number of iterations.
 
     Returns:
         [K, h, w] float32 on the device of `maps`. Every value is a weighted mean of its own map, with weights that depend only on
         the image. So maps stay within [0, 1], their sum at every pixel stays 1, and maps are independent of one another. A pixel
-        depends only on pixels within `reach(dilations, iterations)`.
+        depends only on pixels within the product of the largest distance and the iterations.
     """
     size = (image.shape[0], image.shape[1])
     refined = torch.empty_like(maps)
-    for tile in _tiles(size, reach(dilations, iterations)):
-        _refine_tile(maps, image, refined, tile, dilations, iterations)
+    for tile in _tiles(size, max(_DILATIONS) * _ITERATIONS):
+        _refine_tile(maps, image, refined, tile)
     return refined
 
 
-def reach(dilations: Sequence[int] = DILATIONS, iterations: int = ITERATIONS) -> int:
-    """Return the largest distance along an axis, in pixels, at which a pixel can affect the refined value of another."""
-    return max(dilations) * iterations
-
-
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """Rows and columns of a tile: `core` is the result, `outer` includes its margins, `inner` is `core` relative to `outer`."""
-
-    core: tuple[slice, slice]
-    outer: tuple[slice, slice]
-    inner: tuple[slice, slice]
+#: Rows and columns of a tile: of the result, with its margins, and of the result relative to the latter.
+_Tile = tuple[tuple[slice, slice], tuple[slice, slice], tuple[slice, slice]]
 
 
 def _tiles(size: tuple[int, int], margin: int) -> Iterator[_Tile]:
@@ -86,7 +72,8 @@ def _tiles(size: tuple[int, int], margin: int) -> Iterator[_Tile]:
     spans = [list(_spans(length, extent, margin)) for length, extent in zip(size, extents, strict=True)]
     for rows in spans[0]:
         for columns in spans[1]:
-            yield _Tile(*zip(rows, columns, strict=True))
+            core, outer, inner = zip(rows, columns, strict=True)
+            yield core, outer, inner
 
 
 def _spans(length: int, extent: int, margin: int) -> Iterator[tuple[slice, slice, slice]]:
@@ -98,27 +85,26 @@ def _spans(length: int, extent: int, margin: int) -> Iterator[tuple[slice, slice
         yield slice(start, stop), slice(first, last), slice(start - first, stop - first)
 
 
-def _refine_tile(
-    maps: Tensor, image: NDArray[np.uint8], refined: Tensor, tile: _Tile, dilations: Sequence[int], iterations: int
-) -> None:
+def _refine_tile(maps: Tensor, image: NDArray[np.uint8], refined: Tensor, tile: _Tile) -> None:
     # A separate function frees the weights of a tile before the next tile's are allocated.
-    pixels = to_device(np.require(image[tile.outer], requirements=["C", "W"]), maps.device)
-    weights = _affinity(pixels.permute(2, 0, 1).float(), dilations)
+    core, outer, inner = tile
+    pixels = to_device(np.require(image[outer], requirements=["C", "W"]), maps.device)
+    weights = _affinity(pixels.permute(2, 0, 1).float())
     for start in range(0, len(maps), _CHUNK):
-        chunk = maps[start : start + _CHUNK, *tile.outer]
-        for _ in range(iterations):
-            chunk = _average_neighbours(chunk, weights, dilations)
-        refined[start : start + _CHUNK, *tile.core] = chunk[:, *tile.inner]
+        chunk = maps[start : start + _CHUNK, *outer]
+        for _ in range(_ITERATIONS):
+            chunk = _average_neighbours(chunk, weights)
+        refined[start : start + _CHUNK, *core] = chunk[:, *inner]
 
 
-def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
+def _affinity(image: Tensor) -> Tensor:
     """Return the neighbour weights of each pixel, [N, h, w]: softmax(mean over channels of -|difference| / (0.1 * sigma)).
 
     `image` is [3, h, w] float32. sigma is the standard deviation of a channel over the neighbours.
     """
-    neighbours = 8 * len(dilations)
+    neighbours = 8 * len(_DILATIONS)
     total, squares = torch.zeros_like(image), torch.zeros_like(image)
-    for values in _neighbours(image, dilations):
+    for values in _neighbours(image):
         # Sum differences instead of values: both sums are whole numbers, exact in float32, and a uniform area has sigma 0.
         difference = values - image
         total += difference
@@ -127,26 +113,26 @@ def _affinity(image: Tensor, dilations: Sequence[int]) -> Tensor:
     # If sigma is 0, all neighbours are equal in that channel, which then has no effect.
     scale = torch.where(sigma > 0, -1 / (len(image) * _SPREAD * sigma), 0.0)
     weights = image.new_empty(neighbours, *image.shape[1:])
-    for weight, values in zip(weights, _neighbours(image, dilations), strict=True):
+    for weight, values in zip(weights, _neighbours(image), strict=True):
         torch.sum((values - image).abs_().mul_(scale), 0, out=weight)
     weights.sub_(weights.amax(0)).exp_()
     return weights.div_(weights.sum(0))
 
 
-def _average_neighbours(maps: Tensor, weights: Tensor, dilations: Sequence[int]) -> Tensor:
+def _average_neighbours(maps: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of the neighbours of every pixel: [c, h, w] -> [c, h, w]."""
     mean = torch.zeros_like(maps)
-    for weight, values in zip(weights, _neighbours(maps, dilations), strict=True):
+    for weight, values in zip(weights, _neighbours(maps), strict=True):
         mean.addcmul_(values, weight)
     return mean
 
 
-def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
+def _neighbours(maps: Tensor) -> Iterator[Tensor]:
     """Yield N shifted copies of the maps, each [c, h, w], one per neighbour. Edge pixels are repeated outwards."""
     height, width = maps.shape[1:]
-    margin = max(dilations)
+    margin = max(_DILATIONS)
     padded = F.pad(maps, (margin, margin, margin, margin), mode="replicate")
-    for dilation in dilations:
+    for dilation in _DILATIONS:
         for down, right in _RING:
             top, left = margin + dilation * down, margin + dilation * right
             yield padded[:, top : top + height, left : left + width]

@@ -6,7 +6,7 @@ The weights may cover a part of the outputs; then `values` is the part of the so
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,48 +27,6 @@ _COARSE = 4
 Axes = tuple[InterpolationWeights, InterpolationWeights]
 
 
-class PatchScores(Protocol):
-    """Scores of P phrases on a grid, which are resized to the image.
-
-    Attributes:
-        size: (height, width) of the grid.
-        working_size: (height, width) of the resized image at the finest scale.
-        coarse_size: (height, width) of a coarser grid, for values that change little from pixel to pixel.
-        tile_patches: Preferred side of a tile in patches.
-        phrases: P.
-        temperature: Temperature of the softmax for confidences.
-    """
-
-    size: tuple[int, int]
-    working_size: tuple[int, int]
-    coarse_size: tuple[int, int]
-    tile_patches: int
-    phrases: int
-    temperature: float
-
-    def corners(self, axes: Axes, tiles: Ids) -> Sequence[Values]:
-        """Return cosines at a few points of each tile, such that the cosines at all pixels of the tile are means of them.
-
-        The weights of these means are the same for all phrases.
-
-        Args:
-            axes: Weights from the grid to the image.
-            tiles: [T, 4], first and last row, then first and last column of each tile in the image.
-
-        Returns:
-            [T, N, P] per scale. Tiles with fewer points repeat their first.
-        """
-
-    def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """Return the scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on other phrases."""
-
-    def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
-        """Return the logits of some phrases in a part of the coarse grid, [K, r, c] float32."""
-
-    def logits(self, scores: Values) -> Values:
-        """Convert scores in place to logits, which replace cosines in softmax(cosine / temperature)."""
-
-
 class WindowScores:
     """Scores in "slide" mode: the mean probability over the windows at a pixel, weighted by `WindowPlan.fade`.
 
@@ -76,6 +34,12 @@ class WindowScores:
     equals softmax(cosine / temperature), because the denominator of p is the same for all phrases.
 
     Attributes:
+        size: (height, width) of the grid of the scores, which are resized to the image.
+        working_size: (height, width) of the resized image at the finest scale.
+        coarse_size: (height, width) of a coarser grid, for values that change little from pixel to pixel.
+        tile_patches: Preferred side of a tile in patches.
+        phrases: P.
+        temperature: Temperature of the softmax for confidences.
         cosines: [windows, h, w, P] float32, in the order of `plan.corners`.
         plan: The windows.
     """
@@ -109,6 +73,17 @@ class WindowScores:
         return self._factors[window, rows]
 
     def corners(self, axes: Axes, tiles: Ids) -> list[Values]:
+        """Return cosines at a few points of each tile, such that the cosines at all pixels of the tile are means of them.
+
+        The weights of these means are the same for all phrases.
+
+        Args:
+            axes: Weights from the grid to the image.
+            tiles: [T, 4], first and last row, then first and last column of each tile in the image.
+
+        Returns:
+            [T, N, P] per scale. Tiles with fewer points repeat their first.
+        """
         corners = [
             (tile, interpolate(self.cosines[window], *_knots((self._weights, self._weights), part)))
             for window, tile, part in self._tiles(_sources(axes, tiles))
@@ -125,6 +100,7 @@ class WindowScores:
                 yield window, index, part[index].clip(0, side - 1)
 
     def values(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        """Return the scores of some phrases in a part of the grid, [K, r, c] float32. They do not depend on other phrases."""
         first, *others = self._overlaps(rows, columns)
         if not others:
             return self._probabilities(*first, phrases)
@@ -144,6 +120,7 @@ class WindowScores:
         return part
 
     def coarse_logits(self, rows: slice, columns: slice, phrases: Ids) -> Values:
+        """Return the logits of some phrases in a part of the coarse grid, [K, r, c] float32."""
         (window, inside), *others = self._overlaps(rows, columns)
         if others:
             return self.logits(self.values(rows, columns, phrases))
@@ -152,6 +129,7 @@ class WindowScores:
         return logits
 
     def logits(self, scores: Values) -> Values:
+        """Convert scores in place to logits, which replace cosines in softmax(cosine / temperature)."""
         return np.log(scores, out=scores)
 
     def _resize_window(self, window: int, inside: tuple[slice, slice], phrases: Ids) -> Values:
@@ -210,15 +188,12 @@ class FusedScores:
 
     tile_patches = 2
 
-    def __init__(self, cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> None:
-        """Store the cosines of each scale, [windows, h, w, P] float32, in the order of the plan's corners; the finest is last."""
-        self.phrases, self.temperature = cosines[-1].shape[3], temperature
-        self.working_size = plans[-1].size
-        self._scales: list[WindowScores | WholeScores] = [
-            WholeScores(values[0], plan.size, temperature) if plan.whole else WindowScores(values, plan, temperature)
-            for values, plan in zip(cosines, plans, strict=True)
-        ]
-        self.size = self._scales[-1].size
+    def __init__(self, scales: Sequence[WindowScores | WholeScores]) -> None:
+        """Store the scores of each scale; the finest is last."""
+        finest = scales[-1]
+        self.phrases, self.temperature = finest.phrases, finest.temperature
+        self.size, self.working_size = finest.size, finest.working_size
+        self._scales = scales
         height, width = (-(-length // _COARSE) for length in self.working_size)
         self.coarse_size = height, width
         self._fine, self._coarse = (
@@ -252,6 +227,9 @@ class FusedScores:
         return total
 
 
+PatchScores = WindowScores | WholeScores | FusedScores
+
+
 def grid_weights(source: tuple[int, int], target: tuple[int, int]) -> Axes:
     """Return the weights that resize a grid of one size to another."""
     rows, columns = (interpolation_weights(*lengths) for lengths in zip(source, target, strict=True))
@@ -259,12 +237,12 @@ def grid_weights(source: tuple[int, int], target: tuple[int, int]) -> Axes:
 
 
 def make_scores(cosines: Sequence[Values], plans: Sequence[WindowPlan], temperature: float) -> PatchScores:
-    """Create the scores of an image from its cosines, [windows, h, w, P] float32 at each scale."""
-    if len(plans) > 1:
-        return FusedScores(cosines, plans, temperature)
-    if plans[0].whole:
-        return WholeScores(cosines[0][0], plans[0].size, temperature)
-    return WindowScores(cosines[0], plans[0], temperature)
+    """Create the scores of an image from its cosines, [windows, h, w, P] float32 at each scale, the finest last."""
+    scales = [
+        WholeScores(values[0], plan.size, temperature) if plan.whole else WindowScores(values, plan, temperature)
+        for values, plan in zip(cosines, plans, strict=True)
+    ]
+    return scales[0] if len(scales) == 1 else FusedScores(scales)
 
 
 def compute_cosines(patches: Values, vectors: Values, biases: Values | None = None) -> Values:

@@ -15,27 +15,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.backbones.protocol import Backbone
 from tipsseg.errors import FeatureFileError, ImageError
-from tipsseg.features.file import FeatureRecord, Origin
+from tipsseg.features.file import FeatureHeader, FeatureRecord, Origin
 from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.images.access import identify, stamp_source
 from tipsseg.images.containers import Stamp
 from tipsseg.images.decoding import ImageReader, as_image_error
 from tipsseg.images.upright import thumbnail_rgb
-from tipsseg.labelling.features import Batched, Batches, round_features, unsound_error
+from tipsseg.labelling.features import Batched, Batches, Features, RoundedFeatures, round_features, unsound_error
 from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef, Remark
 from tipsseg.util.files import Fingerprint, describe_error
-
-if TYPE_CHECKING:
-    from tipsseg.backbones.protocol import Backbone
-    from tipsseg.features.file import FeatureHeader
-    from tipsseg.labelling.features import Features, RoundedFeatures
 
 #: Images with more pixels than this are decoded and labelled one at a time.
 _HEAVY = 32_000_000

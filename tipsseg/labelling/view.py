@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tipsseg.backbones.protocol import Backbone, Sizes
 from tipsseg.errors import InputError, UsageError
 from tipsseg.options import GUIDED, LabelOptions, Mode
 from tipsseg.options.fields import text_of
 from tipsseg.types import WindowPlan
-
-if TYPE_CHECKING:
-    from tipsseg.backbones.protocol import Backbone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,12 +145,6 @@ def stretched_size(size: tuple[int, int], patch: int) -> tuple[int, int]:
     return -(-height // patch) * patch, -(-width // patch) * patch
 
 
-def patch_grid(plan: WindowPlan, patch: int) -> tuple[int, int, int]:
-    """Return (windows, rows, columns) of a plan: the number of windows, 1 for one piece, and the patches of a window."""
-    height, width = stretched_size(plan.size, patch) if plan.whole else (plan.side, plan.side)
-    return max(len(plan.corners), 1), height // patch, width // patch
-
-
 def interpolation_weights(source: int, target: int) -> InterpolationWeights:
     """Compute bilinear resizing weights with pixel centres at half-integers (torch's align_corners=False, no antialiasing)."""
     # In float32 like torch, so that ties are resolved in the same way.
@@ -264,19 +255,19 @@ class View:
 
     def grids(self, size: tuple[int, int]) -> list[tuple[int, int, int]]:
         """Return (windows, rows, columns) at each scale: the number of windows, and the patches of a window."""
-        return [patch_grid(plan, self.patch_size) for plan in self.plans(size)]
+        grids = []
+        for plan in self.plans(size):
+            height, width = stretched_size(plan.size, self.patch_size) if plan.whole else (plan.side, plan.side)
+            grids.append((max(len(plan.corners), 1), height // self.patch_size, width // self.patch_size))
+        return grids
 
 
-def view_of(backbone: Backbone, options: LabelOptions) -> View:
-    """Return a model's view of images with these options. See `make_view` for errors."""
-    return make_view(backbone.native_size, backbone.patch_size, options)
-
-
-def make_view(native_size: int, patch_size: int, options: LabelOptions) -> View:
-    """Create the view of a model with these sizes and options.
+def view_of(model: Backbone | Sizes, options: LabelOptions) -> View:
+    """Return a model's view of images with these options.
 
     Raise UsageError if a short side is too small or too large, or two scales differ by less than a patch.
     """
+    native_size, patch_size = model.native_size, model.patch_size
     base = options.short_side or native_size
     sides = short_sides(base, options.scales)
     for side in (base, *sides):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,7 @@ def find_candidates(corners: Sequence[Values], temperature: float, owners: Ids) 
     """Find the phrases of groups that may win or come close in each tile, and the other phrases that affect its confidence.
 
     Args:
-        corners: [T, N, P] per scale (see `PatchScores.corners`).
+        corners: [T, N, P] per scale (see `WindowScores.corners`).
         temperature: Temperature of the softmax for confidences.
         owners: [P], the group of each phrase, in ascending order.
     """
@@ -57,17 +56,12 @@ def first_of_groups(owners: Ids) -> Ids:
 
 def _margins(corners: Sequence[Values]) -> Values:
     """Return a lower bound on the distance of each phrase from a mean of leading phrases, [T, N, P] per scale -> [T, P]."""
-    return distances(lead(corners), corners)
-
-
-def distances(bounds: Sequence[Values], corners: Sequence[Values]) -> Values:
-    """Return the smallest distance of each phrase from a bound, [T, N] and [T, N, P] per scale -> [T, P], as a mean over scales."""
-    least = [(bound[:, :, None] - values).min(1) for bound, values in zip(bounds, corners, strict=True)]
+    least = [(bound[:, :, None] - values).min(1) for bound, values in zip(_lead(corners), corners, strict=True)]
     margins: Values = np.mean(least, axis=0, dtype=np.float32)
     return margins
 
 
-def lead(corners: Sequence[Values]) -> list[Values]:
+def _lead(corners: Sequence[Values]) -> list[Values]:
     """Return a mean of leading phrases at each point, [T, N, P] per scale -> [T, N] per scale.
 
     If different phrases lead at different points, the mean takes more leaders, so that it is high at all points. It does not
@@ -91,7 +85,7 @@ def lead(corners: Sequence[Values]) -> list[Values]:
 #: Scores per step, phrases x rows x columns: 1 MB, which fits a core's cache.
 CHUNK = 1 << 18
 
-#: Side of a tile per `PatchScores.tile_patches`, in pixels of the image and of the resized image, if at most _FEW phrases can win.
+#: Side of a tile per `WindowScores.tile_patches`, in pixels of the image and of the resized image, if at most _FEW phrases can win.
 #: Tiles
 #: with more candidates are divided down to _MIN_SIDE. Smaller tiles have fewer candidates, but every tile has a fixed cost.
 _TILE, _WORKING_TILE, _FEW, _MIN_SIDE = 32, 14, 8, 16
@@ -101,8 +95,6 @@ _AT_ONCE = 1 << 12
 
 #: Rows and columns of a part of an image.
 Span = tuple[slice, slice]
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,18 +131,6 @@ class Tile:
     others: Ids
 
 
-def batches(tiles: Sequence[_Item], scores: PatchScores) -> Iterator[Sequence[_Item]]:
-    """Yield tiles, as many at a time as fit a core's cache with the cosines at their corners."""
-    step = max(_AT_ONCE // scores.phrases, 1)
-    for start in range(0, len(tiles), step):
-        yield tiles[start : start + step]
-
-
-def tile_array(parts: Sequence[Span]) -> Ids:
-    """Return the first and last row, then column, of parts of an image: [T, 4]."""
-    return np.array([(rows.start, rows.stop - 1, columns.start, columns.stop - 1) for rows, columns in parts])
-
-
 def spans(scores: PatchScores, size: tuple[int, int], *, same: bool = False) -> list[Span]:
     """Return the rows and columns of tiles that cover an image of `size` (H, W), row by row.
 
@@ -175,10 +155,12 @@ def spans(scores: PatchScores, size: tuple[int, int], *, same: bool = False) -> 
 def tiles(scores: PatchScores, size: tuple[int, int], owners: Ids, parts: Sequence[Part]) -> Iterator[Tile]:
     """Yield the tiles of some parts of an image of `size` (H, W). Tiles with many contenders are divided."""
     source, coarse = grid_weights(scores.size, size), grid_weights(scores.coarse_size, size)
-    for batch in batches(parts, scores):
-        todo = batch
+    step = max(_AT_ONCE // scores.phrases, 1)
+    for start in range(0, len(parts), step):
+        todo = parts[start : start + step]
         while todo:
-            corners = scores.corners(source, tile_array([part.span for part in todo]))
+            ends = [(axis.start, axis.stop - 1) for part in todo for axis in part.span]
+            corners = scores.corners(source, np.array(ends).reshape(-1, 4))
             candidates = find_candidates(corners, scores.temperature, owners)
             divided: list[Part] = []
             for part, (contenders, others) in zip(todo, candidates, strict=True):

@@ -36,13 +36,8 @@ _SIZES = (1.0, 0.8)
 _LINE, _MARGIN = 1.2, 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedName:
-    """A name in one or two lines, its font, and the (y, x) of its centre in pixels."""
-
-    text: str
-    font: Font
-    middle: tuple[float, float]
+#: A name in one or two lines, its font, and the (y, x) of its centre in pixels.
+PlacedName = tuple[str, Font, tuple[float, float]]
 
 
 def spare_name(entry: LabelClass) -> str:
@@ -87,7 +82,7 @@ def _place(region: Region, entry: LabelClass, size: int, scale: float, width: in
             middle = _find_room(mask, box_height, box_width)
             if middle is not None:
                 row, column = middle
-                return PlacedName("\n".join(lines), font, ((y + row - 0.5) / scale, (x + column - 0.5) / scale))
+                return "\n".join(lines), font, ((y + row - 0.5) / scale, (x + column - 0.5) / scale)
     return None
 
 
@@ -248,10 +243,9 @@ def _add_names(
 ) -> NDArray[np.uint8]:
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
-    for name in place_names(labels, classes, size):
-        y, x = name.middle
-        stroke = {"stroke_width": max(size // 7, 1), "stroke_fill": _PAPER}
-        draw_text(draw, (x, y), name.text, name.font, anchor="mm", fill=_INK, **stroke)
+    stroke = {"stroke_width": max(size // 7, 1), "stroke_fill": _PAPER}
+    for name, font, (y, x) in place_names(labels, classes, size):
+        draw_text(draw, (x, y), name, font, anchor="mm", fill=_INK, **stroke)
     return np.asarray(canvas)
 
 

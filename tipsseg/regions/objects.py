@@ -105,21 +105,15 @@ def add_to_wholes(values: NDArray[_Number], classes: Sequence[LabelClass]) -> ND
 
 def find_wholes(objects: Sequence[LabelledObject], classes: Sequence[LabelClass]) -> list[int | None]:
     """Return for each object the index of the object that it is a part of; None if there is none."""
-    by_class = _by_class(objects)
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for index, entry in enumerate(objects):
+        by_class[entry.region.class_id].append(index)
     found: list[int | None] = []
     for entry in objects:
         candidates = by_class[classes[entry.region.class_id - 1].part_of]
         column, top = int(entry.region.runs.column[0]), int(entry.region.runs.top[0])
         found.append(next((each for each in candidates if objects[each].region.contains(top, column)), None))
     return found
-
-
-def _by_class(objects: Sequence[LabelledObject]) -> dict[int, list[int]]:
-    """Return the indices of the objects of each class."""
-    by_class: dict[int, list[int]] = defaultdict(list)
-    for index, entry in enumerate(objects):
-        by_class[entry.region.class_id].append(index)
-    return by_class
 
 
 def visible_objects(

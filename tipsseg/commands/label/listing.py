@@ -12,7 +12,7 @@ from tipsseg.commands.label.images import check_prune
 from tipsseg.engine.notes import list_counts, note_reasons, note_renamed
 from tipsseg.errors import ImageError
 from tipsseg.images.access import needs_hold
-from tipsseg.labelling.view import make_view
+from tipsseg.labelling.view import view_of
 from tipsseg.options import ONE_SCALE, LabelOptions
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
@@ -97,7 +97,7 @@ def _note_sizes(spec: RunSpec, todo: list[ImageRef], progress: Progress) -> None
     model = read_sizes(source.fetch(quiet=True, keep_stamps=spec.use_cache))
 
     def seen(options: LabelOptions) -> list[tuple[int, int, int]]:
-        view = make_view(model.native_size, model.patch_size, options)
+        view = view_of(model, options)
         return [grid for size in sizes for grid in view.grids(size)]
 
     grids = seen(spec.options)
