@@ -55,7 +55,7 @@ def test_a_wrong_tensor_is_named(copy: Path, change: Callable[[Tensors], object]
 def test_files_of_other_precision_load(copy: Path, stored: torch.dtype) -> None:
     full, _ = checkpoint.load_tipsv2(copy, CPU, torch.float32)
     # Beside the file and then over it: the tensors of `full` may still lie in the old one, mapped.
-    checkpoint.save_weights(copy / "new", full, stored)
+    save_file({name: tensor.to(stored) for name, tensor in full.state_dict().items()}, copy / "new")
     (copy / "new").replace(copy / "model.safetensors")
     model, _ = checkpoint.load_tipsv2(copy, CPU, torch.float32)
     for (name, tensor), expected in zip(model.state_dict().items(), full.state_dict().values(), strict=True):

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tinytips.recipe.network import nested_config
 from tipsseg.backbones.tipsv2.config import (
     ModelConfig,
     TextConfig,
     VisionConfig,
-    nested_config,
     parse_config,
     read_config,
 )

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from operator import truediv
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ from models import CONFIGS, machine
 from torch import Tensor
 from transformers import Tipsv2VisionConfig, Tipsv2VisionModel
 
-from tipsseg.backbones.tipsv2.config import VisionConfig
+from tipsseg.backbones.tipsv2.config import VisionConfig, parse_config
 from tipsseg.backbones.tipsv2.inference import TowerInference
 from tipsseg.backbones.tipsv2.int8 import round_to_int8
 from tipsseg.backbones.tipsv2.vision import VisionTower
@@ -61,7 +62,7 @@ def main() -> None:
         help="of all threads, in place of the clock's: for a machine that is not quiet; time spent waiting does not count",
     )
     options = parser.parse_args()
-    config = CONFIGS[options.model].vision
+    config = parse_config(CONFIGS[options.model], Path("config.json")).vision
     config = replace(config, num_hidden_layers=options.layers or config.num_hidden_layers)
     torch.manual_seed(7)
     print(

@@ -10,27 +10,28 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
-from tipsseg.backbones.tipsv2.checkpoint import Tipsv2, save_weights
-from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig, nested_config, parse_config
+from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
+from tipsseg.backbones.tipsv2.config import parse_config
 from tipsseg.util.files import processor_name
 
 TINY = Path(__file__).resolve().parents[2] / "tipsseg" / "assets" / "tiny"
 
-_TEXT = TextConfig(vocab_size=1200)
-CONFIGS = {
-    "b14": ModelConfig(VisionConfig(), _TEXT),
-    "l14": ModelConfig(
-        VisionConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, mlp_hidden_size=4096),
-        TextConfig(hidden_size=1024, intermediate_size=4096, num_attention_heads=16, num_hidden_layers=12),
-    ),
+#: The values of config.json that differ from B/14's.
+CONFIGS: dict[str, dict[str, object]] = {
+    "b14": {"text_config": {"vocab_size": 1200}},
+    "l14": {
+        "vision_config": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+        "text_config": {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16},
+    },
 }
 
 
 def save_model(name: str, folder: Path) -> Path:
     """Write a model of a published size to a folder, in the hub layout and float32, with seeded random weights."""
     folder.mkdir(parents=True)
-    values = nested_config(CONFIGS[name])
+    values = {"model_type": "tipsv2", **CONFIGS[name]}
     (folder / "config.json").write_text(json.dumps(values))
     torch.manual_seed(7)
     model = Tipsv2(parse_config(values, folder / "config.json"))
@@ -39,7 +40,7 @@ def save_model(name: str, folder: Path) -> Path:
             if parameter.ndim > 1:
                 parameter.normal_(0, parameter[0].numel() ** -0.5)
         model.vision_encoder.patch_embed.proj.weight.mul_(8)
-    save_weights(folder / "model.safetensors", model, torch.float32)
+    save_file(model.state_dict(), folder / "model.safetensors")
     shutil.copy(TINY / "tokenizer.model", folder)
     return folder
 

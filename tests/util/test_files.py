@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tipsseg.errors import OutputError
+from tipsseg.images.access import matches
 from tipsseg.util.files import (
     TEMPORARY_PREFIX,
     Fingerprint,
@@ -196,8 +197,8 @@ CHANGES: dict[str, tuple[Callable[[Path], object], bool, bool]] = {
 def test_a_changed_file_is_noticed(path: Path, change: Callable[[Path], object], hashed: bool, unhashed: bool) -> None:
     before = stamp(path)
     change(path)
-    assert before.matches(path) == hashed
-    assert Fingerprint(before.size, before.mtime_ns, None).matches(path) == unhashed
+    assert matches(before, path) == hashed
+    assert matches(Fingerprint(before.size, before.mtime_ns, None), path) == unhashed
 
 
 @pytest.mark.parametrize(

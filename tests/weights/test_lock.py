@@ -8,7 +8,7 @@ import pytest
 
 from tipsseg.errors import CheckpointError, LockError, UsageError
 from tipsseg.types import LockedFile, ModelSpec
-from tipsseg.weights.lock import find_lock, get_model, lock_text, read_lock
+from tipsseg.weights.lock import find_lock, get_model, read_lock, write_lock
 from tipsseg.weights.sources import find_model
 
 SHA = "0123456789abcdef" * 4
@@ -60,8 +60,9 @@ def test_the_released_models_are_pinned_as_published() -> None:
         assert [file.name for file in model.files] == ["config.json", "model.safetensors", "tokenizer.model"]
 
 
-def test_the_lock_of_this_repository_is_as_lock_text_writes_it() -> None:
-    assert find_lock().read_text(encoding="utf-8") == lock_text(read_lock())
+def test_the_lock_of_this_repository_is_as_it_is_written(tmp_path: Path) -> None:
+    write_lock(tmp_path / "lock", read_lock())
+    assert find_lock().read_bytes() == (tmp_path / "lock").read_bytes()
 
 
 def test_reads_both_kinds_of_model_in_order(tmp_path: Path) -> None:

@@ -51,10 +51,6 @@ class RunFacts:
     info: Mapping[str, object]
     files: FileOptions = DEFAULT_FILE_OPTIONS
 
-    def class_names(self) -> dict[int, str]:
-        """Return the class names by id."""
-        return {entry.id: entry.name for entry in self.classes}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageLabels:

@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from xml.parsers import expat
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.corrections.files import TRIED, Source
@@ -42,7 +41,7 @@ from tipsseg.regions.shapes import (
     shape_from_box,
     shape_from_polygons,
 )
-from tipsseg.types import BACKGROUND, LabelArray, LabelClass
+from tipsseg.types import BACKGROUND, LabelClass
 from tipsseg.util.json import short
 from tipsseg.vocabulary.palette import voc_colour
 
@@ -70,7 +69,10 @@ class Cvat(Format):
     forbidden_characters = ":#"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        return encode_picture(Image.fromarray(colour_mask(image.labels, run.classes)))
+        colours = np.zeros((int(np.iinfo(image.labels.dtype).max) + 1, 3), np.uint8)
+        for entry in run.classes:
+            colours[entry.id] = voc_colour(entry.id)
+        return encode_picture(Image.fromarray(colours[image.labels]))
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
         """Return labelmap.txt, which maps class names to colours, or the list of image names without suffixes."""
@@ -130,15 +132,6 @@ class CvatXml(Format):
         for name in source.find_suffix(".xml"):
             if _root_of(source, name) == "annotations":
                 yield from _read_images(source.read(name), source.display_path(name), names)
-
-
-def colour_mask(labels: LabelArray, classes: Sequence[LabelClass]) -> NDArray[np.uint8]:
-    """Return labels [H, W] as RGB colours [H, W, 3]."""
-    colours = np.zeros((int(np.iinfo(labels.dtype).max) + 1, 3), np.uint8)
-    for entry in classes:
-        colours[entry.id] = voc_colour(entry.id)
-    mask: NDArray[np.uint8] = colours[labels]
-    return mask
 
 
 def label_map_text(classes: Sequence[LabelClass]) -> str:

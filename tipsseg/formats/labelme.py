@@ -75,7 +75,6 @@ class LabelMe(Format):
 
 
 def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
-    names = run.class_names()
     wholes = find_wholes(image.objects, run.classes)
     outermost = list(range(len(wholes)))
     for index in range(len(wholes)):
@@ -84,7 +83,7 @@ def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
     members = Counter(outermost)
     return [
         {
-            "label": names[entry.region.class_id],
+            "label": run.classes[entry.region.class_id - 1].name,
             "points": ring[:, ::-1].tolist(),
             "group_id": group + 1 if len(entry.outline.rings) > 1 or members[group] > 1 else None,
             "description": "",

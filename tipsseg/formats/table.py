@@ -29,7 +29,8 @@ class Csv(Format):
     def image_rows(self, image: ImageLabels, run: RunFacts) -> Rows:
         """Return a JSON list per row of the table. The confidence is the mean over the pixels of the objects."""
         counts = count_pixels(image.labels, run.classes)
-        names = {BACKGROUND: "background", **run.class_names(), ignore_id(len(run.classes)): "ignored"}
+        names = {BACKGROUND: "background", ignore_id(len(run.classes)): "ignored"}
+        names |= {entry.id: entry.name for entry in run.classes}
         rows = []
         for label in dict.fromkeys((BACKGROUND, *np.flatnonzero(counts).tolist())):
             pixels = int(counts[label])

@@ -25,7 +25,7 @@ from tipsseg.corrections.files import LIST_MAX, Source
 from tipsseg.corrections.image_names import SourceNames
 from tipsseg.corrections.records import image_errors
 from tipsseg.errors import ImageError, InputError, VocabularyError
-from tipsseg.types import ImageRef, LabelClass
+from tipsseg.types import ImageRef
 from tipsseg.util.files import path_exists
 from tipsseg.util.json import parse
 from tipsseg.util.text import fold, shorten
@@ -73,7 +73,13 @@ class PresentNames:
         Raises:
             ImageError: Several entries match, or the image has no names, which leaves nothing to choose from.
         """
-        found = self._of_folder(ref) if self.names is None else self._of_file(self.names, ref)
+        if self.names is None:
+            found = self._of_folder(ref)
+        else:
+            try:
+                found = self._entries.get(self.names.find(ref) or "")
+            except ImageError as error:
+                raise ImageError(ref.path, error.reason, f"Write more of its path in {self._source}.") from None
         if found is not None and not found and not self._vocabulary.has_background:
             raise ImageError(
                 ref.path,
@@ -88,13 +94,6 @@ class PresentNames:
             if (found := self._classes.get(fold(folder.name))) is not None:
                 return self._vocabulary.with_relatives([found])
         return None
-
-    def _of_file(self, names: SourceNames, ref: ImageRef) -> frozenset[int] | None:
-        try:
-            name = names.find(ref)
-        except ImageError as error:
-            raise ImageError(ref.path, error.reason, f"Write more of its path in {self._source}.") from None
-        return None if name is None else self._entries.get(name)
 
     def expect(self, refs: Sequence[ImageRef]) -> tuple[list[str], int]:
         """Compare the images of the run with the names.
@@ -113,7 +112,8 @@ class PresentNames:
 def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int] | None]:
     """Return the label ids of each image in a file, None if unknown. Raise InputError, or ImageError with the line."""
     found: dict[str, set[int]] = defaultdict(set)
-    captions = [(entry.id, _caption_pattern(entry)) for entry in vocabulary.classes]
+    phrases = [(entry.id, "|".join(re.escape(fold(each)) for each in entry.phrases)) for entry in vocabulary.classes]
+    captions = [(number, re.compile(rf"(?<!\w)(?:{own})(?:e?s)?(?!\w)")) for number, own in phrases]
     unknown: list[tuple[int, VocabularyError]] = []
     said = set[str]()  # the images of which something is known
     find = cache(lambda name: vocabulary.find_classes([name]))  # an error is not kept
@@ -196,8 +196,3 @@ def _parse_record(record: Mapping[str, object]) -> tuple[str, list[str] | None, 
     ):
         raise ValueError("`names` must be a list of strings, and `caption` a string")
     return image, None if names is None else [name for name in names if name.strip()], caption
-
-
-def _caption_pattern(entry: LabelClass) -> re.Pattern[str]:
-    phrases = "|".join(re.escape(fold(phrase)) for phrase in entry.phrases)
-    return re.compile(rf"(?<!\w)(?:{phrases})(?:e?s)?(?!\w)")

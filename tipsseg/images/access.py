@@ -190,12 +190,14 @@ def identify(path: Path, *, any_size: bool = False) -> tuple[Fingerprint, str]:
 
 
 def matches(known: Fingerprint, path: Path) -> bool:
-    """Return True if an image has this size and time, or this content with a different time, for example after copying."""
+    """Return True if a file has this size and time, or this content with a different time, for example after copying."""
     try:
         now = stamp_source(path)
         if now.size not in (None, known.size):
             return False
-        return now.mtime_ns == known.mtime_ns or (known.sha256 is not None and identify(path)[1] == known.sha256)
+        if now.mtime_ns == known.mtime_ns:
+            return True
+        return known.sha256 is not None and identify(path, any_size=True)[1] == known.sha256
     except (OSError, ValueError):
         return False
 

@@ -219,11 +219,6 @@ def best_groups(
     return index, share
 
 
-def group_shares(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Values:
-    """Return softmax(log score / temperature) of all groups at each cell of a grid of `size` (h, w): [G, h, w]."""
-    return probabilities(scores, size, groups, np.arange(len(groups)))
-
-
 def occurring_groups(scores: PatchScores, size: tuple[int, int], groups: Sequence[int]) -> Ids:
     """Return the groups that win at some pixel of an image of `size` (H, W), in ascending order."""
     numbers = np.arange(len(groups), dtype=np.uint16)

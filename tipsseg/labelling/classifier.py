@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tipsseg._version import __version__
 from tipsseg.backbones.protocol import Backbone
@@ -169,12 +168,10 @@ def _find_duplicates(vocabulary: Vocabulary, vectors: Mapping[_Text, Values]) ->
 _MOST_FILES = 100
 _VERSIONS = (__version__, metadata.version("torch"), np.__version__)
 
-Vectors = NDArray[np.float32]
-
 
 def load_or_compute(
-    cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compute: Callable[[], Vectors]
-) -> Vectors:
+    cache: Path, backbone: Backbone, phrases: Sequence[Phrase], compute: Callable[[], Values]
+) -> Values:
     """Return the unit vectors of the phrases, [P, D], from the cache, or compute and cache them."""
     key = {
         "versions": _VERSIONS,
@@ -185,7 +182,7 @@ def load_or_compute(
     }
     file = cache / "text" / f"{hashlib.sha256(json_bytes(key)).hexdigest()}.npy"
     with suppress(Exception):  # missing, or damaged in any way
-        vectors: Vectors = np.load(file)
+        vectors: Values = np.load(file)
         return vectors
     vectors = compute()
     with suppress(TipssegError, OSError):

@@ -29,8 +29,8 @@ from tipsseg.labelling.assign import (
     add_parts,
     best_groups,
     crop,
-    group_shares,
     match,
+    probabilities,
 )
 from tipsseg.labelling.classifier import fitted_classifier, make_classifier
 from tipsseg.labelling.edges import REFINEMENT_STEPS, Guide, match_refined
@@ -598,7 +598,8 @@ class Labeller:
             return TopClasses(table.label_ids[best], shares)
         every: dict[int, Values] = {}
         for level in levels:
-            share = group_shares(level.scores(values, plans, self._temperature), grid, level.table.groups)
+            own_scores, groups = level.scores(values, plans, self._temperature), level.table.groups
+            share = probabilities(own_scores, grid, groups, np.arange(len(groups)))
             for label_id, own in zip(level.table.label_ids.tolist(), share, strict=True):
                 if label_id != level.whole or not level.whole:
                     every[label_id] = own * every[level.whole] if level.whole else own

@@ -139,7 +139,14 @@ class FeatureSource(Generic[Stored]):
         self._digests = digests or Digests()
         self._pixels = pixels
         self._thumbnails = thumbnails
-        self.alone = LargeImageLock()
+        self._large = threading.Lock()
+
+    def alone(self, size: tuple[int, int]) -> AbstractContextManager[object]:
+        """Return the context to enter while an image of `size` (height, width) is in memory.
+
+        It admits one large image at a time, so that memory does not grow with the number of threads.
+        """
+        return self._large if prod(size) > _HEAVY else nullcontext()
 
     def load(self, ref: ImageRef) -> Loaded[Stored]:
         """Read an image; read it again if its file changes in the meantime. Safe to call from several threads.
@@ -287,17 +294,6 @@ class Digests:
         if computed is not None and before == _read_stamp(path):
             return computed
         return identify(path, any_size=True)
-
-
-class LargeImageLock:
-    """Lets only one large image into memory at a time, so that memory does not grow with the number of threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def __call__(self, size: tuple[int, int]) -> AbstractContextManager[object]:
-        """Return the context to enter while an image of `size` (height, width) is in memory."""
-        return self._lock if prod(size) > _HEAVY else nullcontext()
 
 
 def _read_stamp(path: Path) -> Stamp | None:

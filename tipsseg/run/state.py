@@ -38,6 +38,7 @@ from typing import Any
 from tipsseg.errors import OtherSchemaError, OutputError, RecordError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Rows
+from tipsseg.images.access import matches
 from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS, Entry, Failure, FileRow, read_failure
 from tipsseg.run.shards import output_folder
 from tipsseg.util.files import (
@@ -283,7 +284,7 @@ class State:
         altered = []
         for path in (self.folder / name for name in EXPORTS):
             known = before.get(path.name)
-            if os.path.lexists(path) if known is None else not Fingerprint(*known).matches(path):
+            if os.path.lexists(path) if known is None else not matches(Fingerprint(*known), path):
                 altered.append(path)
         return altered
 

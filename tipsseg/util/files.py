@@ -110,13 +110,7 @@ def open_regular(path: Path) -> RegularFile:
 
 def _open_regular(path: str, flags: int) -> int:
     # Without O_NONBLOCK, opening a pipe would wait for a writer.
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    try:
-        _require_regular(descriptor, Path(path))
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+    return _require_regular(os.open(path, flags | getattr(os, "O_NONBLOCK", 0)), path)
 
 
 def open_appending(path: Path) -> int:
@@ -125,21 +119,19 @@ def open_appending(path: Path) -> int:
     Raise OSError, also for a symbolic link.
     """
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
-    try:
-        _require_regular(descriptor, path)
-        return descriptor
-    except BaseException:
-        os.close(descriptor)
-        raise
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    return _require_regular(os.open(path, flags, 0o666), os.fspath(path))
 
 
-def _require_regular(descriptor: int, path: Path) -> None:
+def _require_regular(descriptor: int, path: str) -> int:
+    """Return the descriptor of a regular file; close that of anything else, and raise OSError."""
     mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 #: The size limit of a record in bytes. run.json and classes.json grow with the number of classes only.
@@ -370,18 +362,6 @@ class Fingerprint:
         if self.sha256 is not None and other.sha256 is not None:
             return self.sha256 == other.sha256
         return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
-
-    def matches(self, path: Path) -> bool:
-        """Return True if a file has this size and time, or this content with a different time, for example after copying."""
-        try:
-            status = path.stat()
-            if status.st_size != self.size:
-                return False
-            if status.st_mtime_ns == self.mtime_ns:
-                return True
-            return self.sha256 is not None and content_digest(path) == self.sha256
-        except OSError:
-            return False
 
 
 def content_digest(path: Path) -> str:

@@ -109,14 +109,9 @@ def get_model(name: str) -> ModelSpec:
 # ---- writing ----
 
 
-def lock_text(models: Mapping[str, ModelSpec]) -> str:
-    """Format models as the TOML text of a lock. The text is deterministic."""
-    return "\n".join([_HEADER, *map(_model_text, models.values())])
-
-
 def write_lock(path: Path, models: Mapping[str, ModelSpec]) -> None:
-    """Write a lock file atomically. Raise OutputError if that fails."""
-    atomic_write(path, lock_text(models).encode())
+    """Write a lock file atomically. The text is deterministic. Raise OutputError if that fails."""
+    atomic_write(path, "\n".join([_HEADER, *map(_model_text, models.values())]).encode())
 
 
 def _model_text(model: ModelSpec) -> str:

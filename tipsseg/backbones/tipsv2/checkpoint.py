@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tipsseg.backbones.tipsv2.config import ModelConfig, reading
@@ -89,8 +88,3 @@ def load_tipsv2(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple
     """Load both towers and the tokenizer from a model folder (see `Checkpoint`)."""
     checkpoint = Checkpoint(folder)
     return checkpoint.read(device, dtype), checkpoint.tokenizer
-
-
-def save_weights(path: Path, model: Tipsv2, dtype: torch.dtype) -> None:
-    """Write the weights of `model` to a safetensors file with the hub's tensor names and layout."""
-    save_file({name: tensor.to(dtype).contiguous() for name, tensor in model.state_dict().items()}, path)

@@ -228,22 +228,6 @@ def parse_config(values: Mapping[str, Any], path: Path) -> ModelConfig:
     return config
 
 
-def nested_config(config: ModelConfig) -> dict[str, object]:
-    """Return `config` in the nested layout, as a dict that `parse_config` reads back."""
-    vision, text = asdict(config.vision), asdict(config.text)
-    ratio = vision.pop("mlp_hidden_size") / config.vision.hidden_size
-    if config.vision.use_swiglu_ffn:
-        ratio = 4.0  # config.json has the ratio of the plain MLP
-    vision["mlp_ratio"] = int(ratio) if ratio.is_integer() else ratio
-    return {
-        "architectures": ["Tipsv2Model"],
-        "model_type": "tipsv2",
-        "temperature_init_value": config.temperature,
-        "vision_config": {"model_type": "tipsv2_vision_model", **vision},
-        "text_config": {"model_type": "tipsv2_text_model", **text},
-    }
-
-
 def _flat_to_nested(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     def rename(names: Mapping[str, str]) -> dict[str, Any]:
         return {name: values[key] for key, name in names.items() if key in values or key not in _FLAT_OPTIONAL}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
-from tipsseg.backbones.tipsv2.checkpoint import Tipsv2, save_weights
-from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig, nested_config
+from tipsseg.backbones.tipsv2.checkpoint import Tipsv2
+from tipsseg.backbones.tipsv2.config import ModelConfig, TextConfig, VisionConfig
 from tipsseg.backbones.tipsv2.text import Tokenizer
 from tipsseg.weights.lock import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
@@ -82,6 +83,22 @@ def encode_texts(model: Tipsv2, tokenizer: Tokenizer, texts: list[str]) -> Tenso
 def write_model(folder: Path, model: Tipsv2, tokenizer_file: Path) -> None:
     """Write a model in the hub layout, in half precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_weights(folder / WEIGHTS_FILE, model, torch.float16)
+    save_file({name: tensor.half() for name, tensor in model.state_dict().items()}, folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_text(json.dumps(nested_config(model.config), indent=2) + "\n")
     (folder / TOKENIZER_FILE).write_bytes(tokenizer_file.read_bytes())
+
+
+def nested_config(config: ModelConfig) -> dict[str, object]:
+    """Return `config` in the nested layout, as a dict that `parse_config` reads back."""
+    vision, text = asdict(config.vision), asdict(config.text)
+    ratio = vision.pop("mlp_hidden_size") / config.vision.hidden_size
+    if config.vision.use_swiglu_ffn:
+        ratio = 4.0  # config.json has the ratio of the plain MLP
+    vision["mlp_ratio"] = int(ratio) if ratio.is_integer() else ratio
+    return {
+        "architectures": ["Tipsv2Model"],
+        "model_type": "tipsv2",
+        "temperature_init_value": config.temperature,
+        "vision_config": {"model_type": "tipsv2_vision_model", **vision},
+        "text_config": {"model_type": "tipsv2_text_model", **text},
+    }
