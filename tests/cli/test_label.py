@@ -380,6 +380,7 @@ def test_strips_are_labelled_and_said_to_be_squeezed(label: Label) -> None:
     (note,) = [line for line in ran.err.splitlines() if "more than 16 times as long as wide" in line]
     assert note.startswith("wide.png: ")
     assert mask("out/masks/wide.png").shape == (2, 3000)
+    assert "only synthetic scenes" not in ran.err  # of another model
     assert "16 times" not in label(images="more/square.png", out="other").err
 
 
@@ -435,3 +436,5 @@ def test_tiny_says_once_that_it_knows_drawn_scenes_only(command: Command, tmp_pa
     label = ("label", "-c", "panda", "-m", "tiny", "-o", tmp_path / "out")
     assert "only synthetic scenes" not in command(*label, scenes / "desert.png").err
     assert command(*label, tmp_path / "imgs", "--overwrite").err.count("only synthetic scenes") == 1
+    copy = shutil.copytree(scenes.parents[1] / "tipsseg/assets/tiny", tmp_path / "copy")
+    assert "only synthetic scenes" in command(*label, tmp_path / "imgs", "-m", copy, "-o", tmp_path / "own").err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +52,10 @@ def test_formats_without_files_of_images_take_both(command: Command, mlp_checkpo
     assert "--names full" in ran.err
     assert command("convert", "out", "-f", "coco-results", "--quiet").code == 0
 
+    shutil.copy("imgs/s/b.png", "imgs/s/b.jpg")
     ran = command(*LABEL, *model, "-f", "coco,png", "-o", "masks")
     assert ran.code == 1
-    assert ran.err.startswith("Error: imgs/a.jpg and imgs/a.png would share one output, a\n")
+    assert ran.err.startswith("Error: imgs/a.jpg and imgs/a.png would share one output, a (and 1 more such pair)\n")
     assert "--names full" in ran.err
 
 

@@ -12,7 +12,6 @@ from queue import SimpleQueue
 from typing import Any, cast
 
 import pytest
-from entries import entry_of
 
 import tipsseg
 from tipsseg.engine.local import LocalEngine
@@ -21,14 +20,21 @@ from tipsseg.errors import ImageError, OutputError
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
+from tipsseg.run.entry import Entry, Facts, make_entry
 from tipsseg.run.results import Derived, ImageResult, Labelled, Triaged, Unchanged
 from tipsseg.types import Failed, ImageRef
+from tipsseg.util.files import Fingerprint
 
 REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)]
 
 
+def entry_of(ref: ImageRef) -> Entry:
+    summary = {"height": 10, "width": 10, "classes": [], "background": {"pixels": 0, "confidence": None}, "ignored": 0}
+    return make_entry(ref, Fingerprint(1, 1, "0" * 64), Facts(summary, ()), (), ())
+
+
 def unchanged(ref: ImageRef) -> Unchanged:
-    return Unchanged(ref, entry_of(ref.name, {}))
+    return Unchanged(ref, entry_of(ref))
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class FakeWork:
         with self._lock:
             self.finished += 1
             self.ahead.append(self.loaded - self.finished)
-        return Labelled(ref, entry_of(ref.name, {}), (), Derived())
+        return Labelled(ref, entry_of(ref), (), Derived())
 
 
 def outcomes(
@@ -188,16 +194,23 @@ def stays(thread: threading.Thread) -> bool:
     return thread.is_alive()
 
 
-def test_as_many_threads_read_and_write_as_there_are_jobs() -> None:
-    reading, writing = (threading.Barrier(3, timeout=30) for _ in range(2))
+def test_as_many_threads_read_as_there_are_jobs() -> None:
+    together = threading.Barrier(3, timeout=30)
 
     class Meeting(FakeWork):
         def load(self, ref: ImageRef) -> Image:
-            reading.wait()
+            together.wait()
             return super().load(ref)
 
+    assert len(list(outcomes(REFS[:6], Meeting(), 3))) == 6
+
+
+def test_as_many_threads_write_as_there_are_jobs() -> None:
+    together = threading.Barrier(3, timeout=30)
+
+    class Meeting(FakeWork):
         def finish(self, image: Image, scored: None) -> Labelled:
-            writing.wait()
+            together.wait()
             return super().finish(image, scored)
 
     assert len(list(outcomes(REFS[:6], Meeting(), 3))) == 6

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.run.file_names import (
@@ -52,13 +50,6 @@ NAMES: dict[str, tuple[str, str, list[str]]] = {
 def test_which_names_are_one(name: str) -> None:
     one, other, expected = NAMES[name]
     assert [kind for kind, key in KEYS.items() if key(one) == key(other)] == expected
-
-
-@given(st.text(), st.sampled_from(list(KEYS)), st.sampled_from([".png", ".jpg"]))
-def test_keys_are_stable_and_leave_endings_alone(name: str, kind: str, ending: str) -> None:
-    key = KEYS[kind]
-    assert key(key(name)) == key(name)
-    assert key(name + ending) == key(name) + ending
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, fold: Callable[[str], str]) -> None:
@@ -131,24 +122,6 @@ TAKEN: dict[str, tuple[list[str], NameKey, list[str]]] = {
 def test_names_are_taken_once(name: str) -> None:
     inputs, key, expected = TAKEN[name]
     names = OutputNames(key, "stem", IMAGE_FORMATS)
-    assert [names.take(ImageRef(Path("/in") / item, PurePosixPath(item))) for item in inputs] == [
-        text.replace("/in/", f"{Path('/in')}{os.sep}") for text in expected
-    ]
-
-
-SHARED = "/in/a.jpg and /in/a.png would share one output, a"
-CHOICES: dict[str, tuple[list[str], str, tuple[str, ...], list[str]]] = {
-    "masks": (["a.jpg", "a.png"], "stem", ("coco", "png"), ["", SHARED]),
-    "no files of images": (["a.jpg", "a.png"], "stem", ("coco", "label-studio"), ["", ""]),
-    "full names": (["a.jpg", "a.png", "a"], "full", ("png", "yolo", "overlay"), ["", "", ""]),
-    "a folder of a name in another format": (["a.jpg", "a.txt/b.jpg"], "stem", ("png",), ["", ""]),
-}
-
-
-@pytest.mark.parametrize("name", CHOICES)
-def test_names_are_taken_as_formats_and_options_ask_for_them(name: str) -> None:
-    inputs, choice, formats, expected = CHOICES[name]
-    names = OutputNames(without_case, choice, formats)
     assert [names.take(ImageRef(Path("/in") / item, PurePosixPath(item))) for item in inputs] == [
         text.replace("/in/", f"{Path('/in')}{os.sep}") for text in expected
     ]

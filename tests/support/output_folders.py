@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.commands.check import check_folder
-from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import image_grid
 from tipsseg.images.decoding import ImageReader
@@ -30,7 +29,6 @@ from tipsseg.util.progress import Progress
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 from tipsseg.weights.sources import find_model
 
-ALL_FORMATS = IMAGE_FORMATS
 SOME_FORMATS = ("png", "coco", "overlay", "confidence")
 CLASSES = ("panda leg", "tree", "sky")
 
@@ -165,6 +163,3 @@ def tree(folder: Path) -> Tree:
 def problems(folder: Path) -> list[str]:
     """What `tipsseg check` finds."""
     return list(map(str, check_folder(folder, jobs=2, verbose=Progress(quiet=True))))
-
-
-# ---- damage ----

@@ -85,15 +85,6 @@ def test_the_data_of_a_page(out: Path) -> None:
     assert all("report" not in ref.relative.parts for ref in found_images([out.parent], None, Ignored(None)).refs)
 
 
-def test_data_of_an_earlier_page_with_more_files_is_removed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make, "_FIRST_CHUNK", 1)
-    for more in (1, 0):
-        report(out)
-        names = [f"images-{number:05}.js" for number in range(1 + more)]
-        assert sorted(path.name for path in (out / "report/data").glob("images-*")) == names
-        monkeypatch.setattr(make, "_FIRST_CHUNK", 200)
-
-
 def test_a_page_has_all_images(tmp_path: Path) -> None:
     labels = {f"{number:03}.png": B for number in range(make._FIRST_CHUNK + 1)}
     save_inputs(tmp_path / "imgs", labels)
