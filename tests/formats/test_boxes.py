@@ -116,7 +116,7 @@ def test_the_table_counts_pixels_and_objects(case: str, tmp_path: Path) -> None:
         int(label): counts[label] for label in counts.nonzero()[0]
     }
     assert sum(float(row["share"]) for row in table) == pytest.approx(1, abs=1e-5)
-    names = {0: "background", 255: "ignored", **run.class_names()}
+    names = {0: "background", 255: "ignored", **{entry.id: entry.name for entry in run.classes}}
     for row in table:
         own = [entry for entry in image.objects if entry.region.class_id == int(row["class_id"])]
         assert row["class"] == names[int(row["class_id"])]

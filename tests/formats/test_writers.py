@@ -354,14 +354,14 @@ def test_classes_golden() -> None:
         LabelClass(1, 'panda "leg"', (230, 57, 70), ("paw",), "panda", 0.5),
         LabelClass(2, "\u718a\u732b", (0, 10, 255)),
     )
-    assert classes_json(classes, ("sky", "wall")).decode() == (
+    assert classes_json(classes, ("sky", "wall"), {}).decode() == (
         '{\n  "background": 0,\n  "ignore": 255,\n  "background_phrases": [\n    "sky",\n    "wall"\n  ],\n  "classes": [\n'
         '    {\n      "id": 1,\n      "name": "panda \\"leg\\"",\n      "synonyms": [\n        "paw"\n      ],\n'
         '      "colour": "#e63946",\n      "supercategory": "panda",\n      "min_confidence": 0.5\n    },\n'
         '    {\n      "id": 2,\n      "name": "\u718a\u732b",\n      "synonyms": [],\n'
         '      "colour": "#000aff",\n      "supercategory": "\u718a\u732b"\n    }\n  ]\n}\n'
     )
-    assert json.loads(classes_json(numbered(255), ()))["ignore"] == 65535
+    assert json.loads(classes_json(numbered(255), (), {}))["ignore"] == 65535
 
 
 # ---- confidence ----
@@ -499,7 +499,7 @@ def test_overlays_have_names_on_the_larger_regions() -> None:
 def test_a_class_whose_minimum_confidence_is_0_says_so() -> None:
     """0 is not the same as none of its own: such a class is never ignored."""
     classes = (LabelClass(1, "tree", (1, 2, 3), min_confidence=0.0), LabelClass(2, "sky", (1, 2, 3)))
-    entries = json.loads(classes_json(classes, ()))["classes"]
+    entries = json.loads(classes_json(classes, (), {}))["classes"]
     assert [entry.get("min_confidence") for entry in entries] == [0.0, None]
 
 

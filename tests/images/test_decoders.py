@@ -116,7 +116,8 @@ def test_another_process_decodes_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     seen: list[tuple[str | None, list[int], list[int]]] = []
     for apart in (False, True):
         monkeypatch.setattr(images, "needs_own_process", lambda image, apart=apart: apart)
-        stored = ImageReader().stored(path)
+        with ImageReader().header(path) as image:
+            stored = image.decode()
         seen.append((stored.format, np.asarray(stored).tolist(), ImageReader().pixels(path).tolist()))
     assert seen[0] == seen[1]
 

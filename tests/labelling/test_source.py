@@ -110,7 +110,7 @@ def test_large_images_are_decoded_one_at_a_time(ref: ImageRef, monkeypatch: pyte
     images, plain, alone = reader(), View.prepare, list[bool]()
 
     def prepare(self: View, image: Image.Image) -> Prepared:
-        alone.append(images.alone._lock.locked())
+        alone.append(images._large.locked())
         return plain(self, image)
 
     monkeypatch.setattr(View, "prepare", prepare)

@@ -129,7 +129,7 @@ def _encoded(
 ) -> Encoded:
     """Return the stored files of an image. Thread-safe."""
     made = loaded.missing is not None
-    headers = list(source.find_stored(loaded.sha256)[0].values()) if made else loaded.stored
+    headers = source.find_stored(loaded.sha256)[0] if made else loaded.stored
     file, *finer = [each.path(loaded.sha256) for each in files]
     return Encoded(
         ref=loaded.ref,

@@ -120,7 +120,7 @@ class Format:
     name: ClassVar[str]
     description: ClassVar[str]
     folder: ClassVar[str | None] = None
-    suffix: ClassVar[str] = ""
+    suffix: ClassVar[str] = ".png"
     picture_folder: ClassVar[str | None] = None
     files: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -282,7 +282,6 @@ class PartsFormat(Format):
         numbers_files: True if the files are numbered.
     """
 
-    suffix = ".png"
     numbers_files: ClassVar[bool] = False
 
     def refuse_classes(self, classes: Sequence[LabelClass]) -> None:

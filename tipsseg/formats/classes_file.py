@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +29,7 @@ _HINT = (
 )
 
 
-def classes_json(
-    classes: Sequence[LabelClass], background: Sequence[str], asked: Mapping[int, int] = MappingProxyType({})
-) -> bytes:
+def classes_json(classes: Sequence[LabelClass], background: Sequence[str], asked: Mapping[int, int]) -> bytes:
     """Return the content of classes.json.
 
     Keys: `background` and `ignore`, the ids of pixels without a class; `background_phrases`, the phrases whose pixels are written

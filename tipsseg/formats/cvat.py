@@ -64,7 +64,6 @@ class Cvat(Format):
     name = "cvat"
     description = "CVAT's Segmentation mask 1.1 (PASCAL VOC): cvat/SegmentationClass/<image>.png and image lists"
     folder = "cvat/SegmentationClass"
-    suffix = ".png"
     files = ("cvat/labelmap.txt", "cvat/ImageSets/Segmentation/default.txt")
     forbidden_characters = ":#"
 

@@ -24,7 +24,6 @@ class HuggingFace(Format):
     name = "hf"
     description = "Hugging Face datasets: hf/metadata.jsonl, hf/masks/<image>.png, copies of the images"
     folder = f"{_FOLDER}/masks"
-    suffix = ".png"
     picture_folder = f"{_FOLDER}/images"
     files = (f"{_FOLDER}/metadata.jsonl",)
 

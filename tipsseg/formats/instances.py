@@ -25,7 +25,6 @@ class InstanceMasks(Format):
     name = "instances"
     description = "instance masks, 16 bits: instances/<image>.png, 0 background, 1..N the objects"
     folder = "instances"
-    suffix = ".png"
     needs = frozenset({"objects"})
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:

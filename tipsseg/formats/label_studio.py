@@ -92,7 +92,12 @@ class LabelStudio(Format):
         return (encode_text(_interface(run.classes)),)
 
     def detect_json(self, value: object) -> bool:
-        return _is_label_studio(value)
+        """Return True if a JSON value looks like a task, a list of tasks, or JSON-MIN."""
+        first = (value[0] if value else None) if isinstance(value, list) else value
+        return isinstance(first, dict) and (
+            _is_minimal(first)
+            or (isinstance(first.get("data"), dict) and not first.keys().isdisjoint(("annotations", "predictions")))
+        )
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         """Yield the images of tasks that a person annotated. Raise ImageError if a task or label-studio.xml is invalid."""
@@ -101,7 +106,7 @@ class LabelStudio(Format):
         for name in source.find_suffix(".json"):
             value = source.json(name)
             where = source.display_path(name)
-            if _is_label_studio(value):
+            if self.detect_json(value):
                 for number, task in enumerate(value if isinstance(value, list) else [value], start=1):
                     with image_errors(where, f"task {number}"):
                         image = read_task(task, where, number, names)
@@ -248,15 +253,6 @@ def _read_interface(source: Source, name: str) -> list[str]:
     return [each.get("alias") or each.get("value") or "" for control in controls for each in control.iter("Label")]
 
 
-def _is_label_studio(value: object) -> bool:
-    """Return True if a JSON value looks like a task, a list of tasks, or JSON-MIN."""
-    first = (value[0] if value else None) if isinstance(value, list) else value
-    return isinstance(first, dict) and (
-        _is_minimal(first)
-        or (isinstance(first.get("data"), dict) and not first.keys().isdisjoint(("annotations", "predictions")))
-    )
-
-
 def _is_minimal(task: Mapping[str, object]) -> bool:
     return "annotation_id" in task and "data" not in task
 
@@ -335,7 +331,10 @@ def _read_shape(result: object, names: ClassNames, size: Size) -> Shape | None:
     if kind == "brushlabels":
         return shape_from_mask(class_id, decode_brush(value.get("rle"), size))
     if kind == "bitmasklabels":
-        return shape_from_mask(class_id, _read_bitmask(take(value, "imageDataURL", str), size))
+        # A PNG whose opaque pixels belong to the object.
+        picture = decode_png(take(value, "imageDataURL", str).removeprefix(_DATA_URL), size)
+        check_size(picture.height, picture.width, size)
+        return shape_from_mask(class_id, np.asarray(picture.convert("RGBA"))[..., 3] > 0)
     return shape_from_polygons(class_id, [_read_turned(value, kind, size)], size)
 
 
@@ -347,13 +346,6 @@ def _read_turned(value: Mapping[str, Any], kind: str, size: Size) -> NDArray[np.
     if kind == "ellipselabels":
         return ellipse_corners(start, lengths, angle)
     return rectangle_corners(start, start, lengths, angle)
-
-
-def _read_bitmask(url: str, size: Size) -> NDArray[np.bool_]:
-    """Return the mask [H, W] in a data URL: a PNG whose opaque pixels belong to the object."""
-    picture = decode_png(url.removeprefix(_DATA_URL), size)
-    check_size(picture.height, picture.width, size)
-    return np.asarray(picture.convert("RGBA"))[..., 3] > 0
 
 
 def _to_pixels(points: object, size: Size) -> NDArray[np.float64]:

@@ -61,14 +61,14 @@ class LabelMe(Format):
         return json_bytes(record, indent=2) + b"\n"
 
     def detect_json(self, value: object) -> bool:
-        return _is_labelme(value)
+        return isinstance(value, dict) and isinstance(value.get("shapes"), list)
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         for name in source.find_suffix(".json"):
             if names.collects:
                 with suppress(ImageError):  # an error of its image
                     value = source.json(name)
-                    shapes = value["shapes"] if _is_labelme(value) else ()
+                    shapes = value["shapes"] if self.detect_json(value) else ()
                     names.declare(shape.get("label") for shape in shapes if isinstance(shape, dict))
             read, other_name = partial(_read_objects, source, name, names), partial(_image_path, source, name)
             yield SourceImage(name[: -len(".json")], source.display_path(name), read, other_name=other_name)
@@ -96,14 +96,9 @@ def _shapes(image: ImageLabels, run: RunFacts) -> list[dict[str, object]]:
     ]
 
 
-def _is_labelme(value: object) -> bool:
-    """Return True if a JSON value looks like a LabelMe file."""
-    return isinstance(value, dict) and isinstance(value.get("shapes"), list)
-
-
 def _read_objects(source: Source, name: str, names: ClassNames, size: Size) -> Objects:
     value = source.json(name)
-    if not _is_labelme(value):
+    if not isinstance(value, dict) or not isinstance(value.get("shapes"), list):
         raise ValueError("not a LabelMe file: `shapes` is not a list")
     check_size(value.get("imageHeight"), value.get("imageWidth"), size)
     read = partial(_read_shape, names=names, size=size)

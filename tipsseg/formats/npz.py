@@ -67,7 +67,6 @@ class Confidence(Format):
     name = "confidence"
     description = "confidence images: confidence/<image>.png, with 0..1 scaled to 0..255"
     folder = "confidence"
-    suffix = ".png"
     needs = frozenset({"confidence"})
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:

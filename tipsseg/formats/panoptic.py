@@ -40,7 +40,6 @@ class Panoptic(Format):
     name = "panoptic"
     description = "COCO panoptic: panoptic/<image>.png and panoptic.json"
     folder = "panoptic"
-    suffix = ".png"
     files = ("panoptic.json",)
     needs = frozenset({"objects"})
     divides = True
@@ -78,8 +77,7 @@ class Panoptic(Format):
         yield from encode_section(b"annotations", annotations)
         yield b"\n}\n"
 
-    def detect_json(self, value: object) -> bool:
-        return is_panoptic(value)
+    detect_json = staticmethod(is_panoptic)
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         for name in source.find_suffix(".json"):

@@ -47,7 +47,6 @@ class Png(Format):
     name = "png"
     description = "index masks: masks/<image>.png, 0 background, 1..N the classes"
     folder = "masks"
-    suffix = ".png"
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         return encode_mask(image.labels, run.classes)

@@ -43,8 +43,8 @@ def absolute(path: Path) -> Path:
 
 
 def real_path(path: Path) -> str:
-    """Return the path of a file with links resolved; a URL is returned as it is."""
-    return str(path) if is_url(path) else os.path.realpath(path)
+    """Return the path of a file with links resolved; a URL, and a name that no file can have, is returned as it is."""
+    return str(path) if is_url(path) or "\0" in str(path) else os.path.realpath(path)
 
 
 #: A container in the middle of an address.

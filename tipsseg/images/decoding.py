@@ -92,11 +92,6 @@ class ImageReader:
         with as_image_error(path):
             return thumbnail_rgb(upright)
 
-    def stored(self, path: Path) -> Image.Image:
-        """Decode an image file as stored: in its own mode, not turned upright. Raise ImageError if that fails."""
-        with self.header(path) as image:
-            return image.decode()
-
     def upright(self, image: ImageInput) -> Image.Image:
         """Convert an image file, a Pillow image or pixels (see `ImageInput`) to an upright picture in mode RGB.
 

@@ -305,14 +305,7 @@ def _expand(path: Path, root: Path, walker: Walker) -> Iterable[ImageRef | Faile
         return [Failed(ImageRef(path, relative), ImageError(path, fault.message, fault.hint))]
     except (OSError, ValueError) as fault:
         error = ImageError(path, _reason(path, fault), _ACCESS_URL if is_url(path) else PERMISSIONS)
-    return [Failed(ImageRef(path, relative), error)] if walker.is_new(_real(path)) else []
-
-
-def _real(path: Path) -> str:
-    try:
-        return real_path(path)
-    except ValueError:  # a name that no file can have
-        return str(path)
+    return [Failed(ImageRef(path, relative), error)] if walker.is_new(real_path(path)) else []
 
 
 def _examine(paths: Iterable[Path]) -> list[tuple[Path, bool]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -180,8 +180,7 @@ class FeatureSource(Generic[Stored]):
         except (OSError, ValueError) as error:
             self._picture(ref, ())  # raises a more precise error for nearly all faults
             raise ImageError(ref.path, str(error)) from error
-        by_side, damaged = self.find_stored(sha256)
-        stored = tuple(by_side.values())
+        stored, damaged = self.find_stored(sha256)
         if any(prod(features.size) > self._reader.max_pixels for features in stored):
             stored = ()
         picture = self._picture(ref, stored)
@@ -189,11 +188,11 @@ class FeatureSource(Generic[Stored]):
             ref=ref, fingerprint=file_fingerprint, sha256=sha256, picture=picture, stored=stored, damaged=damaged
         )
 
-    def find_stored(self, sha256: str) -> tuple[Mapping[int, Stored], str]:
-        """Return an image's stored content by short side, and the fault of a damaged file or ""."""
-        stored: dict[int, Stored] = {}
+    def find_stored(self, sha256: str) -> tuple[tuple[Stored, ...], str]:
+        """Return an image's stored content at some or all scales, and the fault of a damaged file or ""."""
+        stored = list[Stored]()
         damaged = ""
-        for index, (side, files) in enumerate(self._files.items()):
+        for index, files in enumerate(self._files.values()):
             try:
                 features = self._find(files, sha256)
             except FeatureFileError as error:
@@ -202,10 +201,10 @@ class FeatureSource(Generic[Stored]):
             if features is None:
                 continue
             if features.plan == self.view.plans(features.size)[index]:
-                stored[side] = features
+                stored.append(features)
             else:
                 damaged = damaged or f"{files.path(sha256)}: its windows do not match the current settings"
-        return stored, damaged
+        return tuple(stored), damaged
 
     def _picture(self, ref: ImageRef, stored: Sequence[Stored]) -> Picture:
         """Decode an image, unless its features are stored and no pixels are needed."""

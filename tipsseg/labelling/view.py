@@ -119,19 +119,12 @@ def check_distinct(scales: Sequence[float], sides: Sequence[int], patch: int) ->
         patch: Side of the model's patches in pixels.
     """
     for (one, other), (side, larger) in zip(pairwise(text_of(scale) for scale in scales), pairwise(sides), strict=True):
-        if side == larger:
-            raise UsageError(
-                f"argument `scales`: {one} and {other} both give a short side of {side} pixels", _ONE_OF_TWO
-            )
         if larger - side < patch:
             raise UsageError(
                 f"argument `scales`: {one} and {other} give short sides of {side} and {larger} pixels, less than one patch "
                 f"({patch} pixels) apart",
-                _ONE_OF_TWO,
+                "Remove one of them: the model would see nearly the same patches twice, at twice the cost.",
             )
-
-
-_ONE_OF_TWO = "Remove one of them: the model would see nearly the same patches twice, at twice the cost."
 
 
 def cut_windows(image: NDArray[np.uint8], corners: Iterable[tuple[int, int]], side: int) -> list[NDArray[np.uint8]]:

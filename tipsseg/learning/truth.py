@@ -253,9 +253,8 @@ def read_predicted(path: Path, classes: int, reader: ImageReader) -> LabelArray:
 
 def _read_ids(path: Path, reader: ImageReader, valid: NDArray[np.bool_], hint: str) -> LabelArray:
     """Read the ids [H, W] of a mask. Raise LabelIdError if it has ids that are not `valid` [65536]."""
-    picture = reader.stored(path)
-    with as_image_error(path):
-        stored = read_ids(picture)
+    with reader.header(path) as image, as_image_error(path):
+        stored = read_ids(image.decode())
     counts = count_labels(stored)
     unknown = np.flatnonzero((counts > 0) & ~valid[: counts.size]).tolist()
     if unknown:

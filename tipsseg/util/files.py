@@ -274,9 +274,8 @@ def clean_up(folders: Iterable[Path], keep: Container[str] = ()) -> None:
 def clean_up_below(tops: Iterable[Path]) -> None:
     """Call `clean_up` for folders and all their subfolders. Does not follow links."""
     for top in tops:
-        if top.is_symlink():
-            continue
-        clean_up(Path(folder) for folder, _, _ in os.walk(top))
+        if not top.is_symlink():
+            clean_up(Path(folder) for folder, _, _ in os.walk(top))
 
 
 def _remove(path: Path) -> None:
@@ -315,8 +314,7 @@ def describe_error(error: Exception) -> str:
 
 def cache_folder() -> Path | None:
     """Return tipsseg's cache folder, which may not exist; None if the user has no home folder."""
-    own = os.environ.get("TIPSSEG_CACHE")
-    if own:
+    if own := os.environ.get("TIPSSEG_CACHE"):
         return Path(own)
     user = os.environ.get("XDG_CACHE_HOME")
     try:

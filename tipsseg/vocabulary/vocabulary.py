@@ -428,18 +428,14 @@ def require_known(keys: Iterable[str], known: Sequence[str], of_class: str = "")
 
 def class_record(spec: ClassSpec) -> dict[str, object]:
     """Return a class as a table for a vocabulary file, without unset values. `parse_class` reads it."""
-    record: dict[str, object] = {
-        "name": spec.name,
+    record = {each.name: getattr(spec, each.name) for each in fields(ClassSpec)}
+    record |= {
         "synonyms": list(spec.synonyms),
-        "colour": spec.colour if isinstance(spec.colour, str | None) else "#" + bytes(spec.colour).hex(),
-        "min_confidence": spec.min_confidence,
-        "supercategory": spec.supercategory,
         "templates": list(spec.templates or ()),
         "negative": spec.negative or None,
-        "part_of": spec.part_of,
-        "phrase": spec.phrase,
-        "thing": spec.thing,
     }
+    if not isinstance(spec.colour, str | None):
+        record["colour"] = "#" + bytes(spec.colour).hex()
     return {key: value for key, value in record.items() if value not in (None, "", [])}
 
 
