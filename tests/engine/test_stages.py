@@ -351,7 +351,7 @@ def test_large_images_are_labelled_one_at_a_time(tmp_path: Path, monkeypatch: py
     plain, alone = LocalEngine.label, list[bool]()
 
     def label(engine: LocalEngine, *image: Any) -> LabelMap:
-        alone.append(engine.source.alone._lock.locked())
+        alone.append(engine.source._large.locked())
         return plain(engine, *image)
 
     monkeypatch.setattr(LocalEngine, "label", label)
