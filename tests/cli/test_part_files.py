@@ -302,6 +302,30 @@ def test_parts_without_their_whole_stay(command: Command) -> None:
     assert np.array_equal(corrected(command, "edited.json"), np.where(before == PANDA, 0, before))
 
 
+def test_an_object_drawn_over_a_part_covers_it(command: Command) -> None:
+    before = mask()
+    y, x = (int(each.mean()) for each in np.nonzero(before == HEAD))
+
+    def edit(data: dict[str, Any]) -> None:
+        (image,) = (each for each in data["images"] if each["file_name"] == "panda-and-tree.png")
+        square = [x - 5, y - 5, x + 5, y - 5, x + 5, y + 5, x - 5, y + 5]
+        data["annotations"].append(
+            {
+                "id": 900,
+                "image_id": image["id"],
+                "category_id": DOG,
+                "segmentation": [square],
+                "bbox": [0, 0, 1, 1],
+                "area": 1,
+            },
+        )
+
+    edit_coco(edit)
+    after = corrected(command, "edited.json")
+    assert (after[y - 4 : y + 4, x - 4 : x + 4] == DOG).all()
+    assert np.array_equal(after[before != HEAD], before[before != HEAD])
+
+
 @pytest.mark.parametrize("form", ["coco", "coco-polygon"])
 def test_a_new_part_over_another_is_taken(command: Command, form: str) -> None:
     before = mask()
@@ -346,6 +370,12 @@ def yolo_lines(*kept: int) -> None:
     path = Path("out/yolo/labels/train/panda-and-tree.txt")
     lines = path.read_text().split("\n")[:-1]
     path.write_text("".join(f"{line}\n" for line in lines if int(line.split()[0]) + 1 in kept))
+
+
+def test_a_part_deleted_with_its_whole_is_gone(command: Command) -> None:
+    before = mask()
+    yolo_lines(LEG, CROWN, TRUNK, TREE)
+    assert np.array_equal(corrected(command, "out/yolo"), np.where(np.isin(before, [PANDA, HEAD, BODY]), 0, before))
 
 
 def test_unchanged_parts_stay_above_a_whole_that_is_enlarged_over_them(command: Command) -> None:

@@ -155,8 +155,10 @@ def test_files_of_images_that_the_run_does_not_have_are_removed(out: Path, tmp_p
     make_run(tmp_path / "one", tmp_path / "imgs", {"b.jpg": B}, (HOSTILE_CLASS, "tree", "sky"), ("png", "npz"))
     report(out, tmp_path / "page")
     assert len(list((tmp_path / "page").glob("*/??/*"))) == 6
+    (tmp_path / "page/data/images-00001.js").touch()  # of a page with more images
     report(tmp_path / "one", tmp_path / "page")
     assert len(list((tmp_path / "page").glob("*/??/*"))) == 3
+    assert [path.name for path in (tmp_path / "page/data").glob("images-*")] == ["images-00000.js"]
 
 
 def test_a_corrected_mask_is_shown(out: Path) -> None:
