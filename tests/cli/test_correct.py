@@ -203,7 +203,7 @@ def test_options_are_named_as_they_are_typed(command: Command, folder: Path) -> 
 
 
 def test_images_without_objects_are_refused_or_emptied_or_left_as_is_typed(command: Command, folder: Path) -> None:
-    image = {"id": 1, "file_name": "a.png", "height": 6, "width": 8}
+    image = {"id": 1, "file_name": "a.png", "height": None, "width": None}  # Label Studio states no size of some
     path = folder / "x.json"
     path.write_text(json.dumps({"images": [image], "categories": [], "annotations": []}))
     mask = folder / "out/masks/a.png"
