@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from tipsseg.regions.components import Rle
+
+class Rle(TypedDict):
+    """A mask as COCO's compressed run-length code: `size` [h, w] and `counts`, ASCII text."""
+
+    size: list[int]
+    counts: str
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.backbones.protocol import Architecture, Backbone, Sizes, WindowFeatures
-from tipsseg.errors import UsageError
-from tipsseg.util.text import quote
 from tipsseg.weights.sources import read_model_type
 
 if TYPE_CHECKING:
@@ -44,9 +42,8 @@ def open_backbone(
     Raises:
         CheckpointError: The files are not a model of a known architecture.
         DeviceError: The device or the dtype is not available.
-        UsageError: An argument has an invalid value.
+        UsageError: The device or the dtype has an unknown name.
     """
-    check_batch_size(batch_size)
     architecture = _architecture_of(folder)
     if lazy and device == "cpu" and dtype != "auto":
         return _LazyBackbone(
@@ -56,12 +53,6 @@ def open_backbone(
             lambda: architecture.open_backbone(folder, device, dtype, 1, lazy=True),
         )
     return architecture.open_backbone(folder, device, dtype, batch_size, lazy=lazy)
-
-
-def check_batch_size(size: int | None) -> None:
-    """Raise UsageError if a batch size is neither None nor a whole number of at least 1."""
-    if size is not None and (type(size) is not int or size < 1):
-        raise UsageError(f"batch size must be a whole number of at least 1, not {quote(size)}")
 
 
 def _architecture_of(folder: Path) -> Architecture:

@@ -214,12 +214,13 @@ def load(
         CheckpointError: The files are not a model of a known architecture.
     """
     from tipsseg.backbones.devices import resolve_device, resolve_dtype
-    from tipsseg.backbones.registry import check_batch_size, open_backbone
+    from tipsseg.backbones.registry import open_backbone
 
     if not isinstance(model, str | Path):
         raise UsageError(f"the model must be an id or a folder, not {quote(model)}", 'For example: load("l14").')
     # pathlib drops the leading dot, by which `find_model` distinguishes a folder from an id.
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
-    check_batch_size(batch_size)
+    if batch_size is not None:
+        batch_size = check_whole_number("argument `batch_size`", batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download
     return Model(open_backbone(source.fetch(quiet=quiet), device_name(device), dtype_name(dtype), batch_size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,6 @@ from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray
 
 #: Pixels per piece: intermediate arrays take about 20 bytes per pixel.
 _PIECE = 1 << 20
-
-
-class Rle(TypedDict):
-    """A mask as COCO's compressed run-length code: `size` [h, w] and `counts`, ASCII text."""
-
-    size: list[int]
-    counts: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,8 +246,8 @@ def _edges(runs: RegionRuns, height: int) -> NDArray[np.int64]:
     return edges
 
 
-def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[Rle]:
-    """Encode regions of an image of `size` (height, width) as compressed run-length codes of the whole image.
+def encode_regions(regions: Sequence[Region], size: tuple[int, int]) -> list[dict[str, object]]:
+    """Encode regions of an image of `size` (height, width) as COCO's compressed run-length codes of the whole image.
 
     The work is in proportion to the number of runs, which matters for thousands of regions.
     """
