@@ -25,6 +25,10 @@ def model(mlp_checkpoint: Path) -> Model:
 WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "model, number": (lambda _: loose.load(14), "the model must be an id or a folder, not 14"),
     "device, absent": (lambda _: load("tiny", device="mps"), "device 'mps' is not available"),
+    "batch size, none": (
+        lambda _: load("tiny", batch_size=0),
+        "argument `batch_size`=0 is too small; the minimum is 1",
+    ),
     "labeller, name of a model": (
         lambda _: loose.Labeller("tiny", ["a"]),
         "the model must be the result of tipsseg.load, not 'tiny'",

@@ -135,12 +135,12 @@ def read_relations(source: Source) -> Mapping[str, ClassSpec]:
 
     Raise ImageError if the file is invalid.
     """
-    listing = _read_around(source.path)
     if source.has(CLASSES_FILE):
-        listing = source.display_path(CLASSES_FILE), source.read(CLASSES_FILE, RECORD_LIMIT)
-    if listing is None:
+        where, data = source.display_path(CLASSES_FILE), source.read(CLASSES_FILE, RECORD_LIMIT)
+    elif around := _read_around(source.path):
+        where, data = around
+    else:
         return {}
-    where, data = listing
     found = {}
     with image_errors(where):
         for entry in take(parse(data), "classes", list):
