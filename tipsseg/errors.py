@@ -5,7 +5,7 @@
     │   └── VocabularyError          path, line, class_index: invalid class names, vocabulary file or templates
     ├── InputError                   invalid inputs: nothing to label, or two inputs for one output
     │   ├── NoImagesError            folders or a list without images
-    │   ├── RecordError              a FileError too: unusable records of an output folder
+    │   ├── RecordError              path, reason: unusable records of an output folder
     │   └── OtherSchemaError         output folder with the records of another version
     ├── FileError                    path, reason: unreadable file
     │   ├── ImageError               unreadable image
@@ -113,6 +113,20 @@ class NoImagesError(InputError):
     """Folders or a list without images."""
 
 
+class RecordError(InputError):
+    """Folder that is not an output folder, or whose records are damaged or incomplete.
+
+    Attributes:
+        path: The folder or the record.
+        reason: The message without the path.
+    """
+
+    def __init__(self, path: Path, reason: str, hint: str = "") -> None:
+        super().__init__(f"{path}: {reason}", hint)
+        self.path = path
+        self.reason = reason
+
+
 class OtherSchemaError(InputError):
     """Output folder with the records of another version of tipsseg."""
 
@@ -141,10 +155,6 @@ class FileError(TipssegError):
         super().__init__(f"{address_text(path)}: {reason}", hint)
         self.path = path
         self.reason = reason
-
-
-class RecordError(InputError, FileError):
-    """Folder that is not an output folder, or whose records are damaged or incomplete."""
 
 
 class ImageError(FileError):

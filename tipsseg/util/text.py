@@ -108,9 +108,9 @@ def join_first(texts: Sequence[str], most: int) -> str:
     return ", ".join(texts[:most]) + more
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return "Did you mean 'x'? " for the most similar known name; "" if none is similar."""
-    close = difflib.get_close_matches(shorten(name.lower()), known, n=1)
+    close = difflib.get_close_matches(shorten(name.lower()), known, n=1, cutoff=cutoff)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 
