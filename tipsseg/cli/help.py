@@ -19,8 +19,6 @@ _ALL = "tipsseg.help_all"
 
 #: Hints for options of other tools, for commands that have `--vocab`.
 _HINTS = {
-    "-v": "Write --vocab.",
-    "--templates": "Write `templates` into a vocabulary file; tipsseg vocab show prints one to start from.",
     **dict.fromkeys(
         ("--labels", "--prompt", "--prompts", "--text", "--text-prompt", "--queries"),
         'Write --classes "panda leg,tree".',

@@ -483,8 +483,9 @@ def _scores_hint(run: Run) -> str:
     """Return the hint for missing scores: the command that writes them."""
     spec = run.info.spec
     repeated, output = (shell_word(str(path)) for path in (spec.folder / RUN_FILE, spec.output))
-    shard = "" if spec.shard is None else f" --shard {spec.shard}"
-    return f"Let the model write it: tipsseg label IMAGES --from {repeated}{shard} -f npz -o {output}"
+    if spec.shard is not None:
+        return f"Let the model write it: tipsseg label IMAGES --from {repeated} --shard {spec.shard} -f npz -o {output}"
+    return f"Let the model write it: tipsseg label IMAGES --from {repeated} -f npz -o {output}"
 
 
 def _match_classes(known: Sequence[LabelClass], classes: Sequence[LabelClass]) -> tuple[LabelArray, list[str]]:

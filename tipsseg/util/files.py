@@ -124,7 +124,7 @@ def open_appending(path: Path) -> int:
 
 
 def _require_regular(descriptor: int, path: str) -> int:
-    """Return the descriptor of a regular file; close that of anything else, and raise OSError."""
+    """Return the descriptor of a regular file. Close the descriptor of anything else, and raise OSError."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
