@@ -243,14 +243,15 @@ def _read_image(run: Run, changes: _PageImage, saved: str, names: ClassNames, si
     if image not in run:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(image)
-    before = stored.entry.correction
+    current = stored.current()  # after a killed import, with what that was about to record
+    before = current.entry.correction
     (browser, when), (last_browser, last) = map(_split_saved, (saved, saved if before is None else before.saved))
     if browser == last_browser and when < last:
         raise ValueError(f"a file that the page saved later was imported for {short(image)}: import the newest one")
     base: Labels | None = None
     if stored.digest() == digest:
-        base = stored.current().labels
-    elif before is not None and before.before == digest and before.format == PAGE and not stored.edited:
+        base = current.labels
+    elif before is not None and before.before == digest and before.format == PAGE:
         base = read_base(run, digest, size) if browser == last_browser else None
     if base is None:
         work = f"{pluralize(len(changes.objects), 'region')} and {pluralize(len(changes.strokes), 'stroke')}"

@@ -100,8 +100,6 @@ def label_images(
     """
     progress = reporter.progress
     note_given(folder.info.spec, images.known, progress)
-    if not folder.starting_over:
-        folder.show_masks()
     note_folder(folder, images, progress)
     moves = _follow(folder, images, progress)
     notes = ImageNotes(folder.info.model, progress)
@@ -129,6 +127,8 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     """Let the labels follow renamed pictures, and with `prune` remove the labels of pictures that are gone. Return the rest."""
     moves, prune = find_moves(folder, images), folder.info.spec.prune
     check_prune(folder, images, moves)
+    if not folder.starting_over:
+        folder.show_masks()
     folder.state.add_former((old, ref.name) for old, ref in moves.renamed.items())
     renamed = dict[str, ImageRef]()
     for old, ref in moves.renamed.items():
