@@ -389,11 +389,14 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     A person accepts it, or does not any more: then it is the model's again, unless that person changed it. A correction that was
     undone, and comes back, holds again; and the record names the newest file of a page that has it.
     """
-    entry, accepted, saved = folder.state.get(image), planner.options.accept or plan.source.accepted, plan.source.saved
-    if entry is None or (accepted is None and not entry.undone and not (saved and entry.corrected)):
+    entry, accepted, saved = folder.state.get(image), plan.source.accepted, plan.source.saved
+    if entry is None:
         return
-    new = Correction(source=planner.source, format=planner.format)
-    before = entry.correction or new
+    before = entry.correction or Correction(source=planner.source, format=planner.format)
+    if planner.options.accept and not before.content:  # what a person drew, as a killed command may have, counts as drawn
+        accepted = True
+    if accepted is None and not entry.undone and not (saved and entry.corrected):
+        return
     if accepted is False and before.accepted and not before.content:
         folder.state.add(replace(entry, correction_text=None), (), {})
     else:
