@@ -30,6 +30,7 @@ from tipsseg.types import WindowPlan
 
 RECIPE = Recipe({"sha256": {"model.safetensors": "0" * 64}}, "float32", "slide", 56, 1)
 ORIGIN = Origin("a" * 64, "sub/ä.png", RECIPE)
+PIXELS = "b" * 32
 
 
 def record_of(
@@ -42,10 +43,10 @@ def record_of(
     kind: Any = np.float32 if dtype == "float32" else np.float16
     whole = vectors[:, 0, :tokens].astype(kind)
     if dtype != "int8":
-        return FeatureRecord((60, 90), plan, dtype, vectors.astype(kind), None, whole, ORIGIN)
+        return FeatureRecord((60, 90), plan, dtype, vectors.astype(kind), None, whole, ORIGIN, PIXELS)
     scales = np.abs(vectors).max(-1) / np.float32(127)
     return FeatureRecord(
-        (60, 90), plan, dtype, np.rint(vectors / scales[..., None]).astype(np.int8), scales, whole, ORIGIN
+        (60, 90), plan, dtype, np.rint(vectors / scales[..., None]).astype(np.int8), scales, whole, ORIGIN, PIXELS
     )
 
 
@@ -66,6 +67,7 @@ def test_a_feature_file_is_read_as_it_was_written(
     assert len(first) == written
     read = read_feature_file(path)
     assert (read.size, read.plan, read.dtype, read.origin) == (record.size, record.plan, dtype, ORIGIN)
+    assert read.pixels == read_feature_header(path).pixels == PIXELS
     for name in ("patches", "scales", "class_tokens"):
         one, other = getattr(record, name), getattr(read, name)
         assert (one is None) == (other is None)
@@ -135,7 +137,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "its header has 1,152,921,504,606,846,976",
     ),
     "of nobody": (header_changed(lambda header, facts: facts.clear()), "no `format`"),
-    "a later format": (fact("format", 2), "it has format 2; this version of tipsseg reads format 1"),
+    "a later format": (fact("format", 3), "it has format 3; this version of tipsseg reads format 2"),
     "no plan": (fact("plan", None), "no `plan`"),
     "a window outside": (windows([0, 0], [0, 43]), "its windows do not match its patches"),
     "an unknown dtype": (fact("dtype", "int4"), '`dtype` is "int4"'),

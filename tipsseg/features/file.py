@@ -32,7 +32,7 @@ from tipsseg.util.json import parse, take
 FloatArray = NDArray[np.float32]
 
 #: Incremented with every change to the layout.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _KEY = "tipsseg"
 
@@ -92,6 +92,7 @@ class FeatureRecord:
         scales: [B, h, w] float32, factors of int8 patches; None for other dtypes.
         class_tokens: [B, C, D] float32 if `dtype` is float32, else float16.
         origin: Image and recipe; None if unknown.
+        pixels: Digest of the upright image (see `upright.pixel_digest`); "" if unknown.
     """
 
     size: tuple[int, int]
@@ -101,6 +102,7 @@ class FeatureRecord:
     scales: FloatArray | None
     class_tokens: NDArray[np.float16] | FloatArray
     origin: Origin | None = None
+    pixels: str = ""
 
     def to_float32(self) -> FeatureRecord:
         """Convert the features to float32. Raise ValueError if a vector is not finite or not of unit length."""
@@ -126,6 +128,7 @@ class FeatureHeader:
         tokens: C, the number of class tokens per window.
         crc32: Checksum of all tensors.
         origin: Image and recipe; None if unknown.
+        pixels: See FeatureRecord.
     """
 
     size: tuple[int, int]
@@ -135,6 +138,7 @@ class FeatureHeader:
     tokens: int
     crc32: int
     origin: Origin | None
+    pixels: str
 
     @property
     def bytes(self) -> int:
@@ -174,6 +178,7 @@ def write_feature_file(path: Path, record: FeatureRecord) -> int:
         "plan": {"size": record.plan.size, "side": record.plan.side, "corners": record.plan.corners},
         "dtype": record.dtype,
         "crc32": _checksum(tensors),
+        "pixels": record.pixels,
         "origin": None if record.origin is None else {**asdict(record.origin), "recipe": record.origin.recipe.record()},
     }
     data: bytes = save(tensors, {_KEY: json.dumps(facts, sort_keys=True)})
@@ -199,6 +204,7 @@ def read_feature_file(path: Path) -> FeatureRecord:
         tensors.get("scales"),
         tensors["class_tokens"],
         header.origin,
+        header.pixels,
     )
 
 
@@ -253,6 +259,7 @@ def _read_header(file: BufferedReader) -> FeatureHeader:
         tokens[1],
         take(facts, "crc32", int),
         take(facts, "origin", Origin | None),
+        take(facts, "pixels", str),
     )
     if size != 8 + length + found.bytes:
         raise ValueError(f"it has {size:,} bytes, but its header requires {8 + length + found.bytes:,}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from tipsseg.errors import InputError
 
 #: Longest side of thumbnails in pixels: enough for any screen, in little memory.
 THUMBNAIL_SIDE = 4096
+
+#: Pixels that `pixel_digest` copies at a time.
+_DIGESTED = 1 << 20
 
 
 #: TIFF's tags and values of pixels that Pillow misreads.
@@ -141,6 +145,16 @@ def orientation_of(image: Image.Image) -> int:
     finally:
         image.info.update(xmp)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def pixel_digest(upright: Image.Image) -> str:
+    """Return a digest of the size and the pixels of an upright RGB image: equal pictures have equal digests, whatever their files."""
+    width, height = upright.size
+    digest = sha256(f"{height} {width}\n".encode())
+    rows = max(1, _DIGESTED // width)  # a copy of a large image would take as much memory as the image
+    for top in range(0, height, rows):
+        digest.update(upright.crop((0, top, width, min(top + rows, height))).tobytes())
+    return digest.hexdigest()[:32]
 
 
 def thumbnail_rgb(upright: Image.Image) -> NDArray[np.uint8]:

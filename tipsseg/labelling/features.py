@@ -40,6 +40,7 @@ class Features:
         class_tokens: [B, C, D] float32: C unit vectors per window. TIPSv2 has two: the first was trained on web
             alt-texts, the second on synthetic captions.
         finer: The features at larger scales, in ascending order. Their own `finer` is empty.
+        pixels: Digest of the upright image, of features from a file that `tipsseg encode` wrote; else "".
     """
 
     size: tuple[int, int]
@@ -47,6 +48,7 @@ class Features:
     patches: Tensor
     class_tokens: Tensor
     finer: tuple[Features, ...] = ()
+    pixels: str = ""
 
     @classmethod
     def at_scales(cls, scales: Sequence[Features]) -> Features:
@@ -129,7 +131,8 @@ def features_of(record: FeatureRecord, device: torch.device) -> Features:
     """Convert a record to features in float32, on a device."""
     from tipsseg.backbones.devices import to_device
 
-    return Features(record.size, record.plan, to_device(record.patches, device), to_device(record.class_tokens, device))
+    patches, class_tokens = to_device(record.patches, device), to_device(record.class_tokens, device)
+    return Features(record.size, record.plan, patches, class_tokens, pixels=record.pixels)
 
 
 def round_features(features: Features, dtype: FeatureDtype) -> RoundedFeatures:
@@ -183,11 +186,12 @@ class RoundedFeatures:
     dtype: FeatureDtype
     arriving: HostCopy
 
-    def record(self, origin: Origin | None = None) -> FeatureRecord:
+    def record(self, origin: Origin | None = None, pixels: str = "") -> FeatureRecord:
         """Wait for the arrays and return the record to write. Safe to call from any thread."""
         patches, class_tokens, *scales = self.arriving.arrays()
         size, plan = self.features.size, self.features.plan
-        return FeatureRecord(size, plan, self.dtype, patches, scales[0] if scales else None, class_tokens, origin)
+        factors = scales[0] if scales else None
+        return FeatureRecord(size, plan, self.dtype, patches, factors, class_tokens, origin, pixels)
 
 
 def encode_prepared(backbone: Backbone, prepared: Prepared) -> Features:

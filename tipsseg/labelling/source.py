@@ -27,7 +27,7 @@ from tipsseg.features.folder import FeatureFiles, FeatureStore
 from tipsseg.images.access import identify, stamp_source
 from tipsseg.images.containers import Stamp
 from tipsseg.images.decoding import ImageReader, as_image_error
-from tipsseg.images.upright import thumbnail_rgb
+from tipsseg.images.upright import pixel_digest, thumbnail_rgb
 from tipsseg.labelling.features import Batched, Batches, Features, RoundedFeatures, round_features, unsound_error
 from tipsseg.labelling.view import Prepared, View
 from tipsseg.types import ImageRef, Remark
@@ -57,11 +57,13 @@ class Picture:
 
     Attributes:
         prepared: The image prepared for the model. Its `resized` is 0 x 0 if the image was not decoded.
+        pixels: Digest of the upright image (see `pixel_digest`).
         thumbnail: [h, w, 3] uint8 (see `thumbnail_rgb`); 0 x 0 if not requested.
         remarks: Remarks on file content that the model does not see.
     """
 
     prepared: Prepared
+    pixels: str
     thumbnail: NDArray[np.uint8]
     remarks: tuple[Remark, ...]
 
@@ -209,18 +211,19 @@ class FeatureSource(Generic[Stored]):
     def _picture(self, ref: ImageRef, stored: Sequence[Stored]) -> Picture:
         """Decode an image, unless its features are stored and no pixels are needed."""
         prepared: Prepared | None = None
-        thumbnail, remarks = NO_PIXELS, tuple[Remark, ...]()
+        pixels, thumbnail, remarks = "", NO_PIXELS, tuple[Remark, ...]()
         if len(stored) == len(self.view.short_sides) and not self._pixels:
             first, *finer = [Prepared(features.size, NO_PIXELS, features.plan) for features in stored]
-            prepared = replace(first, finer=tuple(finer))
+            prepared, pixels = replace(first, finer=tuple(finer)), stored[0].pixels
         if prepared is None or self._thumbnails:
             with self._reader.header(ref.path) as image, self.alone(image.size), as_image_error(ref.path):
                 upright = image.upright()
                 thumbnail = thumbnail_rgb(upright) if self._thumbnails else NO_PIXELS
                 if prepared is None:
                     prepared, remarks = self.view.prepare(upright), image.remarks(upright)
+                    pixels = pixel_digest(upright)
         squeezed: tuple[Remark, ...] = ("squeezed",) if prepared.squeezed else ()
-        return Picture(prepared=prepared, thumbnail=thumbnail, remarks=(*remarks, *squeezed))
+        return Picture(prepared=prepared, pixels=pixels, thumbnail=thumbnail, remarks=(*remarks, *squeezed))
 
     @property
     def batch_size(self) -> int:
@@ -265,7 +268,8 @@ class FeatureSource(Generic[Stored]):
 
     def _record(self, loaded: Loaded[Stored], rounded: RoundedFeatures) -> FeatureRecord:
         files = self._files[rounded.features.plan.short_side]
-        record = rounded.record(Origin(loaded.sha256, loaded.ref.name, files.record.recipe))
+        origin = Origin(loaded.sha256, loaded.ref.name, files.record.recipe)
+        record = rounded.record(origin, loaded.picture.pixels)
         try:
             record.to_float32()
         except ValueError as error:

@@ -1,0 +1,1 @@
+"""Output folders: masks that know what they are."""

@@ -1,0 +1,262 @@
+"""The facts of a mask, inside its PNG file: what it labels, who made it, and from what.
+
+    IHDR
+    iTXt tipsseg      the facts as JSON, at most LIMIT bytes
+    PLTE IDAT ...     the pixels
+    tpSg ...          what is bulky, by name: scores, objects, the model's own mask
+    IEND
+
+Image libraries read such a file like any PNG. Some programs move the text, compress it, or leave it out; few keep `tpSg`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, Literal
+
+import numpy as np
+
+from tipsseg.types import LabelArray
+from tipsseg.util.json import parse, read_value, take
+
+#: Image.open of Pillow rejects texts above 1 MiB, cv2.imread of OpenCV files with 8 MB before the pixels.
+LIMIT = 16 << 10
+
+_SIGNATURE, _KEYWORD, _BULK = b"\x89PNG\r\n\x1a\n", b"tipsseg", b"tpSg"
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
+_TEXTS = (b"iTXt", b"zTXt", b"tEXt")
+
+#: The facts that may be long: of an image with thousands of classes, they are bulk.
+_LONG = ("image", "formerly", "names", "confidence", "present")
+
+_VERSION = 1
+
+Maker = Literal["model", "person"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFacts:
+    """The picture that a mask labels.
+
+    Attributes:
+        bytes: The size of its file.
+        sha256: The hash of its file in hex; "" for a file that takes long to read.
+        pixels: The digest of the upright image (see `upright.pixel_digest`); "" for a raster.
+    """
+
+    bytes: int
+    sha256: str = ""
+    pixels: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskFacts:
+    """What a mask says of itself.
+
+    Attributes:
+        image: The name of the image.
+        formerly: The names that it had before.
+        by: Who made the labels.
+        source: Of a person's labels, the format that they came in; "" for a mask that was changed in place.
+        saved: Of a person's labels, when that person saved them, in UTC.
+        accepted: True if a person looked at the model's labels, and said that they are right.
+        question: The digest of the question of the folder (see `spec.question_digest`).
+        given: The digest of the regions and labels that the image was given; "" without any.
+        names: The names of the classes that occur, by id.
+        picture: The picture.
+        labels: The digest of the labels (see `label_digest`).
+        data: The digest of the chunks with the pixels, which tells without decoding that nobody changed them.
+        confidence: The mean confidence of the classes that occur, and of the background, by id.
+        present: The ids of the classes that competed; None if all did.
+    """
+
+    image: str
+    formerly: tuple[str, ...] = ()
+    by: Maker = "model"
+    source: str = ""
+    saved: str = ""
+    accepted: bool = False
+    question: str
+    given: str = ""
+    names: Mapping[int, str]
+    picture: PictureFacts
+    labels: str
+    data: str = ""
+    confidence: Mapping[int, float]
+    present: tuple[int, ...] | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the facts as JSON values, without those that say nothing."""
+        found: dict[str, Any] = {
+            "v": _VERSION,
+            "image": self.image,
+            "formerly": list(self.formerly),
+            "by": self.by,
+            "from": self.source,
+            "saved": self.saved,
+            "accepted": self.accepted,
+            "question": self.question,
+            "given": self.given,
+            "names": {str(key): name for key, name in self.names.items()},
+            "picture": {name: getattr(self.picture, name) for name in ("bytes", "sha256", "pixels")},
+            "labels": self.labels,
+            "data": self.data,
+            "confidence": {str(key): value for key, value in self.confidence.items()},
+        }
+        found = {key: value for key, value in found.items() if value not in ("", [], False)}
+        return found if self.present is None else {**found, "present": list(self.present)}
+
+
+def read_facts(record: object) -> MaskFacts:
+    """Read facts from JSON values. Raise ValueError if one is missing or of another type."""
+    if take(record, "v", int) != _VERSION:
+        raise ValueError("another version of tipsseg wrote it")
+    return MaskFacts(
+        image=take(record, "image", str),
+        formerly=take(record, "formerly", tuple[str, ...] | None) or (),
+        by=take(record, "by", Maker),
+        source=take(record, "from", str | None) or "",
+        saved=take(record, "saved", str | None) or "",
+        accepted=take(record, "accepted", bool | None) or False,
+        question=take(record, "question", str | None) or "",
+        given=take(record, "given", str | None) or "",
+        names=_by_id(take(record, "names", dict), str),
+        picture=take(record, "picture", PictureFacts),
+        labels=take(record, "labels", str),
+        data=take(record, "data", str | None) or "",
+        confidence=_by_id(take(record, "confidence", dict), float),
+        present=take(record, "present", tuple[int, ...] | None),
+    )
+
+
+def _by_id(record: Mapping[str, object], kind: type) -> dict[int, Any]:
+    return {int(key): read_value(kind, value, key) for key, value in record.items()}
+
+
+def label_digest(labels: LabelArray) -> str:
+    """Return a digest of the size and the ids of labels [H, W], whatever their dtype."""
+    height, width = labels.shape
+    narrow = labels.dtype == np.uint8 or int(labels.max(initial=0)) < 256
+    data = np.ascontiguousarray(labels, np.uint8 if narrow else "<u2")
+    return sha256(b"%d %d\n" % (height, width) + data.tobytes()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class SealedMask:
+    """A PNG file, apart from its pixels.
+
+    Attributes:
+        facts: Its facts; None without any that can be read.
+        data: The digest of the chunks with the pixels.
+        bulk: What is bulky, by name, compressed.
+    """
+
+    facts: MaskFacts | None
+    data: str
+    bulk: Mapping[str, memoryview] = field(default_factory=dict)
+
+    @property
+    def intact(self) -> bool:
+        """Return True if the file has the pixels that it was written with."""
+        return self.facts is not None and self.facts.data == self.data
+
+    def unpack(self, name: str, limit: int) -> bytes | None:
+        """Return bulk of at most `limit` bytes; None if it is missing, damaged or larger."""
+        with suppress(zlib.error, KeyError):
+            unpacker = zlib.decompressobj()
+            data = unpacker.decompress(self.bulk[name], limit)
+            return data if unpacker.eof else None
+        return None
+
+
+def seal(png: bytes, facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) -> bytes:
+    """Return a mask with these facts in place of others; `bulk` is what is bulky, by name."""
+    record, kept = replace(facts, data=read_sealed(png).data).record(), dict(bulk or {})
+    text = _json(record)
+    if len(text) > LIMIT:
+        kept["facts"] = _json({key: record.pop(key) for key in _LONG if key in record})
+        text = _json(record)
+    pieces = [_SIGNATURE]
+    for kind, body, whole in _chunks(png):
+        if kind == _BULK or _text_of(kind, body) is not None:
+            continue
+        if kind == b"IEND":
+            pieces += [_chunk(_BULK, name.encode() + b"\0" + zlib.compress(kept[name], 1)) for name in sorted(kept)]
+        pieces.append(bytes(whole))
+        if kind == b"IHDR":
+            pieces.append(_chunk(b"iTXt", _KEYWORD + b"\0\0\0\0\0" + text))
+    return b"".join(pieces)
+
+
+def read_sealed(png: bytes) -> SealedMask:
+    """Read the facts of a mask. Raise ValueError for a file that is damaged, or not a PNG."""
+    text: bytes | None = None
+    digest, last, bulk = sha256(), b"", dict[str, memoryview]()
+    for kind, body, _ in _chunks(png):
+        if kind in _PIXELS:
+            if kind != last:
+                digest.update(kind)
+            digest.update(body)
+        elif kind == _BULK:
+            name = bytes(body[:32]).partition(b"\0")[0]
+            bulk[name.decode("ascii", "replace")] = body[len(name) + 1 :]
+        elif text is None:
+            text = _text_of(kind, body)
+        last = kind
+    found, facts = SealedMask(None, digest.hexdigest()[:32], bulk), None
+    with suppress(ValueError):
+        record = {} if text is None else parse(text)
+        if "facts" in bulk:
+            record |= parse(found.unpack("facts", 64 << 20) or b"{}")
+        facts = read_facts(record)
+    return replace(found, facts=facts)
+
+
+def _chunks(png: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
+    """Yield the kind of each chunk, its content, and all of it. Raise ValueError if one is damaged, or the last one is missing."""
+    view, at, kind = memoryview(png), len(_SIGNATURE), b""
+    if view[:at] != _SIGNATURE:
+        raise ValueError("not a PNG file")
+    while kind != b"IEND":
+        if at + 12 > len(view):
+            raise ValueError("it ends in the middle")
+        length, kind = struct.unpack_from(">I4s", view, at)
+        end = at + 12 + length
+        if end > len(view):
+            raise ValueError("it ends in the middle")
+        if zlib.crc32(view[at + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise ValueError("a checksum does not match")
+        yield kind, view[at + 8 : end - 4], view[at:end]
+        at = end
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _text_of(kind: bytes, body: memoryview) -> bytes | None:
+    """Return our text in a chunk; None if the chunk has none. Programs write it in any of the three kinds."""
+    if kind not in _TEXTS or body[: len(_KEYWORD) + 1] != _KEYWORD + b"\0":
+        return None
+    rest = bytes(body[len(_KEYWORD) + 1 :])
+    packed = kind == b"zTXt"
+    if kind == b"iTXt":
+        packed = rest[:1] == b"\1"
+        rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
+    elif packed:
+        rest = rest[1:]
+    if packed:
+        with suppress(zlib.error):
+            return zlib.decompressobj().decompress(rest, 2 * LIMIT)
+        return b""
+    return rest[: 2 * LIMIT]
+
+
+def _json(record: Mapping[str, object]) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
