@@ -199,7 +199,7 @@ class LocalEngine:
             pixels=spec.options.refine != "none",
             thumbnails=context.need("thumbnail"),
         )
-        self._deriver = Deriver(context)
+        self._deriver = Deriver(replace(context, question=loaded.info.digest))
         self._top = TOP_CLASSES if context.need("top") else 0
         self._raster = RasterTask(self.labeller, self.info, context, note) if spec.is_raster else None
 
@@ -271,6 +271,7 @@ class LocalEngine:
             thumbnail=picture.thumbnail,
             pixels=lambda: spec.reader.pixels(ref.path, size),
             grid=lambda: image_grid(ref.path, size, len(label_map.classes), spec.reader),
+            pixel_digest=picture.pixels,
             given=None if spec.given is None else spec.given.digest(ref, size),
         )
         entry = replace(done.entry, seconds=round(loaded.seconds + time.monotonic() - began, 3))

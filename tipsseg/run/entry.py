@@ -103,7 +103,7 @@ class Facts:
         objects: All objects, whatever the file options, with their scores.
     """
 
-    summary: Mapping[str, object]
+    summary: Mapping[str, Any]
     objects: tuple[ObjectScore, ...] = ()
 
 

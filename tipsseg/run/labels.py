@@ -13,13 +13,14 @@ import json
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
+from tipsseg.folder.mask import MaskFacts, PictureFacts, label_digest, read_sealed, seal
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, Need, RunFacts
 from tipsseg.formats.instances import read_instances
@@ -31,7 +32,8 @@ from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, ob
 from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
-from tipsseg.util.files import actual_path, atomic_write, describe_error, read_regular, stamp
+from tipsseg.util.files import RECORD_LIMIT, actual_path, atomic_write, describe_error, read_regular, stamp
+from tipsseg.util.json import json_bytes
 from tipsseg.util.text import join_first, shell_word
 
 #: The names of label files.
@@ -49,11 +51,13 @@ class RunContext(RunFacts):
         output: The folder.
         formats: The formats of the folder.
         labels: The names of an image's label files.
+        question: The digest of the question that the labels answer (see `RunInfo.digest`).
     """
 
     output: Path
     formats: tuple[str, ...] = ()
     labels: tuple[str, ...] = (PNG,)
+    question: str = ""
 
     def need(self, attribute: Need) -> bool:
         """Return True if a format of the folder needs an attribute of `ImageLabels`."""
@@ -91,6 +95,49 @@ def encode_labels(image: ImageLabels, context: RunContext) -> dict[str, bytes]:
         else:
             found[name] = FORMATS[name].encode(image, context)
     return found
+
+
+def make_facts(
+    image: str, labels: Labels, facts: Facts, picture: PictureFacts, *, question: str, given: str = ""
+) -> MaskFacts:
+    """Return what the mask of an image says of itself."""
+    shares = [(BACKGROUND, facts.summary["background"]), *((each["id"], each) for each in facts.summary["classes"])]
+    present = facts.summary.get("present")
+    return MaskFacts(
+        image=image,
+        question=question,
+        given=given,
+        names={each["id"]: each["name"] for each in facts.summary["classes"]},
+        picture=picture,
+        labels=label_digest(labels.labels),
+        confidence={each: share["confidence"] for each, share in shares if share["confidence"] is not None},
+        present=None if present is None else tuple(present),
+    )
+
+
+def label_bulk(labels: Labels, objects: Iterable[ObjectScore]) -> dict[str, bytes]:
+    """Return what a mask has beside its facts: the scores of its objects, and the number of the object at each pixel if kept."""
+    bulk = {"scores": json_bytes([each[-1] for each in objects])}
+    if labels.instances is not None:
+        bulk["objects"] = np.ascontiguousarray(labels.instances, "<i4").tobytes()
+    return bulk
+
+
+def seal_correction(
+    png: bytes, before: bytes, entry: Entry, labels: Labels, facts: Facts, correction: Correction
+) -> bytes:
+    """Return the mask of labels that a person corrected, with the facts of the mask `before`, and the model's mask inside."""
+    old = read_sealed(before)
+    kept, model = old.facts, before
+    if kept is None or kept.by == "person":
+        model = old.unpack("model", RECORD_LIMIT) or b""
+    picture = PictureFacts(bytes=entry.input.size, sha256=entry.input.sha256 or "")
+    new = make_facts(entry.image, labels, facts, picture, question="", given=entry.given or "")
+    if kept is not None:
+        new = replace(new, formerly=kept.formerly, question=kept.question, given=kept.given, picture=kept.picture)
+    new = replace(new, by="person", source=correction.format, accepted=correction.accepted)
+    bulk = label_bulk(labels, facts.objects)
+    return seal(png, new, {**bulk, "model": model} if model else bulk)
 
 
 def _back_hint(path: Path, context: RunContext, image: str) -> str:

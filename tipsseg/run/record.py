@@ -79,6 +79,7 @@ def run_context(info: RunInfo) -> RunContext:
         files=spec.files,
         formats=spec.formats,
         labels=spec.label_names,
+        question=info.digest,
     )
 
 

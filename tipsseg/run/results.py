@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.folder.mask import PictureFacts, seal
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
@@ -25,7 +26,7 @@ from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
 from tipsseg.run.files import Content, Files, StagedFile, one_image
-from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, encode_labels
+from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, encode_labels, label_bulk, make_facts
 from tipsseg.run.summary import CERTAIN, label_summary
 from tipsseg.types import Failed, ImageRef, RasterGrid, Remark
 from tipsseg.util.files import Fingerprint
@@ -306,6 +307,7 @@ def write_image(
     thumbnail: NDArray[np.uint8] | None,
     pixels: Callable[[], NDArray[np.uint8]],
     grid: Callable[[], RasterGrid],
+    pixel_digest: str = "",
     given: str | None = None,
 ) -> Labelled:
     """Write the files of an image under temporary names: all of them, or none. Safe in any thread or process.
@@ -318,6 +320,7 @@ def write_image(
         thumbnail: [h, w, 3] uint8 RGB (see `ImageLabels`); None if no format needs it.
         pixels: Reads the image, if a format needs its pixels.
         grid: Reads its coordinates, if a format needs them.
+        pixel_digest: See `PictureFacts.pixels`.
         given: See `Entry`.
 
     Raises:
@@ -338,8 +341,11 @@ def write_image(
         pixels=pixels() if context.need("pixels") else None,
         grid=grid() if context.need("grid") else None,
     )
-    contents = encode_labels(image, context)
     facts = Facts(label_summary(label_map), object_scores(every))
+    contents = encode_labels(image, context)
+    picture = PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or "", pixels=pixel_digest)
+    known = make_facts(ref.name, labels, facts, picture, question=context.question, given=given or "")
+    contents[PNG] = seal(contents[PNG], known, label_bulk(labels, facts.objects))
     digests = [sha256(data).hexdigest() for data in contents.values()]
     entry = make_entry(ref, fingerprint, facts, digests, context.formats, given=given)
     image = replace(image, objects=deriver.objects(entry, labels, every))

@@ -365,8 +365,14 @@ class RunInfo:
 
     @property
     def digest(self) -> str:
-        """Return 32 hex digits that identify the question that a folder answers: the digest of all that changes labels."""
-        return hashlib.sha256(json.dumps(question_facts(self), sort_keys=True).encode()).hexdigest()[:32]
+        """Return 32 hex digits that identify the question that a folder answers: the digest of all that changes labels.
+
+        Options at their default are left out, so that a new option changes no digest.
+        """
+        settings = self.spec.settings(LabelOptions, FileOptions)
+        plain = {_question_name(name): json_value(default) for name, (_, default, _) in settings}
+        facts = {name: value for name, value in question_facts(self).items() if value != plain.get(name)}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     @property
     def names(self) -> dict[int, str]:
@@ -404,7 +410,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
     """Return all that changes labels: the question that a folder answers, by the names that messages use."""
     spec = info.spec
     held = {
-        name.replace("_", "-"): json_value(value)
+        _question_name(name): json_value(value)
         for name, (value, _, about) in spec.settings(LabelOptions, FileOptions)
         if about.held == "value"
     }
@@ -438,6 +444,10 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         "raster": record_of(spec.raster) if spec.is_raster else None,
         **{f"{VERSION_OF}{name}": versions.get(name, 1) for name, is_used in used.items() if is_used},
     }
+
+
+def _question_name(option: str) -> str:
+    return option.replace("_", "-")
 
 
 def model_identity(facts: Mapping[str, object]) -> Mapping[str, object]:

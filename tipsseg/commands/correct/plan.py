@@ -28,12 +28,13 @@ from tipsseg.regions.objects import (
 from tipsseg.regions.shapes import Shape
 from tipsseg.run.entry import Correction, Entry, Facts, object_scores
 from tipsseg.run.files import StagedFile, digest_of
-from tipsseg.run.labels import PNG, Current, Labels, scored_objects
+from tipsseg.run.labels import PNG, Current, Labels, scored_objects, seal_correction
 from tipsseg.run.read import Run, RunImage
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import with_classes
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
+from tipsseg.util.files import read_regular
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 
@@ -305,16 +306,13 @@ class Planner:
         `new` has the new labels, and the instances of the labels that were corrected.
         """
         known, labels, instances = self._known(), new.labels, new.instances
-        file = self.run.files.stage(PNG, path, encode_mask(labels, known))
         if instances is not None:
             instances = follow_correction(instances, labels, known)
-        objects = scored_objects(
-            Labels(labels=labels, instances=instances),
-            known,
-            current.entry.facts.objects,
-            dict.fromkeys(range(1, len(known) + 1), CERTAIN),
-            None,
-        )
+        new = Labels(labels=labels, instances=instances)
+        others = dict.fromkeys(range(1, len(known) + 1), CERTAIN)
+        objects = scored_objects(new, known, current.entry.facts.objects, others, None)
         facts = Facts(corrected_summary(count_labels(labels), known, current.entry.summary), object_scores(objects))
+        mask = seal_correction(encode_mask(labels, known), read_regular(path), current.entry, new, facts, correction)
+        file = self.run.files.stage(PNG, path, mask)
         digests = [str(file.row.digest), *(str(row.digest) for row in current.rows if row.name != PNG)]
         return file, current.entry.with_labels(digests, facts, correction)
