@@ -34,7 +34,7 @@ from tipsseg.options.run import ReadingOptions
 from tipsseg.run.entry import ERRORS_FILE, ROWS
 from tipsseg.run.files import digest_of
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.labels import GEOTIFF, INSTANCES, PNG
+from tipsseg.run.labels import GEOTIFF, PNG
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_runs
 from tipsseg.run.results import Deriver
@@ -217,7 +217,7 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
             continue
         path, look = run.files.path(row.place), run.files.look(row)
         report.files += 1
-        covered = format_name(row.name) in (*entry.formats, *run.context.labels)
+        covered = format_name(row.name) in entry.formats
         if path in due.stale or (look == "gone" and not covered):
             continue
         model_only = is_model_only(row.name)
@@ -258,7 +258,7 @@ def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
         elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
             whole.edited.append(path)
     tops = {form.folder.split("/")[0] for form in FORMATS.values() if form.folder}
-    masks = {(run.output / str(FORMATS[name].folder), FORMATS[name].suffix) for name in (PNG, INSTANCES, GEOTIFF)}
+    masks = {(run.output / str(FORMATS[name].folder), FORMATS[name].suffix) for name in (PNG, GEOTIFF)}
     paths = (path for top in sorted(tops) for path in _walk(run.output / top))
     for place in run.state.unknown(map(run.files.place, paths)):
         path = run.files.path(place)

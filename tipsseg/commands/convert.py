@@ -168,14 +168,9 @@ def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity
     with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
         spec = folder.info.spec
         for name in names:
-            if name == "png" or name in spec.label_names:
+            if name == spec.mask_format:
                 raise UsageError(f"{name} cannot be dropped: it holds the labels", "Drop another format.")
         formats = tuple(each for each in spec.formats if each not in names)
-        if formats and {*formats} <= {*RASTER_FORMATS} and not spec.is_raster:
-            left = ", ".join(formats)
-            raise UsageError(
-                f"{left} alone would make this a folder of rasters", "Drop it too, or keep another format."
-            )
         folder.change(replace(folder.info, spec=replace(spec, formats=formats)))
         for name in names:  # also one that is not there: an earlier command may have been interrupted at its end
             folder.drop(name)

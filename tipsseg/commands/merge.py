@@ -233,8 +233,9 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
             notes.append(row)  # a killed command moved it
         elif path.is_file():
             staged.append(_stage(folder, run, row, move=is_own))
-    labels = [file for file in staged if file.row.name in folder.context.labels]
-    if len(labels) + sum(row.name in folder.context.labels for row in notes) < len(folder.context.labels):
+    mask = folder.context.mask_format
+    labels = [file for file in staged if file.row.name == mask]
+    if not labels and not any(row.name == mask for row in notes):
         discard(staged)
         if before is None:
             raise ImageError(run.output, f"the labels of {entry.image} are missing", run.hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.address import as_address
 from tipsseg.errors import ImageError, OtherSchemaError, OutputError, RecordError
+from tipsseg.folder.mask import envelope
 from tipsseg.images.access import below, exists, identify
 from tipsseg.images.decoders import image_extensions
 from tipsseg.regions.components import count_labels
@@ -35,7 +37,16 @@ from tipsseg.run.spec import RunInfo, check_hint
 from tipsseg.run.state import STATE_FILE, STATE_FOLDER, State
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import ImageRef
-from tipsseg.util.files import Fingerprint, actual_path, is_inside, open_regular, output_error, remove_file, stamp
+from tipsseg.util.files import (
+    Fingerprint,
+    actual_path,
+    is_inside,
+    open_regular,
+    output_error,
+    read_regular,
+    remove_file,
+    stamp,
+)
 from tipsseg.util.json import parse, take
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize
@@ -114,13 +125,12 @@ def _restore(state: State, info: RunInfo, images: Path | None, progress: Progres
             entry, rows = _read_line(line)
             if names := take(parse(line), "former", tuple[str, ...] | None):
                 former[entry.image] = names
-            own = [row for row in rows if row.name in context.labels]
+            own = [row for row in rows if row.name == context.mask_format]
             seen |= {row.place for row in own}
             if any(digest_of(files.path(row.place)) not in ("", row.digest) for row in own) and not entry.corrected:
                 theirs.append(entry.image)  # the first command that writes adopts it
-            state.add(entry, rows, {})
-    tops = (context.output / "masks", context.output / STATE_FOLDER / "masks") if "png" in context.labels else ()
-    for path in (path for top in tops for path in sorted(top.rglob("*.png"))):
+            state.add(replace(entry, sealed=_sealed(files, own)), rows, {})
+    for path in () if info.spec.is_raster else sorted((context.output / "masks").rglob("*.png")):
         if files.place(path) in seen:
             continue
         found = _adopt(path, info, context, files, images)
@@ -167,7 +177,7 @@ def _read_line(line: bytes) -> tuple[Entry, list[FileRow]]:
         ImageRef(actual_path(Path(), take(record, "path", str)), PurePosixPath(image)),
         Fingerprint(take(record, "size", int), take(record, "mtime_ns", int), take(record, "sha256", str | None)),
         Facts(summary, take(record, "objects", tuple[ObjectScore, ...])),
-        [str(row.digest) for row in rows if not row.shows],
+        next((str(row.digest) for row in rows if not row.shows), ""),
         take(record, "formats", tuple[str, ...]),
         given=take(record, "given", str | None),
         seconds=take(record, "seconds", float),
@@ -179,23 +189,28 @@ def _read_line(line: bytes) -> tuple[Entry, list[FileRow]]:
     return replace(entry, version=take(record, "version", str)), [row for row in rows if row.digest != ROWS]
 
 
+def _sealed(files: Files, rows: Iterable[FileRow]) -> bytes:
+    """Return what the mask of an image says of itself; empty for a mask that says nothing, or cannot be read."""
+    with suppress(OSError, ValueError):
+        return next((envelope(read_regular(files.path(row.place))) for row in rows), b"")
+    return b""
+
+
 def _adopt(
     path: Path, info: RunInfo, context: RunContext, files: Files, images: Path | None
 ) -> tuple[Entry, list[FileRow]] | None:
     """Return the record of a mask that no line names, as a person's; None if its image is not found, or it is invalid."""
     root = images or (None if info.image_root is None else actual_path(Path(), info.image_root))
-    if root is None or "instances" in context.labels:
+    if root is None:
         return None
-    top = next(parent for parent in path.parents if parent.name == "masks")
-    stem = path.relative_to(top).with_suffix("")
-    is_full = context.files.names == "full" or top.parent.name == STATE_FOLDER
-    suffixes = [""] if is_full else ["", *image_extensions()]  # a frame of a video has none
+    stem = path.relative_to(context.output / "masks").with_suffix("")
+    suffixes = [""] if context.files.names == "full" else ["", *image_extensions()]  # a frame of a video has none
     names = [PurePosixPath(stem.with_name(stem.name + suffix)) for suffix in suffixes]
     ref = next((ref for name in names if exists((ref := ImageRef(below(root, str(name)), name)).path)), None)
     if ref is None:
         return None
     try:
-        labels = read_labels({"png": path}, info.spec.reader.size(ref.path), context, by_hand=True)
+        labels = read_labels(path, info.spec.reader.size(ref.path), context, by_hand=True)
         written, fingerprint = stamp(path), identify(ref.path)[0]
     except (ImageError, OSError, OutputError):
         return None
@@ -206,7 +221,7 @@ def _adopt(
         corrected_summary(count_labels(labels.labels), context.classes, before),
         object_scores(scored_objects(labels, context.classes, (), certain, None)),
     )
-    entry = make_entry(ref, fingerprint, facts, [str(written.sha256)], context.formats)
+    entry = make_entry(ref, fingerprint, facts, str(written.sha256), context.formats)
     row = FileRow(
         place=files.place(path), name="png", digest=written.sha256, size=written.size, mtime_ns=written.mtime_ns
     )

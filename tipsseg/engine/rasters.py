@@ -199,7 +199,7 @@ class RasterTask:
             ref,
             fingerprint,
             Facts({**blocks.summary(grid.size), "transform": grid.transform, "epsg": grid.epsg}),
-            [str(labels.row.digest)],
+            str(labels.row.digest),
             self._context.formats,
             seconds=round(time.monotonic() - began, 3),
         )
@@ -269,9 +269,7 @@ class RasterTask:
         """Write the files of a raster under temporary names, the mask first. Raise as `Deriver.make` does."""
         context = self._context
         read, mask = partial(blocks.read, context), GeoTiff()
-        made = {
-            mask.name: (context.label_path(mask.name, ref), partial(mask.write, grid=grid, blocks=read, run=context))
-        }
+        made = {mask.name: (context.mask_path(ref), partial(mask.write, grid=grid, blocks=read, run=context))}
         for form in self._forms:
             path = form.relative_path(ref.relative, context.files)
             if form.name != mask.name and path is not None:

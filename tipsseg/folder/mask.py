@@ -218,6 +218,19 @@ def read_sealed(png: bytes) -> SealedMask:
     return replace(found, facts=facts)
 
 
+def envelope(png: bytes) -> bytes:
+    """Return a mask without its pixels: its facts and its bulk."""
+    pieces = [
+        whole for kind, body, whole in _chunks(png) if kind in (_BULK, b"IEND") or _text_of(kind, body) is not None
+    ]
+    return b"".join([_SIGNATURE, *pieces])
+
+
+def open_envelope(data: bytes) -> SealedMask:
+    """Read what `envelope` returned; without facts if it is empty."""
+    return read_sealed(data) if data else SealedMask(None, "")
+
+
 def _chunks(png: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:
     """Yield the kind of each chunk, its content, and all of it. Raise ValueError if one is damaged, or the last one is missing."""
     view, at, kind = memoryview(png), len(_SIGNATURE), b""

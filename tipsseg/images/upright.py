@@ -148,7 +148,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def pixel_digest(upright: Image.Image) -> str:
-    """Return a digest of the size and the pixels of an upright RGB image: equal pictures have equal digests, whatever their files."""
+    """Return a digest of the size and the pixels of an upright RGB image, whatever its file."""
     width, height = upright.size
     digest = sha256(f"{height} {width}\n".encode())
     rows = max(1, _DIGESTED // width)  # a copy of a large image would take as much memory as the image

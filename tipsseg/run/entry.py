@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tipsseg.errors import ImageError, RecordError
+from tipsseg.folder.mask import envelope
 from tipsseg.images.access import absolute, exists
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.run.summary import ImageNumbers, read_summary
@@ -122,6 +123,7 @@ class Entry:
         coming: The correction that a killed process was about to record.
         seconds: The time from opening the input to writing the last file.
         packed: The facts, compressed.
+        sealed: What the mask says of itself (see `folder.mask.envelope`); empty for a raster.
         home: The folder of the record, for hints.
     """
 
@@ -135,6 +137,7 @@ class Entry:
     coming: str | None = None
     seconds: float = 0.0
     packed: bytes
+    sealed: bytes = b""
     home: str = field(default="OUT", compare=False)
 
     @cached_property
@@ -175,11 +178,13 @@ class Entry:
     def undone(self) -> bool:
         return self.correction is not None and self.correction.undone
 
-    def with_labels(self, digests: Iterable[str], facts: Facts, correction: Correction | None) -> Entry:
-        """Return the entry of other labels; `digests` are the digests of their files."""
-        version, packed = _pack(facts, digests)
-        text = None if correction is None else correction.text()
-        return replace(self, version=version, packed=packed, correction_text=text, coming=None)
+    def with_labels(self, mask: bytes, row: FileRow, facts: Facts, correction: Correction) -> Entry:
+        """Return the entry of other labels: the content of the mask (empty for a raster), and its record."""
+        version, packed = _pack(facts, str(row.digest))
+        sealed = envelope(mask) if mask else b""
+        return replace(
+            self, version=version, packed=packed, sealed=sealed, correction_text=correction.text(), coming=None
+        )
 
     def with_correction(self, correction: Correction) -> Entry:
         return replace(self, correction_text=correction.text(), coming=None)
@@ -208,10 +213,10 @@ class Entry:
 
 
 def make_entry(
-    ref: ImageRef, fingerprint: Fingerprint, facts: Facts, digests: Iterable[str], formats: Sequence[str], **more: Any
+    ref: ImageRef, fingerprint: Fingerprint, facts: Facts, digest: str, formats: Sequence[str], **more: Any
 ) -> Entry:
-    """Return the entry of an image that the model labelled; `digests` are the digests of the label files."""
-    version, packed = _pack(facts, digests)
+    """Return the entry of an image that the model labelled; `digest` is the digest of its mask."""
+    version, packed = _pack(facts, digest)
     more |= {"version": version, "formats": tuple(formats), "packed": packed}
     entry = Entry(image=ref.name, path=input_path(ref), input=fingerprint, **more)
     entry.__dict__["facts"] = facts
@@ -233,10 +238,10 @@ def object_scores(objects: Iterable[LabelledObject]) -> tuple[ObjectScore, ...]:
     return tuple((each.region.class_id, each.region.area, *each.region.box, each.score) for each in objects)
 
 
-def _pack(facts: Facts, digests: Iterable[str]) -> tuple[str, bytes]:
+def _pack(facts: Facts, digest: str) -> tuple[str, bytes]:
     """Return the version of labels, and their packed facts."""
     data = json_bytes([facts.summary, facts.objects])
-    return sha256("".join(digests).encode() + data).hexdigest()[:32], zlib.compress(data, 1)
+    return sha256(digest.encode() + data).hexdigest()[:32], zlib.compress(data, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

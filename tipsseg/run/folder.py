@@ -25,10 +25,10 @@ from tipsseg.formats import FORMATS, check_formats, file_path, format_name, imag
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.images.access import stamp_source
 from tipsseg.options import MAX_PIXELS
-from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path, recorded_ref
+from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path
 from tipsseg.run.file_names import name_key, refuse_shared
 from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
-from tipsseg.run.labels import label_rows, read_current, tidy_mask
+from tipsseg.run.labels import adopt_mask, label_rows
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.plan import Begun, plan_run
 from tipsseg.run.question import (
@@ -49,7 +49,7 @@ from tipsseg.run.spec import Counts, RunInfo, RunSpec, check_hint, with_classes
 from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
+from tipsseg.util.files import clean_up, clean_up_below, remove_file
 
 #: The reason for not writing a file of another program.
 NOT_OURS = "tipsseg did not write this file"
@@ -163,8 +163,7 @@ class OutputFolder(Run):
             entry = replace(entry, path=input_path(ref))
         rows = self.state.files(ref.name) if unchanged.edited else {}
         if is_edited(entry, label_rows(rows, self.context), self.files):
-            tidy_mask(self.context, entry, rows)
-            current = read_current(self.context, entry, rows, edited=True)
+            current = adopt_mask(self.context, entry, rows)
             entry, labels = current.entry, current.rows
         if entry is not unchanged.entry:
             self.state.add(entry, labels, {})
@@ -184,9 +183,7 @@ class OutputFolder(Run):
             ):
                 what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
                 raise ImageError(ref.path, what, "Remove its mask, and run the same command again.")
-        replace_edited, places = self.info.spec.replace_edited, {file.row.place for file in labels}
-        elsewhere = [row for row in label_rows(rows, self.context) if row.place not in places]  # hidden until now
-        edited = not replace_edited and any(self.files.look(row) == "edited" for row in elsewhere)
+        replace_edited, edited = self.info.spec.replace_edited, False
         for file in labels:
             row = rows.get(file.row.place)
             if not self.files.may_put(file, row, replace_edited=replace_edited and row is not None):
@@ -270,7 +267,7 @@ class OutputFolder(Run):
             places = {row.place for row in written} | kept
             replaced = {*derived.formats, *(each.row.name for each in labels)}
             left = [row for row in rows.values() if row.place not in places and format_name(row.name) in replaced]
-            gone = [row.place for row in left if self.files.remove(row, edited=row.name in self.context.labels)]
+            gone = [row.place for row in left if self.files.remove(row, edited=row.name == self.context.mask_format)]
             self.state.add(entry, written, derived.rows, gone)
             return [self.files.path(each.row.place) for each in files if each.row.place not in kept]
 
@@ -357,8 +354,7 @@ class OutputFolder(Run):
         self.state.forget([entry.image for entry in self.state.entries() if entry.undone])
         formats = self.info.spec.formats
         for entry, rows in self.state.images():
-            kept = (*formats, *self.context.labels)
-            left = [row for row in rows.values() if format_name(row.name) not in kept]
+            left = [row for row in rows.values() if format_name(row.name) not in formats]
             if entry.formats != formats or left:
                 self.state.add(replace(entry, formats=formats), (), {}, self._remove(left))
         left = [row for row in self.state.files().values() if row.name not in ("classes", *formats)]
@@ -386,16 +382,15 @@ class OutputFolder(Run):
 
         Raise ImageError if its labels are missing, or another file has the name of one.
         """
-        if image.edited:
-            tidy_mask(self.context, image.entry, image.rows)
         current, key = image.current(), name_key(self.path)
-        if image.edited:  # a killed command then finds the same correction under both names
-            self.state.add(current.entry, current.rows, {})
+        if image.edited:
+            current = adopt_mask(self.context, image.entry, image.rows)
+            self.state.add(current.entry, current.rows, {})  # a killed command then finds it under both names
         fingerprint = replace(current.entry.input, mtime_ns=stamp_source(ref.path).mtime_ns)
         entry = replace(current.entry, image=ref.name, path=input_path(ref), input=fingerprint)
         labels, scores, stay = list[StagedFile](), list[StagedFile](), dict[str, FileRow]()
         for row in {**image.rows, **{row.place: row for row in current.rows}}.values():
-            is_label, path = row.name in self.context.labels, self._path_of(row, ref)
+            is_label, path = row.name == self.context.mask_format, self._path_of(row, ref)
             if path is None:
                 continue
             old, place = self.files.path(row.place), self.files.place(path)
@@ -416,8 +411,6 @@ class OutputFolder(Run):
 
     def _path_of(self, row: FileRow, ref: ImageRef) -> Path | None:
         """Return the path that a file would have as another image's; None if it is no file of its own."""
-        if row.name in self.context.labels:
-            return self.context.label_path(row.name, ref)
         path = file_path(row.name, ref.relative, self.context.files) if row.is_file else None
         return None if path is None else self.path / path
 
@@ -475,10 +468,9 @@ class OutputFolder(Run):
             self.state.set_meta("removing", None)
 
     def shown_files(self, image: str) -> dict[str, Path]:
-        """Return the files of an image by key, without links and hidden ones."""
-        shown = (*self.context.formats, *self.context.labels)
+        """Return the files of an image by key, without links."""
         files = shown_files(self.state.files(image), self.files)
-        return {name: path for name, path in files.items() if format_name(name) in shown}
+        return {name: path for name, path in files.items() if format_name(name) in self.context.formats}
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Add classes to the question that the folder answers. Raise InputError if a name is invalid."""
@@ -514,32 +506,10 @@ class OutputFolder(Run):
             totals.add(entry.summary)
         return totals
 
-    def show_masks(self) -> None:
-        """Move the masks from the hidden folder to where their format has them; go on if a process was killed here."""
-        hidden, mask = self.path / STATE_FOLDER, next(iter(self.context.labels), "")
-        if mask not in self.context.formats or not (hidden / "masks").is_dir():
-            return
-        for entry, rows in self.state.images():
-            for row in (each for each in label_rows(rows, self.context) if each.name == mask):
-                path = self.context.label_path(mask, recorded_ref(entry))
-                place = self.files.place(path)
-                source = hidden / "masks" / actual_name(entry.image + FORMATS[mask].suffix)
-                if not os.path.lexists(source):
-                    continue
-                if os.path.lexists(path):
-                    self._refuse(path, None)
-                    continue
-                if row.place != place:
-                    self.state.set_files(entry.image, [replace(row, place=place)], [row.place])
-                path.parent.mkdir(parents=True, exist_ok=True)
-                source.rename(path)
-                with suppress(OSError):
-                    os.removedirs(source.parent)
-
 
 def shown_files(rows: Mapping[str, FileRow], files: Files) -> dict[str, Path]:
-    """Return the files of an image by key, without links and hidden ones."""
-    return {row.name: files.path(row.place) for row in rows.values() if row.is_file and not row.place.startswith(".")}
+    """Return the files of an image by key, without links."""
+    return {row.name: files.path(row.place) for row in rows.values() if row.is_file}
 
 
 @contextmanager
@@ -649,5 +619,4 @@ def locked_state(folder: Path) -> Iterator[State]:
 def clean_up_folder(folder: Path) -> None:
     """Remove temporary files."""
     clean_up([folder, folder / STATE_FOLDER], keep={LOCK_FILE})
-    tops = (place / name for place in (folder, folder / STATE_FOLDER) for name in image_folders())
-    clean_up_below(tops)
+    clean_up_below(folder / name for name in image_folders())

@@ -1,10 +1,7 @@
-"""The labels of an image: their files, and how they are written and read back.
+"""The labels of an image: its mask, and how it is written and read back.
 
-    png          masks/<image>.png                 the label of each pixel
-    instances    instances/<image>.png             the number of the object at each pixel, in a run with regions or labels to keep
-    geotiff      masks/<image>.tif                 the label of each pixel of a raster
-
-Labels that no format shows are in the hidden folder. Their names keep the suffix of the image, so that no two images share a file.
+png          masks/<image>.png    the label of each pixel, and with regions or labels to keep the number of the object there
+geotiff      masks/<image>.tif    the label of each pixel of a raster
 """
 
 from __future__ import annotations
@@ -14,16 +11,16 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.folder.mask import MaskFacts, PictureFacts, label_digest, read_sealed, seal
+from tipsseg.folder.mask import MaskFacts, PictureFacts, SealedMask, label_digest, open_envelope, read_sealed, seal
 from tipsseg.formats import FORMATS
-from tipsseg.formats.base import ImageLabels, Need, RunFacts
-from tipsseg.formats.instances import read_instances
+from tipsseg.formats.base import Need, RunFacts
 from tipsseg.formats.png import encode_mask, read_mask, read_painted_mask
 from tipsseg.formats.raster import count_mask
 from tipsseg.regions.components import count_labels
@@ -36,11 +33,14 @@ from tipsseg.util.files import RECORD_LIMIT, actual_path, atomic_write, describe
 from tipsseg.util.json import json_bytes
 from tipsseg.util.text import join_first, shell_word
 
-#: The names of label files.
-PNG, INSTANCES, GEOTIFF = "png", "instances", "geotiff"
+#: The formats of masks.
+PNG, GEOTIFF = "png", "geotiff"
 
 #: The folder in the hidden one of masks as a person saved them, which were written again in the mode of the folder.
 REPLACED = "replaced"
+
+#: The size limit of a mask in bytes.
+_MASK_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,27 +50,24 @@ class RunContext(RunFacts):
     Attributes:
         output: The folder.
         formats: The formats of the folder.
-        labels: The names of an image's label files.
+        mask_format: The format of the masks.
         question: The digest of the question that the labels answer (see `RunInfo.digest`).
     """
 
     output: Path
     formats: tuple[str, ...] = ()
-    labels: tuple[str, ...] = (PNG,)
+    mask_format: str = PNG
     question: str = ""
 
     def need(self, attribute: Need) -> bool:
         """Return True if a format of the folder needs an attribute of `ImageLabels`."""
         return any(attribute in FORMATS[name].needs for name in self.formats)
 
-    def label_path(self, name: str, ref: ImageRef) -> Path:
-        """Return the path of a label file."""
-        image = ref.relative
-        if name in self.formats or name == INSTANCES:
-            place = FORMATS[name].relative_path(image, self.files)
-            assert place is not None
-            return self.output / place
-        return self.output / STATE_FOLDER / "masks" / image.parent / (image.name + FORMATS[name].suffix)
+    def mask_path(self, ref: ImageRef) -> Path:
+        """Return the path of the mask of an image."""
+        place = FORMATS[self.mask_format].relative_path(ref.relative, self.files)
+        assert place is not None
+        return self.output / place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,17 +81,6 @@ class Labels:
 
     labels: LabelArray
     instances: NDArray[np.int32] | None = None
-
-
-def encode_labels(image: ImageLabels, context: RunContext) -> dict[str, bytes]:
-    """Return the content of an image's label files by name. `image.objects` are all objects."""
-    found = {}
-    for name in context.labels:
-        if name == PNG:
-            found[name] = encode_mask(image.labels, context.classes)
-        else:
-            found[name] = FORMATS[name].encode(image, context)
-    return found
 
 
 def make_facts(
@@ -124,20 +110,25 @@ def label_bulk(labels: Labels, objects: Iterable[ObjectScore]) -> dict[str, byte
 
 
 def seal_correction(
-    png: bytes, before: bytes, entry: Entry, labels: Labels, facts: Facts, correction: Correction
+    png: bytes,
+    before: SealedMask,
+    model: bytes | None,
+    entry: Entry,
+    labels: Labels,
+    facts: Facts,
+    correction: Correction,
 ) -> bytes:
-    """Return the mask of labels that a person corrected, with the facts of the mask `before`, and the model's mask inside."""
-    old = read_sealed(before)
-    kept, model = old.facts, before
+    """Return a mask that a person made, with what the mask `before` said, and with the `model`'s mask inside, if it is known."""
+    kept = before.facts
     if kept is None or kept.by == "person":
-        model = old.unpack("model", RECORD_LIMIT) or b""
+        model = before.unpack("model", RECORD_LIMIT)
     picture = PictureFacts(bytes=entry.input.size, sha256=entry.input.sha256 or "")
     new = make_facts(entry.image, labels, facts, picture, question="", given=entry.given or "")
     if kept is not None:
         new = replace(new, formerly=kept.formerly, question=kept.question, given=kept.given, picture=kept.picture)
     new = replace(new, by="person", source=correction.format, accepted=correction.accepted)
     bulk = label_bulk(labels, facts.objects)
-    return seal(png, new, {**bulk, "model": model} if model else bulk)
+    return seal(png, new, bulk if model is None else {**bulk, "model": model})
 
 
 def _back_hint(path: Path, context: RunContext, image: str) -> str:
@@ -147,22 +138,22 @@ def _back_hint(path: Path, context: RunContext, image: str) -> str:
 
 
 def read_labels(
-    paths: Mapping[str, Path], size: tuple[int, int], context: RunContext, *, by_hand: bool, image: str = ""
+    path: Path, size: tuple[int, int], context: RunContext, *, by_hand: bool, image: str = "", known: bytes = b""
 ) -> Labels:
-    """Read the labels of an image from its label files.
+    """Read the labels of an image from its mask.
 
     Args:
-        paths: The label files by name.
+        path: The mask.
         size: (height, width) of the image in pixels.
         context: The run.
-        by_hand: True if a person may have changed the mask or the instances. The mask is then read as paint programs save it.
+        by_hand: True if a person may have changed the mask. It is then read as paint programs save it.
         image: The name of the image, for hints.
+        known: The `envelope` of the mask before, for a program that left it out.
 
     Raises:
-        ImageError: A file cannot be read, has another size or mode, or has ids that the run does not know.
+        ImageError: The file cannot be read, has another size or mode, or has ids that the run does not know.
     """
     classes = len(context.classes)
-    path = paths[PNG]
     hint = _back_hint(path, context, image)
     try:
         if by_hand:
@@ -172,12 +163,27 @@ def read_labels(
     except ImageError as error:
         raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, hint) from None
     _refuse_unknown_ids(path, count_labels(labels), classes, hint)
-    if INSTANCES not in paths:
-        return Labels(labels=labels)
-    instances = read_instances(paths[INSTANCES], size)
-    return Labels(
-        labels=labels, instances=follow_correction(instances, labels, context.classes) if by_hand else instances
-    )
+    instances = _read_objects(_envelope_of(path, known), size)
+    if instances is not None and by_hand:
+        instances = follow_correction(instances, labels, context.classes)
+    return Labels(labels=labels, instances=instances)
+
+
+def _envelope_of(path: Path, known: bytes) -> SealedMask:
+    """Return what a mask says of itself, or else what is known of it. Raise ImageError if it cannot be read."""
+    try:
+        found = read_sealed(read_regular(path, _MASK_LIMIT))
+    except (OSError, ValueError) as error:
+        raise ImageError(path, describe_error(error)) from error
+    return found if found.facts is not None else open_envelope(known)
+
+
+def _read_objects(sealed: SealedMask, size: tuple[int, int]) -> NDArray[np.int32] | None:
+    """Return the number of the object at each pixel, [H, W]; None if the mask does not have them."""
+    data = sealed.unpack("objects", 4 * prod(size))
+    if data is None or len(data) != 4 * prod(size):
+        return None
+    return np.frombuffer(data, "<i4").astype(np.int32).reshape(size)
 
 
 def _refuse_unknown_ids(path: Path, counts: NDArray[np.int64], classes: int, hint: str) -> None:
@@ -234,8 +240,8 @@ def scored_objects(
 
 
 def label_rows(rows: Mapping[str, FileRow], context: RunContext) -> list[FileRow]:
-    """Return the records of an image's label files, the mask first; `rows` are all its files by place."""
-    return [row for name in context.labels for row in rows.values() if row.name == name]
+    """Return the record of an image's mask, if it has one; `rows` are all its files by place."""
+    return [row for row in rows.values() if row.name == context.mask_format]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,28 +265,37 @@ class Current:
         return self.found
 
 
-def tidy_mask(context: RunContext, entry: Entry, rows: Mapping[str, FileRow]) -> None:
-    """Write a mask that a paint program saved in another mode again in the folder's mode, and keep the person's file.
+def adopt_mask(context: RunContext, entry: Entry, rows: Mapping[str, FileRow]) -> Current:
+    """Read a mask that a person changed in place, and write into it that it is a person's.
+
+    A mask in another mode is written again in the mode of the folder, and the person's file is kept.
 
     Raises:
-        ImageError: The mask cannot be read.
+        ImageError: The mask is missing or invalid.
         OutputError: It cannot be written.
     """
-    row = next((row for row in label_rows(rows, context) if row.name == PNG), None)
-    path = None if row is None else actual_path(context.output, row.place)
-    if row is None or path is None or not path.is_file():
-        return
-    try:
-        labels, is_plain = read_painted_mask(path, entry.numbers.size, context.classes)
-    except ImageError:
-        return  # reported when the labels are read
+    current = read_current(context, entry, rows, edited=True)
+    if current.found is None:
+        return current
+    path, labels = actual_path(context.output, current.rows[0].place), current.labels
+    data = read_regular(path, _MASK_LIMIT)
+    _, is_plain = read_painted_mask(path, entry.numbers.size, context.classes)
+    now = read_sealed(data)
+    if now.intact and now.facts is not None and now.facts.by == "person" and is_plain:
+        return current
     if not is_plain:
-        kept, number = actual_path(context.output / STATE_FOLDER / REPLACED, row.place), 1
+        kept, number = actual_path(context.output / STATE_FOLDER / REPLACED, current.rows[0].place), 1
         while os.path.lexists(kept):
             number += 1
             kept = kept.with_name(f"{path.stem}.{number}{path.suffix}")
-        atomic_write(kept, read_regular(path))
-        atomic_write(path, encode_mask(labels, context.classes))
+        atomic_write(kept, data)
+    correction = current.entry.correction or Correction()
+    before = now if now.facts is not None else open_envelope(entry.sealed)
+    png = data if is_plain else encode_mask(labels.labels, context.classes)
+    sealed = seal_correction(png, before, None, entry, labels, current.entry.facts, correction)
+    atomic_write(path, sealed)
+    row = stamped(current.rows[0], context.output)
+    return Current(current.entry.with_labels(sealed, row, current.entry.facts, correction), (row,), labels)
 
 
 def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow], *, edited: bool) -> Current:
@@ -289,32 +304,29 @@ def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow],
     Raises:
         ImageError: A label file is missing or invalid.
     """
-    own = label_rows(rows, context)
-    paths = {row.name: actual_path(context.output, row.place) for row in own}
-    if missing := [name for name in context.labels if name not in paths]:
-        raise ImageError(
-            context.output, f"{entry.image}: its labels are not recorded ({', '.join(missing)})", "Label it again."
-        )
+    own, is_raster = label_rows(rows, context), context.mask_format == GEOTIFF
+    if not own:
+        raise ImageError(context.output, f"{entry.image}: its mask is not recorded", "Label it again.")
+    path, size = actual_path(context.output, own[0].place), entry.numbers.size
     by_hand = edited or entry.correction_text is not None
     now = tuple(stamped(row, context.output) if edited else row for row in own)
-    labels = (
-        None
-        if GEOTIFF in paths
-        else read_labels(paths, entry.numbers.size, context, by_hand=by_hand, image=entry.image)
-    )
+    labels = None
+    if not is_raster:
+        labels = read_labels(path, size, context, by_hand=by_hand, image=entry.image, known=entry.sealed)
     if not edited:
         return Current(entry, now, labels)
     if labels is None:
-        counts, objects = _count_raster(paths[GEOTIFF], entry, context), list[LabelledObject]()
+        counts, objects = _count_raster(path, entry, context), list[LabelledObject]()
     else:
         counts = count_labels(labels.labels)
         objects = scored_objects(labels, context.classes, entry.facts.objects, None, None)
     if any(stamped(row, context.output) != row for row in now):
-        raise ImageError(paths[own[0].name], "changed while it was read", "Run the same command again.")
+        raise ImageError(path, "changed while it was read", "Run the same command again.")
     facts = Facts(corrected_summary(counts, context.classes, entry.summary), object_scores(objects))
     arrived = any(row.pending is not None and row.pending == new.digest for row, new in zip(own, now, strict=True))
     correction = Correction(**json.loads(entry.coming if arrived and entry.coming else "{}"))  # else a person's edit
-    return Current(entry.with_labels([str(row.digest) for row in now], facts, correction), now, labels)
+    sealed = b"" if is_raster else read_regular(path, _MASK_LIMIT)
+    return Current(entry.with_labels(sealed, now[0], facts, correction), now, labels)
 
 
 def stamped(row: FileRow, output: Path) -> FileRow:

@@ -141,7 +141,7 @@ def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
     """Raise OutputError if a corrected mask would be kept although its ids would mean other classes."""
     old, new = before.names, info.names
     lost = next((label_id for label_id in old if new.get(label_id) != old[label_id]), None)
-    one, other = ((each.files.names, each.label_names) for each in (before.spec, info.spec))
+    one, other = ((each.files.names, each.mask_format) for each in (before.spec, info.spec))
     what = "its ids would mean other classes"
     if lost is not None:
         what += f": {lost} was {old[lost]}, and would be {new.get(lost, 'unused')}"

@@ -78,7 +78,7 @@ def run_context(info: RunInfo) -> RunContext:
         info=facts,
         files=spec.files,
         formats=spec.formats,
-        labels=spec.label_names,
+        mask_format=spec.mask_format,
         question=info.digest,
     )
 

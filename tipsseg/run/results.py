@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.folder.mask import PictureFacts, seal
+from tipsseg.folder.mask import PictureFacts, envelope, seal
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
+from tipsseg.formats.png import encode_mask
 from tipsseg.formats.raster import RasterFormat, mask_blocks, mask_grid
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
@@ -26,7 +27,7 @@ from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
 from tipsseg.run.files import Content, Files, StagedFile, one_image
-from tipsseg.run.labels import GEOTIFF, PNG, Labels, RunContext, encode_labels, label_bulk, make_facts
+from tipsseg.run.labels import PNG, Labels, RunContext, label_bulk, make_facts
 from tipsseg.run.summary import CERTAIN, label_summary
 from tipsseg.types import Failed, ImageRef, RasterGrid, Remark
 from tipsseg.util.files import Fingerprint
@@ -80,7 +81,7 @@ class Deriver:
 
     def derives(self, name: str) -> bool:
         """Return True for a format that is made from labels: neither the labels themselves, nor made by the model alone."""
-        return not is_model_only(name) and name not in (PNG, *self.context.labels)
+        return not is_model_only(name) and name not in (PNG, self.context.mask_format)
 
     def shows(self, name: str, entry: Entry) -> str:
         """Return what a file in a format shows: a digest of the labels, and of the options and the picture that it depends on."""
@@ -169,7 +170,7 @@ class Deriver:
     def make_from_raster(self, ref: ImageRef, entry: Entry, formats: Iterable[str]) -> Derived:
         """Write the files of a raster in these formats from its mask, block by block. Raise as `make` does."""
         context = self.context
-        mask = context.label_path(GEOTIFF, ref)
+        mask = context.mask_path(ref)
         grid, blocks = mask_grid(mask, len(context.classes)), partial(mask_blocks, mask, context)
         made, shows = dict[str, tuple[Path, Content]](), dict[str, str]()
         for name in formats:
@@ -342,14 +343,13 @@ def write_image(
         grid=grid() if context.need("grid") else None,
     )
     facts = Facts(label_summary(label_map), object_scores(every))
-    contents = encode_labels(image, context)
     picture = PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or "", pixels=pixel_digest)
     known = make_facts(ref.name, labels, facts, picture, question=context.question, given=given or "")
-    contents[PNG] = seal(contents[PNG], known, label_bulk(labels, facts.objects))
-    digests = [sha256(data).hexdigest() for data in contents.values()]
-    entry = make_entry(ref, fingerprint, facts, digests, context.formats, given=given)
+    mask = seal(encode_mask(image.labels, context.classes), known, label_bulk(labels, facts.objects))
+    digest = sha256(mask).hexdigest()
+    entry = make_entry(ref, fingerprint, facts, digest, context.formats, given=given, sealed=envelope(mask))
     image = replace(image, objects=deriver.objects(entry, labels, every))
-    derived = deriver.make(image, entry, [name for name in entry.formats if name not in context.labels])
+    derived = deriver.make(image, entry, [name for name in entry.formats if name != context.mask_format])
     with one_image(ref, derived.files):
-        places = {name: (context.label_path(name, ref), data) for name, data in contents.items()}
-        return Labelled(ref, entry, stage_files(deriver.files, ref, places), derived)
+        place = {PNG: (context.mask_path(ref), mask)}
+        return Labelled(ref, entry, stage_files(deriver.files, ref, place), derived)

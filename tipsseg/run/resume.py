@@ -62,7 +62,7 @@ def decide(  # noqa: PLR0911 - one judge, one list
         return Todo("the image changed")
     if entry.given != _given(ref, entry, spec):
         return Todo("the regions, labels or names changed")
-    if gone is not None or len(labels) < len(context.labels) or any(row.pending for row in labels):
+    if gone is not None or not labels or any(row.pending for row in labels):
         return Todo("the labels are missing")  # or a killed command was about to write them
     if _lacks_scores(rows, spec, files):
         return Todo(SCORES)

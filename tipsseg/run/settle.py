@@ -23,7 +23,7 @@ from tipsseg.images.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder
-from tipsseg.run.labels import label_rows, read_current, scored_objects, tidy_mask
+from tipsseg.run.labels import adopt_mask, label_rows, read_current, scored_objects
 from tipsseg.run.read import RunImage
 from tipsseg.run.results import Derived, Due
 from tipsseg.run.resume import is_edited
@@ -98,8 +98,7 @@ def adopt_masks(folder: OutputFolder) -> None:
     for entry, rows in folder.state.images():
         if is_edited(entry, label_rows(rows, folder.context), folder.files):
             with suppress(ImageError):
-                tidy_mask(folder.context, entry, rows)
-                current = read_current(folder.context, entry, rows, edited=True)
+                current = adopt_mask(folder.context, entry, rows)
                 folder.state.add(current.entry, current.rows, {})
 
 
@@ -126,7 +125,6 @@ def settle_images(
     Raises:
         OutputError: The folder cannot be written.
     """
-    folder.show_masks()
     folder.clear_orphans()
     for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, images, settled)):
         try:
@@ -170,8 +168,9 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
     ref, deriver, context, spec = item.ref, folder.deriver, folder.context, folder.info.spec
     try:
         if item.edited:
-            tidy_mask(context, item.entry, item.rows)
-        current = read_current(context, item.entry, item.rows, edited=item.edited)
+            current = adopt_mask(context, item.entry, item.rows)
+        else:
+            current = read_current(context, item.entry, item.rows, edited=False)
         entry, rows = current.entry, current.rows if item.edited else ()
         formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
         if spec.is_raster:

@@ -98,8 +98,10 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.regions or self.onto) and self.formats and "instances" not in self.formats:
-            object.__setattr__(self, "formats", (*self.formats, "instances"))
+        if (
+            self.formats and self.mask_format not in self.formats
+        ):  # always written: the masks are the record of the labels
+            object.__setattr__(self, "formats", (self.mask_format, *self.formats))
 
     @cached_property
     def given(self) -> Given | None:
@@ -158,13 +160,9 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         return "float32" if self.features is None else self.feature_dtype or DEFAULT_FEATURE_DTYPE
 
     @property
-    def label_names(self) -> tuple[str, ...]:
-        """Return the names of an image's label files (see `run.labels`)."""
-        if not self.formats:
-            return ()
-        if self.is_raster:
-            return ("geotiff",)
-        return ("png",) if self.regions is None and self.onto is None else ("png", "instances")
+    def mask_format(self) -> str:
+        """Return the format of the masks."""
+        return "geotiff" if self.is_raster else "png"
 
     def check(self) -> None:
         """Run all checks of the settings that need neither torch nor images. `plan_run` checks formats of the folder.

@@ -55,14 +55,14 @@ from tipsseg.util.files import (
 from tipsseg.util.json import json_bytes, parse
 from tipsseg.util.text import one_line, shell_word, shorten
 
-#: The hidden folder of the database, and of labels that no format shows.
+#: The hidden folder of the database.
 STATE_FOLDER = ".tipsseg"
 STATE_FILE = f"{STATE_FOLDER}/state.db"
 
 _SCHEMA = [
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID",
     "CREATE TABLE image (key BLOB PRIMARY KEY, path TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT, given TEXT, version TEXT, "
-    "formats TEXT, correction TEXT, coming TEXT, seconds REAL, facts BLOB) WITHOUT ROWID",
+    "formats TEXT, correction TEXT, coming TEXT, seconds REAL, facts BLOB, sealed BLOB) WITHOUT ROWID",
     "CREATE TABLE file (image BLOB, place TEXT, name TEXT, digest TEXT, size INTEGER, mtime_ns INTEGER, shows TEXT, taken TEXT, "
     "pending TEXT, PRIMARY KEY (image, place)) WITHOUT ROWID",
     "CREATE TABLE row (name TEXT, image BLOB, data BLOB, PRIMARY KEY (name, image)) WITHOUT ROWID",
@@ -70,11 +70,11 @@ _SCHEMA = [
 ]
 
 #: The version of all records in an output folder. Others are not read.
-SCHEMA = 2
+SCHEMA = 3
 
 #: The types of the columns of an image, in the order of the table; the columns of a file follow from FileRow.
 _MAYBE = (str, NoneType)
-_IMAGE_TYPES = (bytes, str, int, int, _MAYBE, _MAYBE, str, str, _MAYBE, _MAYBE, float, bytes)
+_IMAGE_TYPES = (bytes, str, int, int, _MAYBE, _MAYBE, str, str, _MAYBE, _MAYBE, float, bytes, bytes)
 _FILE_TYPES = (str, str, _MAYBE, int, int, str, _MAYBE, _MAYBE)
 
 #: Images per query, so that they can be changed between two queries.
@@ -402,8 +402,8 @@ class State:
         key = key_of(entry.image)
         with self.changing() as db:
             values = (key, entry.path, *astuple(entry.input), entry.given, entry.version)
-            more = (",".join(entry.formats), entry.correction_text, None, entry.seconds, entry.packed)
-            db.execute(f"INSERT OR REPLACE INTO image VALUES ({','.join('?' * 12)})", (*values, *more))
+            more = (",".join(entry.formats), entry.correction_text, None, entry.seconds, entry.packed, entry.sealed)
+            db.execute(f"INSERT OR REPLACE INTO image VALUES ({','.join('?' * 13)})", (*values, *more))
             _change_files(db, entry.image, files, gone)
             packed = ((name, key, zlib.compress(b"".join(row + b"\t" for row in own), 1)) for name, own in rows.items())
             db.executemany("INSERT OR REPLACE INTO row VALUES (?, ?, ?)", packed)
@@ -618,7 +618,7 @@ def _split_formats(text: str) -> tuple[str, ...]:
 
 def _entry(row: tuple[Any, ...], home: str) -> Entry:
     _check_types(row, _IMAGE_TYPES)
-    key, path, size, mtime_ns, sha256, given, version, formats, correction, coming, seconds, facts = row
+    key, path, size, mtime_ns, sha256, given, version, formats, correction, coming, seconds, facts, sealed = row
     return Entry(
         image=name_of(key),
         path=path,
@@ -630,6 +630,7 @@ def _entry(row: tuple[Any, ...], home: str) -> Entry:
         coming=coming,
         seconds=seconds,
         packed=facts,
+        sealed=sealed,
         home=home,
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 from tipsseg.commands.correct.compare import Comparison, compare_masks, join_levels, return_parts
 from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError
+from tipsseg.folder.mask import read_sealed
 from tipsseg.formats import FORMATS
 from tipsseg.formats.png import encode_mask
 from tipsseg.options.run import CorrectOptions
@@ -312,7 +313,9 @@ class Planner:
         others = dict.fromkeys(range(1, len(known) + 1), CERTAIN)
         objects = scored_objects(new, known, current.entry.facts.objects, others, None)
         facts = Facts(corrected_summary(count_labels(labels), known, current.entry.summary), object_scores(objects))
-        mask = seal_correction(encode_mask(labels, known), read_regular(path), current.entry, new, facts, correction)
+        before = read_regular(path)
+        mask = seal_correction(
+            encode_mask(labels, known), read_sealed(before), before, current.entry, new, facts, correction
+        )
         file = self.run.files.stage(PNG, path, mask)
-        digests = [str(file.row.digest), *(str(row.digest) for row in current.rows if row.name != PNG)]
-        return file, current.entry.with_labels(digests, facts, correction)
+        return file, current.entry.with_labels(mask, file.row, facts, correction)

@@ -71,7 +71,7 @@ class SourceRun:
         self._by_content = dict[str, list[str]]()
         #: The image of each file, and whether the file has its labels; the image is "" for files of the whole run.
         self._files = {
-            run.files.path(row.place): (image, row.name in run.context.labels)
+            run.files.path(row.place): (image, row.name == run.context.mask_format)
             for run in runs
             for image in ("", *run.state.names())
             for row in run.state.files(image).values()

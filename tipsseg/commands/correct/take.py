@@ -113,7 +113,6 @@ def correct_folder(
             run = stack.enter_context(open_run(Path(output), max_pixels=reading.max_pixels))
         else:
             run = folder = stack.enter_context(change_folder(Path(output), max_pixels=reading.max_pixels))
-            folder.show_masks()
         refuse_raster(run.info)
         refuse_parts(source)
         files = stack.enter_context(Source(source))
@@ -182,7 +181,6 @@ def undo_corrections(
     """
     output = Path(output)
     with progress_for(verbose) as progress, change_folder(output) as folder:
-        folder.show_masks()
         names, unknown = find_only(folder.state.entries(), map(Path, images), None)
         corrected = [folder.image(name) for name in sorted(names)]
         others = [str(path) for path in unknown]
@@ -222,7 +220,6 @@ def remove_images(
         InputError: The folder has no finished run, or an image is not in it. Nothing was changed.
     """
     with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
-        folder.show_masks()
         names, unknown = find_only(folder.state.entries(), map(Path, images), None)
         begun = folder.state.meta("removing") or ()
         if unknown := [path for path in unknown if str(path) not in begun]:
@@ -438,8 +435,8 @@ class _OwnFiles:
 
         Masks that a person changed in place are adopted first, so that files which show older masks do not count.
         """
-        kind, labels = read_as.partition("-")[0], folder.context.labels
-        names = {name for name in FORMATS if name.partition("-")[0] == kind and name not in labels}
+        kind, mask = read_as.partition("-")[0], folder.context.mask_format
+        names = {name for name in FORMATS if name.partition("-")[0] == kind and name != mask}
         if not source.is_relative_to(os.path.realpath(folder.path)) or not names:
             return None
         adopt_masks(folder)

@@ -127,8 +127,6 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     """Let the labels follow renamed pictures, and with `prune` remove the labels of pictures that are gone. Return the rest."""
     moves, prune = find_moves(folder, images), folder.info.spec.prune
     check_prune(folder, images, moves)
-    if not folder.starting_over:
-        folder.show_masks()
     folder.state.add_former((old, ref.name) for old, ref in moves.renamed.items())
     renamed = dict[str, ImageRef]()
     for old, ref in moves.renamed.items():
