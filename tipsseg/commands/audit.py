@@ -482,7 +482,7 @@ def _refuse_other_runs(run: Run) -> None:
 def _scores_hint(run: Run) -> str:
     """Return the hint for missing scores: the command that writes them."""
     spec = run.info.spec
-    repeated, output = (shell_word(str(path)) for path in (spec.folder / RUN_FILE, spec.output))
+    repeated, output = (shell_word(str(path)) for path in (spec.output / RUN_FILE, spec.output))
     if spec.shard is not None:
         return f"Let the model write it: tipsseg label IMAGES --from {repeated} --shard {spec.shard} -f npz -o {output}"
     return f"Let the model write it: tipsseg label IMAGES --from {repeated} -f npz -o {output}"

@@ -173,15 +173,15 @@ def _problems(
 def _check_runs(runs: tuple[Run, ...]) -> Iterator[Problem]:
     """Yield the faults of runs as a whole."""
     for run in runs:
-        run.state.verify()
+        run.cache.verify()
         if is_locked(run.output):
             yield Problem(run.output, "a run is in progress; check again when it has finished")
-        elif run.info.ended is None or run.state.broken_off:
+        elif run.info.ended is None or run.cache.broken_off:
             yield Problem(run.output, "the last command was interrupted; run it again")
         elif run.info.digest != runs[0].info.digest:
             yield Problem(run.output, f"its settings differ from {runs[0].output}")
         else:
-            for path in run.state.altered_exports():
+            for path in run.cache.altered_exports():
                 what = "changed since it was written" if os.path.lexists(path) else "missing"
                 yield Problem(path, f"{what}; run the original command again, which writes it")
     shards = [run.shard for run in runs if run.shard is not None]
@@ -248,8 +248,8 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
 
 def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
     """Check the files for the whole run, and name files in folders of formats that belong to no image."""
-    due = {*run.state.formats(), *run.context.formats, "classes"}  # a format that ended may have left files
-    for row in run.state.files().values():
+    due = {*run.cache.formats(), *run.context.formats, "classes"}  # a format that ended may have left files
+    for row in run.cache.files().values():
         path, look = run.files.path(row.place), run.files.look(row)
         whole.files += 1
         if look == "gone":
@@ -260,7 +260,7 @@ def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
     tops = {form.folder.split("/")[0] for form in FORMATS.values() if form.folder}
     masks = {(run.output / str(FORMATS[name].folder), FORMATS[name].suffix) for name in (PNG, GEOTIFF)}
     paths = (path for top in sorted(tops) for path in _walk(run.output / top))
-    for place in run.state.unknown(map(run.files.place, paths)):
+    for place in run.cache.unknown(map(run.files.place, paths)):
         path = run.files.path(place)
         if not path.name.startswith("."):  # with the temporary files of killed commands, which the next ones remove
             if masks.isdisjoint((parent, path.suffix) for parent in path.parents):

@@ -72,13 +72,13 @@ def convert_folder(
         folder.change(_with_formats(folder.info, formats, options, covers=only is None))
         names, unknown = None, list[Path]()
         if only is not None:
-            names, unknown = find_only(folder.state.entries(), map(Path, only), root)
+            names, unknown = find_only(folder.cache.entries(), map(Path, only), root)
             for path in unknown:
                 progress.error(unlabelled_error(path, output))
             if not names:
                 return len(unknown)
-        refuse_shared(output, folder.context.files.names, formats, folder.state.names())
-        folder.state.cover(formats, names)
+        refuse_shared(output, folder.context.files.names, formats, folder.cache.names())
+        folder.cache.cover(formats, names)
         folder.write_record()
         return _settle(folder, formats, root, reading.jobs, progress, names) + len(unknown)
 
@@ -135,7 +135,7 @@ def _settle(
         pass
     folder.finish_changes()
     if any(FORMATS[name].folder is not None for name in formats):
-        for entry, rows in folder.state.images():
+        for entry, rows in folder.cache.images():
             if names is None or entry.image in names:
                 own = (row for row in rows.values() if row.is_file and format_name(row.name) in formats)
                 paths = {path for row in own if (path := folder.files.path(row.place)).exists()}

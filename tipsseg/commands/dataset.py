@@ -131,7 +131,7 @@ def write_dataset(
         _refuse_runs(runs, format)
         names = None
         if only is not None:
-            entries = (entry for run in runs for entry in run.state.entries())
+            entries = (entry for run in runs for entry in run.cache.entries())
             names, unknown = find_only(entries, as_paths(only), root)
             if unknown:
                 raise unlabelled_error(unknown[0], runs[0].output)
@@ -150,7 +150,7 @@ def _refuse_runs(runs: Sequence[Run], name: str) -> None:
     refuse_different([run.info for run in runs])
     refuse_raster(runs[0].info)
     if len(runs) > 1:  # images with one key would be one image to a loader
-        names = sorted(name for run in runs for name in run.state.names())
+        names = sorted(name for run in runs for name in run.cache.names())
         refuse_shared(runs[0].output, runs[0].context.files.names, ("png",), names)
 
 

@@ -95,11 +95,11 @@ def encode_images(
     progress.begin(f"{what} with {place}, features in {spec.feature_dtype}.", images.number)
     began = time.monotonic()
     with ExitStack() as stack:
-        lock = FolderLock(spec.folder)
+        lock = FolderLock(spec.output)
         stack.callback(lock.give_back)
         if lock.left_over:
-            clean_up([spec.folder], keep={LOCK_FILE})
-        records = stack.enter_context(closing(State(spec.folder)))
+            clean_up([spec.output], keep={LOCK_FILE})
+        records = stack.enter_context(closing(State(spec.output)))
         stages = run_stages(chain(first, refs), source, lambda _: None, partial(_encoded, source, files), spec.jobs)
         job = Job(progress, resumes=True)
         for result in job.outcomes(stages):

@@ -77,13 +77,13 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
             remove_shards(target)
             progress.note(f"{target} holds no shards: there is nothing to join.")
             return 0
-        names = {name for run in runs for name in run.state.names()}
+        names = {name for run in runs for name in run.cache.names()}
         if not all(name in state for name in names):
             refuse_missing(runs)
         joined = OutputFolder(_joined_info(runs, before, target), state, before)
         refuse_doubles(joined, runs)
         spec = joined.info.spec
-        refuse_shared(target, spec.files.names, ("png", *spec.formats), sorted({*names, *state.names()}))
+        refuse_shared(target, spec.files.names, ("png", *spec.formats), sorted({*names, *cache.names()}))
         what = f"{pluralize(len(names), 'image')} of {pluralize(len(runs), 'shard' if runs[0].shard else 'run')}"
         progress.begin(f"Joining {what}.", sum(map(len, runs)))
         joined.begin(joined.info)
@@ -91,11 +91,11 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         for _ in job.each(joined.record(found) for found in join_images(joined, runs)):
             pass
         for run in runs:
-            for failure in run.state.failures():
+            for failure in run.cache.failures():
                 if failure.image not in state or is_shard_of(run, target):
                     state.fail(failure)
             take_bases(joined, run)
-            state.add_former((old, name) for name, names in run.state.former.items() for old in names)
+            state.add_former((old, name) for name, names in run.cache.former.items() for old in names)
         formats = [each.spec.formats for each in (before, *(run.info for run in runs)) if each is not None]
         uneven = {name for own in formats for name in own if not all(name in other for other in formats)}
         state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats
@@ -141,7 +141,7 @@ def refuse_different(infos: Sequence[RunInfo]) -> None:
     for info in infos[1:]:
         if text := differences_text(infos[0], info, " / "):
             raise InputError(
-                f"{infos[0].spec.folder} and {info.spec.folder} were labelled with different settings: {text}",
+                f"{infos[0].spec.output} and {info.spec.output} were labelled with different settings: {text}",
                 "Only runs with the same model, classes and options can be joined: otherwise ids or files would conflict.",
             )
 
@@ -221,7 +221,7 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
     Raise ImageError if its labels are missing.
     """
     entry, run, ref = image.entry, image.run, image.ref(None)
-    before, rows = folder.state.get(entry.image), folder.state.files(entry.image)
+    before, rows = folder.cache.get(entry.image), folder.cache.files(entry.image)
     keeps = before is not None and (
         not (is_own or image.corrected)
         or (RunImage(before, rows, folder).corrected and not folder.info.spec.replace_edited)
@@ -246,7 +246,7 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
         return Unchanged(ref, before)
     derived = Derived(
         files=tuple(file for file in staged if file not in labels),
-        rows={row.name: run.state.rows(row.name, entry.image) for row in notes if row.digest == ROWS},
+        rows={row.name: run.cache.rows(row.name, entry.image) for row in notes if row.digest == ROWS},
         notes=tuple(notes),
     )
     return Labelled(ref, entry, tuple(labels), derived)

@@ -99,7 +99,7 @@ def iter_ranked(
     with open_runs(output, ended=False) as runs:
         refuse_other_settings(runs)
         if only is not None:
-            names, unknown = find_only((entry for run in runs for entry in run.state.entries()), map(Path, only), root)
+            names, unknown = find_only((entry for run in runs for entry in run.cache.entries()), map(Path, only), root)
             yield from (unlabelled_error(path, output) for path in unknown)
         for image in (image for run in runs for image in run.images()):
             if names is not None and image.entry.image not in names:

@@ -114,7 +114,7 @@ def _remove(path: Path) -> None:
 
 def _restore(state: State, info: RunInfo, images: Path | None, progress: Progress) -> None:
     """Record the images of the manifest, then masks that it lacks, then the failures."""
-    context, files = run_context(info), Files(info.spec.folder)
+    context, files = run_context(info), Files(info.spec.output)
     lines, failures = _lines(state.folder / MANIFEST_FILE), _lines(state.folder / ERRORS_FILE)
     state.begin()  # it writes these files again
     state.set_meta("run", run_record(info))

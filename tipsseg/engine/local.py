@@ -6,7 +6,6 @@ A run that reads all features from a store does not import torch.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -231,9 +230,8 @@ class LocalEngine:
 
         Raise ImageError if this image fails, other errors if the run cannot continue.
         """
-        began = time.monotonic()
         with self.alone(loaded):
-            return self.write(loaded, self.label(loaded, scored), began)
+            return self.write(loaded, self.label(loaded, scored))
 
     def alone(self, loaded: Loaded[Patches]) -> AbstractContextManager[object]:
         """Return a context that admits one large image at a time, to bound memory."""
@@ -260,8 +258,8 @@ class LocalEngine:
         result = replace(result, whole_confidences=tuple(known))
         return self.labeller.add_parts(result, scored, prepared, only=given.added)
 
-    def write(self, loaded: Loaded[Patches], label_map: LabelMap, began: float) -> Labelled:
-        """Write the files of an image under temporary names. `began` is the time.monotonic() at which labelling began."""
+    def write(self, loaded: Loaded[Patches], label_map: LabelMap) -> Labelled:
+        """Write the files of an image under temporary names."""
         ref, picture, size, spec = loaded.ref, loaded.picture, label_map.shape, self.info.spec
         done = write_image(
             self._deriver,
@@ -272,7 +270,6 @@ class LocalEngine:
             pixels=lambda: spec.reader.pixels(ref.path, size),
             grid=lambda: image_grid(ref.path, size, len(label_map.classes), spec.reader),
             pixel_digest=picture.pixels,
-            given=None if spec.given is None else spec.given.digest(ref, size),
+            given="" if spec.given is None else spec.given.digest(ref, size),
         )
-        entry = replace(done.entry, seconds=round(loaded.seconds + time.monotonic() - began, 3))
-        return replace(done, entry=entry, remarks=(*picture.remarks, *label_map.remarks), damaged=loaded.damaged)
+        return replace(done, remarks=(*picture.remarks, *label_map.remarks), damaged=loaded.damaged)

@@ -215,7 +215,7 @@ def note_aside(paths: Iterable[Path], progress: Progress) -> None:
 def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, asked: Sequence[str] = ()) -> None:
     """Note what became of the derived files of a folder."""
     word = shell_word(str(folder.path))
-    note_aside(folder.state.aside, progress)
+    note_aside(folder.cache.aside, progress)
     if settled.adopted:
         progress.note(f"Kept {pluralize(settled.adopted, 'mask')} changed by hand.")
     kept = {*folder.refused, *settled.edited}
@@ -468,7 +468,7 @@ class Reporter:
 
     def note_failures(self, folder: OutputFolder) -> None:
         """Note the number of failed images, and where their reasons are."""
-        if self.counts.failed and len(folder.state.failures()):
+        if self.counts.failed and len(folder.cache.failures()):
             number = f"{self.counts.failed} of {pluralize(self.counts.done, 'image')} failed"
             self.progress.note(f"{number}: see {folder.path / ERRORS_FILE}.")
 

@@ -14,11 +14,9 @@ import io
 import json
 import math
 import shutil
-import time
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
+from tipsseg.folder.mask import MaskFacts, PictureFacts, make_envelope
 from tipsseg.formats import FORMATS
 from tipsseg.formats.raster import (
     BLOCK,
@@ -35,6 +34,7 @@ from tipsseg.formats.raster import (
     RasterFormat,
     block_objects,
     block_places,
+    digest_blocks,
 )
 from tipsseg.images.access import identify, local_file
 from tipsseg.images.raster import Raster, open_raster
@@ -42,12 +42,11 @@ from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.labelling.labeller import Cosines, Labeller
 from tipsseg.labelling.view import window_side, window_starts
 from tipsseg.regions.objects import EVERY_OBJECT, add_to_wholes
-from tipsseg.run.entry import Facts, make_entry
-from tipsseg.run.files import StagedFile
-from tipsseg.run.labels import RunContext
-from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, stage_files
+from tipsseg.run.cache import CACHE_FOLDER
+from tipsseg.run.files import Content, StagedFile, one_image
+from tipsseg.run.labels import RunContext, make_facts
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, new_entry, stage_files
 from tipsseg.run.spec import RunInfo
-from tipsseg.run.state import STATE_FOLDER
 from tipsseg.run.summary import share_record, summary_record
 from tipsseg.types import (
     BlockPlace,
@@ -165,7 +164,7 @@ class RasterTask:
 
     def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
         """Yield the result of each raster, and pass other items through. An ImageError yields a Failed."""
-        folder, failed = self._context.output / STATE_FOLDER / _FOLDER, False
+        folder, failed = self._context.output / CACHE_FOLDER / _FOLDER, False
         for item in items:
             if not isinstance(item, ImageRef):
                 yield item
@@ -183,7 +182,6 @@ class RasterTask:
 
     def _label(self, ref: ImageRef) -> tuple[Labelled, Path]:
         """Label a raster and write its files under temporary names. Return the folder of its blocks too."""
-        began = time.monotonic()
         with self._open(ref) as raster:
             fingerprint = identify(ref.path)[0]
             grid = RasterGrid(
@@ -194,19 +192,11 @@ class RasterTask:
                 ignore=self._ignore,
             )
             blocks = self._label_blocks(ref, raster, grid, fingerprint)
-        labels, *others = self._write(ref, grid, blocks)
-        entry = make_entry(
-            ref,
-            fingerprint,
-            Facts({**blocks.summary(grid.size), "transform": grid.transform, "epsg": grid.epsg}),
-            str(labels.row.digest),
-            self._context.formats,
-            seconds=round(time.monotonic() - began, 3),
-        )
-        files = tuple(
-            replace(file, row=replace(file.row, shows=self._deriver.shows(file.row.name, entry))) for file in others
-        )
-        return Labelled(ref, entry, (labels,), Derived(formats=self._context.formats, files=files)), blocks.folder
+        summary = {**blocks.summary(grid.size), "transform": grid.transform, "epsg": grid.epsg}
+        digest = digest_blocks(blocks.read(self._context), grid.size)
+        picture = PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or "")
+        facts = make_facts(ref.name, digest, summary, picture, question=self._context.question)
+        return self._write(ref, grid, blocks, facts, fingerprint), blocks.folder
 
     @contextmanager
     def _open(self, ref: ImageRef) -> Iterator[Raster]:
@@ -232,7 +222,7 @@ class RasterTask:
         digest, content = self._info.digest, (fingerprint.size, fingerprint.mtime_ns, fingerprint.sha256)
         identity = [digest, ref.name, *content, BLOCK, self._needs_polygons]
         key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:32]
-        folder = self._context.output / STATE_FOLDER / _FOLDER / key
+        folder = self._context.output / CACHE_FOLDER / _FOLDER / key
         blocks = BlockFiles(folder, raster.size, self._context.classes)
         left = [place for place in blocks.places if not blocks.holds(place)]
         done = len(blocks.places) - len(left)
@@ -265,16 +255,25 @@ class RasterTask:
         """Return the scores of the objects in a block, in the order of `block_objects`."""
         return [each.score for each in find_objects(labels, EVERY_OBJECT)]
 
-    def _write(self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles) -> tuple[StagedFile, ...]:
-        """Write the files of a raster under temporary names, the mask first. Raise as `Deriver.make` does."""
-        context = self._context
-        read, mask = partial(blocks.read, context), GeoTiff()
-        made = {mask.name: (context.mask_path(ref), partial(mask.write, grid=grid, blocks=read, run=context))}
-        for form in self._forms:
-            path = form.relative_path(ref.relative, context.files)
-            if form.name != mask.name and path is not None:
-                made[form.name] = context.output / path, partial(form.write, grid=grid, blocks=read, run=context)
-        return stage_files(self._deriver.files, ref, made)
+    def _write(
+        self, ref: ImageRef, grid: RasterGrid, blocks: BlockFiles, facts: MaskFacts, fingerprint: Fingerprint
+    ) -> Labelled:
+        """Write the files of a raster under temporary names. Raise as `Deriver.make` does."""
+        context, files, staged = self._context, self._deriver.files, list[StagedFile]()
+        parts = {"grid": grid, "blocks": partial(blocks.read, context), "run": context}
+        with one_image(ref, staged):
+            text = json.dumps(facts.record(), sort_keys=True)
+            write = partial(GeoTiff().write, **parts, facts=text)
+            staged.append(mask := files.stage(GeoTiff.name, context.mask_path(ref), write))
+            entry = new_entry(ref, mask, make_envelope(facts), fingerprint, ())
+            made, shows = dict[str, tuple[Path, Content]](), dict[str, str]()
+            for form in self._forms:
+                path = form.relative_path(ref.relative, context.files)
+                if form.name != mask.row.name and path is not None:
+                    made[form.name] = context.output / path, partial(form.write, **parts)
+                    shows[form.name] = self._deriver.shows(form.name, entry)
+            derived = Derived(formats=context.formats, files=stage_files(files, ref, made, shows))
+        return Labelled(ref, entry, mask, derived)
 
 
 class BlockFiles:

@@ -33,7 +33,10 @@ _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _TEXTS = (b"iTXt", b"zTXt", b"tEXt")
 
 #: The facts that may be long: of an image with thousands of classes, they are bulk.
-_LONG = ("image", "formerly", "names", "confidence", "present")
+_LONG = ("image", "formerly", "names", "counts", "confidence", "present")
+
+#: The size limit of unpacked bulk in bytes.
+_BULK_LIMIT = 4 << 30
 
 _VERSION = 1
 
@@ -72,8 +75,12 @@ class MaskFacts:
         picture: The picture.
         labels: The digest of the labels (see `label_digest`).
         data: The digest of the chunks with the pixels, which tells without decoding that nobody changed them.
+        size: (height, width) in pixels.
+        counts: The pixels of the classes that occur, of the background and of ignored pixels, by id. Parts count in wholes too.
         confidence: The mean confidence of the classes that occur, and of the background, by id.
         present: The ids of the classes that competed; None if all did.
+        transform: Of a raster (see `RasterGrid`); None for other images.
+        epsg: See `RasterGrid`.
     """
 
     image: str
@@ -88,8 +95,16 @@ class MaskFacts:
     picture: PictureFacts
     labels: str
     data: str = ""
+    size: tuple[int, int]
+    counts: Mapping[int, int]
     confidence: Mapping[int, float]
     present: tuple[int, ...] | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    epsg: int | None = None
+
+    @property
+    def by_person(self) -> bool:
+        return self.by == "person"
 
     def record(self) -> dict[str, Any]:
         """Return the facts as JSON values, without those that say nothing."""
@@ -107,10 +122,14 @@ class MaskFacts:
             "picture": {name: getattr(self.picture, name) for name in ("bytes", "sha256", "pixels")},
             "labels": self.labels,
             "data": self.data,
+            "size": list(self.size),
+            "counts": {str(key): value for key, value in self.counts.items()},
             "confidence": {str(key): value for key, value in self.confidence.items()},
+            "present": None if self.present is None else list(self.present),
+            "transform": None if self.transform is None else list(self.transform),
+            "epsg": self.epsg,
         }
-        found = {key: value for key, value in found.items() if value not in ("", [], False)}
-        return found if self.present is None else {**found, "present": list(self.present)}
+        return {key: value for key, value in found.items() if value is not None and value not in ("", [], False)}
 
 
 def read_facts(record: object) -> MaskFacts:
@@ -130,8 +149,12 @@ def read_facts(record: object) -> MaskFacts:
         picture=take(record, "picture", PictureFacts),
         labels=take(record, "labels", str),
         data=take(record, "data", str | None) or "",
+        size=take(record, "size", tuple[int, int]),
+        counts=_by_id(take(record, "counts", dict), int),
         confidence=_by_id(take(record, "confidence", dict), float),
         present=take(record, "present", tuple[int, ...] | None),
+        transform=take(record, "transform", tuple[float, float, float, float, float, float] | None),
+        epsg=take(record, "epsg", int | None),
     )
 
 
@@ -174,24 +197,41 @@ class SealedMask:
             return data if unpacker.eof else None
         return None
 
+    def unpacked(self) -> dict[str, bytes]:
+        """Return all bulk by name, but for facts and what is damaged."""
+        found = {name: self.unpack(name, _BULK_LIMIT) for name in self.bulk if name != "facts"}
+        return {name: data for name, data in found.items() if data is not None}
+
 
 def seal(png: bytes, facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) -> bytes:
     """Return a mask with these facts in place of others; `bulk` is what is bulky, by name."""
-    record, kept = replace(facts, data=read_sealed(png).data).record(), dict(bulk or {})
-    text = _json(record)
-    if len(text) > LIMIT:
-        kept["facts"] = _json({key: record.pop(key) for key in _LONG if key in record})
-        text = _json(record)
+    head, tail = _ours(replace(facts, data=read_sealed(png).data), bulk or {})
     pieces = [_SIGNATURE]
     for kind, body, whole in _chunks(png):
         if kind == _BULK or _text_of(kind, body) is not None:
             continue
         if kind == b"IEND":
-            pieces += [_chunk(_BULK, name.encode() + b"\0" + zlib.compress(kept[name], 1)) for name in sorted(kept)]
+            pieces.append(tail)
         pieces.append(bytes(whole))
         if kind == b"IHDR":
-            pieces.append(_chunk(b"iTXt", _KEYWORD + b"\0\0\0\0\0" + text))
+            pieces.append(head)
     return b"".join(pieces)
+
+
+def make_envelope(facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) -> bytes:
+    """Return what `envelope` returns for a mask with these facts."""
+    return b"".join([_SIGNATURE, *_ours(facts, bulk or {}), _chunk(b"IEND", b"")])
+
+
+def _ours(facts: MaskFacts, bulk: Mapping[str, bytes]) -> tuple[bytes, bytes]:
+    """Return the chunks of a mask before and after the pixels."""
+    record, kept = facts.record(), dict(bulk)
+    text = _json(record)
+    if len(text) > LIMIT:
+        kept["facts"] = _json({key: record.pop(key) for key in _LONG if key in record})
+        text = _json(record)
+    tail = [_chunk(_BULK, name.encode() + b"\0" + zlib.compress(kept[name], 1)) for name in sorted(kept)]
+    return _chunk(b"iTXt", _KEYWORD + b"\0\0\0\0\0" + text), b"".join(tail)
 
 
 def read_sealed(png: bytes) -> SealedMask:

@@ -6,7 +6,7 @@ They are greyscale (8-bit, or 16-bit above 254 classes): OpenCV reads PNGs with 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -119,15 +119,21 @@ def read_mask(path: Path, size: tuple[int, int], classes: int) -> LabelArray:
         return read_ids(picture)
 
 
-def read_painted_mask(path: Path, size: tuple[int, int], classes: Sequence[LabelClass]) -> tuple[LabelArray, bool]:
+def read_painted_mask(
+    path: Path,
+    size: tuple[int, int] | None,
+    classes: Sequence[LabelClass],
+    is_known: Callable[[LabelArray], bool] = lambda _: False,
+) -> tuple[LabelArray, bool]:
     """Return the label ids [H, W] in a mask as paint programs save it, and True if it has the mode of masks.
 
     A file of another mode has ids as grey values or palette indices, or it has the colours of the classes.
 
     Args:
         path: The mask.
-        size: (height, width) of the image in pixels.
+        size: (height, width) of the image in pixels; None if it is unknown.
         classes: The classes.
+        is_known: Recognises the labels that were there before a program wrote them in another way.
 
     Raises:
         ImageError: The file is not a PNG of this size, a pixel is transparent, or is neither an id nor a colour of a class, or both
@@ -152,6 +158,9 @@ def read_painted_mask(path: Path, size: tuple[int, int], classes: Sequence[Label
             indices = np.asarray(picture).astype(np.int32)
             readings.append(np.where(known[indices], indices, -1))
         whole = [ids for ids in readings if (ids >= 0).all()]
+        for ids in whole:
+            if is_known(labels := cast(LabelArray, ids.astype(label_dtype(len(classes))))):
+                return labels, False
         if not whole:
             _refuse_pixel(np.maximum.reduce(readings) < 0, "is neither an id nor a colour of a class")
             raise InputError("its pixels are ids and colours of classes")
@@ -179,13 +188,13 @@ def _refuse_pixel(wrong: NDArray[np.bool_], what: str) -> None:
         raise InputError(f"the pixel in row {row + 1}, column {column + 1} {what}")
 
 
-def read_picture(path: Path, size: tuple[int, int]) -> Image.Image:
+def read_picture(path: Path, size: tuple[int, int] | None) -> Image.Image:
     """Decode a PNG of `size` (height, width). Raise ImageError before decoding pixels if the size differs."""
 
-    with ImageReader(max(MAX_PIXELS, prod(size))).header(path) as image:
+    with ImageReader(max(MAX_PIXELS, prod(size or ()))).header(path) as image:
         if (kind := image.picture.format) != "PNG":
             raise ImageError(path, f"a {kind}, which may not preserve pixel values", "Save masks as PNG.")
-        if image.size != size:
+        if size is not None and image.size != size:
             reason = f"{size_text(image.size)}, but the image is {size[0]} x {size[1]}"
             raise ImageError(path, reason, "A mask must have the size of its upright image.")
         return image.decode()

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -88,6 +89,10 @@ def check_rasterio(formats: Iterable[str]) -> None:
 Blocks = Callable[[], Iterable[RasterBlock]]
 
 
+#: The metadata item of a mask with what it says of itself.
+FACTS_TAG = "TIPSSEG"
+
+
 class RasterFormat(Format):
     """A format with the coordinates of the image, which rasterio reads. It is written block by block."""
 
@@ -113,8 +118,11 @@ class GeoTiff(RasterFormat):
     folder = "masks"
     suffix = ".tif"
 
-    def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts) -> None:
-        """Write a Cloud Optimized GeoTIFF with a palette, the class names as tags `class_<id>`, and overviews."""
+    def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts, facts: str = "") -> None:
+        """Write a Cloud Optimized GeoTIFF with a palette, the class names as tags `class_<id>`, and overviews.
+
+        `facts` is what it says of itself as the mask of a raster, as JSON.
+        """
         import rasterio
         import rasterio.shutil
         from rasterio.crs import CRS
@@ -148,6 +156,8 @@ class GeoTiff(RasterFormat):
                     colours = {entry.id: (*entry.colour, 255) for entry in run.classes}
                     target.write_colormap(1, {0: (0, 0, 0, 255), **colours, grid.ignore: (0, 0, 0, 0)})
                 target.update_tags(**{f"class_{entry.id}": entry.name for entry in run.classes})
+                if facts:
+                    target.update_tags(**{FACTS_TAG: facts})
                 for block in blocks():
                     h, w = block.labels.shape
                     if (h, w) == (1, 1) and block.labels[0, 0] == grid.ignore:
@@ -301,6 +311,30 @@ def mask_grid(path: Path, number_of_classes: int) -> RasterGrid:
             epsg=crs.to_epsg() if crs else None,
             ignore=ignore_id(number_of_classes),
         )
+
+
+def digest_blocks(blocks: Iterable[RasterBlock], size: tuple[int, int]) -> str:
+    """Return a digest of the size (height, width) and the ids of a raster's labels, from all its blocks."""
+    digest = sha256(b"%d %d\n" % size)
+    for block in blocks:
+        place, labels = block.place, block.labels
+        if labels.shape != (place.height, place.width):  # a block without data
+            labels = labels.repeat(place.height, 0).repeat(place.width, 1)
+        digest.update(labels.astype("u1" if labels.dtype.itemsize == 1 else "<u2").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def digest_mask(path: Path, run: RunFacts) -> str:
+    """Return the `digest_blocks` of a GeoTIFF mask. Raise ImageError if it cannot be read."""
+    with _open_mask(path) as mask:
+        size = mask.shape
+    return digest_blocks(mask_blocks(path, run), size)
+
+
+def read_facts_tag(path: Path) -> str:
+    """Return what a GeoTIFF mask says of itself, as JSON; "" if it says nothing. Raise ImageError if it cannot be read."""
+    with _open_mask(path) as mask:
+        return str(mask.tags().get(FACTS_TAG, ""))
 
 
 def count_mask(

@@ -145,7 +145,7 @@ class OutputOptions(OptionRecord):
         role="action",
         help="Also label images again whose files were edited by hand, and overwrite the edits.")
     shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
-        role="images", recorded="shard",
+        role="images",
         help="Label only part I of N parts, for several processes or machines; see tipsseg merge. auto reads the part from Slurm, "
         "SkyPilot, torchrun or Open MPI.")
     # fmt: on

@@ -1,27 +1,26 @@
-"""The records of labelled images, and of those that failed: lines of manifest.jsonl and errors.jsonl."""
+"""The records of labelled images, as their masks have them, and of those that failed: lines of manifest.jsonl and errors.jsonl."""
 
 from __future__ import annotations
 
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tipsseg.errors import ImageError, RecordError
-from tipsseg.folder.mask import envelope
+from tipsseg.errors import ImageError
+from tipsseg.folder.mask import MaskFacts, SealedMask, open_envelope
 from tipsseg.images.access import absolute, exists
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.run.summary import ImageNumbers, read_summary
-from tipsseg.types import ImageRef, printable_path
+from tipsseg.types import BACKGROUND, ImageRef, printable_path
 from tipsseg.util.files import Fingerprint, actual_name, actual_path, is_folder, is_inside
-from tipsseg.util.json import json_bytes, parse, read_value
-from tipsseg.util.text import shell_word
+from tipsseg.util.json import json_bytes, parse, read_value, take
 
 MANIFEST_FILE = "manifest.jsonl"
 
@@ -31,13 +30,16 @@ ERRORS_FILE = "errors.jsonl"
 #: An object and its score: label id, area in pixels, box (y, x, h, w) in pixels, and score, 0..1.
 ObjectScore = tuple[int, int, int, int, int, int, float]
 
-#: Recorded instead of a digest for an image's rows in a file for the whole run.
+#: The states of a mask: as tipsseg wrote it; written in another way by a program; changed by a person.
+SEALED, LOOSE, EDITED = 0, 1, 2
+
+#: Noted instead of a digest for an image's rows in a file for the whole run.
 ROWS = "rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRow:
-    """A file of an image, or of the whole run.
+    """A file that is derived from masks: of an image, or of the whole run.
 
     Attributes:
         place: The path relative to the output folder.
@@ -45,19 +47,15 @@ class FileRow:
         digest: The sha256 of the content that tipsseg wrote; ROWS for rows in a file for the whole run.
         size: Its size in bytes.
         mtime_ns: Its time of modification.
-        shows: The labels that it shows (see `Deriver.shows`); "" for the labels themselves.
-        taken: The sha256 of a person's file that `tipsseg correct` took in, at the same place.
-        pending: The sha256 of the content that a process was about to put there.
+        shows: The labels that it shows (see `Deriver.shows`).
     """
 
     place: str
     name: str
-    digest: str | None
+    digest: str
     size: int = 0
     mtime_ns: int = 0
     shows: str = ""
-    taken: str | None = None
-    pending: str | None = None
 
     @property
     def is_file(self) -> bool:
@@ -66,19 +64,18 @@ class FileRow:
 
     def stamped(self, found: Fingerprint) -> FileRow:
         """Return the record of the file with this content."""
-        return replace(self, digest=found.sha256, size=found.size, mtime_ns=found.mtime_ns, taken=None, pending=None)
+        return replace(self, digest=str(found.sha256), size=found.size, mtime_ns=found.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """The source of labels that a person corrected.
+    """The source of labels that a person made, which a mask has as `origin`.
 
     Attributes:
         source: The file that `tipsseg correct` took them from; "" if the mask was changed in place, or was accepted as it is.
         format: The format of that file.
         content: The sha256 of the correction's content.
-        before: The digest of the label files that it was made on.
-        undone: True if the next run labels the image again.
+        before: The digest of the labels that it was made on.
         accepted: True if a person looked at the labels as they are, and said that they are right.
         saved: Of a page's file: the browser that saved it, and when, in milliseconds: "k3b 1760000000000".
     """
@@ -87,25 +84,11 @@ class Correction:
     format: str = ""
     content: str = ""
     before: str = ""
-    undone: bool = False
     accepted: bool = False
     saved: str = ""
 
-    def text(self) -> str:
-        return json.dumps({key: value for key, value in asdict(self).items() if value})
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """The facts about labels beside their pixels.
-
-    Attributes:
-        summary: See `summary.label_summary`.
-        objects: All objects, whatever the file options, with their scores.
-    """
-
-    summary: Mapping[str, Any]
-    objects: tuple[ObjectScore, ...] = ()
+    def text(self) -> bytes:
+        return json_bytes({key: value for key, value in asdict(self).items() if value})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,114 +96,141 @@ class Entry:
     """One labelled image.
 
     Attributes:
-        image: Its name (see `ImageRef.name`).
-        path: The absolute path of the input.
-        input: The fingerprint of the input when it was labelled.
-        given: The sha256 of the regions and labels that the run was given for this image; None without both.
-        version: A digest of the labels and their facts: what files made from them show.
-        formats: The formats that the image is in.
-        correction_text: The correction as JSON; None for labels of the model.
-        coming: The correction that a killed process was about to record.
-        seconds: The time from opening the input to writing the last file.
-        packed: The facts, compressed.
-        sealed: What the mask says of itself (see `folder.mask.envelope`); empty for a raster.
-        home: The folder of the record, for hints.
+        mask: What its mask says of itself; of an edited mask, what it will say.
+        place: The place of the mask in the output folder.
+        stamp: The mask's file.
+        sealed: The mask without its pixels (see `folder.mask.envelope`).
+        state: SEALED, LOOSE or EDITED.
+        packed: The objects, compressed; empty if they were not looked for.
+        path: The absolute address of the picture.
+        input_mtime_ns: The time of the picture's file when it was last compared; 0 if it was not.
     """
 
-    image: str
-    path: str
-    input: Fingerprint
-    given: str | None = None
-    version: str = ""
-    formats: tuple[str, ...] = ()
-    correction_text: str | None = None
-    coming: str | None = None
-    seconds: float = 0.0
-    packed: bytes
-    sealed: bytes = b""
-    home: str = field(default="OUT", compare=False)
+    mask: MaskFacts
+    place: str
+    stamp: Fingerprint
+    sealed: bytes
+    state: int = SEALED
+    packed: bytes = b""
+    path: str = ""
+    input_mtime_ns: int = 0
 
-    @cached_property
-    def facts(self) -> Facts:
-        with self._reading():
-            summary, objects = json.loads(zlib.decompress(self.packed))
-            return Facts(summary, tuple(map(tuple, objects)))
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (zlib.error, ValueError, TypeError, AttributeError) as error:
-            hint = f"Rebuild the record of its folder: tipsseg check {shell_word(self.home)} --restore"
-            raise RecordError(Path(self.image), f"its record is damaged ({error})", hint) from error
+    @classmethod
+    def of(cls, sealed: bytes, **more: Any) -> Entry:
+        """Return the entry of a mask from its `envelope`. Raise ValueError if that lacks facts."""
+        facts = open_envelope(sealed).facts
+        if facts is None:
+            raise ValueError("the mask says nothing of itself")
+        return cls(mask=facts, sealed=sealed, **more)
 
     @property
-    def summary(self) -> Mapping[str, object]:
-        return self.facts.summary
+    def image(self) -> str:
+        return self.mask.image
 
     @property
-    def numbers(self) -> ImageNumbers:
-        """Return the parsed summary."""
-        with self._reading():
-            return read_summary(self.facts.summary)
+    def input(self) -> Fingerprint:
+        """The picture's file when it was labelled."""
+        picture = self.mask.picture
+        return Fingerprint(picture.bytes, self.input_mtime_ns, picture.sha256 or None)
+
+    def is_of(self, status: os.stat_result) -> bool:
+        """Return True if the mask's file has this size and time."""
+        return (self.stamp.size, self.stamp.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
     @property
-    def correction(self) -> Correction | None:
-        with self._reading():
-            return None if self.correction_text is None else Correction(**json.loads(self.correction_text))
+    def bulk(self) -> SealedMask:
+        return open_envelope(self.sealed)
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores of the objects, in their order; empty if the mask does not have them."""
+        with suppress(ValueError):
+            found: list[float] = take({"scores": parse(self.bulk.unpack("scores", 16 << 20) or b"[]")}, "scores", list)
+            return [each for each in found if isinstance(each, int | float)]
+        return []
+
+    @property
+    def edited(self) -> bool:
+        """Return True if a person changed the mask, and no command has written that into it yet."""
+        return self.state == EDITED
 
     @property
     def corrected(self) -> bool:
-        """Return True if the labels are a person's, until the correction is undone."""
-        return self.correction_text is not None and not self.undone
+        """Return True if the labels are a person's."""
+        return self.mask.by_person
+
+    @cached_property
+    def correction(self) -> Correction | None:
+        """The source of a person's labels; None for the model's."""
+        if not self.mask.by_person:
+            return None
+        with suppress(ValueError):
+            found: Correction = read_value(Correction, parse(self.bulk.unpack("origin", 1 << 20) or b"{}"), "")
+            return replace(found, accepted=self.mask.accepted)
+        return Correction(format=self.mask.source, accepted=self.mask.accepted)
+
+    @cached_property
+    def version(self) -> str:
+        """A digest of the labels and what is known of them: what files made from them show."""
+        facts, bulk = self.mask, self.bulk
+        known = [facts.labels, sorted(facts.counts.items()), sorted(facts.confidence.items()), facts.present]
+        digest = sha256(json.dumps(known).encode())
+        for name in ("scores", "objects"):
+            digest.update(bulk.bulk.get(name, b"-"))
+        return digest.hexdigest()[:32]
+
+    @cached_property
+    def summary(self) -> Mapping[str, Any]:
+        """The summary of the labels (see `summary.label_summary`)."""
+        facts, pixels = self.mask, self.mask.size[0] * self.mask.size[1]
+
+        def share(label_id: int) -> dict[str, object]:
+            count = facts.counts.get(label_id, 0)
+            return {"pixels": count, "share": round(count / pixels, 6), "confidence": facts.confidence.get(label_id)}
+
+        found: dict[str, object] = {
+            "height": facts.size[0],
+            "width": facts.size[1],
+            "classes": [{"id": each, "name": name, **share(each)} for each, name in sorted(facts.names.items())],
+            "background": share(BACKGROUND),
+            "ignored": sum(count for each, count in facts.counts.items() if each != BACKGROUND and each not in facts.names),
+        }
+        if facts.present is not None:
+            found["present"] = list(facts.present)
+        if facts.transform is not None:
+            found |= {"transform": list(facts.transform), "epsg": facts.epsg}
+        return found
+
+    @cached_property
+    def numbers(self) -> ImageNumbers:
+        """The parsed summary."""
+        return read_summary(self.summary)
 
     @property
-    def undone(self) -> bool:
-        return self.correction is not None and self.correction.undone
-
-    def with_labels(self, mask: bytes, row: FileRow, facts: Facts, correction: Correction) -> Entry:
-        """Return the entry of other labels: the content of the mask (empty for a raster), and its record."""
-        version, packed = _pack(facts, str(row.digest))
-        sealed = envelope(mask) if mask else b""
-        return replace(
-            self, version=version, packed=packed, sealed=sealed, correction_text=correction.text(), coming=None
-        )
-
-    def with_correction(self, correction: Correction) -> Entry:
-        return replace(self, correction_text=correction.text(), coming=None)
+    def objects(self) -> tuple[ObjectScore, ...] | None:
+        """All objects with their scores, whatever the file options; None if they were not looked for."""
+        return tuple(map(tuple, json.loads(zlib.decompress(self.packed)))) if self.packed else None
 
     def record(self, files: Mapping[str, FileRow]) -> dict[str, object]:
         """Return the line of manifest.jsonl. `files` are the image's, by place."""
-        size = {key: self.summary[key] for key in ("height", "width")}
-        rest = {key: value for key, value in self.summary.items() if key not in size}
+        facts, correction = self.mask, self.correction
         return {
             "image": self.image,
+            **({"formerly": list(facts.formerly)} if facts.formerly else {}),
             "path": self.path,
-            "size": self.input.size,
-            "mtime_ns": self.input.mtime_ns,
-            "sha256": self.input.sha256,
-            **({} if self.given is None else {"given": self.given}),
-            **size,
-            "version": self.version,
-            "formats": list(self.formats),
+            "size": facts.picture.bytes,
+            "sha256": facts.picture.sha256 or None,
+            **({"given": facts.given} if facts.given else {}),
+            "mask": self.place,
             "files": {file.name: file.place for file in files.values() if file.is_file},
-            "written": [asdict(file) for file in files.values()],
-            **rest,
-            "objects": [list(each) for each in self.facts.objects],
-            "seconds": self.seconds,
-            **({} if self.correction is None else {"corrected": asdict(self.correction)}),
+            **self.summary,
+            **({} if correction is None else {"corrected": asdict(correction)}),
         }
 
 
-def make_entry(
-    ref: ImageRef, fingerprint: Fingerprint, facts: Facts, digest: str, formats: Sequence[str], **more: Any
-) -> Entry:
-    """Return the entry of an image that the model labelled; `digest` is the digest of its mask."""
-    version, packed = _pack(facts, digest)
-    more |= {"version": version, "formats": tuple(formats), "packed": packed}
-    entry = Entry(image=ref.name, path=input_path(ref), input=fingerprint, **more)
-    entry.__dict__["facts"] = facts
-    return entry
+def pack_objects(objects: Iterable[ObjectScore]) -> bytes:
+    """Return objects as entries keep them."""
+    return zlib.compress(json_bytes(list(objects)), 1)
 
 
 def input_path(ref: ImageRef) -> str:
@@ -236,12 +246,6 @@ def recorded_ref(record: Entry | Failure) -> ImageRef:
 def object_scores(objects: Iterable[LabelledObject]) -> tuple[ObjectScore, ...]:
     """Return objects as entries record them."""
     return tuple((each.region.class_id, each.region.area, *each.region.box, each.score) for each in objects)
-
-
-def _pack(facts: Facts, digest: str) -> tuple[str, bytes]:
-    """Return the version of labels, and their packed facts."""
-    data = json_bytes([facts.summary, facts.objects])
-    return sha256(digest.encode() + data).hexdigest()[:32], zlib.compress(data, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,44 +1,54 @@
-"""Put, copy and remove the files of an output folder by one rule.
+"""Put files into an output folder, and remove them. What tipsseg did not write goes to the trash, and is never destroyed.
 
-A file is replaced or removed only if it has the content that tipsseg recorded for it. Files of a person or of another program stay.
-Files are written under temporary names, and compared again just before they are renamed. No link is followed out of the folder.
+A file is ours if it has the content that tipsseg wrote there, or that it would write now. No link is followed out of the folder.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+import threading
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.images.access import identify, open_source
+from tipsseg.images.access import open_source
 from tipsseg.run.entry import ROWS, FileRow
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import (
     actual_path,
-    atomic_path,
     content_digest,
     copy_file,
     output_error,
-    remove_file,
     staged_path,
     stamp,
+    temporary_path,
 )
 
 #: The hint for a file that is in the way.
 MOVE = "Move the file away, or choose another output folder with argument `output`."
 _OUTSIDE = "Put a folder in the place of the link, or write into another folder."
 
-#: The state of a file: absent, as tipsseg wrote it, taken in by `tipsseg correct`, changed since, or of another program.
-Look = Literal["gone", "ours", "taken", "edited", "foreign"]
+#: The folder of files that tipsseg did not write, or that a person made, and that a command replaced or removed.
+TRASH = "replaced"
+
+#: The state of a file: absent, as tipsseg wrote it, or something else.
+Look = Literal["gone", "ours", "other"]
 
 #: A content, its pieces, or a function that writes it to a path.
 Content = bytes | Iterable[bytes] | Callable[[Path], None]
+
+#: Tells whether a file may be destroyed.
+Judge = Callable[[Path], bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,29 +58,32 @@ class StagedFile:
     Attributes:
         temporary: Its path.
         row: Its record once it is in place.
-        precious: True for a file of its own, which is moved; False for a temporary one.
-        content: The sha256 of its content if a person changed it, so that it differs from `row`.
     """
 
     temporary: Path
     row: FileRow
-    precious: bool = False
-    content: str | None = None
 
     def discard(self) -> None:
-        """Remove a temporary file, unless it is in place by now."""
-        if not self.precious:
-            with suppress(OSError):
-                self.temporary.unlink()
+        """Remove the temporary file, unless it is in place by now."""
+        with suppress(OSError):
+            self.temporary.unlink()
+
+
+def _never(_: Path) -> bool:
+    return False
 
 
 class Files:
-    """The files below an output folder."""
+    """The files below an output folder.
+
+    Attributes:
+        trashed: The files that this command moved to the trash, by their paths there.
+    """
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self._real = ""
-        self._seen: dict[str, object] = {}  # the files that may be replaced, as they were when that was decided
+        self.trashed: list[Path] = []
+        self._real, self._trash, self._lock = "", Path(), threading.Lock()
 
     def path(self, place: str) -> Path:
         return actual_path(self.output, place)
@@ -86,20 +99,23 @@ class Files:
         except OSError:  # absent or out of reach: writing reports the reason
             return "gone"
         if row is None:
-            return "foreign"
-        if row.pending is None and (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns):
+            return "other"
+        if (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns):
             return "ours"
-        digest = digest_of(path)  # "" if it is not a regular file
-        if digest in (row.digest, row.pending):
-            return "ours"
-        return "taken" if row.taken == digest else "foreign" if row.digest is None else "edited"
+        return "ours" if digest_of(path) == row.digest else "other"
 
-    def stage(self, name: str, path: Path, data: Content, shows: str = "") -> StagedFile:
-        """Write a file under a temporary name in its folder. Safe in any thread or process. Raise OutputError if that fails."""
+    def stage(self, name: str, path: Path, data: Content, shows: str = "", *, synced: bool = False) -> StagedFile:
+        """Write a file under a temporary name in its folder; with `synced`, to the disk. Raise OutputError if that fails.
+
+        Safe in any thread or process.
+        """
         self.refuse_outside(path)
         with staged_path(path) as temporary:
             if isinstance(data, bytes):
-                temporary.write_bytes(data)
+                with temporary.open("wb", buffering=0) as target:
+                    target.write(data)
+                    if synced:
+                        os.fsync(target.fileno())
                 written = stamp(temporary, hashlib.sha256(data).hexdigest())
             else:
                 if callable(data):
@@ -108,67 +124,92 @@ class Files:
                     with temporary.open("wb") as target:
                         target.writelines(data)
                 written = stamp(temporary)
-        row = FileRow(place=self.place(path), name=name, digest=None, shows=shows)
+        row = FileRow(place=self.place(path), name=name, digest="", shows=shows)
         return StagedFile(temporary=temporary, row=row.stamped(written))
 
-    def may_put(self, file: StagedFile, row: FileRow | None, *, replace_edited: bool = False) -> bool:
-        """Return True if a staged file may replace the one at its place, whose record is `row`. `put` compares again."""
-        self._seen[file.row.place] = _status(self.path(file.row.place))
-        look = self.look(row, file.row.place)
-        if look in ("gone", "ours") or replace_edited:
-            return True
-        return digest_of(self.path(file.row.place)) == file.row.digest
+    def put(self, file: StagedFile, ours: Iterable[str] = (), may_go: Judge = _never) -> None:
+        """Give a staged file its name. What was there goes to the trash, unless it is ours.
 
-    def expected(self, file: StagedFile, row: FileRow | None) -> FileRow:
-        """Return the record of a file that is about to be replaced: with the content there now, and the coming one."""
-        place = file.row.place
-        before = row or FileRow(place=place, name=file.row.name, digest=None)
-        now = digest_of(self.path(place)) if before.pending or row is None else before.digest
-        return replace(before, digest=now or before.digest, pending=file.content or file.row.digest)
+        Args:
+            file: The file.
+            ours: Digests of contents that tipsseg wrote there.
+            may_go: Tells of another content whether it may be destroyed.
 
-    def put(self, file: StagedFile) -> bool:
-        """Give a staged file its name, unless the file at its place changed since `may_put`. Raise OutputError if that fails."""
+        Raises:
+            OutputError: The file cannot have its name.
+        """
         path = self.path(file.row.place)
-        if self._seen.pop(file.row.place) != _status(path):
-            return False
         try:
-            file.temporary.replace(path)
+            known = {file.row.digest, *ours}
+            seen = self._clear(path, file.row.place, known, may_go)
+            old = _exchange(file.temporary, path)
+            if old is not None and _status(old) != seen:  # somebody saved it meanwhile
+                self._clear(old, file.row.place, known, may_go)
+            if old is not None:
+                old.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(path, error) from error
-        return True
 
-    def put_picture(self, ref: ImageRef, name: str, place: Path, row: FileRow | None) -> FileRow | None:
-        """Put a copy of an image in place; return None if another file is in the way.
+    def _clear(self, path: Path, place: str, ours: Container[str], may_go: Judge) -> object:
+        """Move a file to the trash if it is not ours. Return the status of a file that is ours, None if there is none."""
+        seen = _status(path)
+        if seen is None or (path.is_dir() and not path.is_symlink()):
+            return None
+        if digest_of(path) in ours or may_go(path):
+            return seen
+        path.rename(self._trash_path(place))
+        return None
 
-        Raise OutputError if that fails, or a link leads out of the folder.
-        """
+    def put_picture(self, ref: ImageRef, name: str, place: Path, row: FileRow | None) -> FileRow:
+        """Put a copy of an image in place. Raise OutputError if that fails, or a link leads out of the folder."""
         self.refuse_outside(place)
-        if self.look(row, self.place(place)) not in ("gone", "ours"):
-            own = None
-            with suppress(OSError, ValueError):  # reported when it is copied
-                own = identify(ref.path, any_size=True)[1]
-            if digest_of(place) != own:
-                return None
-        with atomic_path(place) as temporary:
-            with open_source(ref.path) as source, temporary.open("wb", buffering=0) as copy:
+        with staged_path(place) as temporary, open_source(ref.path) as source:
+            with temporary.open("wb", buffering=0) as copy:
                 copy_file(source, copy)
-            return FileRow(place=self.place(place), name=name, digest=None).stamped(stamp(temporary))
+            file = StagedFile(
+                temporary=temporary,
+                row=FileRow(place=self.place(place), name=name, digest="").stamped(stamp(temporary)),
+            )
+            self.put(file, () if row is None else (row.digest,))
+        return file.row
 
-    def remove(self, row: FileRow, *, edited: bool = False) -> bool:
-        """Remove a file if it is as tipsseg wrote it, or with `edited` as a person changed it. Raise OutputError if that fails.
+    def remove(self, place: str, ours: Container[str] = (), may_go: Judge = _never) -> None:
+        """Remove a file, and the folders that are empty then. It goes to the trash, unless it is ours (see `put`).
 
-        Return True if its place is then free.
+        Raise OutputError if that fails.
         """
-        if row.digest == ROWS:
-            return True
-        path = self.path(row.place)
+        path = self.path(place)
         self.refuse_outside(path)
-        look = self.look(row)
-        if is_free := look == "ours" or (edited and look == "edited"):
-            remove_file(path)
-            with suppress(OSError):
-                os.removedirs(path.parent)  # only empty folders
-        return is_free or look == "gone"
+        try:
+            if (seen := self._clear(path, place, ours, may_go)) is not None:
+                old = temporary_path(path)
+                path.rename(old)
+                if _status(old) != seen:  # somebody saved it meanwhile
+                    self._clear(old, place, ours, may_go)
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(path, error) from error
+        with suppress(OSError):
+            os.removedirs(path.parent)  # only empty folders
+
+    def remove_row(self, row: FileRow) -> None:
+        """Remove a derived file, which goes to the trash if a person changed it."""
+        if row.digest != ROWS:
+            self.remove(row.place, (row.digest,))
+
+    def _trash_path(self, place: str) -> Path:
+        """Return a new path in the trash for a file from a place. Raise OSError if its folder cannot be made."""
+        with self._lock:
+            if not self.trashed:
+                self._trash = _new_trash(self.output)
+            target = first = self._trash / self.path(place).relative_to(self.output)
+            number = 1
+            while target in self.trashed:
+                number += 1
+                target = first.with_name(f"{first.stem}.{number}{first.suffix}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.trashed.append(target)
+            return target
 
     def refuse_outside(self, path: Path) -> None:
         """Raise OutputError if a link in a path leads out of the folder."""
@@ -176,6 +217,80 @@ class Files:
         real = os.path.realpath(path.parent)
         if not Path(real).is_relative_to(self._real):
             raise OutputError(path, f"a link leads out of the output folder, to {real}", _OUTSIDE, only_this=True)
+
+
+def _new_trash(output: Path) -> Path:
+    """Make the folder of this command in the trash, named after the time. Raise OSError if that fails."""
+    name, number = datetime.now().strftime("%Y-%m-%dT%H-%M-%S"), 1
+    while True:
+        path = output / TRASH / (name if number == 1 else f"{name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def _exchange(new: Path, path: Path) -> Path | None:
+    """Give a file the name `path`, and return what had it under another name; None if nothing had.
+
+    On Linux nobody can save a file in between; elsewhere what is saved between two system calls is lost.
+    """
+    while True:
+        try:
+            if not _rename(new, path, _NOREPLACE):
+                break
+        except FileExistsError:
+            if path.is_dir() and not path.is_symlink():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path)) from None
+            try:
+                if not _rename(new, path, _EXCHANGE):
+                    break
+            except FileNotFoundError:
+                continue  # somebody removed it
+            return new
+        return None
+    old = None
+    if os.path.lexists(path) and not (path.is_dir() and not path.is_symlink()):
+        path.rename(old := temporary_path(path))
+    new.replace(path)
+    return old
+
+
+_NOREPLACE, _EXCHANGE, _CURRENT_FOLDER = 1, 2, -100
+
+
+@cache
+def _renameat2() -> Callable[..., int] | None:
+    if sys.platform != "linux":
+        return None
+    with suppress(OSError, AttributeError):
+        found = ctypes.CDLL(None, use_errno=True).renameat2
+        found.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+        return found  # type: ignore[no-any-return]
+    return None
+
+
+def _rename(old: Path, new: Path, how: int) -> bool:
+    """Rename a file as no function of Python does. Return False where the system or the file system cannot. Raise OSError."""
+    call = _renameat2()
+    if call is None:
+        return False
+    if call(_CURRENT_FOLDER, os.fsencode(old), _CURRENT_FOLDER, os.fsencode(new), how) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+        return False
+    raise OSError(code, os.strerror(code), str(new))
+
+
+def _status(path: Path) -> object:
+    """Return what changes if a file is saved: None if it is absent."""
+    with suppress(OSError):
+        status = path.lstat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+    return None
 
 
 def discard(files: Sequence[StagedFile]) -> None:
@@ -193,14 +308,6 @@ def one_image(ref: ImageRef, staged: Sequence[StagedFile]) -> Iterator[None]:
         if isinstance(error, OutputError) and error.only_this:
             raise ImageError(ref.path, error.message, error.hint) from error
         raise
-
-
-def _status(path: Path) -> object:
-    """Return what changes if a file is saved: None if it is absent."""
-    with suppress(OSError):
-        status = path.lstat()
-        return status.st_ino, status.st_size, status.st_mtime_ns
-    return None
 
 
 def digest_of(path: Path) -> str:

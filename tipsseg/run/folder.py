@@ -1,104 +1,92 @@
-"""The output folder of a run: lock it, reject another question, record images, and finish.
+"""The output folder of a run: lock it, reject another question, put masks in place, and finish.
 
-with open_folder(spec) as folder:              # locked, read and planned; another question is rejected
+with open_folder(spec) as folder:              # locked, looked at and planned; another question is rejected
     for item in map(folder.triage, images):    # what becomes of each image (see `resume.decide`)
         folder.begin(info)                     # once, before the first image that is labelled
         folder.record(result)
-    folder.finish(counts)                      # derived files, files for the whole run, exports
+    folder.finish(counts)                      # files for the whole run
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache, cached_property, partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from tipsseg.errors import ImageError, OtherRunError, OutputError
-from tipsseg.formats import FORMATS, check_formats, file_path, format_name, image_folders, is_model_only
+from tipsseg.errors import DeviceError, ImageError, OtherRunError, OutputError
+from tipsseg.folder.mask import MaskFacts, PictureFacts, envelope, open_envelope, read_sealed, seal
+from tipsseg.formats import FORMATS, check_formats, format_name, image_folders, is_model_only
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
-from tipsseg.images.access import stamp_source
-from tipsseg.options import MAX_PIXELS
-from tipsseg.run.entry import Correction, Entry, Failure, FileRow, input_path
-from tipsseg.run.file_names import name_key, refuse_shared
-from tipsseg.run.files import MOVE, Files, StagedFile, discard, one_image
-from tipsseg.run.labels import adopt_mask, label_rows
-from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.plan import Begun, plan_run
-from tipsseg.run.question import (
-    MODEL_FACTS,
-    merged_info,
-    other_question,
-    refuse_other_ids,
-    run_of_shard,
-    share_run,
-    shared_run,
-    with_classes_of,
+from tipsseg.formats.png import encode_mask, read_painted_mask
+from tipsseg.images.access import identify, stamp_source
+from tipsseg.images.upright import pixel_digest
+from tipsseg.options import DTYPE_NAMES, MAX_PIXELS
+from tipsseg.options.values import Shard
+from tipsseg.run.cache import CACHE_FILE, CACHE_FOLDER, Cache, cache_name
+from tipsseg.run.entry import (
+    EDITED,
+    ERRORS_FILE,
+    LOOSE,
+    MANIFEST_FILE,
+    SEALED,
+    Entry,
+    Failure,
+    FileRow,
+    input_path,
+    recorded_ref,
 )
-from tipsseg.run.read import Run, RunImage, refuse_lost_record, refuse_shards, require_run
-from tipsseg.run.record import run_context, run_record, stored_run, write_run
+from tipsseg.run.file_names import refuse_shared
+from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
+from tipsseg.run.labels import GEOTIFF, PNG, make_facts, read_entry, read_labels
+from tipsseg.run.lock import LOCK_FILE, FolderLock
+from tipsseg.run.plan import plan_run
+from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refuse_other_ids, with_classes_of
+from tipsseg.run.read import Run, finished_run, no_run_error, read_failures
+from tipsseg.run.record import RUN_FILE, run_context, run_json, run_record, stored_run
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
-from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_edited
-from tipsseg.run.spec import Counts, RunInfo, RunSpec, check_hint, with_classes
-from tipsseg.run.state import EXPORTS, STATE_FILE, STATE_FOLDER, State
+from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_same_picture
+from tipsseg.run.spec import Counts, RunInfo, RunSpec, with_classes
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import clean_up, clean_up_below, remove_file
-
-#: The reason for not writing a file of another program.
-NOT_OURS = "tipsseg did not write this file"
-
-#: The hint for a mask that a person saved while `tipsseg correct` ran.
-EDITED_MEANWHILE = "It counts as corrected by you; the same command with argument `replace_edited` replaces it."
+from tipsseg.util.files import Fingerprint, atomic_write, clean_up, clean_up_below, remove_file, write_new
+from tipsseg.util.json import json_bytes
 
 
 class OutputFolder(Run):
     """The folder of a run that labels images or changes it. It is locked until it is closed, but for a dry run.
 
     Attributes:
-        path: The folder.
         before: The run that the folder recorded; None for a new folder.
         starting_over: True if the run replaces the labels of the folder.
-        is_new: True if neither the folder nor other shards record a run.
         asked: The run as it was requested, without what the folder knows.
         refusal: The error if the run answers another question than the folder; else None.
         reasons: The number of images that were labelled, by reason.
         copies: The number of images that were copied into folders of formats, by folder.
         copied_bytes: Their size in bytes.
-        refused: Files that were not written, because a person or another program put them there, with the reasons.
-        taken: Files for the whole run that this command took in.
+        failed: The images that failed, by name.
+        changed: True once this process has changed anything.
     """
 
-    def __init__(
-        self,
-        info: RunInfo,
-        state: State,
-        before: RunInfo | None,
-        read_whole: Callable[[], Run | None] = lambda: None,
-    ) -> None:
-        super().__init__(info, state)
-        self.path = info.spec.folder
-        self.before, self._read_whole = before, read_whole
+    def __init__(self, info: RunInfo, cache: Cache, before: RunInfo | None) -> None:
+        super().__init__(info, cache)
+        self.path, self.before, self.asked = self.output, before, info
         self.refusal: OtherRunError | None = None
-        self.asked = info
         self.reasons, self.copies, self.copied_bytes = Counter[str](), Counter[str](), 0
-        self.refused: dict[Path, str] = {}
-        self.taken: set[Path] = set()
+        self.failed = {each.image: each for each in read_failures(self.path)}
+        self.starting_over = self.changed = False
         self._todo: dict[str, str] = {}
-        self.starting_over, self.is_new = False, False
-        self._labels_before = run_context(before or info)
         self.deriver = Deriver(self.context)
 
-    @cached_property
-    def whole(self) -> Run | None:
-        """Of a shard, the run in the output folder, which is read at its first use; else None."""
-        return self._read_whole()
+    @property
+    def is_new(self) -> bool:
+        """Return True if the folder records no run."""
+        return self.before is None
 
     def change(self, info: RunInfo) -> None:
         """Set the run, before the first image."""
@@ -106,49 +94,82 @@ class OutputFolder(Run):
         self.context = run_context(info)
         self.deriver = Deriver(self.context)
 
-    def follow(self) -> None:
-        """Let what the run is given be found by the names that images had before."""
-        if self.info.spec.given is not None:
-            self.info.spec.given.follow(self.former())
-
     # ---- images ----
+
+    def find(self, ref: ImageRef) -> Entry | None:
+        """Return what the mask of an image says; None if there is none. Raise ImageError if it cannot be used. Thread-safe."""
+        path = self.context.mask_path(ref)
+        place, known = self.files.place(path), self.cache.get(ref.name)
+        try:
+            status = path.lstat()
+        except OSError:
+            return None
+        if place in self.faults:
+            raise self.faults[place]
+        if known is not None and known.place == place and known.is_of(status):
+            return known
+        entry = read_entry(self.context, place, known, None if known else self._unlabelled(ref, place))
+        if entry.image != ref.name:
+            entry = self._taken_over(entry, ref, place)
+        return replace(entry, path=entry.path or input_path(ref))
+
+    def _unlabelled(self, ref: ImageRef, place: str) -> Entry | None:
+        """Return what is known of an image whose mask says nothing; None if the image cannot be read."""
+        if self.context.mask_format == GEOTIFF:
+            return None
+        with suppress(ImageError, OSError, ValueError):
+            height, width = self.reader.size(ref.path)
+            nothing = {"pixels": 0, "confidence": None}
+            summary = {"height": height, "width": width, "classes": [], "background": nothing, "ignored": 0}
+            found = identify(ref.path)[0]
+            pixels = pixel_digest(self.reader.upright(ref.path))
+            picture = PictureFacts(bytes=found.size, sha256=found.sha256 or "", pixels=pixels)
+            facts = make_facts(ref.name, "", summary, picture, question=self.context.question)
+            stamp = Fingerprint(0, 0, None)
+            return Entry(mask=facts, place=place, stamp=stamp, sealed=b"", path=input_path(ref))
+        return None
+
+    def _taken_over(self, entry: Entry, ref: ImageRef, place: str) -> Entry:
+        """Return the entry of a mask that names another image: of the same picture, or of a person who copied it here."""
+        old = entry.mask
+        if is_same_picture(entry, ref, self.info.spec):
+            names = dict.fromkeys((*old.formerly, old.image))
+            facts = replace(old, image=ref.name, formerly=tuple(name for name in names if name != ref.name))
+            return replace(entry, mask=facts, state=max(entry.state, LOOSE), place=place)
+        new = self._unlabelled(ref, place)
+        if new is None or new.mask.size != old.size:
+            return entry
+        facts = replace(old, image=ref.name, formerly=(), by="person", source="", picture=new.mask.picture)
+        return replace(entry, mask=facts, state=EDITED, path=input_path(ref), input_mtime_ns=0)
 
     def triage(self, item: ImageRef | Failed) -> Triaged:
         """Return an image that must be labelled, or its result. Thread-safe."""
         if isinstance(item, Failed):
             return item
-        entry, rows = self.state.get(item.name), self.state.files(item.name)
-        if self.starting_over and entry is not None and not (entry.corrected or self._was_edited(entry, rows)):
-            entry, rows = None, {}
-        decision = decide(item, entry, rows, self.info.spec, self.files, self.context)
+        try:
+            entry = self.find(item)
+        except ImageError as error:
+            if not self.info.spec.replace_edited:
+                return Failed(item, error)
+            entry = None
+        if self.starting_over and entry is not None and not entry.corrected:
+            entry = None
+        decision = decide(item, entry, self.info.spec, self.context)
         if isinstance(decision, Todo):
             self._todo[item.name] = decision.reason
             return item
         return decision
 
-    def is_elsewhere(self, ref: ImageRef) -> bool:
-        """Return True if the run that a shard belongs to has an image's labels, or a killed merge was about to move them there."""
-        if self.whole is None:
-            return False
-        state, files = self.whole.state, self.whole.files
-        if ref.name in self.state and state.is_arriving(ref.name):
-            return True
-        decision = decide(ref, state.get(ref.name), state.files(ref.name), self.info.spec, files, self.whole.context)
-        return not isinstance(decision, Todo)
-
     def reason(self, ref: ImageRef) -> str:
         """Return why an image is to be labelled, once `triage` decided so."""
         return self._todo.get(ref.name, NEW)
 
-    def _was_edited(self, entry: Entry, rows: Mapping[str, FileRow]) -> bool:
-        return is_edited(entry, label_rows(rows, self._labels_before), self.files)
-
     def record(self, result: ImageResult) -> ImageResult:
-        """Put an image's files in place and record it. Return the result, or what became of it; see `fail` for a Failed."""
+        """Put an image's files in place. Return the result, or what became of it; see `fail` for a Failed."""
         try:
             match result:
-                case Labelled(ref, _, labels, derived):
-                    with one_image(ref, [*labels, *derived.files]):
+                case Labelled(ref, _, mask, derived):
+                    with one_image(ref, [mask, *derived.files]):
                         return self._add(result)
                 case Unchanged():
                     return self._keep(result)
@@ -157,320 +178,270 @@ class OutputFolder(Run):
         return result
 
     def _keep(self, unchanged: Unchanged) -> Unchanged:
-        """Record the address of an image whose labels stay; a mask that a person changed in place becomes a correction."""
-        ref, entry, labels = unchanged.ref, unchanged.entry, tuple[FileRow, ...]()
-        if entry.path != input_path(ref):
-            entry = replace(entry, path=input_path(ref))
-        rows = self.state.files(ref.name) if unchanged.edited else {}
-        if is_edited(entry, label_rows(rows, self.context), self.files):
-            current = adopt_mask(self.context, entry, rows)
-            entry, labels = current.entry, current.rows
-        if entry is not unchanged.entry:
-            self.state.add(entry, labels, {})
-        self.state.mend(ref.name)
+        """Note where an image is whose labels stay; write into a mask that a person changed in place that it is theirs."""
+        ref, entry = unchanged.ref, unchanged.entry
+        if not unchanged.other_picture:
+            with suppress(OSError, ValueError):
+                entry = self._refreshed(entry, ref)
+        entry = replace(entry, path=input_path(ref))
+        if entry.state != SEALED:
+            entry = self.adopt(entry)
+        if entry != self.cache.get(ref.name):
+            self.cache.set(entry)
+            self.changed = True
+        self.failed.pop(ref.name, None)
         return replace(unchanged, entry=entry)
 
+    def _refreshed(self, entry: Entry, ref: ImageRef) -> Entry:
+        """Return an entry with the time of its picture, and with the bytes of one with the same pixels. Raise OSError."""
+        if stamp_source(ref.path).mtime_ns == entry.input_mtime_ns:
+            return entry
+        now = identify(ref.path)[0]
+        entry = replace(entry, input_mtime_ns=now.mtime_ns)
+        picture = replace(entry.mask.picture, bytes=now.size, sha256=now.sha256 or "")
+        if picture == entry.mask.picture:
+            return entry
+        return replace(entry, mask=replace(entry.mask, picture=picture), state=max(entry.state, LOOSE))
+
+    def adopt(self, entry: Entry) -> Entry:
+        """Write into a mask what it is: one that a person changed, or that a program wrote in another way.
+
+        A mask in another mode is written again in the mode of the folder, and the person's file goes to the trash.
+
+        Raise ImageError if the mask changed since it was looked at.
+        """
+        if self.info.spec.is_raster:
+            return replace(entry, state=SEALED)
+        path = self.files.path(entry.place)
+        labels = read_labels(self.context, entry)
+        data = path.read_bytes()
+        if sha256(data).hexdigest() != entry.stamp.sha256:
+            raise ImageError(path, "changed while the command ran", "Run the same command again.")
+        _, is_plain = read_painted_mask(path, entry.mask.size, self.classes, lambda _: True)
+        png = data if is_plain else encode_mask(labels.labels, self.classes)
+        sealed = seal(png, entry.mask, entry.bulk.unpacked())
+        ref = recorded_ref(entry)
+        with one_image(ref, ()):
+            file = self.files.stage(PNG, path, sealed, synced=True)
+            self.files.put(file, [str(entry.stamp.sha256)] if is_plain else [])
+        self.changed = True
+        return replace(entry, state=SEALED, **written_mask(sealed, file.row))
+
     def _add(self, labelled: Labelled) -> ImageResult:
-        ref, entry, labels = labelled.ref, labelled.entry, labelled.labels
-        reason = self._todo.pop(ref.name, NEW)
-        before, rows = self.state.get(ref.name), self.state.files(ref.name)
-        if before is not None:
-            entry = replace(entry, formats=tuple(dict.fromkeys((*entry.formats, *before.formats))))
-            known = label_rows(rows, self.context)
-            digests = {(row.name, digest) for row in known for digest in (row.digest, row.pending)}
-            if reason == SCORES and (
-                len(labels) != len(known) or any((each.row.name, each.row.digest) not in digests for each in labels)
-            ):
-                what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
-                raise ImageError(ref.path, what, "Remove its mask, and run the same command again.")
-        replace_edited, edited = self.info.spec.replace_edited, False
-        for file in labels:
-            row = rows.get(file.row.place)
-            if not self.files.may_put(file, row, replace_edited=replace_edited and row is not None):
-                if row is None or before is None or row.digest is None:
-                    raise self._in_the_way(ref, file)
-                edited = True
-        if edited:
-            if before is None:
-                raise self._in_the_way(ref, labels[0])
-            discard([*labels, *labelled.derived.files])
-            return Unchanged(ref, before, "edited by hand")
-        self.put(ref, entry, labels, labelled.derived, rows)
+        ref, entry, reason = labelled.ref, labelled.entry, self.reason(labelled.ref)
+        before = self.cache.get(ref.name)
+        if reason == SCORES and before is not None and before.mask.labels != entry.mask.labels:
+            what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
+            raise ImageError(ref.path, what, "Remove its mask, and run the same command again.")
+        mask = labelled.mask
+        if before is not None and before.mask.formerly and not self.info.spec.is_raster:
+            mask, entry = self._with_names(mask, entry, before.mask.formerly)
+        self.put(ref, entry, mask, labelled.derived, self.cache.files(ref.name))
+        self._todo.pop(ref.name, None)
         self.reasons[reason] += 1
+        self.failed.pop(ref.name, None)
         return replace(labelled, entry=entry, reason=reason)
+
+    def _with_names(self, mask: StagedFile, entry: Entry, names: tuple[str, ...]) -> tuple[StagedFile, Entry]:
+        """Write the names that an image had before into its staged mask. Return the mask and its entry."""
+        data = seal(mask.temporary.read_bytes(), replace(entry.mask, formerly=names), entry.bulk.unpacked())
+        mask.discard()
+        new = self.files.stage(PNG, self.files.path(entry.place), data, synced=True)
+        return new, replace(entry, **written_mask(data, new.row))
 
     def fail(self, failed: Failed) -> None:
         """Record that an image failed; its labels from an earlier run stay."""
-        self.state.fail(Failure.of(failed.ref, failed.error))
-
-    def _in_the_way(self, ref: ImageRef, file: StagedFile) -> ImageError:
-        path, owner = self.files.path(file.row.place), self.state.owner(file.row.place)
-        if ref.name in self.state and not label_rows(self.state.files(ref.name), self.context):
-            return ImageError(ref.path, f"{path} exists, but the record of the image lacks it", check_hint(self.path))
-        if owner is not None and owner != ref.name:
-            full = "Rename one of the two images, or keep the image suffixes in file names with argument `names`=full."
-            return ImageError(ref.path, f"{path} has the labels of another image, {owner}", full)
-        return ImageError(ref.path, f"{path} exists, and tipsseg did not write it for this image", MOVE)
+        self.failed[failed.ref.name] = Failure.of(failed.ref, failed.error)
+        self.changed = True
 
     def put(
-        self,
-        ref: ImageRef,
-        entry: Entry,
-        labels: Sequence[StagedFile],
-        derived: Derived,
-        rows: Mapping[str, FileRow],
-        *,
-        coming: str | None = None,
+        self, ref: ImageRef, entry: Entry, mask: StagedFile | None, derived: Derived, rows: Mapping[str, FileRow]
     ) -> list[Path]:
-        """Put the files of an image in place, and record it. Return the paths of the files in place.
+        """Put the files of an image in place: what only the model can write, the mask, then the others. Return their paths.
 
-        Files of a person or of another program stay (see `refused`); the label files are approved already.
+        What tipsseg did not write, and a person's mask with other labels, goes to the trash.
 
         Raises:
             ImageError: A file cannot have its name.
             OutputError: The folder cannot be written.
         """
-        with one_image(ref, [*labels, *derived.files]):
-            files, kept, foreign = [*labels], set[str](), set[str]()
-            for file in derived.files:
-                row = rows.get(file.row.place)
-                if self.files.may_put(file, row):
-                    files.append(file)
-                    continue
-                file.discard()
-                kept.add(file.row.place)
-                if row is None or row.digest is None:  # `settle` names those that a person changed
-                    foreign.add(format_name(file.row.name))
-                    self._refuse(self.files.path(file.row.place), row)
-            self.state.expect(ref.name, [self.files.expected(each, rows.get(each.row.place)) for each in files], coming)
-            written = [replace(note, shows="") if note.name in foreign else note for note in derived.notes]
+        self.changed = True
+        staged = [*derived.files, *([] if mask is None else [mask])]
+        with one_image(ref, staged):
+            first = [file for file in derived.files if is_model_only(file.row.name)]
+            for file in first:
+                self._put_derived(file, rows)
+            if mask is not None:
+                self.files.put(mask, self._digests(ref.name), replaceable(entry.mask))
+                self.cache.set(entry)
+            written = [*derived.notes, *(file.row for file in derived.files)]
             for name, place in derived.pictures.items():
                 picture = self.files.put_picture(ref, picture_key(name), place, rows.get(self.files.place(place)))
-                if picture is None:
-                    self._refuse(place, None)
-                else:
-                    self.copies[f"{FORMATS[name].picture_folder}/"] += 1
-                    self.copied_bytes += picture.size
-                    written.append(replace(picture, shows=self.deriver.picture_of(entry)))
-            for file in files:
-                path = self.files.path(file.row.place)
-                if self.files.put(file):
-                    written.append(file.row)
-                elif file in labels:
-                    what = f"{path} changed while the command ran, so it was kept"
-                    raise ImageError(
-                        ref.path, what, "Run the same command again." if coming is None else EDITED_MEANWHILE
-                    )
-                else:
-                    file.discard()
-                    kept.add(file.row.place)
-            places = {row.place for row in written} | kept
-            replaced = {*derived.formats, *(each.row.name for each in labels)}
-            left = [row for row in rows.values() if row.place not in places and format_name(row.name) in replaced]
-            gone = [row.place for row in left if self.files.remove(row, edited=row.name == self.context.mask_format)]
-            self.state.add(entry, written, derived.rows, gone)
-            return [self.files.path(each.row.place) for each in files if each.row.place not in kept]
+                self.copies[f"{FORMATS[name].picture_folder}/"] += 1
+                self.copied_bytes += picture.size
+                written.append(replace(picture, shows=self.deriver.picture_of(entry)))
+            for file in derived.files:
+                if file not in first:
+                    self._put_derived(file, rows)
+            places = {row.place for row in written}
+            left = [row for row in rows.values() if row.place not in places and format_name(row.name) in derived.formats]
+            for row in left:
+                self.files.remove_row(row)
+            self.cache.set(entry, written, derived.rows)
+            self.cache.set_files(ref.name, (), [row.place for row in left])
+        return [self.files.path(file.row.place) for file in staged]
 
-    def _remove(self, rows: Iterable[FileRow]) -> list[str]:
-        """Remove files as tipsseg wrote them, and return the places to forget; others stay, and are rejected."""
-        gone = []
-        for row in rows:
-            if self.files.remove(row):
-                gone.append(row.place)
-            else:
-                self._refuse(self.files.path(row.place), row)
-        return gone
+    def _put_derived(self, file: StagedFile, rows: Mapping[str, FileRow]) -> None:
+        row = rows.get(file.row.place)
+        self.files.put(file, [] if row is None else [row.digest])
 
-    def _refuse(self, path: Path, row: FileRow | None) -> None:
-        self.refused[path] = NOT_OURS if row is None or row.digest is None else "changed by hand"
+    def _digests(self, image: str) -> list[str]:
+        """Return the content of an image's mask that may be destroyed, because the model made it."""
+        known = self.cache.get(image)
+        return [] if known is None or known.corrected or known.state != SEALED else [str(known.stamp.sha256)]
 
     # ---- the run ----
 
     @property
-    def begun(self) -> bool:
-        """Return True if an earlier run with the same settings wrote the first records."""
-        if self.before is None or self.starting_over or not len(self.state):
-            return False
-        before, spec = self.before.spec, self.info.spec
-        facts = before.formats, before.files, before.vocabulary.specs
-        return facts == (spec.formats, spec.files, spec.vocabulary.specs)
-
-    @property
     def finished(self) -> bool:
-        """Return True if an earlier run finished, and this process has changed nothing."""
-        return (
-            self.begun
-            and self.before is not None
-            and self.before.ended is not None
-            and not (self.state.changed or self.state.broken_off or self.state.failures())
-            and not self.state.altered_exports()
-            and self.files.look(self.state.files().get(CLASSES_FILE), CLASSES_FILE) == "ours"
+        """Return True if an earlier run finished with the same settings, and this process has changed nothing."""
+        if self.before is None or self.before.ended is None or self.changed:
+            return False
+        before, info = (run_record(replace(each, ended=None, started=None)) for each in (self.before, self.info))
+        return before == info and all(
+            self.files.look(row) == "ours" for row in self.cache.files().values() if row.name in _LISTS
         )
 
     def begin(self, info: RunInfo) -> None:
-        """Record the run before its first image; with `overwrite`, forget the images that nobody corrected.
+        """Record the run before its first image; with `overwrite`, remove the masks that nobody corrected.
 
         `info` is the run with what is known of the model and the images.
+
+        Raises:
+            OtherRunError, DeviceError: Another shard has begun the run in another way.
+            OutputError: The folder cannot be written.
         """
         names = (*MODEL_FACTS, "device", "dtype_reason", "dropped", "started", "batch_size")
         background = (info.vocabulary or info.spec.vocabulary).background
         vocabulary = replace(self.info.spec.vocabulary, background=background, auto=False)
         self.change(replace(self.info, **{name: getattr(info, name) for name in names}, vocabulary=vocabulary))
-        if self.info.spec.shard is not None:
-            share_run(self.info)
-        self.state.begin()
-        if over := self.starting_over:
-            self._start_over()
-        elif self.before is not None and (added := set(self.info.spec.formats) - {*self.before.spec.formats}):
-            refuse_shared(self.path, info.spec.files.names, added, self.state.names())
-            self.state.cover(name for name in self.info.spec.formats if name in added)
+        self.changed, spec = True, self.info.spec
+        if self.before is None:
+            if not write_new(self.path / RUN_FILE, run_json(replace(self.info, ended=None)), self.path):
+                self._join(stored_run(self.path))
+        elif spec.shard is None:
+            if self.starting_over:
+                self._start_over()
+            elif added := {*spec.formats} - {*self.before.spec.formats}:
+                refuse_shared(self.path, spec.files.names, added, self.cache.names())
+            self.write_record(replace(self.info, ended=None, overwriting=spec.overwrite))
+        self.starting_over = False
+
+    def _join(self, first: RunInfo | None) -> None:
+        """Go on in a run that another shard has just begun. Raise OtherRunError or DeviceError if it began in another way."""
+        if first is None:
+            return
+        if (error := other_question(first, self.info)) is not None:
+            raise error
+        mine, theirs = ((each.device, each.dtype) for each in (self.info, first))
+        if mine[1] != theirs[1] or (mine[0] != theirs[0] and self.info.spec.device == "auto"):
+            here, there = (f"{device} in {dtype}" for device, dtype in (mine, theirs))
+            raise DeviceError(
+                self.info.device,
+                f"{self.path}: this shard would run on {here}, but the first one runs on {there}",
+                "Run the same command again: it then chooses what the first shard chose.",
+            )
+
+    def _start_over(self) -> None:
+        """Remove the masks that nobody corrected."""
+        self.write_record(replace(self.info, ended=None, overwriting=True))
+        for entry in self.cache.entries():
+            if not entry.corrected:
+                self.forget(entry)
+
+    def forget(self, entry: Entry) -> None:
+        """Remove an image, corrected or not, with its mask; `settle` clears its other files. A person's mask goes to the trash."""
+        self.changed = True
+        self.files.remove(entry.place, self._digests(entry.image), is_models)
+        self.cache.forget(entry.image)
+
+    def clear_orphans(self) -> None:
+        """Remove the files of images that are gone; what a person changed goes to the trash."""
+        for image, row, is_held in self.cache.orphans():
+            if not is_held:
+                self.files.remove_row(row)
+            self.cache.set_files(image, (), [row.place])
+
+    def write_file(self, path: Path, data: bytes | Iterable[bytes], name: str, shows: str) -> bool:
+        """Write a file for the whole run, if it has other content. Return False if it has this content."""
+        place = self.files.place(path)
+        row = self.cache.files().get(place)
+        file = self.files.stage(name, path, data, shows)
+        same = digest_of(path) == file.row.digest
+        self.files.put(file, [] if row is None else [row.digest])
+        self.cache.set_files("", [file.row])
+        return not same
+
+    def write_record(self, info: RunInfo | None = None) -> None:
+        atomic_write(self.path / RUN_FILE, run_json(info or self.info))
+
+    def abandon(self) -> None:
+        """Remove the records of a new folder in which nothing was labelled, and nothing failed; other files stay."""
+        if not self.changed:
+            return
+        for row in self.cache.files().values():
+            self.files.remove_row(row)
+        self.cache.close()
+        remove_file(self.path / RUN_FILE)
+        for name in (CACHE_FILE, f"{CACHE_FILE}-journal"):
+            remove_file(self.path / name)
+        for top in (*image_folders(), CACHE_FOLDER):
+            for folder, _, _ in os.walk(self.path / top, topdown=False):
+                with suppress(OSError):  # it is not empty
+                    Path(folder).rmdir()
+
+    def finish(self, counts: Counts) -> None:
+        """Write the last records. Raise OutputError if that fails."""
+        self._forget_failures()
+        self.info = replace(self.info, ended=datetime.now(UTC), counts=counts)
+        self.finish_changes()
+
+    def _forget_failures(self) -> None:
+        """Forget failures of earlier runs that no longer apply (see `Failure.may_last`)."""
+        self.failed = {name: each for name, each in self.failed.items() if each.may_last}
+
+    def finish_changes(self) -> None:
+        """Write the last records of a command that changed a finished run. Raise OutputError if that fails."""
+        self.info = replace(self.info, summary=self.totals().record())
         self._write_classes()
+        lines = (json_bytes(entry.record(files)) + b"\n" for entry, files in self.cache.images())
+        self._write_list(MANIFEST_FILE, b"".join(lines))
+        self.write_failures()
         self.write_record()
-        if over:
-            self.state.set_meta("overwriting", self.info.digest)  # a killed command goes on from here
+
+    def write_failures(self) -> None:
+        """Write errors.jsonl, or remove it if no image failed."""
+        found = (self.failed[name].line() + b"\n" for name in sorted(self.failed, key=lambda name: name.replace("/", "\0")))
+        self._write_list(ERRORS_FILE, b"".join(found))
+
+    def _write_list(self, name: str, data: bytes) -> None:
+        row = self.cache.files().get(name)
+        if data:
+            self.write_file(self.path / name, data, name, "")
+        elif os.path.lexists(self.path / name):
+            self.files.remove(name, [] if row is None else [row.digest])
+            self.cache.set_files("", (), [name])
 
     def _write_classes(self) -> None:
         vocabulary = self.info.vocabulary or self.info.spec.vocabulary
         found = self.info.summary.get("classes", ())
         asked = {each["id"]: each["asked"] for each in found if "asked" in each} if isinstance(found, list) else {}
         content = classes_json(self.context.classes, vocabulary.background_texts, asked)
-        path, shows = self.path / CLASSES_FILE, sha256(content).hexdigest()[:32]
-        row = self.state.files().get(CLASSES_FILE)
-        if row is None or row.shows != shows or self.files.look(row) != "ours":
-            self.write_file(path, content, "classes", shows)
-
-    def write_record(self) -> None:
-        self.state.set_meta("run", run_record(self.info))
-        write_run(self.info, self.state.files().values())
-
-    def _start_over(self) -> None:
-        """Forget all images that nobody corrected, and remove their files. Go on if an earlier command was killed here."""
-        for entry, rows in self.state.images():
-            if not entry.corrected and self._was_edited(entry, rows):
-                self.state.add(entry.with_correction(Correction()), (), {})
-        if self.before is not None:
-            self.state.set_meta("run", run_record(replace(self.before, ended=None)))
-        self.state.forget_images()
-        self.state.forget([entry.image for entry in self.state.entries() if entry.undone])
-        formats = self.info.spec.formats
-        for entry, rows in self.state.images():
-            left = [row for row in rows.values() if format_name(row.name) not in formats]
-            if entry.formats != formats or left:
-                self.state.add(replace(entry, formats=formats), (), {}, self._remove(left))
-        left = [row for row in self.state.files().values() if row.name not in ("classes", *formats)]
-        self.state.set_files("", (), self._remove(left))
-        self.clear_orphans()
-        self.starting_over = False
-
-    def forget(self, name: str) -> None:
-        """Remove an image, corrected or not, with its label files; `settle` clears the others."""
-        rows = label_rows(self.state.files(name), self.context)
-        for row in rows:
-            self.files.remove(row, edited=True)
-        self.state.set_files(name, (), [row.place for row in rows])
-        self.state.forget([name])
-
-    def clear_orphans(self) -> None:
-        """Remove the files of images that are not recorded any more, as tipsseg wrote them; others stay, and are rejected."""
-        for image, row, is_held in self.state.orphans():
-            self.state.set_files(image, (), [row.place] if is_held else self._remove([row]))
-
-    def rename(self, image: RunImage, ref: ImageRef) -> None:
-        """Give the labels of an image to its picture of now, which has another name: with its correction and its scores.
-
-        Files of other formats are written again by `settle`. A killed command leaves both names, and `find_moves` finds them again.
-
-        Raise ImageError if its labels are missing, or another file has the name of one.
-        """
-        current, key = image.current(), name_key(self.path)
-        if image.edited:
-            current = adopt_mask(self.context, image.entry, image.rows)
-            self.state.add(current.entry, current.rows, {})  # a killed command then finds it under both names
-        fingerprint = replace(current.entry.input, mtime_ns=stamp_source(ref.path).mtime_ns)
-        entry = replace(current.entry, image=ref.name, path=input_path(ref), input=fingerprint)
-        labels, scores, stay = list[StagedFile](), list[StagedFile](), dict[str, FileRow]()
-        for row in {**image.rows, **{row.place: row for row in current.rows}}.values():
-            is_label, path = row.name == self.context.mask_format, self._path_of(row, ref)
-            if path is None:
-                continue
-            old, place = self.files.path(row.place), self.files.place(path)
-            if key(place) == key(row.place):  # the suffix of the picture changed, or the case of a letter
-                if place != row.place and os.path.lexists(old):
-                    old.rename(path)
-                edited = self.files.look(row) in ("edited", "taken")
-                stay[place] = replace(row, place=place, shows=row.shows if is_label or edited else "")
-            elif is_label or is_model_only(row.name):
-                staged = labels if is_label else scores
-                staged.append(self.files.stage(row.name, path, partial(shutil.copyfile, old), row.shows))
-        with one_image(ref, [*labels, *scores]):
-            if blocked := [file for file in labels if not self.files.may_put(file, None)]:
-                raise self._in_the_way(ref, blocked[0])
-            self.put(ref, entry, labels, Derived(files=tuple(scores)), stay)
-        self.state.set_files(image.entry.image, current.rows)  # copied as they are, so the old ones can go
-        self.state.hand_over(image.entry.image, ref.name, stay.values())
-
-    def _path_of(self, row: FileRow, ref: ImageRef) -> Path | None:
-        """Return the path that a file would have as another image's; None if it is no file of its own."""
-        path = file_path(row.name, ref.relative, self.context.files) if row.is_file else None
-        return None if path is None else self.path / path
-
-    def write_file(self, path: Path, data: bytes | Iterable[bytes], name: str, shows: str) -> bool:
-        """Write a file for the whole run, unless a person changed it; return False then."""
-        row = self.state.files().get(self.files.place(path))
-        file = self.files.stage(name, path, data, shows)
-        if self.files.may_put(file, row):
-            self.state.expect("", [self.files.expected(file, row)])
-            if self.files.put(file):
-                self.state.set_files("", [file.row])
-                return True
-        file.discard()
-        self._refuse(path, row)
-        return False
-
-    def abandon(self) -> None:
-        """Remove the records of a new folder in which nothing was labelled, and nothing failed; other files stay."""
-        if not self.state.changed:
-            return
-        wrote_classes = self.files.look(self.state.files().get(CLASSES_FILE), CLASSES_FILE) == "ours"
-        self.state.close()
-        clean_up_folder(self.path)
-        for name in (
-            *EXPORTS,
-            *([CLASSES_FILE] * wrote_classes),
-            *(f"{STATE_FILE}{suffix}" for suffix in ("", "-wal", "-shm", "-journal")),
-        ):
-            remove_file(self.path / name)
-        for top in (*image_folders(), STATE_FOLDER):
-            for folder, _, _ in os.walk(self.path / top, topdown=False):
-                with suppress(OSError):  # it is not empty
-                    Path(folder).rmdir()
-
-    def finish(self, counts: Counts) -> None:
-        """Write the last records. Raise OutputError if the record was removed meanwhile."""
-        if not self.state.path.exists():
-            raise OutputError(self.state.path, "it was removed during the run", "Run the same command again.")
-        self.state.forget_failures()
-        if self.state.meta("overwriting") is not None:
-            self.state.set_meta("overwriting", None)
-        self.info = replace(self.info, ended=datetime.now(UTC), counts=counts)
-        self.finish_changes()
-
-    def finish_changes(self) -> None:
-        """Write the last records of a command that changed a finished run. Raise OutputError if that fails."""
-        self.info = replace(self.info, summary=self.totals().record())
-        former = {name: names for name, names in self.state.former.items() if name in self.state}
-        if former != self.state.former:  # another picture may get the name of one that was removed
-            self.state.set_meta("former", former)
-        self._write_classes()
-        self.write_record()
-        self.state.end()
-        if self.state.meta("removing") is not None:
-            self.state.set_meta("removing", None)
+        self.write_file(self.path / CLASSES_FILE, content, "classes", "")
 
     def shown_files(self, image: str) -> dict[str, Path]:
-        """Return the files of an image by key, without links."""
-        files = shown_files(self.state.files(image), self.files)
-        return {name: path for name, path in files.items() if format_name(name) in self.context.formats}
+        """Return the files of an image by key, the mask first."""
+        return self.image(image).files() if image in self.cache else {}
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Add classes to the question that the folder answers. Raise InputError if a name is invalid."""
@@ -481,11 +452,14 @@ class OutputFolder(Run):
         self.write_record()
 
     def drop(self, name: str) -> None:
-        """Remove the files of a format as tipsseg wrote them, and the format from all images. Other files are rejected."""
-        for image in ("", *self.state.names()):
-            rows = self.state.files(image).values()
-            self.state.set_files(image, (), self._remove(row for row in rows if format_name(row.name) == name))
-        self.state.drop(name)
+        """Remove the files of a format; what a person changed goes to the trash."""
+        self.changed = True
+        for image in ("", *self.cache.names()):
+            rows = [row for row in self.cache.files(image).values() if format_name(row.name) == name]
+            for row in rows:
+                self.files.remove_row(row)
+            self.cache.set_files(image, (), [row.place for row in rows])
+        self.cache.drop(name)
 
     @property
     def run_paths(self) -> list[Path]:
@@ -493,43 +467,63 @@ class OutputFolder(Run):
         files = [file for name in self.context.formats for file in FORMATS[name].files]
         return [path for name in (*files, CLASSES_FILE) if (path := self.path / name).exists()]
 
-    @property
-    def unwritten(self) -> list[Path]:
-        """Return the files of other programs, and files for the whole run that a person changed, which are in the way."""
-        files = {self.path / file for form in FORMATS.values() for file in form.files} | {self.path / CLASSES_FILE}
-        return [path for path, reason in self.refused.items() if reason == NOT_OURS or path in files]
-
     def totals(self) -> TotalsSum:
         """Return the totals over all images in the folder."""
         totals = TotalsSum(self.context.classes)
-        for entry in self.state.entries():
+        for entry in self.cache.entries():
             totals.add(entry.summary)
         return totals
 
 
-def shown_files(rows: Mapping[str, FileRow], files: Files) -> dict[str, Path]:
-    """Return the files of an image by key, without links."""
-    return {row.name: files.path(row.place) for row in rows.values() if row.is_file}
+_LISTS = (CLASSES_FILE, MANIFEST_FILE, ERRORS_FILE)
+
+
+def written_mask(data: bytes, row: FileRow) -> dict[str, Any]:
+    """Return the fields of the entry of a mask with this content."""
+    sealed = envelope(data)
+    found = open_envelope(sealed).facts
+    assert found is not None
+    return {"mask": found, "sealed": sealed, "place": row.place, "stamp": Fingerprint(row.size, row.mtime_ns, row.digest)}
+
+
+def is_models(path: Path) -> bool:
+    """Return True for a mask that the model made, and nobody changed since."""
+    with suppress(OSError, ValueError):
+        found = read_sealed(path.read_bytes())
+        return found.intact and found.facts is not None and not found.facts.by_person
+    return False
+
+
+def replaceable(new: MaskFacts) -> Judge:
+    """Return a judge of masks: the model's, and a person's with the same labels, may be destroyed."""
+
+    def judge(path: Path) -> bool:
+        with suppress(OSError, ValueError):
+            found = read_sealed(path.read_bytes())
+            if found.intact and found.facts is not None:
+                return not found.facts.by_person or found.facts.labels == new.labels
+        return False
+
+    return judge
 
 
 @contextmanager
 def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
-    """Lock the folder of a run, read its record, and plan the run (see `plan_run`). Nothing is written before `begin`.
+    """Lock the folder of a run, look at its masks, and plan the run (see `plan_run`). Nothing is written before `begin`.
 
     Raises:
         OtherRunError: The folder answers another question.
         OutputError: Another process uses the folder, a link leads out of it, or corrected masks would change their meaning.
-        RecordError: The record of the folder is missing or damaged.
+        RecordError: The run.json of the folder is damaged.
         TipssegError: The run cannot be planned.
     """
-    Files(spec.output).refuse_outside(spec.folder / STATE_FILE)
-    with locked_state(spec.folder) as state, ExitStack() as stack:
-        folder = _planned(spec, state, stack)
+    with locked_cache(spec.output, spec.shard) as cache:
+        folder = _planned(spec, cache)
         try:
             if folder.refusal is not None:
                 raise folder.refusal
             if folder.starting_over and folder.before is not None:
-                refuse_other_ids(folder.before, folder.info, state)
+                refuse_other_ids(folder.before, folder.info, folder.cache.entries())
         except OtherRunError as error:
             if folder.before is not None:
                 _add_corrections(error, folder, folder.before)
@@ -537,16 +531,20 @@ def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
         try:
             yield folder
         except BaseException:
-            if folder.is_new and not len(state) and not state.failures():
+            if folder.is_new and not len(folder) and not folder.failed:
                 folder.abandon()
+            elif folder.changed and spec.shard is None:
+                with suppress(OutputError):
+                    folder.write_failures()
             raise
 
 
 def _add_corrections(error: OtherRunError, folder: OutputFolder, before: RunInfo) -> None:
     """Add to the error of another question what it means for corrected masks."""
-    error.corrected = sum(image.corrected for image in Run(before, folder.state).images())
+    entries = [entry for entry in folder.cache.entries() if entry.corrected]
+    error.corrected = len(entries)
     try:
-        refuse_other_ids(before, folder.asked, folder.state)
+        refuse_other_ids(before, folder.asked, entries)
     except OtherRunError:
         error.fits = False
 
@@ -554,63 +552,68 @@ def _add_corrections(error: OtherRunError, folder: OutputFolder, before: RunInfo
 @contextmanager
 def peek_folder(spec: RunSpec) -> Iterator[OutputFolder]:
     """Read the folder of a run, and plan the run as `open_folder` does, to see what it would do. Its `refusal` is not raised."""
-    refuse_lost_record(spec.folder)
-    with closing(State(spec.folder)) as state, ExitStack() as stack:
-        yield _planned(spec, state, stack)
+    with closing(Cache(spec.output, writes=False)) as cache:
+        yield _planned(spec, cache)
 
 
-def _planned(spec: RunSpec, state: State, stack: ExitStack) -> OutputFolder:
-    """Return the folder of a run, with what it and the folders of its other shards record."""
-    before, shared = stored_run(state), shared_run(spec.output)
-
-    @cache
-    def read_whole() -> Run | None:
-        if spec.shard is None:
-            return None
-        other = stack.enter_context(closing(State(spec.output)))
-        found = stored_run(other)
-        return None if found is None else Run(found, other)
-
-    whole = None if before or shared else read_whole()
-    begun = Begun(own=before, shared=shared, whole=None if whole is None else whole.info)
-    info = asked = plan_run(spec, begun)
-    others = run_of_shard(spec, begun)
-    known = before or others
-    over, refusal = spec.overwrite and state.meta("overwriting") != info.digest, None  # else a killed command goes on
-    if known is not None:
-        info = with_classes_of(known, info)
-        asked = info
-        if not over:
-            refusal = other_question(known, info) if len(state) or others is not None else None
-            info = merged_info(info, known)
-    folder = OutputFolder(info, state, before, read_whole)
+def _planned(spec: RunSpec, cache: Cache) -> OutputFolder:
+    """Return the folder of a run, with what it records."""
+    before = stored_run(spec.output)
+    info = asked = plan_run(spec, before)
+    folder = OutputFolder(info if before is None else before, cache, before)
+    folder.look()
+    if before is None:
+        info = _with_dtype(info, folder)
+    else:
+        info = asked = with_classes_of(before, info)
+        goes_on = before.overwriting and before.digest == info.digest  # a killed command
+        folder.starting_over = spec.overwrite and not goes_on
+        if not folder.starting_over:
+            folder.refusal = other_question(before, info) if len(folder) or spec.shard is not None else None
+            info = merged_info(info, before)
+    folder.change(info)
     folder.asked = asked
-    folder.follow()
-    folder.refusal, folder.starting_over, folder.is_new = refusal, over and before is not None, begun.first is None
+    if spec.given is not None:
+        spec.given.follow(folder.former)
     return folder
+
+
+def _with_dtype(info: RunInfo, folder: OutputFolder) -> RunInfo:
+    """Return a run with the dtype of the masks in a folder that has lost its run.json."""
+    entry = next((entry for entry in folder.cache.entries() if not entry.corrected), None)
+    infos = (replace(info, dtype=dtype) for dtype in DTYPE_NAMES)
+    if entry is None or info.dtype != "auto":
+        return info
+    return next((each for each in infos if each.digest == entry.mask.question), info)
 
 
 @contextmanager
 def change_folder(output: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[OutputFolder]:
     """Lock the folder of a finished run to change it. Raise RecordError, or OutputError if another process uses it."""
-    with locked_state(output) as state:
-        refuse_shards(state)
-        info = require_run(state, max_pixels=max_pixels)
-        yield OutputFolder(info, state, info)
+    with locked_cache(output) as cache:
+        info = stored_run(output)
+        if info is None:
+            raise no_run_error(output)
+        info = finished_run(info, max_pixels=max_pixels)
+        folder = OutputFolder(info, cache, info)
+        folder.look()
+        yield folder
 
 
 @contextmanager
-def locked_state(folder: Path) -> Iterator[State]:
-    """Lock a folder and open its record. Remove temporary files of killed processes, and after an error this one's."""
-    refuse_lost_record(folder)
-    lock = FolderLock(folder)
+def locked_cache(output: Path, shard: Shard | None = None) -> Iterator[Cache]:
+    """Lock a folder, and open its cache. Remove temporary files of killed processes, and after an error this one's."""
+    lock = FolderLock(output, shard)
     try:
         if lock.left_over:
-            clean_up_folder(folder)
-        with closing(State(folder)) as state:
-            yield state
+            clean_up_folder(output)
+        with closing(Cache(output, writes=True, name=cache_name(shard))) as cache:
+            if shard is None:
+                cache.absorb()
+            yield cache
     except BaseException:
-        clean_up_folder(folder)
+        if shard is None:
+            clean_up_folder(output)
         raise
     finally:
         lock.give_back()
@@ -618,5 +621,5 @@ def locked_state(folder: Path) -> Iterator[State]:
 
 def clean_up_folder(folder: Path) -> None:
     """Remove temporary files."""
-    clean_up([folder, folder / STATE_FOLDER], keep={LOCK_FILE})
+    clean_up([folder, folder / CACHE_FOLDER], keep={LOCK_FILE})
     clean_up_below(folder / name for name in image_folders())

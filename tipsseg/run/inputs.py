@@ -287,7 +287,7 @@ def _in_run(found: Found, run: RunNames, output: Path) -> Found:
 
 def _names(spec: RunSpec) -> OutputNames:
     """Return the register of the run's file names, for the file system of its folder."""
-    return OutputNames(name_key(spec.folder), spec.files.names, spec.formats)
+    return OutputNames(name_key(spec.output), spec.files.names, spec.formats)
 
 
 def find_alone(images: Paths | Listed, ignored: Ignored, progress: Progress) -> Found:

@@ -1,46 +1,51 @@
-"""The labels of an image: its mask, and how it is written and read back.
+"""The labels of an image: its mask, how it is read back, and what it is.
 
-png          masks/<image>.png    the label of each pixel, and with regions or labels to keep the number of the object there
-geotiff      masks/<image>.tif    the label of each pixel of a raster
+    png          masks/<image>.png    the label of each pixel, and with regions or labels to keep the number of the object there
+    geotiff      masks/<image>.tif    the label of each pixel of a raster
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.folder.mask import MaskFacts, PictureFacts, SealedMask, label_digest, open_envelope, read_sealed, seal
+from tipsseg.folder.mask import (
+    MaskFacts,
+    PictureFacts,
+    SealedMask,
+    envelope,
+    label_digest,
+    make_envelope,
+    read_facts,
+    read_sealed,
+)
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Need, RunFacts
-from tipsseg.formats.png import encode_mask, read_mask, read_painted_mask
-from tipsseg.formats.raster import count_mask
+from tipsseg.formats.png import read_painted_mask
+from tipsseg.formats.raster import count_mask, digest_mask, read_facts_tag
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
-from tipsseg.run.entry import Correction, Entry, Facts, FileRow, ObjectScore, object_scores
-from tipsseg.run.state import STATE_FOLDER
+from tipsseg.run.entry import EDITED, LOOSE, Correction, Entry, ObjectScore, object_scores, pack_objects
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
-from tipsseg.util.files import RECORD_LIMIT, actual_path, atomic_write, describe_error, read_regular, stamp
-from tipsseg.util.json import json_bytes
+from tipsseg.util.files import RECORD_LIMIT, Fingerprint, actual_path, describe_error, open_regular
+from tipsseg.util.json import json_bytes, parse
 from tipsseg.util.text import join_first, shell_word
 
 #: The formats of masks.
 PNG, GEOTIFF = "png", "geotiff"
-
-#: The folder in the hidden one of masks as a person saved them, which were written again in the mode of the folder.
-REPLACED = "replaced"
-
-#: The size limit of a mask in bytes.
-_MASK_LIMIT = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,22 +88,36 @@ class Labels:
     instances: NDArray[np.int32] | None = None
 
 
+# ---- what a mask says ----
+
+
 def make_facts(
-    image: str, labels: Labels, facts: Facts, picture: PictureFacts, *, question: str, given: str = ""
+    image: str, digest: str, summary: Mapping[str, Any], picture: PictureFacts, *, question: str, given: str = ""
 ) -> MaskFacts:
-    """Return what the mask of an image says of itself."""
-    shares = [(BACKGROUND, facts.summary["background"]), *((each["id"], each) for each in facts.summary["classes"])]
-    present = facts.summary.get("present")
+    """Return what the mask of an image says of itself, from the digest and the summary of its labels."""
+    shares = {BACKGROUND: summary["background"], **{each["id"]: each for each in summary["classes"]}}
+    counts = {each: share["pixels"] for each, share in shares.items() if share["pixels"]}
+    if summary["ignored"]:
+        counts[_IGNORED] = summary["ignored"]
+    present, transform = summary.get("present"), summary.get("transform")
     return MaskFacts(
         image=image,
         question=question,
         given=given,
-        names={each["id"]: each["name"] for each in facts.summary["classes"]},
+        names={each["id"]: each["name"] for each in summary["classes"]},
         picture=picture,
-        labels=label_digest(labels.labels),
-        confidence={each: share["confidence"] for each, share in shares if share["confidence"] is not None},
+        labels=digest,
+        size=(summary["height"], summary["width"]),
+        counts=counts,
+        confidence={each: share["confidence"] for each, share in shares.items() if share["confidence"] is not None},
         present=None if present is None else tuple(present),
+        transform=None if transform is None else tuple(transform),
+        epsg=summary.get("epsg"),
     )
+
+
+#: The id of ignored pixels in counts, whatever the number of classes.
+_IGNORED = 65535
 
 
 def label_bulk(labels: Labels, objects: Iterable[ObjectScore]) -> dict[str, bytes]:
@@ -109,81 +128,138 @@ def label_bulk(labels: Labels, objects: Iterable[ObjectScore]) -> dict[str, byte
     return bulk
 
 
-def seal_correction(
-    png: bytes,
-    before: SealedMask,
-    model: bytes | None,
-    entry: Entry,
+def corrected_mask(
+    before: Entry,
     labels: Labels,
-    facts: Facts,
+    known: Iterable[ObjectScore],
+    classes: tuple[LabelClass, ...],
     correction: Correction,
-) -> bytes:
-    """Return a mask that a person made, with what the mask `before` said, and with the `model`'s mask inside, if it is known."""
-    kept = before.facts
-    if kept is None or kept.by == "person":
-        model = before.unpack("model", RECORD_LIMIT)
-    picture = PictureFacts(bytes=entry.input.size, sha256=entry.input.sha256 or "")
-    new = make_facts(entry.image, labels, facts, picture, question="", given=entry.given or "")
-    if kept is not None:
-        new = replace(new, formerly=kept.formerly, question=kept.question, given=kept.given, picture=kept.picture)
-    new = replace(new, by="person", source=correction.format, accepted=correction.accepted)
-    bulk = label_bulk(labels, facts.objects)
-    return seal(png, new, bulk if model is None else {**bulk, "model": model})
+    *,
+    model: bytes | None,
+    saved: str,
+) -> tuple[MaskFacts, dict[str, bytes], tuple[ObjectScore, ...]]:
+    """Return what the mask of labels that a person made says of itself, its bulk, and the objects with their scores.
+
+    `known` are the objects that were there before, and `model` is the content of the model's mask, if it is known.
+    """
+    objects = object_scores(scored_objects(labels, classes, known, None, None))
+    summary = corrected_summary(count_labels(labels.labels), classes, before.summary)
+    old = before.mask
+    facts = make_facts(
+        before.image, label_digest(labels.labels), summary, old.picture, question=old.question, given=old.given
+    )
+    facts = replace(facts, formerly=old.formerly, by="person", source=correction.format, saved=saved, accepted=correction.accepted)
+    bulk = {**label_bulk(labels, objects), "origin": correction.text()}
+    return facts, bulk if model is None else {**bulk, "model": model}, objects
 
 
-def _back_hint(path: Path, context: RunContext, image: str) -> str:
-    """Return the hint for a mask that a person damaged."""
-    undo = f"tipsseg correct {shell_word(str(context.output))} --undo {shell_word(image or path.stem)}"
-    return f"Correct the mask. To give the image back to the model and label it again: {undo}"
+def saved_at(mtime_ns: int) -> str:
+    """Return the time of a file as masks have it, in UTC."""
+    return datetime.fromtimestamp(mtime_ns // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def read_labels(
-    path: Path, size: tuple[int, int], context: RunContext, *, by_hand: bool, image: str = "", known: bytes = b""
-) -> Labels:
-    """Read the labels of an image from its mask.
+# ---- what a mask is ----
+
+
+def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry | None = None) -> Entry:
+    """Read what a mask says of itself, and judge who made it.
 
     Args:
-        path: The mask.
-        size: (height, width) of the image in pixels.
         context: The run.
-        by_hand: True if a person may have changed the mask. It is then read as paint programs save it.
-        image: The name of the image, for hints.
-        known: The `envelope` of the mask before, for a program that left it out.
+        place: The place of the mask.
+        known: What was last known of the mask at this place.
+        new: What is known of the image of a mask that says nothing, and of which nothing is known.
+
+    Returns:
+        The entry. It is LOOSE if a program wrote the same labels in another way, and EDITED if a person changed them.
 
     Raises:
-        ImageError: The file cannot be read, has another size or mode, or has ids that the run does not know.
+        ImageError: The mask cannot be read, has ids without a class, or says nothing, and its image is unknown.
     """
-    classes = len(context.classes)
-    hint = _back_hint(path, context, image)
+    path, classes = actual_path(context.output, place), context.classes
+    if context.mask_format == GEOTIFF:
+        return _read_raster_entry(context, path, place, known)
     try:
-        if by_hand:
-            labels, _ = read_painted_mask(path, size, context.classes)
-        else:
-            labels = read_mask(path, size, classes)
-    except ImageError as error:
-        raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, hint) from None
-    _refuse_unknown_ids(path, count_labels(labels), classes, hint)
-    instances = _read_objects(_envelope_of(path, known), size)
-    if instances is not None and by_hand:
-        instances = follow_correction(instances, labels, context.classes)
-    return Labels(labels=labels, instances=instances)
-
-
-def _envelope_of(path: Path, known: bytes) -> SealedMask:
-    """Return what a mask says of itself, or else what is known of it. Raise ImageError if it cannot be read."""
-    try:
-        found = read_sealed(read_regular(path, _MASK_LIMIT))
+        with open_regular(path) as file:
+            status = os.fstat(file.fileno())
+            data = file.read()
+        found = read_sealed(data)
     except (OSError, ValueError) as error:
-        raise ImageError(path, describe_error(error)) from error
-    return found if found.facts is not None else open_envelope(known)
+        raise ImageError(path, f"cannot be read: {describe_error(error)}", _DAMAGED) from error
+    stamp = Fingerprint(status.st_size, status.st_mtime_ns, sha256(data).hexdigest())
+    more = {"place": place, "stamp": stamp}
+    if known is not None:
+        more |= {"path": known.path, "input_mtime_ns": known.input_mtime_ns}
+    if found.intact:
+        same = known is not None and known.mask.labels == (found.facts and found.facts.labels)
+        return Entry.of(envelope(data), packed=known.packed if same and known else b"", **more)
+    before = Entry.of(envelope(data), place=place, stamp=stamp) if found.facts is not None else known or new
+    if before is None:
+        raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN)
+    said = before.mask.labels
+    try:
+        labels, _ = read_painted_mask(path, before.mask.size, classes, lambda ids: label_digest(ids) == said)
+    except ImageError as error:
+        raise ImageError(path, f"changed by hand: {error.reason}", _back_hint(context, before.image)) from None
+    if label_digest(labels) == said:
+        return replace(before, state=LOOSE, **{**more, "stamp": stamp})
+    _refuse_unknown_ids(path, count_labels(labels), len(classes), _back_hint(context, before.image))
+    bulk = before.bulk if found.facts is not None or known is None else known.bulk
+    instances = read_objects(bulk, before.mask.size)
+    if instances is not None:
+        instances = follow_correction(instances, labels, classes)
+    facts, kept, objects = corrected_mask(
+        before,
+        Labels(labels=labels, instances=instances),
+        (known.objects if known is not None else None) or (),
+        classes,
+        Correction(),
+        model=bulk.unpack("model", RECORD_LIMIT),
+        saved=saved_at(stamp.mtime_ns),
+    )
+    return Entry.of(make_envelope(facts, kept), packed=pack_objects(objects), state=EDITED, **more)
 
 
-def _read_objects(sealed: SealedMask, size: tuple[int, int]) -> NDArray[np.int32] | None:
-    """Return the number of the object at each pixel, [H, W]; None if the mask does not have them."""
-    data = sealed.unpack("objects", 4 * prod(size))
-    if data is None or len(data) != 4 * prod(size):
-        return None
-    return np.frombuffer(data, "<i4").astype(np.int32).reshape(size)
+_DAMAGED = "Restore the mask, or delete it: the image is then labelled again."
+_UNKNOWN = "Run the command again that labelled the folder, or move the mask elsewhere."
+
+
+def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry | None) -> Entry:
+    """Return the entry of a raster's mask (see `read_entry`)."""
+    try:
+        status = path.stat()
+        tag = read_facts_tag(path)
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {describe_error(error)}", _DAMAGED) from error
+    more: dict[str, Any] = {"place": place, "stamp": Fingerprint(status.st_size, status.st_mtime_ns, None)}
+    if known is not None:
+        more |= {"path": known.path, "input_mtime_ns": known.input_mtime_ns}
+    facts = None
+    with suppress(ValueError):
+        facts = read_facts(parse(tag.encode())) if tag else None
+    before = known if facts is None else Entry.of(make_envelope(facts), **more)
+    if before is None:
+        raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN)
+    digest = digest_mask(path, context)
+    if digest == before.mask.labels:
+        return replace(before, state=LOOSE if facts is None else 0, **more)
+    numbers, number, hint = before.numbers, len(context.classes), _back_hint(context, before.image)
+    try:
+        counts = count_mask(path, number, numbers.size, numbers.transform, numbers.epsg)
+    except ImageError as error:
+        raise ImageError(path, f"changed by hand: {error.reason}", hint) from None
+    _refuse_unknown_ids(path, counts, number, hint)
+    old = before.mask
+    summary = corrected_summary(counts, context.classes, before.summary)
+    new = make_facts(before.image, digest, summary, old.picture, question=old.question, given=old.given)
+    new = replace(new, formerly=old.formerly, by="person", saved=saved_at(status.st_mtime_ns))
+    return Entry.of(make_envelope(new, {"origin": Correction().text()}), state=EDITED, **more)
+
+
+def _back_hint(context: RunContext, image: str) -> str:
+    """Return the hint for a mask that a person damaged."""
+    undo = f"tipsseg correct {shell_word(str(context.output))} --undo {shell_word(image)}"
+    return f"Correct the mask. To give the image back to the model and label it again: {undo}"
 
 
 def _refuse_unknown_ids(path: Path, counts: NDArray[np.int64], classes: int, hint: str) -> None:
@@ -192,18 +268,38 @@ def _refuse_unknown_ids(path: Path, counts: NDArray[np.int64], classes: int, hin
         raise ImageError(path, f"changed by hand: unknown ids: {join_first(unknown, 1)}", hint)
 
 
-def _count_raster(path: Path, entry: Entry, context: RunContext) -> NDArray[np.int64]:
-    """Count the pixels of each id in a raster's mask that a person changed. Raise ImageError as `read_labels` does."""
-    numbers, classes, hint = entry.numbers, len(context.classes), _back_hint(path, context, entry.image)
-    try:
-        counts = count_mask(path, classes, numbers.size, numbers.transform, numbers.epsg)
-    except ImageError as error:
-        raise ImageError(path, f"changed by hand: {error.reason}", hint) from None
-    _refuse_unknown_ids(path, counts, classes, hint)
-    return counts
+# ---- as they are on disk ----
+
+
+def read_labels(context: RunContext, entry: Entry) -> Labels:
+    """Read the labels of an image that is no raster. Raise ImageError if its mask is missing, or changed since it was judged."""
+    path, said = actual_path(context.output, entry.place), entry.mask.labels
+    labels, _ = read_painted_mask(path, entry.mask.size, context.classes, lambda ids: label_digest(ids) == said)
+    if label_digest(labels) != said:
+        raise ImageError(path, "changed while the command ran", "Run the same command again.")
+    return Labels(labels=labels, instances=read_objects(entry.bulk, entry.mask.size))
+
+
+def read_objects(sealed: SealedMask, size: tuple[int, int]) -> NDArray[np.int32] | None:
+    """Return the number of the object at each pixel, [H, W]; None if the mask does not have them."""
+    data = sealed.unpack("objects", 4 * prod(size))
+    if data is None or len(data) != 4 * prod(size):
+        return None
+    return np.frombuffer(data, "<i4").astype(np.int32).reshape(size)
 
 
 # ---- objects ----
+
+
+def known_objects(entry: Entry, labels: Labels, classes: Sequence[LabelClass]) -> tuple[ObjectScore, ...]:
+    """Return the objects of a mask with their scores: as they are known, or found again in the order of the scores inside."""
+    if (known := entry.objects) is not None:
+        return known
+    scores = entry.scores
+    regions = object_regions(labels.labels, classes, instances=labels.instances)
+    if len(scores) != len(regions):
+        scores = [entry.mask.confidence.get(region.class_id, CERTAIN) for region in regions]
+    return tuple((each.class_id, each.area, *each.box, score) for each, score in zip(regions, scores, strict=True))
 
 
 def scored_objects(
@@ -234,105 +330,3 @@ def scored_objects(
         other = CERTAIN if others is None else others[region.class_id]
         objects.append(LabelledObject(region, recorded.popleft() if recorded else other, simplify))
     return objects
-
-
-# ---- as they are on disk ----
-
-
-def label_rows(rows: Mapping[str, FileRow], context: RunContext) -> list[FileRow]:
-    """Return the record of an image's mask, if it has one; `rows` are all its files by place."""
-    return [row for row in rows.values() if row.name == context.mask_format]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Current:
-    """The labels of an image as they are on disk.
-
-    Attributes:
-        entry: The record that fits them: the record of a correction if a person changed the mask in place.
-        rows: The records of the label files.
-        found: The labels; None for a raster, whose labels may be larger than memory.
-    """
-
-    entry: Entry
-    rows: tuple[FileRow, ...]
-    found: Labels | None
-
-    @property
-    def labels(self) -> Labels:
-        """The labels of an image that is no raster; commands that need them reject rasters."""
-        assert self.found is not None
-        return self.found
-
-
-def adopt_mask(context: RunContext, entry: Entry, rows: Mapping[str, FileRow]) -> Current:
-    """Read a mask that a person changed in place, and write into it that it is a person's.
-
-    A mask in another mode is written again in the mode of the folder, and the person's file is kept.
-
-    Raises:
-        ImageError: The mask is missing or invalid.
-        OutputError: It cannot be written.
-    """
-    current = read_current(context, entry, rows, edited=True)
-    if current.found is None:
-        return current
-    path, labels = actual_path(context.output, current.rows[0].place), current.labels
-    data = read_regular(path, _MASK_LIMIT)
-    _, is_plain = read_painted_mask(path, entry.numbers.size, context.classes)
-    now = read_sealed(data)
-    if now.intact and now.facts is not None and now.facts.by == "person" and is_plain:
-        return current
-    if not is_plain:
-        kept, number = actual_path(context.output / STATE_FOLDER / REPLACED, current.rows[0].place), 1
-        while os.path.lexists(kept):
-            number += 1
-            kept = kept.with_name(f"{path.stem}.{number}{path.suffix}")
-        atomic_write(kept, data)
-    correction = current.entry.correction or Correction()
-    before = now if now.facts is not None else open_envelope(entry.sealed)
-    png = data if is_plain else encode_mask(labels.labels, context.classes)
-    sealed = seal_correction(png, before, None, entry, labels, current.entry.facts, correction)
-    atomic_write(path, sealed)
-    row = stamped(current.rows[0], context.output)
-    return Current(current.entry.with_labels(sealed, row, current.entry.facts, correction), (row,), labels)
-
-
-def read_current(context: RunContext, entry: Entry, rows: Mapping[str, FileRow], *, edited: bool) -> Current:
-    """Read the labels of an image; `edited` if its label files differ from their records.
-
-    Raises:
-        ImageError: A label file is missing or invalid.
-    """
-    own, is_raster = label_rows(rows, context), context.mask_format == GEOTIFF
-    if not own:
-        raise ImageError(context.output, f"{entry.image}: its mask is not recorded", "Label it again.")
-    path, size = actual_path(context.output, own[0].place), entry.numbers.size
-    by_hand = edited or entry.correction_text is not None
-    now = tuple(stamped(row, context.output) if edited else row for row in own)
-    labels = None
-    if not is_raster:
-        labels = read_labels(path, size, context, by_hand=by_hand, image=entry.image, known=entry.sealed)
-    if not edited:
-        return Current(entry, now, labels)
-    if labels is None:
-        counts, objects = _count_raster(path, entry, context), list[LabelledObject]()
-    else:
-        counts = count_labels(labels.labels)
-        objects = scored_objects(labels, context.classes, entry.facts.objects, None, None)
-    if any(stamped(row, context.output) != row for row in now):
-        raise ImageError(path, "changed while it was read", "Run the same command again.")
-    facts = Facts(corrected_summary(counts, context.classes, entry.summary), object_scores(objects))
-    arrived = any(row.pending is not None and row.pending == new.digest for row, new in zip(own, now, strict=True))
-    correction = Correction(**json.loads(entry.coming if arrived and entry.coming else "{}"))  # else a person's edit
-    sealed = b"" if is_raster else read_regular(path, _MASK_LIMIT)
-    return Current(entry.with_labels(sealed, now[0], facts, correction), now, labels)
-
-
-def stamped(row: FileRow, output: Path) -> FileRow:
-    """Return the record of a label file as it is on disk. Raise ImageError if it cannot be read."""
-    path = actual_path(output, row.place)
-    try:
-        return row.stamped(stamp(path))
-    except OSError as error:
-        raise ImageError(path, describe_error(error)) from error

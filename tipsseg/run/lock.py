@@ -13,7 +13,9 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from tipsseg.errors import OutputError
+from tipsseg.options.values import Shard
 from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, output_error
+from tipsseg.util.text import join_first
 
 LOCK_FILE = f"{TEMPORARY_PREFIX}lock"
 
@@ -25,14 +27,14 @@ _NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
 
 
 class FolderLock:
-    """The lock of a state folder: only the process that holds it may write there."""
+    """The lock of an output folder: of one process, or of several shards, each with a lock of its own."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, shard: Shard | None = None) -> None:
         """Acquire the lock. Raise OutputError if another process holds it, or the folder cannot be written.
 
         `left_over` is True if an earlier run did not release the lock, and may have left temporary files.
         """
-        path = state / LOCK_FILE
+        path = state / (LOCK_FILE if shard is None else f"{LOCK_FILE}-{shard.folder}")
         self._path = path
         self._lock = FileLock(path, timeout=_MOMENT, thread_local=False)
         self._made = [folder for folder in (state, *state.parents) if not is_folder(folder)]
@@ -45,6 +47,12 @@ class FolderLock:
             while not path.exists():  # its last owner removed the file after it was opened here
                 self._lock.release()
                 _acquire(self._lock)
+            others = shard_locks(state) if shard is None else [state / LOCK_FILE]
+            if busy := [each for each in others if _is_held(each)]:  # after our own, so that one of two sees the other
+                self.give_back()
+                shards = [each.name.removeprefix(f"{LOCK_FILE}-").replace("-of-", "/") for each in busy if each.name != LOCK_FILE]
+                what = f"shard {join_first(shards, 5)} of it is running" if shards else "another tipsseg process is using it"
+                raise OutputError(state, what, "Wait for it to finish, or use another folder.")
         except Timeout as error:
             raise OutputError(
                 state,
@@ -74,9 +82,19 @@ class FolderLock:
                 self._lock.release()
 
 
-def is_locked(state: Path) -> bool:
-    """Return True if a process holds the lock of a state folder."""
-    path = state / LOCK_FILE
+def shard_locks(state: Path) -> list[Path]:
+    """Return the lock files of shards in an output folder."""
+    return sorted(state.glob(f"{LOCK_FILE}-*-of-*"))
+
+
+def is_locked(state: Path, shard: str = "") -> bool:
+    """Return True if a process holds the lock of an output folder, or a shard of it; with `shard`, such as 1-of-4, this one."""
+    if shard:
+        return _is_held(state / f"{LOCK_FILE}-{shard}")
+    return any(map(_is_held, (state / LOCK_FILE, *shard_locks(state))))
+
+
+def _is_held(path: Path) -> bool:
     if not path.exists():
         return False
     lock = FileLock(path, blocking=False, thread_local=False)

@@ -1,24 +1,42 @@
-"""Find the renamed pictures of a folder that has labels of them, and those that are gone.
+"""Let masks follow pictures that have other names now.
 
-A picture whose name is new, and whose bytes equal exactly one recorded image whose file is gone, is that image. Files are
-compared by size before any is read, and nothing is looked up if no recorded file is gone.
+A picture is its pixels: one whose name is new, or which differs from the picture that was labelled under its name, is looked for
+among the pictures that are gone or differ, by its bytes and then by its pixels. All moves are staged in a folder before the first
+mask gets another name, so that chains and exchanges of names work, and a killed command is finished by the next one.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
-from tipsseg.images.access import below, identify, is_gone, stamp_source
-from tipsseg.run.entry import Entry
+from tipsseg.errors import ImageError
+from tipsseg.folder.mask import read_sealed, seal
+from tipsseg.formats import FORMATS, file_path, is_model_only
+from tipsseg.images.access import below, identify, is_gone
+from tipsseg.images.upright import pixel_digest
+from tipsseg.run.entry import SEALED, Entry
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
-from tipsseg.run.read import RunImage
+from tipsseg.run.labels import PNG
+from tipsseg.run.resume import is_same_picture
 from tipsseg.types import ImageRef
-from tipsseg.util.files import actual_path, is_same
+from tipsseg.util.files import (
+    actual_name,
+    actual_path,
+    atomic_write,
+    is_same,
+    output_error,
+    read_regular,
+    temporary_path,
+)
+
+#: The folder of masks on their way to other names.
+MOVING = "moving"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +46,14 @@ class Moves:
     Attributes:
         recorded: The number of images of the run that the folder records.
         renamed: The pictures with another name by now, by the recorded name.
+        alike: Pictures of which several have the same pixels, so that no mask follows them.
         gone: The images without a picture that nobody corrected.
         corrected: The images without a picture that a person corrected.
     """
 
     recorded: int = 0
     renamed: dict[str, ImageRef] = field(default_factory=dict)
+    alike: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     corrected: tuple[str, ...] = ()
 
@@ -41,91 +61,154 @@ class Moves:
 def find_moves(folder: OutputFolder, images: Images) -> Moves:
     """Compare the images of a run with those that its folder records. Streams and shards have no moves."""
     refs = {item.name: item for item in images.known if isinstance(item, ImageRef)}
-    if folder.before is None or folder.info.spec.shard is not None or not refs:
+    if not len(folder) or folder.info.spec.shard is not None or not refs:
         return Moves()
-    known = {*folder.state.names()}
+    known = {entry.image: entry for entry in folder.cache.entries()}
     new = [ref for name, ref in refs.items() if name not in known]
-    elsewhere = known - refs.keys()
-    if not images.whole:  # the others were not looked for
-        before = (
-            old for names in folder.state.former.values() for old in names
-        )  # a killed command may have left both names
-        elsewhere &= {*before, *folder.state.names_of_sizes({size for ref in new if (size := _size(ref)) is not None})}
-    # On a file system that ignores case, the old name of a picture still finds it.
-    folded = {ref.name.casefold(): ref.path for ref in new}
-    missing = []
-    for name in sorted(elsewhere):
-        entry = folder.state.get(name)
-        assert entry is not None
-        path = actual_path(Path(), entry.path)
-        here = path if path.is_relative_to(images.root) else below(images.root, name)
-        if (is_gone(path) and is_gone(here)) or (
-            (twin := folded.get(name.casefold())) is not None and is_same(here, twin)
-        ):
-            missing.append(entry)
-    renamed = _half_renamed(folder, missing, refs) | _find_renamed(missing, new)
-    left = [entry.image for entry in missing if entry.image not in renamed and images.whole]
+    elsewhere = [entry for name, entry in known.items() if name not in refs and _is_missing(entry, images, new)]
+    changed = [entry for name, entry in known.items() if name in refs and not _same(folder, entry, refs[name])]
+    new += [refs[entry.image] for entry in changed]
+    renamed, alike = _pair(folder, [*elsewhere, *changed], new)
+    left = [entry for entry in elsewhere if entry.image not in renamed and images.whole]
     return Moves(
-        recorded=len(refs) - len(new),
+        recorded=sum(name in known for name in refs),
         renamed=renamed,
-        gone=tuple(name for name in left if not folder.image(name).corrected),
-        corrected=tuple(name for name in left if folder.image(name).corrected),
+        alike=alike,
+        gone=tuple(sorted(entry.image for entry in left if not entry.corrected)),
+        corrected=tuple(sorted(entry.image for entry in left if entry.corrected)),
     )
 
 
-def _half_renamed(folder: OutputFolder, missing: Iterable[Entry], refs: Mapping[str, ImageRef]) -> dict[str, ImageRef]:
-    """Return the images of which a killed command left both names, with the same labels."""
-    names = {old: name for name, before in folder.state.former.items() for old in before}
-    found = {}
-    for entry in missing:
-        name = names.get(entry.image, "")
-        other = folder.state.get(name) if name in refs else None
-        if other is not None and (other.version, other.correction_text) == (entry.version, entry.correction_text):
-            found[entry.image] = refs[name]
-    return found
+def _same(folder: OutputFolder, entry: Entry, ref: ImageRef) -> bool:
+    return is_same_picture(entry, ref, folder.info.spec)
 
 
-def _find_renamed(missing: Iterable[Entry], new: Iterable[ImageRef]) -> dict[str, ImageRef]:
-    """Return the new pictures that are gone ones, by name: those whose bytes one of each has."""
-    entries, pictures = defaultdict[str, list[Entry]](list), defaultdict[str, list[ImageRef]](list)
-    for entry in missing:
-        if entry.input.sha256 is not None:
-            entries[entry.input.sha256].append(entry)
-    sizes = {entry.input.size for own in entries.values() for entry in own}
-    for ref in new if entries else ():
+def _is_missing(entry: Entry, images: Images, new: Iterable[ImageRef]) -> bool:
+    """Return True if the picture of an image is not where it was."""
+    path = actual_path(Path(), entry.path)
+    here = path if path.is_relative_to(images.root) else below(images.root, entry.image)
+    # On a file system that ignores case, the old name of a picture still finds it.
+    folded = {ref.name.casefold(): ref.path for ref in new}
+    twin = folded.get(entry.image.casefold())
+    return (is_gone(path) and is_gone(here)) or (twin is not None and is_same(here, twin))
+
+
+def _pair(
+    folder: OutputFolder, entries: list[Entry], pictures: list[ImageRef]
+) -> tuple[dict[str, ImageRef], tuple[str, ...]]:
+    """Return the pictures by the recorded name whose labels they have, and those that several fit."""
+    found, alike = dict[str, ImageRef](), set[str]()
+    sizes = {entry.mask.picture.bytes for entry in entries}
+
+    def by_bytes(ref: ImageRef) -> str:
         with suppress(OSError, ValueError):  # reported when the image is read
-            if _size(ref) in sizes and (sha256 := identify(ref.path)[1]) in entries:
-                pictures[sha256].append(ref)
-    return {
-        entries[sha256][0].image: refs[0] for sha256, refs in pictures.items() if len(refs) == len(entries[sha256]) == 1
-    }
+            fingerprint, sha256 = identify(ref.path)
+            return sha256 if fingerprint.size in sizes else ""
+        return ""
+
+    def by_pixels(ref: ImageRef) -> str:
+        with suppress(ImageError):
+            return pixel_digest(folder.reader.upright(ref.path))
+        return ""
+
+    for attribute, digest_of in (("sha256", by_bytes), ("pixels", by_pixels)):
+        taken = {ref.name for ref in found.values()}
+        old, new = defaultdict[str, list[str]](list), defaultdict[str, list[ImageRef]](list)
+        for entry in entries:
+            if entry.image not in found:
+                old[getattr(entry.mask.picture, attribute)].append(entry.image)
+        old.pop("", None)
+        for ref in pictures if old else ():
+            if ref.name not in taken:
+                new[digest_of(ref)].append(ref)
+        for digest in old.keys() & new.keys():
+            if len(old[digest]) == len(new[digest]) == 1:
+                found[old[digest][0]] = new[digest][0]
+            elif not {*old[digest]} & {ref.name for ref in new[digest]}:
+                alike.update(old[digest])
+    return {name: ref for name, ref in found.items() if name != ref.name}, tuple(sorted(alike))
 
 
-def _size(ref: ImageRef) -> int | None:
-    with suppress(OSError, ValueError):
-        return stamp_source(ref.path).size
-    return None
+def follow(folder: OutputFolder, renamed: dict[str, ImageRef]) -> None:
+    """Give masks, and what only the model can write, the names that their pictures have now. `settle` writes other files.
 
-
-def join_renamed(folder: OutputFolder) -> dict[str, str]:
-    """Join images of one picture that runs label under two names, and return the names of now by the ones that are gone.
-
-    An image whose picture is gone, and whose bytes one other image has, becomes that image. Its correction goes along, unless the
-    other one is corrected too; both stay then.
+    Raise OutputError if the folder cannot be written.
     """
-    found = list[tuple[RunImage, RunImage]]()
-    for names in folder.state.pairs():
-        images = [folder.image(name) for name in names]
-        gone = [is_gone(image.path(None)) for image in images]
-        if sum(gone) == 1 and not all(image.corrected for image in images):
-            found.append((images[gone.index(True)], images[gone.index(False)]))
-    joined = {old.entry.image: new.entry.image for old, new in found}
-    folder.state.add_former(joined.items())
-    for old, new in found:
-        if old.corrected:
-            folder.forget(new.entry.image)
-            folder.clear_orphans()
-            folder.rename(old, new.ref(None))
-        else:
-            folder.forget(old.entry.image)
-    return joined
+    if not renamed:
+        return
+    folder.changed = True
+    staged = temporary_path(folder.path / MOVING)
+    try:
+        for number, (old, ref) in enumerate(sorted(renamed.items(), key=lambda pair: pair[0])):
+            entry = folder.cache.get(old)
+            assert entry is not None
+            if entry.state != SEALED:
+                entry = folder.adopt(entry)
+            _stage(folder, entry, ref, staged / str(number))
+        staged.rename(folder.path / MOVING)
+    except OSError as error:
+        raise output_error(folder.path / MOVING, error) from error
+    finish_moves(folder)
+    for ref in renamed.values():
+        if (entry := folder.find(ref)) is not None:
+            folder.cache.set(replace(entry, path=entry.path))
+
+
+def _stage(folder: OutputFolder, entry: Entry, ref: ImageRef, place: Path) -> None:
+    """Copy the mask of an image with another name inside, and what only the model can write, into a folder."""
+    facts = entry.mask
+    names = [name for name in dict.fromkeys((*facts.formerly, facts.image)) if name != ref.name]
+    data = read_regular(folder.files.path(entry.place), 1 << 31)
+    atomic_write(place / PNG, seal(data, replace(facts, image=ref.name, formerly=tuple(names)), entry.bulk.unpacked()))
+    for name in filter(is_model_only, FORMATS):
+        path = file_path(name, PurePosixPath(actual_name(entry.image)), folder.context.files)
+        if path is not None and (folder.path / path).is_file():
+            shutil.copyfile(folder.path / path, place / name)
+
+
+def finish_moves(folder: OutputFolder) -> None:
+    """Put the masks in the folder of moves where they belong, also those that a killed command left there."""
+    top = folder.path / MOVING
+    if not top.is_dir():
+        return
+    moves = [(place, read_sealed((place / PNG).read_bytes()).facts) for place in sorted(top.iterdir())]
+    labels = {facts.labels for _, facts in moves if facts is not None}
+    known = {facts.image for _, facts in moves if facts is not None}
+    copies = {digest_of(path) for place, _ in moves for path in place.iterdir()}
+
+    def is_staged(path: Path) -> bool:
+        return digest_of(path) in copies or _labels_of(path) in labels
+
+    for _, facts in moves:
+        assert facts is not None
+        old = facts.formerly[-1]
+        if old not in known:  # else the mask of another picture comes there
+            for path in _files_of(folder, old):
+                folder.files.remove(folder.files.place(path), (), is_staged)
+        folder.cache.forget(old)
+    for place, facts in moves:
+        assert facts is not None
+        for path, name in zip(_files_of(folder, facts.image), (PNG, *filter(is_model_only, FORMATS)), strict=True):
+            if not (place / name).exists():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = folder.files.stage(name, path, (place / name).read_bytes(), synced=name == PNG)
+            folder.files.put(file, (), is_staged)
+    shutil.rmtree(top)
+    folder.look()
+
+
+def _files_of(folder: OutputFolder, image: str) -> list[Path]:
+    """Return the places of the mask of an image, and of what only the model can write."""
+    relative = PurePosixPath(actual_name(image))
+    mask = folder.context.mask_path(ImageRef(Path(), relative))
+    others = (file_path(name, relative, folder.context.files) for name in filter(is_model_only, FORMATS))
+    return [mask, *(folder.path / path for path in others if path is not None)]
+
+
+def _labels_of(path: Path) -> str:
+    """Return the digest of the labels of an intact mask; "" for another file."""
+    with suppress(OSError, ValueError):
+        found = read_sealed(path.read_bytes())
+        return found.facts.labels if found.facts is not None and found.intact else ""
+    return ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from tipsseg import types
@@ -16,38 +16,8 @@ from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """The runs that an output folder records before another one begins.
-
-    Attributes:
-        own: The run in the folder of the labels.
-        shared: The run of the shards in the output folder, as the first of them recorded it.
-        whole: Of the first shard, the run in the output folder.
-    """
-
-    own: RunInfo | None = None
-    shared: RunInfo | None = None
-    whole: RunInfo | None = None
-
-    def __iter__(self) -> Iterator[RunInfo]:
-        return (info for info in (self.own, self.shared, self.whole) if info is not None)
-
-    @property
-    def first(self) -> RunInfo | None:
-        return next(iter(self), None)
-
-    @property
-    def dtype(self) -> str | None:
-        """The dtype that images were labelled in; None if none is labelled yet."""
-        return next((info.dtype for info in self if info.dtype in DTYPE_NAMES), None)
-
-
-NOT_BEGUN = Begun()
-
-
-def plan_run(spec: RunSpec, begun: Begun = NOT_BEGUN) -> RunInfo:
-    """Resolve the settings of a run before its model is loaded; `begun` are the runs that its folder records.
+def plan_run(spec: RunSpec, before: RunInfo | None = None) -> RunInfo:
+    """Resolve the settings of a run before its model is loaded; `before` is the run that its folder records.
 
     Raises:
         UsageError: The vocabulary was fitted with another model or in another mode, or the formats of the folder do not fit.
@@ -56,30 +26,30 @@ def plan_run(spec: RunSpec, begun: Begun = NOT_BEGUN) -> RunInfo:
             dtype than the features, and no dtype is given.
         InputError, ImageError: Regions or labels cannot be listed.
     """
-    dtype = spec.dtype
+    dtype, labelled_in = spec.dtype, None if before is None or before.dtype not in DTYPE_NAMES else before.dtype
     facts = find_model(spec.model).facts(keep_stamps=spec.use_cache)
     _check_fitted(spec, facts)
     if not spec.formats_given:
-        known = () if begun.first is None else begun.first.spec.formats
+        known = () if before is None else before.spec.formats
         spec = replace(spec, formats=known or spec.formats)
         spec.check_formats()
     if spec.features is not None:
         kept = _plan_features(spec.features, spec.feature_dtype, facts, dtype, spec.options)
         if kept is not None:
-            if dtype == "auto" and begun.dtype not in (None, kept.recipe.dtype):
+            if dtype == "auto" and labelled_in not in (None, kept.recipe.dtype):
                 raise OutputError(
                     spec.output,
-                    f"it was labelled in {begun.dtype}, but the features in {spec.features} were computed in {kept.recipe.dtype}",
+                    f"it was labelled in {labelled_in}, but the features in {spec.features} were computed in {kept.recipe.dtype}",
                     "Use other features, or start over in this dtype with argument `overwrite`.",
                 )
             dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
         else:
-            stored = next((info.spec.feature_dtype for info in begun if info.spec.features is not None), None)
+            stored = None if before is None or before.spec.features is None else before.spec.feature_dtype
             spec = replace(spec, feature_dtype=spec.feature_dtype or stored or DEFAULT_FEATURE_DTYPE)
     if dtype == "auto":
-        dtype = begun.dtype or "auto"
-    if spec.device == "auto" and begun.shared is not None:
-        spec = replace(spec, device=begun.shared.device.partition(":")[0])
+        dtype = labelled_in or "auto"
+    if spec.device == "auto" and spec.shard is not None and before is not None:
+        spec = replace(spec, device=before.device.partition(":")[0])
     _ = spec.given  # lists their files, for the final settings
     return RunInfo(spec, facts, dtype)
 

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
-from tipsseg.errors import DeviceError, OtherRunError, OutputError
+from tipsseg.errors import OtherRunError
 from tipsseg.options.fields import text_of
-from tipsseg.run.files import Files
-from tipsseg.run.labels import label_rows
-from tipsseg.run.plan import Begun
-from tipsseg.run.record import read_record, run_context, run_record
-from tipsseg.run.resume import is_edited
-from tipsseg.run.shards import SHARDS_FOLDER, output_folder, parse_folder
-from tipsseg.run.spec import VERSION_OF, RunInfo, RunSpec, question_facts, with_classes
-from tipsseg.run.state import State
+from tipsseg.run.entry import Entry
+from tipsseg.run.spec import VERSION_OF, RunInfo, question_facts, with_classes
 from tipsseg.types import ignore_id
-from tipsseg.util.files import path_exists, write_new
-from tipsseg.util.json import json_bytes
 from tipsseg.util.text import join_first
-
-#: The file beside shards with the run that they are parts of.
-_SHARED = "question.json"
 
 #: What a folder knows of its model.
 MODEL_FACTS = ("model", "dtype", "image_root")
@@ -77,12 +66,6 @@ def other_question(before: RunInfo, info: RunInfo) -> OtherRunError | None:
     if not (found := question_differences(before, info)):
         return None
     text = differences_text(before, info)
-    if info.spec.shard is not None:
-        return OtherRunError(
-            info.spec.output,
-            f"its other shards have other settings: {text}",
-            "Use the options of the other shards, or choose another output folder for all shards with argument `output`.",
-        )
     return OtherRunError(
         info.spec.output,
         f"its labels were made with other settings: {text}",
@@ -92,53 +75,8 @@ def other_question(before: RunInfo, info: RunInfo) -> OtherRunError | None:
     )
 
 
-# ---- shards ----
-
-
-def shared_run(output: Path) -> RunInfo | None:
-    """Return the run that the shards of a folder are parts of, as the first of them recorded it; None if there is none."""
-    path = output / SHARDS_FOLDER / _SHARED
-    return read_record(path, f"Remove {path.parent}, and label its shards again.") if path_exists(path) else None
-
-
-def run_of_shard(spec: RunSpec, begun: Begun) -> RunInfo | None:
-    """Return the run that a shard is a part of; None for the first shard, and for a run that is not divided.
-
-    Raise OutputError if its other shards are of another number of parts, or the folder holds a shard.
-    """
-    output, shard = spec.output, spec.shard
-    if shard is None:
-        if (part := parse_folder(output.name)) is not None and output_folder(output) != output:
-            hint = f"Label it with argument `shard`={part} and argument `output`={output_folder(output)}."
-            raise OutputError(output, "it is the folder of a shard", hint)
-        return None
-    known = begun.shared
-    if known is not None and known.spec.shard is not None and known.spec.shard.count != shard.count:
-        what = f"it has shards of {known.spec.shard.count} parts, not of {shard.count}"
-        raise OutputError(output, what, "Label the same number of parts, or choose another output folder.")
-    return known or begun.whole
-
-
-def share_run(info: RunInfo) -> None:
-    """Record the run of a shard for the other shards, unless one of them did. Raise DeviceError if it runs on another device."""
-    path = info.spec.output / SHARDS_FOLDER / _SHARED
-    if (
-        write_new(path, json_bytes(run_record(info), indent=2) + b"\n", info.spec.folder)
-        or (known := shared_run(info.spec.output)) is None
-    ):
-        return
-    mine, first = ((each.device, each.dtype) for each in (info, known))
-    if mine[1] != first[1] or (mine[0] != first[0] and info.spec.device == "auto"):
-        here, there = (f"{device} in {dtype}" for device, dtype in (mine, first))
-        raise DeviceError(
-            info.device,
-            f"{info.spec.folder}: this shard would run on {here}, but the first one runs on {there}",
-            "Run the same command again: it then chooses what the first shard chose.",
-        )
-
-
-def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
-    """Raise OutputError if a corrected mask would be kept although its ids would mean other classes."""
+def refuse_other_ids(before: RunInfo, info: RunInfo, entries: Iterable[Entry]) -> None:
+    """Raise OtherRunError if a corrected mask of `entries` would be kept although its ids would mean other classes."""
     old, new = before.names, info.names
     lost = next((label_id for label_id in old if new.get(label_id) != old[label_id]), None)
     one, other = ((each.files.names, each.mask_format) for each in (before.spec, info.spec))
@@ -151,9 +89,8 @@ def refuse_other_ids(before: RunInfo, info: RunInfo, state: State) -> None:
         return
     if info.spec.replace_edited:
         return
-    context, files = run_context(before), Files(info.spec.folder)
-    for entry, rows in state.images():
-        if entry.corrected or is_edited(entry, label_rows(rows, context), files):
+    for entry in entries:
+        if entry.corrected:
             raise OtherRunError(
                 info.spec.output,
                 f"the mask of {entry.image} was corrected, and {what}",

@@ -1,11 +1,10 @@
 """Open the run in an output folder to read it, also in a folder that cannot be written.
 
-    with open_run(output) as run:                     a finished run
+    with open_run(output) as run:
         for image in run.images():
-            labels = image.current().labels
-    with open_runs(output, ended=False) as runs:      a run, or the shards of one, finished or not
+            labels = image.labels().labels
 
-Invalid records raise RecordError, which names the file, the fault and a hint.
+An invalid run.json raises RecordError, which names the file, the fault and a hint.
 """
 
 from __future__ import annotations
@@ -13,29 +12,27 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, RecordError
+from tipsseg.formats import FORMATS, file_path, format_name
 from tipsseg.images.access import below
 from tipsseg.images.decoding import ImageReader
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.values import Shard
-from tipsseg.run.entry import Entry, FileRow
-from tipsseg.run.files import Files, digest_of
-from tipsseg.run.labels import Current, label_rows, read_current
+from tipsseg.run.cache import Cache
+from tipsseg.run.entry import ERRORS_FILE, Entry, Failure, FileRow, ObjectScore, read_failure
+from tipsseg.run.files import Files
+from tipsseg.run.labels import Labels, known_objects, read_entry, read_labels
 from tipsseg.run.lock import is_locked
-from tipsseg.run.record import RUN_FILE, run_context, stored_run
-from tipsseg.run.resume import is_edited
-from tipsseg.run.shards import shards_in, state_folder
+from tipsseg.run.record import run_context, stored_run
 from tipsseg.run.spec import RunInfo, check_hint
-from tipsseg.run.state import EXPORTS, STATE_FILE, State
-from tipsseg.types import ImageRef, LabelClass, printable_path
-from tipsseg.util.files import actual_name, actual_path, is_folder
-from tipsseg.util.text import shell_word
+from tipsseg.types import ImageRef, LabelClass, name_order, printable_path
+from tipsseg.util.files import actual_name, actual_path, is_folder, open_regular, output_error
 
 #: The hint for an interrupted run.
 RUN_AGAIN = "Run the original command again; finished images are kept."
@@ -49,7 +46,7 @@ class RunImage:
 
     Attributes:
         entry: Its record.
-        rows: Its files by place.
+        rows: Its derived files by place.
         run: The run.
     """
 
@@ -58,72 +55,105 @@ class RunImage:
     run: Run
 
     def path(self, images: Path | None) -> Path:
-        """Return the path of the image in the folder `images`, or the recorded path if `images` is None."""
+        """Return the path of the image in the folder `images`, or its recorded path if `images` is None."""
         return actual_path(Path(), self.entry.path) if images is None else below(images, self.entry.image)
 
     def ref(self, images: Path | None) -> ImageRef:
         """Return the image as an input; see `path`."""
         return ImageRef(self.path(images), PurePosixPath(actual_name(self.entry.image)))
 
-    @cached_property
-    def label_files(self) -> list[FileRow]:
-        return label_rows(self.rows, self.run.context)
-
-    @cached_property
+    @property
     def edited(self) -> bool:
-        """True if a person changed the labels in place, and no command recorded that yet."""
-        return is_edited(self.entry, self.label_files, self.run.files)
+        """True if a person changed the mask in place, and no command wrote that into it yet."""
+        return self.entry.edited
 
     @property
     def corrected(self) -> bool:
         """True if the labels are a person's."""
-        return self.entry.corrected or self.edited
+        return self.entry.corrected
 
     @property
     def mask(self) -> Path:
-        """The file of the labels. Raise ImageError if it is missing."""
-        path = next((self.run.files.path(row.place) for row in self.label_files), None)
-        if path is None or not os.path.lexists(path):
-            what = "corrected mask" if self.entry.corrected else "mask"
-            raise ImageError(path or self.run.output, f"the {what} of {self.entry.image} is missing", self.run.hint)
-        return path
+        """The file of the labels."""
+        return self.run.files.path(self.entry.place)
 
     def digest(self) -> str:
-        """Return a sha256 that changes with the labels on disk; "" if a file of them is missing."""
-        digests = [digest_of(self.run.files.path(row.place)) for row in self.label_files]
-        if "" in digests:
-            return ""
-        return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        """Return a digest of the labels, and of the objects that touch."""
+        objects = self.entry.bulk.unpack("objects", 4 * prod(self.entry.mask.size))
+        return hashlib.sha256(self.entry.mask.labels.encode() + (objects or b"")).hexdigest()
 
-    def current(self) -> Current:
-        """Read the labels. Raise ImageError if they are missing or invalid."""
-        _ = self.mask
-        return read_current(self.run.context, self.entry, dict(self.rows), edited=self.edited)
+    def labels(self) -> Labels:
+        """Read the labels. Raise ImageError if they are missing, or were changed meanwhile."""
+        return read_labels(self.run.context, self.entry)
+
+    def objects(self, labels: Labels | None = None) -> tuple[ObjectScore, ...]:
+        """Return all objects with their scores; `labels` are its labels, if they are read already."""
+        known = self.entry.objects
+        return known_objects(self.entry, labels or self.labels(), self.run.classes) if known is None else known
+
+    def files(self) -> dict[str, Path]:
+        """Return the files of the image by key, the mask first, without links."""
+        own = {row.name: self.run.files.path(row.place) for row in self.rows.values() if row.is_file}
+        shown = {name: path for name, path in own.items() if format_name(name) in self.run.context.formats}
+        return {self.run.context.mask_format: self.mask, **shown}
 
     def file(self, name: str) -> Path | None:
-        """Return the file of a format, by its key; None if it is not recorded, or is missing."""
-        row = next((row for row in self.rows.values() if row.name == name), None)
-        path = None if row is None else self.run.files.path(row.place)
+        """Return the file of a format, by its key; None if it is missing."""
+        place = file_path(name, PurePosixPath(actual_name(self.entry.image)), self.run.context.files)
+        path = None if place is None else self.run.output / place
         return path if path is not None and os.path.lexists(path) else None
 
 
 class Run:
-    """A recorded run, or a shard of one.
+    """A recorded run.
 
     Attributes:
         info: Its settings.
         context: The facts for format writers.
-        state: The record.
+        cache: What is known of its files: of all masks, once it is opened.
         files: Its files.
+        faults: The errors of masks that cannot be used, by place.
+        strays: The places of masks that are not where the mask of their image would be, or say nothing of it.
     """
 
-    def __init__(self, info: RunInfo, state: State) -> None:
-        self.info, self.state = info, state
-        self.context, self.files = run_context(info), Files(info.spec.folder)
+    def __init__(self, info: RunInfo, cache: Cache) -> None:
+        self.info, self.cache = info, cache
+        self.context, self.files = run_context(info), Files(info.spec.output)
+        self.faults: dict[str, ImageError] = {}
+        self.strays: dict[str, Entry | None] = {}
+
+    def look(self) -> None:
+        """Read the masks that are new, or that changed since they were last looked at."""
+        known, suffix = self.cache.masks(), FORMATS[self.context.mask_format].suffix
+        self.faults, self.strays = {}, {}
+        for place, size, mtime_ns in walk_files(self.output, str(FORMATS[self.context.mask_format].folder), suffix):
+            image, *stamp = known.pop(place, ("", 0, 0))
+            if image and stamp == [size, mtime_ns]:
+                continue
+            try:
+                entry = read_entry(self.context, place, self.cache.get(image) if image else None)
+            except ImageError as error:
+                if image:
+                    self.faults[place] = error
+                else:
+                    self.strays[place] = None
+                continue
+            ref = ImageRef(Path(), PurePosixPath(actual_name(entry.image)))
+            if self.context.mask_path(ref) != self.files.path(place):
+                self.strays[place] = entry
+            else:
+                self.cache.set(entry if entry.path else replace(entry, path=self._address(entry.image)))
+        for image, *_ in known.values():
+            self.cache.forget(image)
+
+    def _address(self, image: str) -> str:
+        """Return where an image is, if nothing else is known: below the root of the run."""
+        root = self.info.image_root
+        return "" if root is None else printable_path(below(actual_path(Path(), root), image))
 
     @property
     def output(self) -> Path:
-        return self.info.spec.folder
+        return self.info.spec.output
 
     @property
     def reader(self) -> ImageReader:
@@ -137,41 +167,37 @@ class Run:
     def classes(self) -> tuple[LabelClass, ...]:
         return self.context.classes
 
-    @property
-    def shard(self) -> Shard | None:
-        return self.info.spec.shard
-
     def __len__(self) -> int:
-        return len(self.state)
+        return len(self.cache)
 
     def __contains__(self, image: object) -> bool:
-        return image in self.state
+        return image in self.cache
 
-    def former(self) -> dict[str, list[str]]:
-        """Return the names that images had before, by their name of now: those that no other image has or had."""
-        before = self.state.former
-        times = Counter(old for names in before.values() for old in names)
-        found = {name: [old for old in names if times[old] == 1 and old not in self] for name, names in before.items()}
-        return {name: names for name, names in found.items() if names and name in self}
+    @cached_property
+    def former(self) -> dict[str, str]:
+        """The names of now by the names that images had before: those that no other image has or had."""
+        before = [(old, entry.image) for entry in self.cache.entries() for old in entry.mask.formerly]
+        times = Counter(old for old, _ in before)
+        return {old: name for old, name in before if times[old] == 1 and old not in self}
 
     def now(self, name: str) -> str | None:
         """Return the name that an image has now; None if no image has or had it."""
-        return name if name in self else next((new for new, old in self.former().items() if name in old), None)
+        return name if name in self else self.former.get(name)
 
     def image(self, name: str) -> RunImage:
         """Return an image. Raise KeyError for an unknown name."""
-        entry = self.state.get(name)
+        entry = self.cache.get(name)
         if entry is None:
             raise KeyError(name)
-        return RunImage(entry, self.state.files(name), self)
+        return RunImage(entry, self.cache.files(name), self)
 
     def images(self) -> Iterator[RunImage]:
         """Yield the images, sorted by name."""
-        return (RunImage(entry, rows, self) for entry, rows in self.state.images())
+        return (RunImage(entry, rows, self) for entry, rows in self.cache.images())
 
     def failures(self) -> Iterator[tuple[str, Path, str]]:
         """Yield name, path and reason of each failed image that has no labels."""
-        for each in self.state.failures():
+        for each in read_failures(self.output):
             if each.image not in self:
                 yield each.image, each.ref.path, each.reason
 
@@ -187,7 +213,16 @@ def refuse_raster(run: RunInfo) -> None:
 
 @contextmanager
 def open_run(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
-    """Open the run in an output folder. Raise as `open_runs` does, and RecordError if the folder holds shards."""
+    """Open the run in an output folder.
+
+    Args:
+        output: The output folder.
+        ended: Reject a run that is in progress or was interrupted.
+        max_pixels: Reject images with more pixels.
+
+    Raises:
+        RecordError: The folder is not an output folder, the run is not finished, or its run.json is damaged or missing.
+    """
     with find_run(output, ended=ended, max_pixels=max_pixels) as run:
         if run is None:
             raise no_run_error(output)
@@ -197,99 +232,58 @@ def open_run(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) 
 @contextmanager
 def find_run(folder: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Run | None]:
     """Open the run in a folder as `open_run` does; None for a folder without a record."""
-    with ExitStack() as stack:
-        state = _open_state(folder, stack, ended=ended)
-        refuse_shards(state)
-        yield None if state.meta("run") is None else Run(require_run(state, ended=ended, max_pixels=max_pixels), state)
-
-
-@contextmanager
-def open_runs(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[tuple[Run, ...]]:
-    """Open the run in an output folder, or its shards.
-
-    Args:
-        output: The output folder.
-        ended: Reject runs that are in progress or were interrupted.
-        max_pixels: Reject images with more pixels.
-
-    Raises:
-        RecordError: The folder is not an output folder, the run is not finished, or its record is damaged or missing.
-    """
-    with ExitStack() as stack:
-        states = [_open_state(output, stack, ended=ended)]
-        if shards := shards_without_run(states[0]):
-            states = [_open_state(state_folder(output, shard), stack, ended=ended) for shard in shards]
-        yield tuple(Run(require_run(state, ended=ended, max_pixels=max_pixels), state) for state in states)
-
-
-@contextmanager
-def open_folders(folders: Iterable[Path]) -> Iterator[tuple[Run, ...]]:
-    """Open the finished runs in output folders and in folders of shards; leave out output folders that only hold shards.
-
-    Raise as `open_runs` does.
-    """
-    with ExitStack() as stack:
-        states = [_open_state(folder, stack, ended=True) for folder in folders]
-        yield tuple(Run(require_run(state), state) for state in states if not shards_without_run(state))
-
-
-def _open_state(folder: Path, stack: ExitStack, *, ended: bool) -> State:
-    """Open the record of a folder, until the stack ends. Raise RecordError if that fails."""
     if not is_folder(folder):
         raise RecordError(folder, "no such folder", _NAME_FOLDER)
-    refuse_lost_record(folder)
     if ended and is_locked(folder):
         raise RecordError(folder, "a run is in progress", "Wait for it to finish.")
-    return stack.enter_context(closing(State(folder)))
-
-
-def refuse_lost_record(folder: Path) -> None:
-    """Raise RecordError if a folder has exports, but not the record that they were written from."""
-    if os.path.lexists(State.file(folder)) or not any(os.path.lexists(folder / name) for name in EXPORTS):
-        return
-    word, new = shell_word(str(folder)), shell_word(f"{folder}-2")
-    error = RecordError(folder, f"its record, {STATE_FILE}, is missing", "Rebuild it, or start again:")
-    again = f"tipsseg label IMAGES --classes CLASSES -o {new}"
-    if os.path.lexists(run := folder / RUN_FILE):
-        again = f"tipsseg label IMAGES --from {shell_word(str(run))} -o {new}"
-    error.commands = (
-        f"tipsseg check {word} --restore",
-        again,
-        f"tipsseg correct {new} --from {shell_word(str(folder / 'masks'))}",
-    )
-    raise error
-
-
-def shards_without_run(state: State) -> list[Shard]:
-    """Return the shards in a folder that has no run of its own; none if it has one."""
-    return shards_in(state.folder) if state.meta("run") is None else []
-
-
-def refuse_shards(state: State) -> None:
-    """Raise RecordError if a folder has shards, but no run of its own."""
-    if shards_without_run(state):
-        folder = shell_word(str(state.folder))
-        raise RecordError(state.folder, "it holds shards", f"Join them first: tipsseg merge {folder} -o {folder}")
-
-
-def refuse_other_settings(runs: Sequence[Run]) -> None:
-    """Raise RecordError for shards that were labelled with different settings."""
-    if any(run.info.digest != runs[0].info.digest for run in runs):
-        output = runs[0].info.spec.output
-        raise RecordError(output, "its shards were labelled with different settings", check_hint(output))
-
-
-def require_run(state: State, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> RunInfo:
-    """Return the run that a record holds; no record has the limit `max_pixels` of its reader.
-
-    Raise RecordError if there is none, or with `ended` if it was interrupted.
-    """
-    info = stored_run(state)
+    info = stored_run(folder)
     if info is None:
-        raise no_run_error(state.folder)
+        yield None
+        return
+    with closing(Cache(folder, writes=False)) as cache:
+        run = Run(finished_run(info, ended=ended, max_pixels=max_pixels), cache)
+        run.look()
+        yield run
+
+
+def finished_run(info: RunInfo, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> RunInfo:
+    """Return a recorded run with the limit `max_pixels` of its reader. Raise RecordError, with `ended`, if it was interrupted."""
     if ended and info.ended is None:
-        raise RecordError(state.folder, "the run was interrupted", RUN_AGAIN)
+        raise RecordError(info.spec.output, "the run was interrupted", RUN_AGAIN)
     return replace(info, spec=replace(info.spec, max_pixels=max_pixels))
+
+
+def read_failures(folder: Path) -> list[Failure]:
+    """Return the failed images in errors.jsonl, sorted by name; lines that are invalid are left out."""
+    lines = list[bytes]()
+    with suppress(FileNotFoundError), open_regular(folder / ERRORS_FILE) as file:
+        lines = list(file)
+    found = (failure for line in lines if (failure := read_failure(line)) is not None)
+    return sorted(found, key=lambda each: name_order(each.image))
+
+
+def walk_files(output: Path, folder: str, suffix: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the place, the size and the time of each file with a suffix in a folder of an output folder, sorted by place."""
+    folders = [folder]
+    while folders:
+        place = folders.pop()
+        found = list[tuple[str, int, int]]()
+        try:
+            with os.scandir(output / actual_name(place)) as entries:
+                for each in entries:
+                    name = f"{place}/{printable_path(Path(each.name))}"
+                    if each.name.startswith("."):
+                        continue
+                    if each.is_dir(follow_symlinks=False):
+                        folders.append(name)
+                    elif each.name.endswith(suffix) and each.is_file():
+                        status = each.stat()
+                        found.append((name, status.st_size, status.st_mtime_ns))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise output_error(output / place, error) from error
+        yield from sorted(found)
 
 
 def no_run_error(folder: Path) -> RecordError:

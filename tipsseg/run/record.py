@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -17,23 +17,22 @@ from typing import Any
 
 from tipsseg import types
 from tipsseg._version import __version__
-from tipsseg.errors import OtherSchemaError, OutputError, RecordError, UsageError
+from tipsseg.errors import OtherSchemaError, RecordError, UsageError
 from tipsseg.formats import FORMATS
 from tipsseg.options import FeatureDtype
 from tipsseg.options.fields import COMMAND, json_value, options_of
-from tipsseg.run.entry import FileRow
-from tipsseg.run.files import MOVE
 from tipsseg.run.labels import RunContext
-from tipsseg.run.shards import output_folder
-from tipsseg.run.spec import RECORDS, Counts, Maker, RunInfo, RunSpec, check_hint, vocabulary_record
-from tipsseg.run.state import SCHEMA, State
+from tipsseg.run.spec import RECORDS, Counts, Maker, RunInfo, RunSpec, vocabulary_record
 from tipsseg.types import printable_path
-from tipsseg.util.files import actual_name, atomic_write, describe_error, is_inside, read_regular
+from tipsseg.util.files import actual_name, describe_error, read_regular
 from tipsseg.util.json import json_bytes, parse, read_value, short, take
 from tipsseg.util.text import shell_line
 from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_class
 
 RUN_FILE = "run.json"
+
+#: The version of all records in an output folder. Others are not read.
+SCHEMA = 3
 
 #: Objects of run.json that are there only if a place was given.
 _GIVEN = ("features", "regions", "onto", "present")
@@ -73,7 +72,7 @@ def run_context(info: RunInfo) -> RunContext:
         "vocabulary": [entry.name for entry in spec.vocabulary.classes],
     }
     return RunContext(
-        output=spec.folder,
+        output=spec.output,
         classes=spec.vocabulary.classes,
         info=facts,
         files=spec.files,
@@ -110,6 +109,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         "vocabulary": vocabulary_record(spec.vocabulary, info.vocabulary or spec.vocabulary),
         **_settings_record(spec),
         **({"added": list(info.added)} if info.added else {}),
+        **({"overwriting": True} if info.overwriting else {}),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
         "started": info.started and info.started.isoformat(timespec="seconds"),
@@ -165,41 +165,21 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def write_run(info: RunInfo, files: Iterable[FileRow] = ()) -> Path:
-    """Write run.json, with the files for the whole run, into the folder of a run and return its path.
-
-    Raise OutputError if that fails.
-    """
-    path = info.spec.folder / RUN_FILE
-    if os.path.lexists(path):
-        known = None
-        with suppress(OSError, ValueError):
-            known = parse(read_regular(path))
-        if not isinstance(known, dict) or known.get("tool") != "tipsseg":
-            raise OutputError(path, "not a tipsseg record, or unreadable", MOVE)
-    record = {**run_record(info), "files": [asdict(row) for row in files]}
-    atomic_write(path, json_bytes(record, indent=2) + b"\n")
-    return path
+def run_json(info: RunInfo) -> bytes:
+    """Return the content of run.json."""
+    return json_bytes(run_record(info), indent=2) + b"\n"
 
 
-def read_run_files(folder: Path) -> list[FileRow]:
-    """Return the files for the whole run that run.json lists; none if it is invalid."""
-    with suppress(OSError, ValueError):
-        rows = take(parse(read_regular(folder / RUN_FILE)), "files", tuple[FileRow, ...])
-        return [row for row in rows if is_inside(row.place)]
-    return []
-
-
-def stored_run(state: State) -> RunInfo | None:
-    """Return the run that a folder's record holds; None for a new folder.
+def stored_run(folder: Path) -> RunInfo | None:
+    """Return the run that a folder's run.json holds; None for a folder without one.
 
     Raises:
         RecordError: It is invalid.
         OtherSchemaError: Another version of tipsseg wrote it.
     """
-    value = state.meta("run")
-    hint = check_hint(output_folder(state.folder))
-    return None if value is None else _parse_record(value, state.folder / RUN_FILE, hint)
+    path = folder / RUN_FILE
+    hint = "Move it elsewhere, and run the original command again, which writes it; finished images are kept."
+    return read_record(path, hint) if os.path.lexists(path) else None
 
 
 def read_record(path: Path, hint: str) -> RunInfo:
@@ -216,7 +196,7 @@ def _parse_record(record: object, path: Path, hint: str) -> RunInfo:
     if not isinstance(record, dict) or record.get("tool") != "tipsseg":
         raise RecordError(path, "not written by tipsseg, or damaged", hint)
     if record.get("schema") != SCHEMA:
-        output = output_folder(path.parent)
+        output = path.parent
         raise OtherSchemaError(output, command_with_output(record.get("command"), f"{output}-2"))
     try:
         return _parse_run(record, path.parent)
@@ -257,8 +237,7 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
         more["feature_dtype"] = take(take(record, "features", dict), "dtype", FeatureDtype)
     if "onto" in more:
         more["new_classes"] = take(take(record, "onto", dict), "added", tuple[str, ...])
-    output = folder if more.get("shard") is None else folder.parent.parent
-    spec = RunSpec(**more | {"model": model.id, "vocabulary": asked, "formats": formats, "output": output})
+    spec = RunSpec(**more | {"model": model.id, "vocabulary": asked, "formats": formats, "output": folder})
     return RunInfo(
         spec,
         asdict(model),
@@ -272,5 +251,6 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
         batch_size=take(record, "batch_size", int | None),
         summary=take(record, "summary", dict | None) or {},
         added=take(record, "added", tuple[str, ...] | None) or (),
+        overwriting=take(record, "overwriting", bool | None) or False,
         noted=maker,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.folder.mask import PictureFacts, envelope, seal
+from tipsseg.folder.mask import PictureFacts, envelope, label_digest, seal
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
@@ -25,7 +25,7 @@ from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import ROWS, Entry, Facts, FileRow, make_entry, object_scores
+from tipsseg.run.entry import ROWS, Entry, FileRow, ObjectScore, input_path, object_scores, pack_objects
 from tipsseg.run.files import Content, Files, StagedFile, one_image
 from tipsseg.run.labels import PNG, Labels, RunContext, label_bulk, make_facts
 from tipsseg.run.summary import CERTAIN, label_summary
@@ -41,13 +41,11 @@ class Due:
 
     Attributes:
         write: The formats.
-        edited: Files that were changed by hand, which are not overwritten.
-        stale: Files of `edited` that were taken in, but show older labels by now.
+        edited: Files that were changed by hand, which stay while the labels of the image do not change.
     """
 
     write: tuple[str, ...] = ()
     edited: tuple[Path, ...] = ()
-    stale: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,28 +86,29 @@ class Deriver:
         form = FORMATS[name]
         shown = entry.version + self._settings[name]
         if form.shows_picture and not form.picture_folder:
-            shown += f" {(entry.input.sha256 or str(entry.input.mtime_ns))[:16]}"
+            shown += f" {self.picture_of(entry)[:16]}"
         if "address" in form.needs:
             shown += f" {sha256(entry.path.encode()).hexdigest()[:8]}"
         return shown
 
     def due(self, ref: ImageRef, entry: Entry, rows: Mapping[str, FileRow]) -> Due:
         """Return the formats of an image whose files are missing or out of date; `rows` are its files by place."""
-        write, edited, stale = list[str](), list[Path](), list[Path]()
-        for name in entry.formats:
-            if not self.derives(name):
-                continue
+        write, edited = list[str](), list[Path]()
+        for name in self.formats_of(rows):
             shown = {name: self.shows(name, entry), picture_key(name): self.picture_of(entry)}
             own = [row for row in rows.values() if format_name(row.name) == name]
             looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}
             current = {row.place for row in own if row.shows == shown.get(row.name, shown[name])}
-            by_hand = {row.place for row in own if looks.get(row.place) in ("edited", "taken", "foreign")}
-            edited += [self.files.path(place) for place in sorted(by_hand) if looks[place] != "taken"]
-            stale += [self.files.path(place) for place in by_hand - current if looks[place] == "taken"]
-            fresh = self._places(name, ref) | {row.place for row in own} <= current | by_hand
-            if not fresh or "gone" in looks.values():
+            if not self._places(name, ref) | {row.place for row in own} <= current or "gone" in looks.values():
                 write.append(name)
-        return Due(write=tuple(write), edited=tuple(edited), stale=tuple(stale))
+            else:
+                edited += [self.files.path(place) for place in sorted(looks) if looks[place] == "other"]
+        return Due(write=tuple(write), edited=tuple(edited))
+
+    def formats_of(self, rows: Mapping[str, FileRow]) -> list[str]:
+        """Return the formats of an image that are made from labels: the folder's, and those of its files."""
+        names = dict.fromkeys((*self.context.formats, *(format_name(row.name) for row in rows.values())))
+        return [name for name in names if self.derives(name)]
 
     def _places(self, name: str, ref: ImageRef) -> set[str]:
         """Return the places that an image in a format has records of."""
@@ -124,7 +123,8 @@ class Deriver:
 
     def picture_of(self, entry: Entry) -> str:
         """Return what a copy of the image shows: the content of the image, wherever it is."""
-        return (entry.input.sha256 or str(entry.input.mtime_ns))[:32]
+        picture = entry.mask.picture
+        return (picture.sha256 or str(picture.bytes))[:32]
 
     def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
         """Return the objects that files list, of `every` object."""
@@ -133,7 +133,7 @@ class Deriver:
         if options.instances == "component":
             return [each for each in every if each.region.area >= least]
         regions = object_regions(labels.labels, self.context.classes, options)
-        by_hand = entry.correction_text is not None
+        by_hand = entry.corrected
         means = {each.id: CERTAIN if by_hand else each.confidence for each in entry.numbers.classes}
         return [LabelledObject(region, means[region.class_id], options.simplify) for region in regions]
 
@@ -192,16 +192,16 @@ class Deriver:
 
 
 def stage_files(
-    files: Files, ref: ImageRef, made: Mapping[str, tuple[Path, Content]], shows: Mapping[str, str] | None = None
+    files: Files, ref: ImageRef, made: Mapping[str, tuple[Path, Content]], shows: Mapping[str, str]
 ) -> tuple[StagedFile, ...]:
     """Write the files of an image under temporary names, by key: all of them, or none. Raise as `Deriver.make` does.
 
-    `shows` is what they show, by format; None for labels.
+    `shows` is what they show, by format.
     """
     staged = list[StagedFile]()
     with one_image(ref, staged):
         for key, (path, data) in made.items():
-            staged.append(files.stage(key, path, data, shows[format_name(key)] if shows else ""))
+            staged.append(files.stage(key, path, data, shows[format_name(key)]))
     return tuple(staged)
 
 
@@ -229,7 +229,7 @@ class Labelled:
     Attributes:
         ref: The image.
         entry: Its record.
-        labels: Its label files, under temporary names.
+        mask: Its mask, under a temporary name.
         derived: Its other files.
         remarks: Differences between the file and what the model saw.
         damaged: The fault of its feature file, which was written again; "" if the file was intact.
@@ -239,12 +239,16 @@ class Labelled:
 
     ref: ImageRef
     entry: Entry
-    labels: tuple[StagedFile, ...]
+    mask: StagedFile
     derived: Derived
     remarks: tuple[Remark, ...] = ()
     damaged: str = ""
     reason: str = field(default="", kw_only=True)
     files: Mapping[str, Path] = field(default_factory=dict, kw_only=True)
+
+
+#: Why the labels of an image stay whose picture changed.
+OTHER_PICTURE = "the picture changed since it was corrected"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +263,11 @@ class Unchanged:
     @property
     def edited(self) -> bool:
         return self.reason != "done"
+
+    @property
+    def other_picture(self) -> bool:
+        """True if the picture changed since it was corrected."""
+        return self.reason == OTHER_PICTURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +318,7 @@ def write_image(
     pixels: Callable[[], NDArray[np.uint8]],
     grid: Callable[[], RasterGrid],
     pixel_digest: str = "",
-    given: str | None = None,
+    given: str = "",
 ) -> Labelled:
     """Write the files of an image under temporary names: all of them, or none. Safe in any thread or process.
 
@@ -322,7 +331,7 @@ def write_image(
         pixels: Reads the image, if a format needs its pixels.
         grid: Reads its coordinates, if a format needs them.
         pixel_digest: See `PictureFacts.pixels`.
-        given: See `Entry`.
+        given: See `MaskFacts`.
 
     Raises:
         ImageError: A file cannot be written at its path.
@@ -342,14 +351,30 @@ def write_image(
         pixels=pixels() if context.need("pixels") else None,
         grid=grid() if context.need("grid") else None,
     )
-    facts = Facts(label_summary(label_map), object_scores(every))
+    summary, objects = label_summary(label_map), object_scores(every)
     picture = PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or "", pixels=pixel_digest)
-    known = make_facts(ref.name, labels, facts, picture, question=context.question, given=given or "")
-    mask = seal(encode_mask(image.labels, context.classes), known, label_bulk(labels, facts.objects))
-    digest = sha256(mask).hexdigest()
-    entry = make_entry(ref, fingerprint, facts, digest, context.formats, given=given, sealed=envelope(mask))
-    image = replace(image, objects=deriver.objects(entry, labels, every))
-    derived = deriver.make(image, entry, [name for name in entry.formats if name != context.mask_format])
-    with one_image(ref, derived.files):
-        place = {PNG: (context.mask_path(ref), mask)}
-        return Labelled(ref, entry, stage_files(deriver.files, ref, place), derived)
+    digest = label_digest(image.labels)
+    facts = make_facts(ref.name, digest, summary, picture, question=context.question, given=given)
+    data = seal(encode_mask(image.labels, context.classes), facts, label_bulk(labels, objects))
+    staged = list[StagedFile]()
+    with one_image(ref, staged):
+        staged.append(mask := deriver.files.stage(PNG, context.mask_path(ref), data, synced=True))
+        entry = new_entry(ref, mask, data, fingerprint, objects)
+        image = replace(image, objects=deriver.objects(entry, labels, every))
+        derived = deriver.make(image, entry, [name for name in context.formats if name != context.mask_format])
+    return Labelled(ref, entry, mask, derived)
+
+
+def new_entry(
+    ref: ImageRef, mask: StagedFile, data: bytes, fingerprint: Fingerprint, objects: Iterable[ObjectScore]
+) -> Entry:
+    """Return the entry of a mask with this content, under a temporary name."""
+    row = mask.row
+    return Entry.of(
+        envelope(data),
+        place=row.place,
+        stamp=Fingerprint(row.size, row.mtime_ns, row.digest),
+        packed=pack_objects(objects),
+        path=input_path(ref),
+        input_mtime_ns=fingerprint.mtime_ns,
+    )

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.formats import is_model_only
-from tipsseg.images.access import identify, matches, stamp_source
-from tipsseg.run.entry import Entry, FileRow, input_path
-from tipsseg.run.files import Files, digest_of
-from tipsseg.run.labels import RunContext, label_rows
-from tipsseg.run.results import Unchanged
+from tipsseg.formats import file_path, is_model_only
+from tipsseg.images.access import identify, matches
+from tipsseg.images.upright import pixel_digest
+from tipsseg.run.entry import Entry, input_path
+from tipsseg.run.labels import RunContext
+from tipsseg.run.results import OTHER_PICTURE, Unchanged
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.text import shell_word
+from tipsseg.util.text import join_first, shell_word
 
-#: The reasons to label an image, or to keep a correction.
+#: The reasons to label an image.
 NEW = "new"
-OTHER_PICTURE = "the picture changed since it was corrected"
 SCORES = "npz or confidence is missing, which only the model can write"
 
 _OTHER_INPUT = (
@@ -37,66 +35,72 @@ class Todo:
 
 
 def decide(  # noqa: PLR0911 - one judge, one list
-    ref: ImageRef, entry: Entry | None, rows: Mapping[str, FileRow], spec: RunSpec, files: Files, context: RunContext
+    ref: ImageRef, entry: Entry | None, spec: RunSpec, context: RunContext
 ) -> Todo | Unchanged | Failed:
-    """Decide what becomes of an image; `entry` is its record, and `rows` are its files by place."""
+    """Decide what becomes of an image; `entry` is what its mask says."""
     if entry is None:
         return Todo(NEW)
-    if entry.path != input_path(ref) and not spec.replace_edited and _is_other(entry, ref.path):
+    same = is_same_picture(entry, ref, spec)
+    if not same and entry.path not in ("", input_path(ref)) and not spec.replace_edited:
         reason = f"the folder has labels of another image with that name, {entry.path}"
-        remove = f"tipsseg correct {shell_word(str(files.output))} --remove {shell_word(entry.image)}"
+        remove = f"tipsseg correct {shell_word(str(context.output))} --remove {shell_word(entry.image)}"
         return Failed(ref, ImageError(ref.path, reason, _OTHER_INPUT + remove))
-    labels = label_rows(rows, context)
-    gone = next((files.path(row.place) for row in labels if files.look(row) == "gone"), None)
-    if entry.undone:
-        return Todo("the correction was undone")
-    if entry.corrected or is_edited(entry, labels, files):
+    if entry.corrected:
         if spec.replace_edited:
             return Todo("the correction is replaced")
-        if gone is not None and entry.corrected:
-            undo = f"tipsseg correct {shell_word(str(files.output))} --undo {shell_word(entry.image)}"
-            hint = f"Restore the mask. To give the image back to the model and label it again: {undo}"
-            return Failed(ref, ImageError(gone, "it was corrected by hand, but is missing", hint))
-        return Unchanged(ref, entry, "edited by hand" if matches(entry.input, ref.path) else OTHER_PICTURE)
-    if not matches(entry.input, ref.path):
+        if (error := foreign_names(entry, context)) is not None:
+            return Failed(ref, error)
+        return Unchanged(ref, entry, "edited by hand" if same else OTHER_PICTURE)
+    if entry.mask.question != context.question:
+        return Todo("it was labelled with other settings")
+    if not same:
         return Todo("the image changed")
-    if entry.given != _given(ref, entry, spec):
+    if entry.mask.given != _given(ref, entry, spec):
         return Todo("the regions, labels or names changed")
-    if gone is not None or not labels or any(row.pending for row in labels):
-        return Todo("the labels are missing")  # or a killed command was about to write them
-    if _lacks_scores(rows, spec, files):
+    if _lacks_scores(ref, context):
         return Todo(SCORES)
     return Unchanged(ref, entry)
 
 
-def is_edited(entry: Entry, labels: list[FileRow], files: Files) -> bool:
-    """Return True if a person changed a label file in place, or `tipsseg correct` was killed while it replaced one."""
-    return any(
-        files.look(row) in ("edited", "taken", "foreign")
-        or (entry.coming is not None and row.pending is not None and digest_of(files.path(row.place)) == row.pending)
-        for row in labels
-    )
+def is_same_picture(entry: Entry, ref: ImageRef, spec: RunSpec) -> bool:
+    """Return True if an image has the content that was labelled, or other bytes with the same upright pixels.
+
+    A file that cannot be read counts as the same: that is reported when it is read.
+    """
+    if matches(entry.input, ref.path):
+        return True
+    with suppress(OSError, ValueError):
+        identify(ref.path)
+        return bool(entry.mask.picture.pixels) and entry.mask.picture.pixels == _pixels_of(ref, spec)
+    return True
 
 
-def _lacks_scores(rows: Mapping[str, FileRow], spec: RunSpec, files: Files) -> bool:
+def _pixels_of(ref: ImageRef, spec: RunSpec) -> str:
+    with suppress(ImageError):
+        return pixel_digest(spec.reader.upright(ref.path))
+    return ""
+
+
+def foreign_names(entry: Entry, context: RunContext) -> ImageError | None:
+    """Return the error of a person's mask whose ids have other names in the folder; else None."""
+    names = {each.id: each.name for each in context.classes}
+    others = [f"{each} is {name}" for each, name in entry.mask.names.items() if names.get(each) != name]
+    if not others:
+        return None
+    path = context.output / entry.place
+    hint = f"Move it elsewhere, and import it by class names: tipsseg correct {shell_word(str(context.output))} --from FOLDER"
+    return ImageError(path, f"the mask has classes of another folder: {join_first(others, 3)}", hint)
+
+
+def _lacks_scores(ref: ImageRef, context: RunContext) -> bool:
     """Return True if a file is missing that only the model can write."""
-    known = [row for row in rows.values() if is_model_only(row.name) and row.pending is None]
-    held = {row.name for row in known if files.look(row) != "gone"}
-    return not held.issuperset(name for name in spec.formats if is_model_only(name))
+    names = (name for name in context.formats if is_model_only(name))
+    places = (file_path(name, ref.relative, context.files) for name in names)
+    return any(place is not None and not os.path.lexists(context.output / place) for place in places)
 
 
-def _given(ref: ImageRef, entry: Entry, spec: RunSpec) -> str | None:
-    """Return the digest of an image's regions, labels and names; None without any, and if they cannot be read."""
+def _given(ref: ImageRef, entry: Entry, spec: RunSpec) -> str:
+    """Return the digest of an image's regions, labels and names; "" without any, and if they cannot be read."""
     with suppress(ImageError):  # reported when the image is labelled
-        return None if spec.given is None else spec.given.digest(ref, entry.numbers.size)
-    return None
-
-
-def _is_other(entry: Entry, path: Path) -> bool:
-    """Return True if a file's content differs from what was labelled."""
-    try:
-        if stamp_source(path).size not in (None, entry.input.size):
-            return True
-        return not identify(path)[0].same_content(entry.input)
-    except (OSError, ValueError):  # reported when the image is read
-        return False
+        return "" if spec.given is None else spec.given.digest(ref, entry.mask.size)
+    return ""

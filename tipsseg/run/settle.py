@@ -17,16 +17,14 @@ from pathlib import Path
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name
 from tipsseg.formats.base import ImageLabels
-from tipsseg.formats.classes_file import CLASSES_FILE
 from tipsseg.formats.raster import IN_PIXELS, image_grid
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import Entry, FileRow, input_path
+from tipsseg.run.entry import SEALED, Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder
-from tipsseg.run.labels import adopt_mask, label_rows, read_current, scored_objects
+from tipsseg.run.labels import known_objects, read_labels, scored_objects
 from tipsseg.run.read import RunImage
 from tipsseg.run.results import Derived, Due
-from tipsseg.run.resume import is_edited
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.threads import map_in_order
 
@@ -38,8 +36,7 @@ class Settled:
     Attributes:
         formats: The number of images whose files were written, by format.
         adopted: The number of masks that a person had changed in place.
-        edited: Files that a person changed and nobody took in.
-        stale: Files that were taken in, and show older labels by now.
+        edited: Files that a person changed, and that stay because the labels of their images did not change.
         without_picture: The number of files that need a picture that is missing or has changed, by format.
         quality: The agreement of new polygons with the labels.
         in_pixels: Images without coordinates, whose new masks and polygons are in pixels.
@@ -50,7 +47,6 @@ class Settled:
     formats: Counter[str] = field(default_factory=Counter)
     adopted: int = 0
     edited: list[Path] = field(default_factory=list)
-    stale: list[Path] = field(default_factory=list)
     without_picture: Counter[str] = field(default_factory=Counter)
     quality: PolygonQuality = field(default_factory=PolygonQuality)
     in_pixels: list[str] = field(default_factory=list)
@@ -67,8 +63,7 @@ class _Item:
         entry: Its record.
         rows: Its files by place.
         due: Its formats that must be written.
-        edited: True if a person changed its mask in place.
-        labels: The records of its label files, if it is edited.
+        adopted: True if a person had changed its mask in place.
         derived: Its new files.
         lacking: The formats that lack the picture.
         in_pixels: True if its new masks and polygons are in pixels.
@@ -78,8 +73,7 @@ class _Item:
     entry: Entry
     rows: dict[str, FileRow]
     due: Due
-    edited: bool
-    labels: tuple[FileRow, ...] = ()
+    adopted: bool = False
     derived: Derived = field(default_factory=Derived)
     lacking: tuple[str, ...] = ()
     in_pixels: bool = False
@@ -94,12 +88,11 @@ def settle(folder: OutputFolder, jobs: int, *, images: Path | None = None) -> Se
 
 
 def adopt_masks(folder: OutputFolder) -> None:
-    """Record the masks that a person changed in place as corrections. Those that cannot be read are left to `settle`."""
-    for entry, rows in folder.state.images():
-        if is_edited(entry, label_rows(rows, folder.context), folder.files):
+    """Write into the masks that a person changed in place that they are theirs. Those that cannot be read are left to `settle`."""
+    for entry in folder.cache.entries():
+        if entry.state != SEALED:
             with suppress(ImageError):
-                current = adopt_mask(folder.context, entry, rows)
-                folder.state.add(current.entry, current.rows, {})
+                folder.cache.set(folder.adopt(entry))
 
 
 def settle_images(
@@ -126,62 +119,58 @@ def settle_images(
         OutputError: The folder cannot be written.
     """
     folder.clear_orphans()
+    for place, error in folder.faults.items():
+        settled.failed.append(error)
+        yield Failed(ImageRef(folder.files.path(place)), error)
     for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, images, settled)):
         try:
             if isinstance(item, Failed):
                 raise item.error
-            paths = folder.put(item.ref, item.entry, (), item.derived, item.rows)
-            folder.state.set_files(item.entry.image, item.labels, _remove_lacking(folder, item))
+            paths = folder.put(item.ref, item.entry, None, item.derived, item.rows)
+            folder.cache.set_files(item.entry.image, (), _remove_lacking(folder, item))
         except ImageError as error:
             settled.failed.append(error)
             yield Failed(item.ref, error)
             continue
-        written = set(map(folder.files.place, paths))
-        kept = {format_name(file.row.name) for file in item.derived.files if file.row.place not in written}
-        settled.formats.update(name for name in item.derived.formats if name not in kept)
-        settled.adopted += item.edited
+        settled.formats.update(item.derived.formats)
+        settled.adopted += item.adopted
         settled.without_picture.update(item.lacking)
         settled.quality += item.derived.quality
         settled.in_pixels += [item.ref.name] if item.in_pixels else []
-        settled.stale += folder.deriver.due(item.ref, item.entry, item.rows).stale
         yield [path for path in paths if folder.files.place(path) not in item.rows]
     _settle_run_files(folder, settled)
 
 
 def _items(folder: OutputFolder, images: Path | None, settled: Settled) -> Iterator[_Item]:
-    for entry, rows in folder.state.images():
-        ref, labels = RunImage(entry, rows, folder).ref(images), label_rows(rows, folder.context)
+    for entry, rows in folder.cache.images():
+        ref = RunImage(entry, rows, folder).ref(images)
+        if entry.place in folder.faults:
+            continue
         if input_path(ref) != entry.path and matches(entry.input, ref.path):
             entry = replace(entry, path=input_path(ref))  # noqa: PLW2901
-        if folder.info.spec.shard is not None and any(folder.files.look(row) == "gone" for row in labels):
-            continue  # a killed merge moved it
-        due, edited = folder.deriver.due(ref, entry, rows), is_edited(entry, labels, folder.files)
+        due = folder.deriver.due(ref, entry, rows)
         settled.edited += due.edited
-        if due.write or edited:
-            yield _Item(ref, entry, rows, due, edited)
-        else:
-            settled.stale += due.stale
+        if due.write or entry.state != SEALED:
+            yield _Item(ref, entry, rows, due)
 
 
 def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item | Failed:
     """Read the labels of an image, and write its files under temporary names. Thread-safe."""
     ref, deriver, context, spec = item.ref, folder.deriver, folder.context, folder.info.spec
+    entry, adopted = item.entry, item.entry.edited
     try:
-        if item.edited:
-            current = adopt_mask(context, item.entry, item.rows)
-        else:
-            current = read_current(context, item.entry, item.rows, edited=False)
-        entry, rows = current.entry, current.rows if item.edited else ()
-        formats = [name for name in entry.formats if deriver.derives(name)] if item.edited else [*item.due.write]
+        if entry.state != SEALED:
+            entry = folder.adopt(entry)
+        formats = folder.deriver.due(ref, entry, item.rows).write
         if spec.is_raster:
             derived = deriver.make_from_raster(ref, entry, formats)
-            return replace(item, entry=entry, labels=rows, derived=derived)
-        labels = current.labels
+            return replace(item, entry=entry, adopted=adopted, derived=derived)
+        labels = read_labels(context, entry)
         needing = [name for name in formats if FORMATS[name].shows_picture]
         lacking = () if not needing or matches(entry.input, ref.path) else tuple(needing)
         if failing := [name for name in lacking if name in asked]:
             raise _changed_image(ref, failing, corrected=entry.corrected)
-        formats = [name for name in formats if name not in lacking]
+        formats = tuple(name for name in formats if name not in lacking)
         needs = {need for name in formats for need in FORMATS[name].needs}
         thumbnail = pixels = grid = None
         if "thumbnail" in needs:
@@ -190,7 +179,8 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
             pixels = spec.reader.pixels(ref.path, entry.numbers.size)
         if "grid" in needs:
             grid = image_grid(ref.path, entry.numbers.size, len(context.classes), spec.reader)
-        every = scored_objects(labels, context.classes, entry.facts.objects, None, context.files.simplify)
+        known = known_objects(entry, labels, context.classes)
+        every = scored_objects(labels, context.classes, known, None, context.files.simplify)
         image = ImageLabels(
             ref=ref,
             labels=labels.labels,
@@ -204,7 +194,7 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item |
     except ImageError as error:
         return Failed(ref, error)
     in_pixels = grid is not None and grid.transform == IN_PIXELS
-    return replace(item, entry=entry, labels=rows, derived=derived, lacking=lacking, in_pixels=in_pixels)
+    return replace(item, entry=entry, adopted=adopted, derived=derived, lacking=lacking, in_pixels=in_pixels)
 
 
 def _remove_lacking(folder: OutputFolder, item: _Item) -> list[str]:
@@ -212,8 +202,8 @@ def _remove_lacking(folder: OutputFolder, item: _Item) -> list[str]:
     gone = []
     for row in item.rows.values():
         name = format_name(row.name)
-        is_old = name in item.lacking and row.is_file and row.shows != folder.deriver.shows(name, item.entry)
-        if is_old and folder.files.remove(row):
+        if name in item.lacking and row.is_file and row.shows != folder.deriver.shows(name, item.entry):
+            folder.files.remove_row(row)
             gone.append(row.place)
     return gone
 
@@ -235,7 +225,7 @@ def _changed_image(ref: ImageRef, formats: Sequence[str], *, corrected: bool) ->
 def run_file_shows(folder: OutputFolder, name: str) -> tuple[str, list[str]]:
     """Return a digest of what a format's file for the whole run would contain now, and the names of its images."""
     digest, images, form = sha256(folder.deriver.run_settings(name)), list[str](), FORMATS[name]
-    shown = folder.state.shown(name) if form.has_rows else ((image, "") for image in folder.state.names(name))
+    shown = folder.cache.shown(name) if form.has_rows else ((image, "") for image in folder.cache.names())
     for image, shows in shown:
         digest.update(f"{image}\0{shows}\n".encode())
         images.append(image)
@@ -244,11 +234,8 @@ def run_file_shows(folder: OutputFolder, name: str) -> tuple[str, list[str]]:
 
 def _settle_run_files(folder: OutputFolder, settled: Settled) -> None:
     """Write the files for the whole run that are missing or out of date."""
-    state, output = folder.state, folder.path
-    known = state.files()
-    if folder.info.spec.shard is not None or not (len(state) or known.keys() - {CLASSES_FILE}):
-        return
-    held = {*state.formats(), *folder.context.formats}
+    known = folder.cache.files()
+    held = {*folder.context.formats, *(row.name for row in known.values())}
     for name, form in FORMATS.items():
         if not form.files or name not in held:
             continue
@@ -257,14 +244,9 @@ def _settle_run_files(folder: OutputFolder, settled: Settled) -> None:
             row = known.get(file)
             look = folder.files.look(row, file)
             if row is not None and row.shows == shows and look != "gone":
-                settled.edited += [output / file] if look == "edited" else []
+                settled.edited += [folder.path / file] if look == "other" else []
                 continue
-            if row is not None and output / file in folder.taken:
-                state.set_files("", [replace(row, shows=shows)])
-                continue
-            if look == "taken":
-                settled.stale.append(output / file)
-                continue
-            data = form.run_file(file, folder.context, images, partial(state.rows, name))
-            if folder.write_file(output / file, data, name, shows):
-                settled.run_files.append(output / file)
+            data = form.run_file(file, folder.context, images, partial(folder.cache.rows, name))
+            folder.write_file(folder.path / file, data, name, shows)
+            folder.changed = True
+            settled.run_files.append(folder.path / file)

@@ -35,7 +35,6 @@ from tipsseg.options.run import (
     RasterOptions,
     RegionOptions,
 )
-from tipsseg.run.shards import state_folder
 from tipsseg.types import BACKGROUND
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.text import shell_line, shell_word
@@ -148,11 +147,6 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         from tipsseg.images.decoding import ImageReader  # slow to import
 
         return ImageReader(self.max_pixels, self.options.stretch)
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder of the labels: the output folder, or the folder of the shard in it."""
-        return state_folder(self.output, self.shard)
 
     @property
     def labelled_in(self) -> str:
@@ -337,6 +331,7 @@ class RunInfo:
         batch_size: Final number of windows per batch, which is halved if memory runs out; None if unknown.
         summary: Summary of all labels in the folder (see `summary.TotalsSum`).
         added: The classes that `tipsseg correct` added to the question.
+        overwriting: True while a run replaces all labels of its folder.
         noted: The program that wrote the record of an earlier run; None for a run of this process.
     """
 
@@ -354,6 +349,7 @@ class RunInfo:
     batch_size: int | None = None
     summary: Mapping[str, object] = field(default_factory=dict)
     added: tuple[str, ...] = ()
+    overwriting: bool = False
     noted: Maker | None = None
 
     @property
@@ -370,6 +366,8 @@ class RunInfo:
         settings = self.spec.settings(LabelOptions, FileOptions)
         plain = {_question_name(name): json_value(default) for name, (_, default, _) in settings}
         facts = {name: value for name, value in question_facts(self).items() if value != plain.get(name)}
+        if self.added:  # by a person: the model's labels stay valid
+            facts["classes"] = [each for each in facts["classes"] if each["name"] not in self.added]  # type: ignore[attr-defined]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
     @property

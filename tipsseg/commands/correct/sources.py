@@ -66,15 +66,15 @@ class SourceRun:
         self.uncorrected: list[str] = []
         self.lacking: list[ImageError] = []
         self._top = top
-        self._runs = {image: run for run in runs for image in run.state.names()}
+        self._runs = {image: run for run in runs for image in run.cache.names()}
         self._names = ImageNames(self._runs)
         self._by_content = dict[str, list[str]]()
         #: The image of each file, and whether the file has its labels; the image is "" for files of the whole run.
         self._files = {
             run.files.path(row.place): (image, row.name == run.context.mask_format)
             for run in runs
-            for image in ("", *run.state.names())
-            for row in run.state.files(image).values()
+            for image in ("", *run.cache.names())
+            for row in run.cache.files(image).values()
             if row.is_file
         }
 
@@ -104,7 +104,7 @@ class SourceRun:
         if not own:
             return None
         if not self._by_content:
-            for entry in run.state.entries():
+            for entry in run.cache.entries():
                 self._by_content.setdefault(str(entry.input.sha256), []).append(entry.image)
         found = self._by_content.get(self._runs[own].image(own).entry.input.sha256 or "", [])
         return found[0] if len(found) == 1 else None

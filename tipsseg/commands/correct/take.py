@@ -181,7 +181,7 @@ def undo_corrections(
     """
     output = Path(output)
     with progress_for(verbose) as progress, change_folder(output) as folder:
-        names, unknown = find_only(folder.state.entries(), map(Path, images), None)
+        names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
         corrected = [folder.image(name) for name in sorted(names)]
         others = [str(path) for path in unknown]
         others += [image.entry.image for image in corrected if not image.corrected and not image.entry.undone]
@@ -195,7 +195,7 @@ def undo_corrections(
                 # The mask may be invalid or gone: the next run replaces it.
                 rows = [stamped(row, output) for row in image.label_files if folder.files.look(row) != "gone"]
                 correction = replace(image.entry.correction or Correction(), undone=True)
-                folder.state.add(image.entry.with_correction(correction), rows, {})
+                folder.cache.add(image.entry.with_correction(correction), rows, {})
         if not dry_run:
             folder.finish_changes()
         done, them = "Would undo" if dry_run else "Undid", "this image" if len(names) == 1 else "these images"
@@ -220,14 +220,14 @@ def remove_images(
         InputError: The folder has no finished run, or an image is not in it. Nothing was changed.
     """
     with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
-        names, unknown = find_only(folder.state.entries(), map(Path, images), None)
-        begun = folder.state.meta("removing") or ()
+        names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
+        begun = folder.cache.meta("removing") or ()
         if unknown := [path for path in unknown if str(path) not in begun]:
             raise InputError(
                 f"{output}: no image {join_first([str(path) for path in unknown], 3)}", "See manifest.jsonl."
             )
         if not dry_run:
-            folder.state.set_meta("removing", [*map(str, images)])  # a killed command goes on from here
+            folder.cache.set_meta("removing", [*map(str, images)])  # a killed command goes on from here
             for name in names:
                 folder.forget(name)
             settled = settle(folder, default_jobs())
@@ -259,7 +259,7 @@ class _Matcher:
 
     def __init__(self, run: Run, source_run: SourceRun | None) -> None:
         self._run, self._source_run = run, source_run
-        self._names = ImageNames(run.state.names())
+        self._names = ImageNames(run.cache.names())
         self._former = {old: name for name, before in run.former().items() for old in before}
         self._old_names = ImageNames(self._former)
 
@@ -363,7 +363,7 @@ def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
     assert plan.mask is not None
     assert plan.entry is not None
     assert plan.file is not None
-    rows = folder.state.files(plan.mask.image)
+    rows = folder.cache.files(plan.mask.image)
     folder.files.may_put(plan.file, rows.get(plan.file.row.place))
     if digest_of(plan.mask.path) != plan.before:
         plan.discard()
@@ -386,7 +386,7 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     A person accepts it, or does not any more: then it is the model's again, unless that person changed it. A correction that was
     undone, and comes back, holds again; and the record names the newest file of a page that has it.
     """
-    entry, accepted, saved = folder.state.get(image), plan.source.accepted, plan.source.saved
+    entry, accepted, saved = folder.cache.get(image), plan.source.accepted, plan.source.saved
     if entry is None:
         return
     before = entry.correction or Correction(source=planner.source, format=planner.format)
@@ -397,17 +397,17 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     if accepted is None and not entry.undone and not (saved and entry.corrected):
         return
     if accepted is False and before.accepted and not before.content:
-        folder.state.add(replace(entry, correction_text=None), (), {})
+        folder.cache.add(replace(entry, correction_text=None), (), {})
     else:
         is_accepted = before.accepted if accepted is None else accepted
         holds = replace(before, undone=False, accepted=is_accepted, saved=saved or before.saved)
-        folder.state.add(entry.with_correction(holds), (), {})
+        folder.cache.add(entry.with_correction(holds), (), {})
 
 
 def _remove_bases(folder: OutputFolder) -> None:
     """Remove the kept labels of pages whose changes are not in the folder any more."""
     if files := base_files(folder):
-        used = {correction.before for entry in folder.state.entries() if (correction := entry.correction) is not None}
+        used = {correction.before for entry in folder.cache.entries() if (correction := entry.correction) is not None}
         for path in (path for path in files if path.stem not in used):
             remove_file(path)
 
@@ -440,11 +440,11 @@ class _OwnFiles:
         if not source.is_relative_to(os.path.realpath(folder.path)) or not names:
             return None
         adopt_masks(folder)
-        rows = [(image, row) for image in ("", *folder.state.names()) for row in folder.state.files(image).values()]
-        for old, row, _ in folder.state.orphans():  # edited before its picture was renamed
+        rows = [(image, row) for image in ("", *folder.cache.names()) for row in folder.cache.files(image).values()]
+        for old, row, _ in folder.cache.orphans():  # edited before its picture was renamed
             if (image := folder.now(old)) is not None:
-                folder.state.set_files(old, (), [row.place])
-                folder.state.set_files(image, [row])
+                folder.cache.set_files(old, (), [row.place])
+                folder.cache.set_files(image, [row])
                 rows.append((image, row))
         own = [(image, row) for image, row in rows if row.is_file and format_name(row.name) in names]
         places = {row.place: Path(os.path.realpath(folder.files.path(row.place))) for _, row in own}
@@ -483,7 +483,7 @@ class _OwnFiles:
 
     def _is_fresh(self, image: str, row: FileRow, *, whole: bool) -> bool:
         """Return True if a file shows the labels of an image as they are now."""
-        entry, name = self._folder.state.get(image), format_name(row.name)
+        entry, name = self._folder.cache.get(image), format_name(row.name)
         if entry is None:
             return True
         if whole:  # which images changed since it was written is unknown, but corrections are never replaced by it
@@ -494,10 +494,10 @@ class _OwnFiles:
         """Record the changed files of images as taken in, as they were read: they stay, and show the labels of now."""
         for image, row in self._changed:
             path = self._folder.files.path(row.place)
-            entry = self._folder.state.get(image) if image else None
+            entry = self._folder.cache.get(image) if image else None
             if image in images and path not in self.older:
                 shows = "" if entry is None else self._folder.deriver.shows(format_name(row.name), entry)
-                self._folder.state.set_files(image, [replace(row, shows=shows)])
+                self._folder.cache.set_files(image, [replace(row, shows=shows)])
                 self._folder.taken |= set() if image else {path}
 
 

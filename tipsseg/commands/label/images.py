@@ -127,7 +127,7 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     """Let the labels follow renamed pictures, and with `prune` remove the labels of pictures that are gone. Return the rest."""
     moves, prune = find_moves(folder, images), folder.info.spec.prune
     check_prune(folder, images, moves)
-    folder.state.add_former((old, ref.name) for old, ref in moves.renamed.items())
+    folder.cache.add_former((old, ref.name) for old, ref in moves.renamed.items())
     renamed = dict[str, ImageRef]()
     for old, ref in moves.renamed.items():
         try:
@@ -136,15 +136,15 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
         except ImageError as error:
             progress.note(f"{ref.name} is {old} by its content, but is labelled as a new image: {error.reason}.")
     if lost := moves.renamed.keys() - renamed.keys():
-        names = {name: [old for old in before if old not in lost] for name, before in folder.state.former.items()}
-        folder.state.set_meta("former", {name: before for name, before in names.items() if before})
+        names = {name: [old for old in before if old not in lost] for name, before in folder.cache.former.items()}
+        folder.cache.set_meta("former", {name: before for name, before in names.items() if before})
         moves = replace(moves, gone=(*moves.gone, *sorted(lost)) if images.whole else ())
     folder.follow()
     note_renamed(renamed, progress)
     if prune is not None:
         if moves.gone:
-            folder.state.set_meta("removing", moves.gone)  # a killed command goes on from here
-        folder.state.forget(moves.gone)
+            folder.cache.set_meta("removing", moves.gone)  # a killed command goes on from here
+        folder.cache.forget(moves.gone)
         progress.note(f"Removed the labels of {pluralize(len(moves.gone), 'image')}: {join_first(moves.gone, 20)}.")
     return replace(moves, renamed=renamed, gone=() if prune is not None else moves.gone)
 
@@ -159,7 +159,7 @@ def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
             "argument `prune` requires all images of the folder's runs, without argument `sample` or another choice of images",
             "Pass the same folders as before, without a list or options that select images.",
         )
-    if prune != gone and (gone or prune != len(folder.state.meta("removing") or ())):
+    if prune != gone and (gone or prune != len(folder.cache.meta("removing") or ())):
         root, number = address_text(images.root), pluralize(gone, "labelled image is", "labelled images are")
         if not gone:
             raise InputError(f"{root} contains all labelled images", "Remove argument `prune`.")
@@ -226,7 +226,7 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
     note_edited(folder.info, counts, progress)
     for line in folder.totals().lines():
         progress.note(line)
-    note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.folder}")
+    note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.output}")
     reporter.note_failures(folder)
     if spec.shard is not None:
         word = shell_word(str(spec.output))

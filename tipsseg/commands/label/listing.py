@@ -68,10 +68,10 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> int
                 todo.append(item)
                 reasons[folder.reason(item)] += 1
                 progress.path(item.path)
-    if is_locked(spec.folder):
-        progress.note(f"Another tipsseg process is writing to {spec.folder}.")
+    if is_locked(spec.output):
+        progress.note(f"Another tipsseg process is writing to {spec.output}.")
     others = {"unchanged": unchanged, "edited by hand": edited, "cannot be labelled": failed}
-    progress.note(f"{list_counts(len(todo), 'to label', others)}, into {spec.folder}. Nothing was written.")
+    progress.note(f"{list_counts(len(todo), 'to label', others)}, into {spec.output}. Nothing was written.")
     note_reasons(reasons, progress, "to label")
     if todo and not spec.is_raster:
         _note_sizes(spec, todo, progress)

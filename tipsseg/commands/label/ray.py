@@ -165,7 +165,7 @@ class RayEngine:
 
     def _is_half_joined(self, name: str) -> bool:
         """Return True if a killed command was about to move an image of a shard, which joining goes on with."""
-        if not self._folder.state.is_arriving(name):
+        if not self._folder.cache.is_arriving(name):
             return False
         shard = Shard(index_of(name, self._count), self._count)
         with closing(State(state_folder(self._folder.path, shard))) as state:
