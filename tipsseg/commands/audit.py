@@ -40,7 +40,7 @@ from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
 from tipsseg.regions.objects import LabelledObject, ancestors, split_levels
 from tipsseg.run.files import digest_of
-from tipsseg.run.read import Run, RunImage, open_runs, refuse_other_settings, refuse_raster
+from tipsseg.run.read import Run, RunImage, open_run, refuse_raster
 from tipsseg.run.record import RUN_FILE
 from tipsseg.types import (
     BACKGROUND,
@@ -184,7 +184,7 @@ class _Auditor:
             given = self.source.read(ref, size)
             if given is None:
                 return ref, size, None
-            labels, (confidence, grid) = image.current().labels.labels, _scores(image, size)
+            labels, (confidence, grid) = image.labels().labels, _scores(image, size)
             if isinstance(given, Objects):
                 self.source.skipped.update(given.skipped)
         except ImageError as error:
@@ -420,25 +420,24 @@ def audit(
     output, labels = Path(output), Path(labels)
     with ExitStack() as stack:
         progress = stack.enter_context(progress_for(verbose))
-        runs = stack.enter_context(open_runs(output, ended=False))
-        refuse_other_settings(runs)
-        _refuse_other_runs(runs[0])
+        run = stack.enter_context(open_run(output, ended=False))
+        _refuse_other_runs(run)
         known = classes_of_labels(labels, None if classes is None else as_vocabulary(classes)[0])
-        ids, absent = _match_classes(known, runs[0].classes)
-        source, refs = LabelSource(labels, known), [image.ref(None) for run in runs for image in run.images()]
+        ids, absent = _match_classes(known, run.classes)
+        source, refs = LabelSource(labels, known), [image.ref(None) for image in run.images()]
         source.names.expect(refs)
         auditor = _Auditor(
             source=source,
             known=known,
-            classes=runs[0].classes,
+            classes=run.classes,
             ids=ids,
-            patch_scale=runs[0].info.spec.options.scales[0],
+            patch_scale=run.info.spec.options.scales[0],
         )
         progress.begin(f"Comparing {pluralize(len(refs), 'image')} of {output} with {labels}.", len(refs))
         if absent:
-            progress.note(_absent_note(runs[0], labels, absent))
+            progress.note(_absent_note(run, labels, absent))
         job, findings, unlabelled, corrected = Job(progress), list[Finding](), 0, 0
-        images = (image for run in runs for image in run.images())
+        images = (image for image in run.images())
         for result in job.each(map_in_order(default_jobs(), auditor.compare, images)):
             if result is None:
                 corrected += 1
@@ -458,8 +457,8 @@ def audit(
     findings.sort(key=lambda finding: -finding.doubt.score)  # stable
     return Audit(
         findings=tuple(findings),
-        classes=runs[0].classes,
-        model=runs[0].info.spec.model,
+        classes=run.classes,
+        model=run.info.spec.model,
         audited=audited,
         unlabelled=unlabelled,
         failed=job.failed,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Unpack
 
 from tipsseg.address import as_address
+from tipsseg.engine.notes import readable_size
 from tipsseg.errors import FeatureFileError, ImageError, OutputError, RecordError
 from tipsseg.features.file import read_feature_file
 from tipsseg.features.folder import (
@@ -31,15 +32,13 @@ from tipsseg.images.access import below, exists, matches
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ReadingKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions
+from tipsseg.run.cache import CACHE_FOLDER
 from tipsseg.run.entry import ERRORS_FILE, ROWS
-from tipsseg.run.files import digest_of
+from tipsseg.run.files import TRASH, digest_of
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.labels import GEOTIFF, PNG
 from tipsseg.run.lock import is_locked
-from tipsseg.run.read import Run, RunImage, open_runs
+from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.results import Deriver
-from tipsseg.run.shards import SHARDS_FOLDER, missing_shards
-from tipsseg.run.state import STATE_FOLDER
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
@@ -57,8 +56,8 @@ class _Report:
         files: The number of files.
         edited: Files that a person changed.
         stale: Files that show older labels.
-        taken: Such files that a person changed.
         others: Files in the folders of formats that tipsseg did not write.
+        trash: The number and the size in bytes of the files in the trash.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -67,8 +66,8 @@ class _Report:
     files: int = 0
     edited: list[Path] = field(default_factory=list)
     stale: list[Path] = field(default_factory=list)
-    taken: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
+    trash: tuple[int, int] = (0, 0)
 
 
 @with_keywords(ReadingKeywords, ReadingOptions)
@@ -123,11 +122,15 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
             f"{number} changed by hand, as intended: changed masks count as corrections, and changed copies of images stay. "
             "To import other changed files, use tipsseg correct."
         )
-    update = f"tipsseg convert {shell_word(str(folder))}"
-    for paths, hint in ((whole.stale, f"run {update}"), (whole.taken, f"remove the edited files, and run {update}")):
-        if paths:
-            names = ", ".join(sorted({path.relative_to(folder).parts[0] for path in paths}))
-            progress.note(f"{pluralize(len(paths), 'file')} with older labels, in {names}: {hint}.")
+    if whole.stale:
+        names = ", ".join(sorted({path.relative_to(folder).parts[0] for path in whole.stale}))
+        update = f"tipsseg convert {shell_word(str(folder))}"
+        progress.note(f"{pluralize(len(whole.stale), 'file')} with older labels, in {names}: run {update}.")
+    if whole.trash[0]:
+        left, size = whole.trash
+        progress.note(
+            f"{pluralize(left, 'replaced file')} in {folder / TRASH} ({readable_size(size)}), which nothing empties."
+        )
     if whole.others:
         names = join_first([str(path) for path in whole.others], 3)
         progress.note(f"{pluralize(len(whole.others), 'file')} that tipsseg did not write; they stay: {names}.")
@@ -140,23 +143,19 @@ def _problems(
 ) -> Iterator[Problem]:
     """Yield the faults of an output folder, and add to `whole` what else is found."""
     try:
-        with open_runs(folder, ended=False, max_pixels=reading.max_pixels) as runs:
-            yield from _check_runs(runs)
-            total = sum(map(len, runs))
-            progress.begin(f"{pluralize(total, 'image')} in {folder}.", total)
-            for run in runs:
-                for report in map_in_order(
-                    reading.jobs, partial(_check_image, images, Deriver(run.context)), run.images()
-                ):
-                    whole.images += 1
-                    whole.gone += report.gone
-                    whole.files += report.files
-                    whole.edited += report.edited
-                    whole.stale += report.stale
-                    whole.taken += report.taken
-                    progress.advance()
-                    yield from report.problems
-                yield from _check_others(run, whole)
+        with open_run(folder, ended=False, max_pixels=reading.max_pixels) as run:
+            yield from _check_run(run)
+            progress.begin(f"{pluralize(len(run), 'image')} in {folder}.", len(run))
+            check = partial(_check_image, images, Deriver(run.context))
+            for report in map_in_order(reading.jobs, check, run.images()):
+                whole.images += 1
+                whole.gone += report.gone
+                whole.files += report.files
+                whole.edited += report.edited
+                whole.stale += report.stale
+                progress.advance()
+                yield from report.problems
+            yield from _check_others(run, whole)
     except (RecordError, OutputError) as error:
         yield Problem(error.path, f"{error.reason}. {error.hint}".rstrip())
         for command in error.commands:
@@ -170,31 +169,29 @@ def _problems(
         progress.note(f"{pluralize(whole.gone, 'input')} not found, so not compared{hint}.")
 
 
-def _check_runs(runs: tuple[Run, ...]) -> Iterator[Problem]:
-    """Yield the faults of runs as a whole."""
-    for run in runs:
-        run.cache.verify()
-        if is_locked(run.output):
-            yield Problem(run.output, "a run is in progress; check again when it has finished")
-        elif run.info.ended is None or run.cache.broken_off:
-            yield Problem(run.output, "the last command was interrupted; run it again")
-        elif run.info.digest != runs[0].info.digest:
-            yield Problem(run.output, f"its settings differ from {runs[0].output}")
-        else:
-            for path in run.cache.altered_exports():
-                what = "changed since it was written" if os.path.lexists(path) else "missing"
-                yield Problem(path, f"{what}; run the original command again, which writes it")
-    shards = [run.shard for run in runs if run.shard is not None]
-    if shards and (gaps := missing_shards([shard.index for shard in shards], shards[0].count)):
-        what = f"of {shards[0].count} shards, these are missing: {gaps}"
-        yield Problem(runs[0].output.parent, f"{what}; label them with argument `shard`=I/{shards[0].count}")
+def _check_run(run: Run) -> Iterator[Problem]:
+    """Yield the faults of a run as a whole."""
+    if is_locked(run.output):
+        yield Problem(run.output, "a run is in progress; check again when it has finished")
+    elif run.info.ended is None:
+        yield Problem(run.output, "the last command was interrupted; run it again")
+    for error in run.faults.values():
+        yield Problem(error.path, f"{error.reason}. {error.hint}")
+    for place in run.strays:
+        yield Problem(
+            run.files.path(place), "it belongs to no image of the run; the next run over its images takes it in"
+        )
 
 
 def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Report:
     """Check one image. Thread-safe."""
     report = _Report()
     try:
-        image.current()
+        if image.entry.place in image.run.faults:
+            return report
+        report.files += 1
+        if not image.run.info.spec.is_raster:
+            image.labels()
         if image.corrected:
             report.edited.append(image.mask)
         _check_files(image, deriver, report)
@@ -207,30 +204,26 @@ def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Rep
 
 
 def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
-    """Compare the files of an image with their records, by content."""
+    """Compare the files of an image with what tipsseg wrote, by content."""
     entry, run = image.entry, image.run
     due = deriver.due(image.ref(None), entry, image.rows)
     report.edited += due.edited
-    report.taken += due.stale
     for row in image.rows.values():
-        if row.digest == ROWS:
+        path = run.files.path(row.place)
+        if row.digest == ROWS or path in due.edited:
             continue
-        path, look = run.files.path(row.place), run.files.look(row)
         report.files += 1
-        covered = format_name(row.name) in entry.formats
-        if path in due.stale or (look == "gone" and not covered):
-            continue
-        model_only = is_model_only(row.name)
-        outdated = row.is_file and row.shows and (row.shows.split(" ")[0] != entry.version or image.edited)
+        look, model_only = run.files.look(row), is_model_only(row.name)
         if look == "gone":
-            report.problems.append(Problem(path, "missing"))
-        elif digest_of(path) not in (row.digest, row.pending):
+            if format_name(row.name) in run.context.formats:
+                report.problems.append(Problem(path, "missing"))
+        elif digest_of(path) != row.digest:
             if model_only:
                 what = "changed since tipsseg wrote the file; remove the file, and run the original command again"
                 report.problems.append(Problem(path, what))
-            elif look == "ours":  # it has the recorded size and time
+            else:
                 report.edited.append(path)
-        elif look == "ours" and outdated and (not model_only or run.info.spec.is_raster):
+        elif format_name(row.name) in due.write and row.is_file:
             report.stale.append(path)
 
 
@@ -248,25 +241,21 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
 
 def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
     """Check the files for the whole run, and name files in folders of formats that belong to no image."""
-    due = {*run.cache.formats(), *run.context.formats, "classes"}  # a format that ended may have left files
+    due = {*run.context.formats, "classes", "manifest"}  # a format that ended may have left files
     for row in run.cache.files().values():
         path, look = run.files.path(row.place), run.files.look(row)
         whole.files += 1
         if look == "gone":
             if row.name in due:
                 yield Problem(path, "missing")
-        elif look != "ours" or digest_of(path) not in (row.digest, row.pending):
+        elif digest_of(path) != row.digest:
             whole.edited.append(path)
-    tops = {form.folder.split("/")[0] for form in FORMATS.values() if form.folder}
-    masks = {(run.output / str(FORMATS[name].folder), FORMATS[name].suffix) for name in (PNG, GEOTIFF)}
-    paths = (path for top in sorted(tops) for path in _walk(run.output / top))
-    for place in run.cache.unknown(map(run.files.place, paths)):
-        path = run.files.path(place)
-        if not path.name.startswith("."):  # with the temporary files of killed commands, which the next ones remove
-            if masks.isdisjoint((parent, path.suffix) for parent in path.parents):
-                whole.others.append(path)
-            else:  # other commands may take it for a mask
-                yield Problem(path, "it belongs to no image in the record")
+    known = {*run.cache.places(), *run.faults, *run.strays}
+    for top in sorted({form.folder.split("/")[0] for form in FORMATS.values() if form.folder}):
+        paths = (path for path in _walk(run.output / top) if not path.name.startswith("."))
+        whole.others += [path for path in paths if run.files.place(path) not in known]
+    if trash := list(_walk(run.output / TRASH)):
+        whole.trash = len(trash), sum(path.lstat().st_size for path in trash)
 
 
 def _walk(top: Path) -> Iterator[Path]:
@@ -276,7 +265,7 @@ def _walk(top: Path) -> Iterator[Path]:
 
 
 #: Names that runs use in a store's folder.
-_KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, STATE_FOLDER, SHARDS_FOLDER}
+_KNOWN = {STORE_FILE, FILES_FOLDER, ERRORS_FILE, CACHE_FOLDER}
 
 
 def is_store(folder: Path) -> bool:

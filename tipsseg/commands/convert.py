@@ -10,7 +10,7 @@ from typing import Unpack
 
 from tipsseg.address import as_address
 from tipsseg.engine.job import Job
-from tipsseg.engine.notes import note_division, note_end, note_formats, note_settled
+from tipsseg.engine.notes import note_division, note_end, note_formats, note_settled, note_trashed
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import (
     FORMATS,
@@ -78,7 +78,6 @@ def convert_folder(
             if not names:
                 return len(unknown)
         refuse_shared(output, folder.context.files.names, formats, folder.cache.names())
-        folder.cache.cover(formats, names)
         folder.write_record()
         return _settle(folder, formats, root, reading.jobs, progress, names) + len(unknown)
 
@@ -126,7 +125,7 @@ def _settle(
 ) -> int:
     """Write the files of a folder in these formats, and those that are out of date. Return the number of failed images."""
     began = time.monotonic()
-    number, context = len(folder.state) if names is None else len(names), folder.context
+    number, context = len(folder) if names is None else len(names), folder.context
     into = f" into {', '.join(formats)}" if formats else ""
     progress.begin(f"Converting {pluralize(number, 'image')} of {folder.path}{into}.", None)
     note_formats(formats, context.files, context.classes, progress)
@@ -139,19 +138,19 @@ def _settle(
             if names is None or entry.image in names:
                 own = (row for row in rows.values() if row.is_file and format_name(row.name) in formats)
                 paths = {path for row in own if (path := folder.files.path(row.place)).exists()}
-                progress.results(sorted(paths - folder.refused.keys()))
+                progress.results(sorted(paths))
     run_files = [folder.path / file for name in formats for file in FORMATS[name].files]
     progress.results(dict.fromkeys((*(path for path in run_files if path.exists()), *settled.run_files)))
     note_settled(folder, settled, progress, asked=formats)
-    note_division(formats, folder.state, context.files, progress)
+    note_division(formats, folder.cache.names(), context.files, progress)
     failed = len(settled.failed)
     counts = Counts(labelled=job.done, failed=failed, unchanged=max(number - job.done - failed, 0))
     note_end(progress, counts, time.monotonic() - began, f", into {folder.path}", "converted")
-    return failed + len(folder.unwritten)
+    return failed
 
 
-def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity = None) -> int:
-    """End formats: remove their files as tipsseg wrote them, and name the others. Return the number of those.
+def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity = None) -> None:
+    """End formats: remove their files. Those that a person changed go to the trash.
 
     Args:
         output: The output folder.
@@ -175,7 +174,5 @@ def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity
         for name in names:  # also one that is not there: an earlier command may have been interrupted at its end
             folder.drop(name)
         folder.finish_changes()
-        for path, reason in folder.refused.items():
-            progress.note(f"Kept {path}: {reason}.")
+        note_trashed(folder, progress)
         progress.note(f"{folder.path} no longer has the format {' and '.join(names)}.")
-        return len(folder.refused)

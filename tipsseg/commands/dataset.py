@@ -20,7 +20,7 @@ from typing import Any, Unpack
 from PIL import Image
 
 from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of, without_query
-from tipsseg.commands.merge import refuse_different, refuse_missing
+from tipsseg.commands.merge import refuse_different
 from tipsseg.engine.notes import readable_size
 from tipsseg.errors import ImageError, InputError, OutputError, TipssegError, UsageError
 from tipsseg.formats.base import encode_text, output_name
@@ -36,12 +36,12 @@ from tipsseg.options import FileOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import DatasetKeywords, with_keywords
 from tipsseg.options.run import DatasetOptions, ReadingOptions
+from tipsseg.run.cache import key_of
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import scored_objects
-from tipsseg.run.read import Run, RunImage, find_only, open_runs, refuse_raster, unlabelled_error
+from tipsseg.run.read import Run, RunImage, find_only, open_run, refuse_raster, unlabelled_error
 from tipsseg.run.results import Deriver
-from tipsseg.run.state import key_of
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import output_error
 from tipsseg.util.json import json_bytes
@@ -126,8 +126,7 @@ def write_dataset(
     check_image_root(root)
     with ExitStack() as stack:
         progress = stack.enter_context(progress_for(verbose))
-        opened = [stack.enter_context(open_runs(folder, max_pixels=reading.max_pixels)) for folder in outputs]
-        runs = [run for some in opened for run in some]
+        runs = [stack.enter_context(open_run(folder, max_pixels=reading.max_pixels)) for folder in outputs]
         _refuse_runs(runs, format)
         names = None
         if only is not None:
@@ -146,7 +145,6 @@ def _refuse_runs(runs: Sequence[Run], name: str) -> None:
     """Raise InputError if runs cannot be joined in a data set."""
     if not runs:
         raise UsageError("no output folder", "Pass an output folder of tipsseg label.")
-    refuse_missing(runs)
     refuse_different([run.info for run in runs])
     refuse_raster(runs[0].info)
     if len(runs) > 1:  # images with one key would be one image to a loader
@@ -301,9 +299,8 @@ class _Writer:
             if not matches(image.entry.input, ref.path):
                 reason = "changed since it was labelled" if exists(ref.path) else absence(ref.path)
                 raise ImageError(ref.path, reason, hint)
-            current = image.current()
-            entry, labels, size = current.entry, current.labels, current.entry.numbers.size
-            every = scored_objects(labels, run.classes, entry.facts.objects, None, None)
+            entry, labels, size = image.entry, image.labels(), image.entry.mask.size
+            every = scored_objects(labels, run.classes, image.objects(labels), None, None)
             objects = self._derivers[id(run)].objects(entry, labels, every)
             records = annotation_records(objects, encode_masks(objects, size), run.classes)
             picture, suffix, encoded = _picture(ref, size, run.reader)

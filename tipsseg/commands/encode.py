@@ -33,13 +33,13 @@ from tipsseg.options.run import (
     StoreOptions,
 )
 from tipsseg.run.entry import Failure
+from tipsseg.run.failures import Failures
 from tipsseg.run.inputs import Choice, find_images, require_paths
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.outcome import Done, FolderImage, FolderSummary
 from tipsseg.run.plan import plan_run
 from tipsseg.run.results import Encoded
 from tipsseg.run.spec import Counts, RunSpec
-from tipsseg.run.state import State
 from tipsseg.types import Failed
 from tipsseg.util.files import clean_up, is_folder
 from tipsseg.util.json import json_bytes
@@ -95,19 +95,19 @@ def encode_images(
     progress.begin(f"{what} with {place}, features in {spec.feature_dtype}.", images.number)
     began = time.monotonic()
     with ExitStack() as stack:
-        lock = FolderLock(spec.output)
+        lock = FolderLock(spec.output, spec.shard)
         stack.callback(lock.give_back)
         if lock.left_over:
             clean_up([spec.output], keep={LOCK_FILE})
-        records = stack.enter_context(closing(State(spec.output)))
+        failures = Failures(spec.output, spec.shard)
         stages = run_stages(chain(first, refs), source, lambda _: None, partial(_encoded, source, files), spec.jobs)
         job = Job(progress, resumes=True)
         for result in job.outcomes(stages):
             if isinstance(result, Failed):
-                records.fail(Failure.of(result.ref, progress.worded(result.error)))
+                failures.add(Failure.of(result.ref, progress.worded(result.error)))
             else:
                 made += result.made
-                records.mend(result.ref.name)
+                failures.mend(result.ref.name)
                 remarks.add(result.ref, result.remarks)
                 if result.damaged:
                     note_damaged(result.damaged, progress)
@@ -116,9 +116,10 @@ def encode_images(
             elif isinstance(result, Encoded):
                 progress.results(result.files)
             yield result
-        records.forget_failures()
-        if records.changed:
-            records.end()
+        if spec.shard is None:
+            failures.join()
+        failures.forget_old()
+        failures.write()
     remarks.end(progress)
     counts = Counts(labelled=made, unchanged=job.done - made, failed=job.failed)
     note_end(progress, counts, time.monotonic() - began, f", into {spec.output}", "encoded")

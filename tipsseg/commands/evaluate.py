@@ -222,7 +222,7 @@ def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageRea
             scorer.add(pair, read_predicted(pair.ref.path, classes, reader))
         else:
             image = run.image(pair.ref.name)
-            labels = image.current().labels
+            labels = image.labels()
             scorer.add(pair, labels.labels, _confidence(image, labels))
     except LabelIdError:
         raise
@@ -236,8 +236,7 @@ def _confidence(image: RunImage, labels: Labels) -> NDArray[np.float32] | None:
 
     Raise ImageError if the archive cannot be read.
     """
-    by_hand = image.corrected or image.entry.undone
-    if by_hand or (path := image.file("npz")) is None:
+    if image.corrected or (path := image.file("npz")) is None:
         return None
     try:
         return read_confidence(path, image.entry.numbers.size)

@@ -1,40 +1,35 @@
-"""`tipsseg merge`: join runs of one question. Record their images in another folder, with copies of their files.
-
-The files of a folder's own shards are moved. An image is recorded as if it had just been labelled, so a killed command goes on.
-"""
+"""`tipsseg merge`: join output folders of one question, by copying the masks that one lacks, or that a person corrected."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
-from tipsseg.commands.correct.sources import BASES, take_bases
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_settled
-from tipsseg.errors import ImageError, InputError, OutputError, UsageError
-from tipsseg.formats import is_model_only
+from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.images.access import is_gone
 from tipsseg.images.finding import as_paths
-from tipsseg.run.entry import ROWS, FileRow
+from tipsseg.run.entry import ROWS, Entry
 from tipsseg.run.file_names import refuse_shared
-from tipsseg.run.files import StagedFile, digest_of, discard
-from tipsseg.run.folder import OutputFolder, locked_state
-from tipsseg.run.moves import join_renamed
+from tipsseg.run.files import StagedFile, one_image
+from tipsseg.run.folder import OutputFolder, locked_cache
+from tipsseg.run.moves import follow
 from tipsseg.run.question import differences_text
-from tipsseg.run.read import Run, RunImage, open_folders
+from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.record import stored_run
 from tipsseg.run.results import Derived, ImageResult, Labelled, Unchanged
 from tipsseg.run.settle import settle
-from tipsseg.run.shards import SHARDS_FOLDER, missing_shards, output_folder, state_folders
 from tipsseg.run.spec import Counts, RunInfo, refuse_file
-from tipsseg.run.state import STATE_FOLDER
-from tipsseg.types import Failed
-from tipsseg.util.files import TEMPORARY_PREFIX, is_folder, is_same, output_error, remove_file
+from tipsseg.types import Failed, ImageRef
+from tipsseg.util.files import Fingerprint, is_same
 from tipsseg.util.progress import Progress, Verbosity, progress_for
-from tipsseg.util.text import join_first, pluralize, shell_word
+from tipsseg.util.text import join_first, pluralize
 
 
 def merge_folders(folders: Sequence[str | Path], output: str | Path, *, verbose: Verbosity = None) -> int:
@@ -42,13 +37,16 @@ def merge_folders(folders: Sequence[str | Path], output: str | Path, *, verbose:
 
         tipsseg.review.merge_folders(["labels-a", "labels-b"], "labels")
 
+    An image that several folders have keeps its correction. Of two corrections the newer one stays, and the older one goes to the
+    trash of `output`.
+
     Args:
-        folders: Output folders of `tipsseg label`, each with a run, shards, or both.
+        folders: Output folders of `tipsseg label`.
         output: The folder of the joined run.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
-        The number of images that could not be joined, and of files that are in the way.
+        The number of images that could not be joined.
 
     Raises:
         UsageError: A folder is given twice.
@@ -64,76 +62,50 @@ def merge_folders(folders: Sequence[str | Path], output: str | Path, *, verbose:
     refuse_file(target)
     try:
         with progress_for(verbose) as progress:
-            return _merge(paths, target, progress)
+            return _merge([path for path in paths if not is_same(path, target)], target, progress)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("run the same command to resume")
         raise
 
 
 def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
-    with locked_state(target) as state, open_folders(_run_folders(folders, target)) as runs:
-        before = stored_run(state)
-        if not runs and before is not None:
-            remove_shards(target)
-            progress.note(f"{target} holds no shards: there is nothing to join.")
-            return 0
-        names = {name for run in runs for name in run.cache.names()}
-        if not all(name in state for name in names):
-            refuse_missing(runs)
-        joined = OutputFolder(_joined_info(runs, before, target), state, before)
-        refuse_doubles(joined, runs)
+    with ExitStack() as stack:
+        cache = stack.enter_context(locked_cache(target))
+        runs = [stack.enter_context(open_run(folder)) for folder in folders]
+        before = stored_run(target)
+        if not runs:
+            raise InputError(f"{target}: nothing to join", "Pass other output folders of tipsseg label.")
+        joined = OutputFolder(_joined_info(runs, before, target), cache, before)
+        joined.look()
         spec = joined.info.spec
-        refuse_shared(target, spec.files.names, ("png", *spec.formats), sorted({*names, *cache.names()}))
-        what = f"{pluralize(len(names), 'image')} of {pluralize(len(runs), 'shard' if runs[0].shard else 'run')}"
+        names = {name for run in runs for name in run.cache.names()}
+        refuse_shared(target, spec.files.names, spec.formats, sorted({*names, *cache.names()}))
+        what = f"{pluralize(len(names), 'image')} of {pluralize(len(runs), 'run')}"
         progress.begin(f"Joining {what}.", sum(map(len, runs)))
         joined.begin(joined.info)
-        job = Job(progress, resumes=True)
-        for _ in job.each(joined.record(found) for found in join_images(joined, runs)):
+        job, conflicts = Job(progress, resumes=True), list[str]()
+        for _ in job.each(joined.record(found) for found in _join(joined, runs, conflicts)):
             pass
         for run in runs:
-            for failure in run.cache.failures():
-                if failure.image not in state or is_shard_of(run, target):
-                    state.fail(failure)
-            take_bases(joined, run)
-            state.add_former((old, name) for name, names in run.cache.former.items() for old in names)
-        formats = [each.spec.formats for each in (before, *(run.info for run in runs)) if each is not None]
-        uneven = {name for own in formats for name in own if not all(name in other for other in formats)}
-        state.cover(sorted(name for name in uneven if not is_model_only(name)))  # each image is then in all formats
-        renamed = join_renamed(joined) if not job.failed else {}
+            for failure in run.failed.all():
+                if failure.image not in joined:
+                    joined.failed.add(failure)
+        renamed = _join_renamed(joined) if not job.failed else {}
         settled = settle(joined, spec.jobs)
         joined.finish(joined.info.counts)
-        if not job.failed:
-            remove_shards(target)
         progress.results(joined.run_paths)
         for error in settled.failed:
             progress.error(error)
         note_settled(joined, settled, progress)
+        if conflicts:
+            progress.note(f"{pluralize(len(conflicts), 'image')} had two corrections, of which the newer one stays: "
+                          f"{join_first(sorted(conflicts), 5)}.")  # fmt: skip
         if pairs := [f"{old} is now {new}" for old, new in renamed.items()]:
             progress.note(f"Joined images that were renamed between the runs: {join_first(pairs, 3)}.")
-        if failures := len(state.failures()):
+        if failures := len(joined.failed):
             progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
         progress.note(f"Joined {what} into {target}" + (f", but {job.failed} not." if job.failed else ""))
-        return job.failed + len(settled.failed) + len(joined.unwritten)
-
-
-def _run_folders(folders: Sequence[Path], target: Path) -> Iterator[Path]:
-    """Yield the folders of the runs and shards to join; the run of the target is there already."""
-    for folder in folders:
-        shards = state_folders(folder) if is_folder(folder) else []
-        yield from shards  # before the run that they belong to: their labels are newer
-        if not is_same(folder, target):
-            yield folder
-
-
-def refuse_missing(runs: Sequence[Run]) -> None:
-    """Raise InputError if runs lack a shard of a run."""
-    shards = [run.shard for run in runs if run.shard is not None]
-    for count in {shard.count for shard in shards}:
-        if gaps := missing_shards([shard.index for shard in shards if shard.count == count], count):
-            raise InputError(
-                f"of {count} shards, these are missing: {gaps}",
-                f"Run the command of the other shards with argument `shard`=I/{count}, or pass the missing folders too.",
-            )
+        return job.failed + len(settled.failed)
 
 
 def refuse_different(infos: Sequence[RunInfo]) -> None:
@@ -149,181 +121,103 @@ def refuse_different(infos: Sequence[RunInfo]) -> None:
 def _joined_info(runs: Sequence[Run], before: RunInfo | None, target: Path) -> RunInfo:
     """Return the joined run: the settings of the first one, and the sums of all. Raise InputError if their questions differ."""
     infos = [*([before] if before else []), *(run.info for run in runs)]
-    if not infos:
-        raise InputError(f"{target}: nothing to join", "Pass output folders of tipsseg label.")
     first = infos[0]
     refuse_different(infos)
     names = ("labelled", "unchanged", "failed", "edited")
+    formats = tuple(dict.fromkeys(name for info in infos for name in info.spec.formats))
     return replace(
         first,
-        spec=first.spec.changed(
-            output=target,
-            shard=None,
-            formats=tuple(dict.fromkeys(name for info in infos for name in info.spec.formats)),
-        ),
+        spec=first.spec.changed(output=target, formats=formats),
         image_root=first.image_root if len({info.image_root for info in infos}) == 1 else None,
         started=min((info.started for info in infos if info.started is not None), default=None),
         counts=Counts(*(sum(getattr(info.counts, name) for info in infos) for name in names)),
     )
 
 
-def refuse_doubles(folder: OutputFolder, runs: Sequence[Run]) -> None:
-    """Raise InputError if images are in two runs with different labels, unless exactly one of the two is corrected.
-
-    Labels of a shard are newer than the labels of its output folder.
-    """
-    others = [folder, *runs]
-    for number, run in enumerate(runs, 1):
-        for other in others[:number]:
-            one, two = run.shard, other.shard
-            if one and two and one.count == two.count and one.index != two.index:
-                continue  # they have no image in common
-            newer = is_shard_of(run, other.output) or is_shard_of(other, run.output)
-            doubles = [
-                image for image in run.images() if image.entry.image in other and _differ(image, other, newer=newer)
-            ]
-            if not doubles:
-                continue
-            corrected = [image.entry.image for image in doubles if image.corrected]
-            names = join_first(corrected or [image.entry.image for image in doubles], 3)
-            hint = "Label a folder that has all images, or omit one of the runs; images are identified by their names."
-            if corrected:
-                kept, other_folder = (shell_word(str(each.output)) for each in (other, run))
-                undo = f"tipsseg correct {other_folder} --undo {shell_word(corrected[0])}"
-                hint = f"To keep the corrections in {kept}: {undo}"
-            what = "were corrected in both" if corrected else "have different labels"
-            raise InputError(f"{names} in {other.output} and in {run.output}: they {what}", hint)
-
-
-def _differ(image: RunImage, other: Run, *, newer: bool) -> bool:
-    theirs = other.image(image.entry.image)
-    arriving = any(row.pending for row in theirs.label_files)  # a killed merge goes on with it
-    if image.corrected != theirs.corrected or (not image.corrected and (newer or arriving)):
-        return False
-    digests = image.digest(), theirs.digest()
-    return "" not in digests and digests[0] != digests[1]
-
-
-def join_images(folder: OutputFolder, runs: Iterable[Run]) -> Iterator[ImageResult]:
-    """Yield the images of runs, for `folder.record` to record one by one."""
+def _join(folder: OutputFolder, runs: Sequence[Run], conflicts: list[str]) -> Iterator[ImageResult]:
+    """Yield the images of runs, for `folder.record` to record one by one; add the images with two corrections to `conflicts`."""
     for run in runs:
-        is_own = is_shard_of(run, folder.path)
         for image in run.images():
+            ref, there = image.ref(None), folder.cache.get(image.entry.image)
             try:
-                yield _joined(folder, image, is_own=is_own)
+                if (
+                    there is not None
+                    and there.corrected
+                    and image.corrected
+                    and there.mask.labels != image.entry.mask.labels
+                ):
+                    conflicts.append(ref.name)
+                if there is not None and not _wins(image.entry, there):
+                    yield Unchanged(ref, there)
+                else:
+                    yield _copied(folder, image)
             except ImageError as error:
-                yield Failed(image.ref(None), error)
+                yield Failed(ref, error)
+        for place, fault in run.faults.items():
+            yield Failed(ImageRef(run.files.path(place), PurePosixPath(place)), fault)
 
 
-def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled | Unchanged:
-    """Return an image with its files, which are copied under temporary names, or unchanged if its labels in the folder stay.
+def _wins(entry: Entry, there: Entry) -> bool:
+    """Return True if a mask replaces the one that is there: a person's the model's, and a newer correction an older one."""
+    if entry.corrected and there.corrected:
+        return entry.mask.labels != there.mask.labels and entry.mask.saved > there.mask.saved
+    return entry.corrected
 
-    Raise ImageError if its labels are missing.
-    """
-    entry, run, ref = image.entry, image.run, image.ref(None)
-    before, rows = folder.cache.get(entry.image), folder.cache.files(entry.image)
-    keeps = before is not None and (
-        not (is_own or image.corrected)
-        or (RunImage(before, rows, folder).corrected and not folder.info.spec.replace_edited)
-    )
-    staged, notes = list[StagedFile](), list[FileRow]()
-    for row in image.rows.values() if not keeps else ():
-        path, known = run.files.path(row.place), rows.get(row.place)
-        if row.digest == ROWS or (is_own and known is not None and known.pending and not os.path.lexists(path)):
-            notes.append(row)  # a killed command moved it
-        elif path.is_file():
-            staged.append(_stage(folder, run, row, move=is_own))
-    mask = folder.context.mask_format
-    labels = [file for file in staged if file.row.name == mask]
-    if not labels and not any(row.name == mask for row in notes):
-        discard(staged)
-        if before is None:
-            raise ImageError(run.output, f"the labels of {entry.image} are missing", run.hint)
-        for row in image.rows.values() if is_own else ():
-            path = run.files.path(row.place)
-            if not run.files.remove(row) and digest_of(path) == digest_of(folder.files.path(row.place)):
-                remove_file(path)  # changed by hand in both places, in the same way
-        return Unchanged(ref, before)
+
+def _copied(folder: OutputFolder, image: RunImage) -> Labelled:
+    """Return an image with copies of its files under temporary names. Raise ImageError if one cannot be read."""
+    entry, run, ref, staged = image.entry, image.run, image.ref(None), list[StagedFile]()
+    with one_image(ref, staged):
+        copy = partial(_stage, folder, run.output)
+        staged.append(mask := copy(image.mask, run.context.mask_format, ""))
+        rows = [row for row in image.rows.values() if row.digest != ROWS and run.files.look(row) == "ours"]
+        for row in rows:
+            staged.append(copy(run.files.path(row.place), row.name, row.shows))
+    notes = tuple(row for row in image.rows.values() if row.digest == ROWS)
     derived = Derived(
-        files=tuple(file for file in staged if file not in labels),
-        rows={row.name: run.cache.rows(row.name, entry.image) for row in notes if row.digest == ROWS},
-        notes=tuple(notes),
+        formats=(),
+        files=tuple(staged[1:]),
+        rows={row.name: run.cache.rows(row.name, entry.image) for row in notes},
+        notes=notes,
     )
-    return Labelled(ref, entry, tuple(labels), derived)
+    stamp = Fingerprint(mask.row.size, mask.row.mtime_ns, mask.row.digest)
+    return Labelled(ref, replace(entry, stamp=stamp), mask, derived)
 
 
-def _stage(folder: OutputFolder, run: Run, row: FileRow, *, move: bool) -> StagedFile:
-    """Copy a file beside its new place, or take it as it is. One that a person changed keeps the record of what tipsseg wrote."""
-    path, place = run.files.path(row.place), folder.files.path(row.place)
-    changed = run.files.look(row) != "ours"
-    if move:
-        folder.files.refuse_outside(place)
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ImageError(path, output_error(place, error).message) from error
-        return StagedFile(temporary=path, row=row, precious=True, content=digest_of(path) if changed else None)
-    status = path.stat()
+def _stage(folder: OutputFolder, top: Path, path: Path, name: str, shows: str) -> StagedFile:
+    """Copy a file of the folder `top` beside its new place, with its time. Raise ImageError if it cannot be read."""
 
     def copy(temporary: Path) -> None:
-        shutil.copyfile(path, temporary)
-        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        try:
+            status = path.stat()
+            shutil.copyfile(path, temporary)
+            os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
+        except FileNotFoundError as error:
+            raise ImageError(path, "missing") from error
 
-    staged = folder.files.stage(row.name, place, copy, row.shows)
-    if changed or staged.row.digest != row.digest:
-        return replace(staged, row=replace(row, place=staged.row.place), content=staged.row.digest)
-    return staged
-
-
-def is_shard_of(run: Run, folder: Path) -> bool:
-    """Return True for a shard whose output folder is `folder`, however its path is written."""
-    return run.shard is not None and is_same(output_folder(run.output), folder)
+    return folder.files.stage(name, folder.path / path.relative_to(top), copy, shows)
 
 
-_RECORDS = {"question.json", "run.json", "manifest.jsonl", "errors.jsonl", "classes.json"}
+def _join_renamed(folder: OutputFolder) -> dict[str, str]:
+    """Join images of one picture under two names of which one is gone; return the names of now by the ones that are gone.
 
-
-def remove_shards(folder: Path) -> None:
-    """Remove the records of a folder's shards, whose files were moved. Raise OutputError if other files are left."""
-    place, joined = folder / SHARDS_FOLDER, folder / STATE_FOLDER / "joined"
-    try:
-        _remove_records(joined)  # of a killed command
-        if path := next(_other_files(place), None):
-            raise OutputError(
-                path,
-                "it could not be joined: tipsseg did not write it, or another file is in its place in the folder",
-                "Move one of the two away, and run the same command again.",
-            )
-        if place.is_symlink():
-            place.unlink()
-        elif place.is_dir():
-            place.rename(joined)  # partly removed shards would count as missing
-            _remove_records(joined)
-    except OSError as error:
-        raise output_error(place, error) from error
-
-
-def _remove_records(joined: Path) -> None:
-    """Remove joined shards. Raise OutputError if a file was saved there since their files were moved: it stays."""
-    others = set(_other_files(joined))
-    for path in sorted(joined.rglob("*"), reverse=True):
-        if path.is_dir() and not path.is_symlink():
-            with suppress(OSError):  # it has others
-                path.rmdir()
-        elif path not in others:
-            path.unlink()
-    if others:
-        hint = f"Import the file with tipsseg correct {shell_word(str(joined.parents[1]))} --from FILE, then remove the file."
-        raise OutputError(min(others), "saved in a shard while it was joined, so it was kept", hint)
-    if joined.is_dir():
-        joined.rmdir()
-
-
-def _other_files(top: Path) -> Iterator[Path]:
-    """Yield the files among shards that are no records of theirs, sorted."""
-    for path in sorted(top.rglob("*")):
-        is_record = (
-            path.name in _RECORDS or path.name.startswith(("state.db", TEMPORARY_PREFIX)) or path.parent.name == BASES
-        )
-        if path.is_file() and not path.is_symlink() and not is_record:
-            yield path
+    A correction goes along, unless the other image is corrected too; both stay then.
+    """
+    by_picture: dict[str, list[Entry]] = {}
+    for entry in folder.cache.entries():
+        by_picture.setdefault(entry.mask.picture.sha256, []).append(entry)
+    joined, moves = dict[str, str](), {}
+    for sha256, pair in by_picture.items():
+        gone = [is_gone(folder.image(entry.image).path(None)) for entry in pair]
+        if not sha256 or len(pair) != 2 or sum(gone) != 1 or all(entry.corrected for entry in pair):
+            continue
+        old, new = pair[gone.index(True)], pair[gone.index(False)]
+        joined[old.image] = new.image
+        if old.corrected:
+            ref = folder.image(new.image).ref(None)
+            folder.forget(new)
+            moves[old.image] = ref
+        else:
+            folder.forget(old)
+    follow(folder, moves)
+    return joined

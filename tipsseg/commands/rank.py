@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from tipsseg.address import as_address
 from tipsseg.errors import ImageError, InputError
 from tipsseg.options import check_whole_number
-from tipsseg.run.entry import Entry
+from tipsseg.run.entry import Entry, ObjectScore
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.read import find_only, open_runs, refuse_other_settings, unlabelled_error
+from tipsseg.run.read import find_only, open_run, unlabelled_error
 from tipsseg.types import BACKGROUND, name_order, printable_path
 from tipsseg.util.progress import Verbosity, progress_for
 from tipsseg.util.text import pluralize
@@ -96,22 +96,21 @@ def iter_ranked(
         check_whole_number("argument `limit`", limit)
     check_image_root(root)
     order, corrected, names = ReviewOrder(), 0, None
-    with open_runs(output, ended=False) as runs:
-        refuse_other_settings(runs)
+    with open_run(output, ended=False) as run:
         if only is not None:
-            names, unknown = find_only((entry for run in runs for entry in run.cache.entries()), map(Path, only), root)
+            names, unknown = find_only(run.cache.entries(), map(Path, only), root)
             yield from (unlabelled_error(path, output) for path in unknown)
-        for image in (image for run in runs for image in run.images()):
+        for image in run.images():
             if names is not None and image.entry.image not in names:
                 continue
             if image.corrected:
                 corrected += 1
             else:
-                order.add(image.entry)
+                order.add(image.entry, image.objects())
         if corrected:
             progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
         for name in order.names()[:limit]:
-            image = next(run.image(name) for run in runs if name in run)
+            image = run.image(name)
             yield Ranked(image.path(root), name, mean_confidence(image.entry))
 
 
@@ -128,9 +127,9 @@ class ReviewOrder:
     def __init__(self) -> None:
         self._images: list[_Image] = []
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Entry, objects: Iterable[ObjectScore]) -> None:
         confidence = mean_confidence(entry) or 0.0
-        self._images.append(_Image(entry.corrected, confidence, entry.image, _label_shares(entry)))
+        self._images.append(_Image(entry.corrected, confidence, entry.image, _label_shares(entry, objects)))
 
     def names(self) -> list[str]:
         """Return the names: by ascending mean confidence, then near-duplicates of images before them, then corrected images."""
@@ -166,12 +165,12 @@ def background_confidence(entry: Entry) -> float | None:
     return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
-def _label_shares(entry: Entry) -> NDArray[np.float32]:
+def _label_shares(entry: Entry, objects: Iterable[ObjectScore]) -> NDArray[np.float32]:
     """Return the shares of an image's pixels by label and place, [_BINS]."""
     numbers, shares = entry.numbers, np.zeros(_BINS, np.float32)
     height, width = numbers.size
     rest = {each.id: each.pixels for each in numbers.classes}
-    for label, area, y, x, h, w, _ in entry.facts.objects:
+    for label, area, y, x, h, w, _ in objects:
         row, column = (
             min(_GRID * (2 * at + side) // (2 * size), _GRID - 1) for at, side, size in ((y, h, height), (x, w, width))
         )

@@ -20,14 +20,14 @@ from tipsseg.options import DEFAULT_LABEL_OPTIONS, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ERRORS_FILE
-from tipsseg.run.folder import NOT_OURS, OutputFolder
+from tipsseg.run.files import TRASH
+from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.moves import Moves
-from tipsseg.run.results import Labelled, Unchanged
-from tipsseg.run.resume import NEW, OTHER_PICTURE
+from tipsseg.run.results import OTHER_PICTURE, Labelled, Unchanged
+from tipsseg.run.resume import NEW
 from tipsseg.run.settle import Settled
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
-from tipsseg.run.state import State
 from tipsseg.run.summary import image_summary
 from tipsseg.types import Failed, ImageRef, LabelClass, Remark
 from tipsseg.util.json import json_bytes
@@ -83,8 +83,9 @@ class Remarks:
 class ImageNotes:
     """Collect notes about the images that a run labels."""
 
-    def __init__(self, model: Mapping[str, object], progress: Progress) -> None:
-        """Set up for a model; `model` is from `ModelSource.facts`."""
+    def __init__(self, model: Mapping[str, object], formats: Sequence[str], progress: Progress) -> None:
+        """Set up for a model, from `ModelSource.facts`, and the formats of a folder."""
+        self._formats = formats
         self._progress = progress
         self._quality, self._other_pictures = PolygonQuality(), list[str]()
         self._remarks = Remarks()
@@ -98,7 +99,7 @@ class ImageNotes:
         self._quality += labelled.derived.quality
         if labelled.damaged:
             note_damaged(labelled.damaged, self._progress)
-        self._remarks.add(labelled.ref, labelled.remarks, labelled.entry.formats)
+        self._remarks.add(labelled.ref, labelled.remarks, self._formats)
         if self._is_demo and labelled.entry.input.sha256 not in example_hashes():
             self._is_demo = False  # note this once
             self._progress.note(
@@ -157,7 +158,7 @@ def example_hashes() -> frozenset[str]:
 def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> None:
     """Note what differs from an earlier run in the folder."""
     before = folder.before
-    if before is None or not len(folder.state):
+    if before is None or not len(folder):
         return
     root = before.image_root
     if root is not None and root != address_text(images.root):
@@ -212,43 +213,37 @@ def note_aside(paths: Iterable[Path], progress: Progress) -> None:
         progress.note(f"{path.stem} was changed since tipsseg wrote it, so it is {path} now.")
 
 
+def note_trashed(folder: OutputFolder, progress: Progress) -> None:
+    """Note the files that a command replaced or removed, and that it did not write."""
+    if paths := folder.files.trashed:
+        names = join_first([str(path.relative_to(folder.path)) for path in paths], _MAX_NAMES)
+        them = "it" if len(paths) == 1 else "them"
+        progress.note(f"Moved {pluralize(len(paths), 'file')} changed or made by others to {folder.path / TRASH}: {names}. "
+                      f"To have {them} again, move {them} back.")  # fmt: skip
+
+
 def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, asked: Sequence[str] = ()) -> None:
     """Note what became of the derived files of a folder."""
     word = shell_word(str(folder.path))
-    note_aside(folder.cache.aside, progress)
     if settled.adopted:
         progress.note(f"Kept {pluralize(settled.adopted, 'mask')} changed by hand.")
-    kept = {*folder.refused, *settled.edited}
-    formats = [
-        name
-        for name in settled.formats
-        if name not in asked and not kept & {folder.path / file for file in FORMATS[name].files}
-    ]
+    formats = [name for name in settled.formats if name not in asked]
     if formats:
         images = pluralize(max(settled.formats[name] for name in formats), "image")
         progress.note(f"Wrote {', '.join(formats)} of {images} from the labels.")
     if folder.copies:
         number, size = pluralize(sum(folder.copies.values()), "file"), readable_size(folder.copied_bytes)
         progress.note(f"Copied images into {' and '.join(folder.copies)}: {number}, {size}.")
-    for path in (path for path, reason in folder.refused.items() if reason == NOT_OURS):
-        progress.note(f"Did not write {path}: {NOT_OURS}. Move it away, and run the same command again.")
-    lists = [path for path in folder.unwritten if folder.refused[path] != NOT_OURS]
-    _note_by_hand(folder, "Did not write", lists, progress)
-    others = [path for path in dict.fromkeys((*settled.edited, *folder.refused)) if path not in folder.unwritten]
+    others = list(dict.fromkeys(settled.edited))
     pictures = [path for path in others if _is_picture(path.relative_to(folder.path))]
     if pictures:
         number = pluralize(len(pictures), "changed copy of an image", "changed copies of images")
         progress.note(f"Kept {number}: {join_first([str(path) for path in pictures], _MAX_NAMES)}.")
-    _note_by_hand(folder, "Kept", [path for path in others if path not in pictures], progress)
+    _note_by_hand(folder, [path for path in others if path not in pictures], progress)
+    note_trashed(folder, progress)
     if settled.in_pixels:
         more = f", like {pluralize(len(settled.in_pixels) - 1, 'more image')}" if len(settled.in_pixels) > 1 else ""
         progress.note(f"{settled.in_pixels[0]} has no coordinates{more}: places are in pixels, with y downwards.")
-    if settled.stale:
-        names = join_first([str(path) for path in settled.stale], _MAX_NAMES)
-        shows, them = ("shows", "it") if len(settled.stale) == 1 else ("show", "them")
-        progress.note(
-            f"{pluralize(len(settled.stale), 'file')} still {shows} older labels: {names}; remove {them} to write {them} again."
-        )
     if lacking := settled.without_picture:
         images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
         progress.note(
@@ -264,7 +259,7 @@ def _is_picture(place: PurePath) -> bool:
     return any(not (place.is_relative_to(str(form.folder)) and place.suffix == form.suffix) for form in forms)
 
 
-def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progress: Progress) -> None:
+def _note_by_hand(folder: OutputFolder, paths: Iterable[Path], progress: Progress) -> None:
     """Note files that a person changed, by folder or file, with the command that takes them in."""
     readable = {
         (form.folder or form.files[0]).split("/")[0]
@@ -281,9 +276,7 @@ def _note_by_hand(folder: OutputFolder, verb: str, paths: Iterable[Path], progre
             if top in readable
             else "To have it written again, move it elsewhere first."
         )
-        progress.note(
-            f"{verb} {pluralize(len(names), 'file')} changed by hand: {join_first(names, _MAX_NAMES)}. {hint}"
-        )
+        progress.note(f"Kept {pluralize(len(names), 'file')} changed by hand: {join_first(names, _MAX_NAMES)}. {hint}")
 
 
 def note_begin(
@@ -391,10 +384,10 @@ def note_formats(
             )
 
 
-def note_division(formats: Iterable[str], state: State, options: FileOptions, progress: Progress) -> None:
+def note_division(formats: Iterable[str], names: Sequence[str], options: FileOptions, progress: Progress) -> None:
     """Note the sizes of the training and the validation split, or that both have the same images."""
     for name in formats:
-        images = state.names(name) if FORMATS[name].splits else []
+        images = names if FORMATS[name].splits else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
             progress.note(
@@ -468,7 +461,7 @@ class Reporter:
 
     def note_failures(self, folder: OutputFolder) -> None:
         """Note the number of failed images, and where their reasons are."""
-        if self.counts.failed and len(folder.cache.failures()):
+        if self.counts.failed and len(folder.failed):
             number = f"{self.counts.failed} of {pluralize(self.counts.done, 'image')} failed"
             self.progress.note(f"{number}: see {folder.path / ERRORS_FILE}.")
 

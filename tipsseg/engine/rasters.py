@@ -260,7 +260,7 @@ class RasterTask:
     ) -> Labelled:
         """Write the files of a raster under temporary names. Raise as `Deriver.make` does."""
         context, files, staged = self._context, self._deriver.files, list[StagedFile]()
-        parts = {"grid": grid, "blocks": partial(blocks.read, context), "run": context}
+        parts: dict[str, Any] = {"grid": grid, "blocks": partial(blocks.read, context), "run": context}
         with one_image(ref, staged):
             text = json.dumps(facts.record(), sort_keys=True)
             write = partial(GeoTiff().write, **parts, facts=text)

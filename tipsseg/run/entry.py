@@ -193,7 +193,9 @@ class Entry:
             "width": facts.size[1],
             "classes": [{"id": each, "name": name, **share(each)} for each, name in sorted(facts.names.items())],
             "background": share(BACKGROUND),
-            "ignored": sum(count for each, count in facts.counts.items() if each != BACKGROUND and each not in facts.names),
+            "ignored": sum(
+                count for each, count in facts.counts.items() if each != BACKGROUND and each not in facts.names
+            ),
         }
         if facts.present is not None:
             found["present"] = list(facts.present)

@@ -18,7 +18,7 @@ from tipsseg.formats.base import PartsFormat, output_name
 from tipsseg.images.access import absolute as absolute_path
 from tipsseg.images.access import exists, matches, name_below
 from tipsseg.options import NAMES
-from tipsseg.run.state import State
+from tipsseg.run.cache import Cache
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX, Fingerprint, actual_name, actual_path, is_alive, is_folder
 
@@ -143,9 +143,9 @@ class RunNames:
         root: The folder that names in the run are relative to; None before the first label or for images of several folders.
     """
 
-    def __init__(self, state: State | None = None, image_root: str | None = None) -> None:
+    def __init__(self, cache: Cache | None = None, image_root: str | None = None) -> None:
         """Set up for the record of the resumed run, with its image root; None if no run is resumed."""
-        self._state = state
+        self._cache = cache
         self.root = None if image_root is None else actual_path(Path(), image_root)
 
     def find(self, path: Path, name: PurePosixPath) -> PurePosixPath:
@@ -153,7 +153,7 @@ class RunNames:
 
         Images are recognised by their path or, if folders were moved, by the end of the path and the content.
         """
-        if self._state is None:
+        if self._cache is None:
             return name
         absolute = absolute_path(path)
         if self.root is not None and (below := name_below(path, self.root)) is not None:
@@ -187,7 +187,7 @@ class RunNames:
     @cached_property
     def _recorded(self) -> tuple[dict[str, str], dict[str, tuple[str, Fingerprint]]]:
         """Return the labelled images' names by path, and their paths and fingerprints by name."""
-        entries = () if self._state is None else self._state.entries()
+        entries = () if self._cache is None else self._cache.entries()
         images = {each.image: (each.path, each.input) for each in entries}
         return {path: image for image, (path, _) in images.items()}, images
 

@@ -268,7 +268,7 @@ def _renameat2() -> Callable[..., int] | None:
     with suppress(OSError, AttributeError):
         found = ctypes.CDLL(None, use_errno=True).renameat2
         found.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-        return found  # type: ignore[no-any-return]
+        return found
     return None
 
 

@@ -31,7 +31,6 @@ from tipsseg.options.values import Shard
 from tipsseg.run.cache import CACHE_FILE, CACHE_FOLDER, Cache, cache_name
 from tipsseg.run.entry import (
     EDITED,
-    ERRORS_FILE,
     LOOSE,
     MANIFEST_FILE,
     SEALED,
@@ -41,20 +40,21 @@ from tipsseg.run.entry import (
     input_path,
     recorded_ref,
 )
+from tipsseg.run.failures import Failures
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
 from tipsseg.run.labels import GEOTIFF, PNG, make_facts, read_entry, read_labels
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.plan import plan_run
 from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refuse_other_ids, with_classes_of
-from tipsseg.run.read import Run, finished_run, no_run_error, read_failures
+from tipsseg.run.read import Run, finished_run, no_run_error
 from tipsseg.run.record import RUN_FILE, run_context, run_json, run_record, stored_run
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_same_picture
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, with_classes
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import Fingerprint, atomic_write, clean_up, clean_up_below, remove_file, write_new
+from tipsseg.util.files import RECORD_LIMIT, Fingerprint, atomic_write, clean_up, clean_up_below, remove_file, write_new
 from tipsseg.util.json import json_bytes
 
 
@@ -69,7 +69,7 @@ class OutputFolder(Run):
         reasons: The number of images that were labelled, by reason.
         copies: The number of images that were copied into folders of formats, by folder.
         copied_bytes: Their size in bytes.
-        failed: The images that failed, by name.
+        failed: The images that failed.
         changed: True once this process has changed anything.
     """
 
@@ -78,7 +78,7 @@ class OutputFolder(Run):
         self.path, self.before, self.asked = self.output, before, info
         self.refusal: OtherRunError | None = None
         self.reasons, self.copies, self.copied_bytes = Counter[str](), Counter[str](), 0
-        self.failed = {each.image: each for each in read_failures(self.path)}
+        self.failed = Failures(self.path, info.spec.shard)
         self.starting_over = self.changed = False
         self._todo: dict[str, str] = {}
         self.deriver = Deriver(self.context)
@@ -169,7 +169,7 @@ class OutputFolder(Run):
         try:
             match result:
                 case Labelled(ref, _, mask, derived):
-                    with one_image(ref, [mask, *derived.files]):
+                    with one_image(ref, [*derived.files, *([] if mask is None else [mask])]):
                         return self._add(result)
                 case Unchanged():
                     return self._keep(result)
@@ -187,9 +187,9 @@ class OutputFolder(Run):
         if entry.state != SEALED:
             entry = self.adopt(entry)
         if entry != self.cache.get(ref.name):
-            self.cache.set(entry)
+            self.cache.note(entry)
             self.changed = True
-        self.failed.pop(ref.name, None)
+        self.failed.mend(ref.name)
         return replace(unchanged, entry=entry)
 
     def _refreshed(self, entry: Entry, ref: ImageRef) -> Entry:
@@ -234,12 +234,16 @@ class OutputFolder(Run):
             what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
             raise ImageError(ref.path, what, "Remove its mask, and run the same command again.")
         mask = labelled.mask
+        if mask is None:  # another process has put it in place
+            self.reasons[reason] += 1
+            self.changed = True
+            return replace(labelled, reason=reason)
         if before is not None and before.mask.formerly and not self.info.spec.is_raster:
             mask, entry = self._with_names(mask, entry, before.mask.formerly)
         self.put(ref, entry, mask, labelled.derived, self.cache.files(ref.name))
         self._todo.pop(ref.name, None)
         self.reasons[reason] += 1
-        self.failed.pop(ref.name, None)
+        self.failed.mend(ref.name)
         return replace(labelled, entry=entry, reason=reason)
 
     def _with_names(self, mask: StagedFile, entry: Entry, names: tuple[str, ...]) -> tuple[StagedFile, Entry]:
@@ -249,10 +253,47 @@ class OutputFolder(Run):
         new = self.files.stage(PNG, self.files.path(entry.place), data, synced=True)
         return new, replace(entry, **written_mask(data, new.row))
 
+    def rewrite(self, entry: Entry, facts: MaskFacts, bulk: Mapping[str, bytes]) -> Entry:
+        """Write into a mask what it says of itself, and return its entry. Raise ImageError if that fails."""
+        path = self.files.path(entry.place)
+        data = seal(path.read_bytes(), facts, bulk)
+        with one_image(recorded_ref(entry), ()):
+            file = self.files.stage(PNG, path, data, synced=True)
+            self.files.put(file, (), replaceable(facts))
+        return self._noted(replace(entry, state=SEALED, **written_mask(data, file.row)))
+
+    def restore(self, entry: Entry) -> bool:
+        """Put the model's mask back in the place of a person's. Return False if it is not known, or answers another question.
+
+        A person's mask with other labels goes to the trash.
+        """
+        data = entry.bulk.unpack("model", RECORD_LIMIT)
+        with suppress(ValueError):
+            found = None if data is None else read_sealed(data)
+            if data is None or found is None or not found.intact or found.facts is None or found.facts.by_person:
+                return False
+            facts = found.facts
+            if facts.question != self.context.question:
+                return False
+            names = tuple(name for name in entry.mask.formerly if name != entry.image)
+            if (facts.image, facts.formerly) != (entry.image, names):
+                facts = replace(facts, image=entry.image, formerly=names)
+                data = seal(data, facts, found.unpacked())
+            with one_image(recorded_ref(entry), ()):
+                file = self.files.stage(PNG, self.files.path(entry.place), data, synced=True)
+                self.files.put(file, (), replaceable(facts))
+            self._noted(replace(entry, state=SEALED, packed=b"", **written_mask(data, file.row)))
+            return True
+        return False
+
+    def _noted(self, entry: Entry) -> Entry:
+        self.cache.note(entry)
+        self.changed = True
+        return entry
+
     def fail(self, failed: Failed) -> None:
         """Record that an image failed; its labels from an earlier run stay."""
-        self.failed[failed.ref.name] = Failure.of(failed.ref, failed.error)
-        self.changed = True
+        self.failed.add(Failure.of(failed.ref, failed.error))
 
     def put(
         self, ref: ImageRef, entry: Entry, mask: StagedFile | None, derived: Derived, rows: Mapping[str, FileRow]
@@ -273,7 +314,7 @@ class OutputFolder(Run):
                 self._put_derived(file, rows)
             if mask is not None:
                 self.files.put(mask, self._digests(ref.name), replaceable(entry.mask))
-                self.cache.set(entry)
+                self.cache.note(entry)
             written = [*derived.notes, *(file.row for file in derived.files)]
             for name, place in derived.pictures.items():
                 picture = self.files.put_picture(ref, picture_key(name), place, rows.get(self.files.place(place)))
@@ -284,11 +325,13 @@ class OutputFolder(Run):
                 if file not in first:
                     self._put_derived(file, rows)
             places = {row.place for row in written}
-            left = [row for row in rows.values() if row.place not in places and format_name(row.name) in derived.formats]
+            left = [
+                row for row in rows.values() if row.place not in places and format_name(row.name) in derived.formats
+            ]
             for row in left:
                 self.files.remove_row(row)
-            self.cache.set(entry, written, derived.rows)
-            self.cache.set_files(ref.name, (), [row.place for row in left])
+            self.cache.note(entry, written, derived.rows)
+            self.cache.note_files(ref.name, (), [row.place for row in left])
         return [self.files.path(file.row.place) for file in staged]
 
     def _put_derived(self, file: StagedFile, rows: Mapping[str, FileRow]) -> None:
@@ -305,12 +348,11 @@ class OutputFolder(Run):
     @property
     def finished(self) -> bool:
         """Return True if an earlier run finished with the same settings, and this process has changed nothing."""
-        if self.before is None or self.before.ended is None or self.changed:
+        if self.before is None or self.before.ended is None or self.changed or self.failed.changed:
             return False
         before, info = (run_record(replace(each, ended=None, started=None)) for each in (self.before, self.info))
-        return before == info and all(
-            self.files.look(row) == "ours" for row in self.cache.files().values() if row.name in _LISTS
-        )
+        known = self.cache.files()
+        return before == info and all(self.files.look(known.get(name), name) == "ours" for name in _LISTS)
 
     def begin(self, info: RunInfo) -> None:
         """Record the run before its first image; with `overwrite`, remove the masks that nobody corrected.
@@ -370,7 +412,7 @@ class OutputFolder(Run):
         for image, row, is_held in self.cache.orphans():
             if not is_held:
                 self.files.remove_row(row)
-            self.cache.set_files(image, (), [row.place])
+            self.cache.note_files(image, (), [row.place])
 
     def write_file(self, path: Path, data: bytes | Iterable[bytes], name: str, shows: str) -> bool:
         """Write a file for the whole run, if it has other content. Return False if it has this content."""
@@ -379,7 +421,7 @@ class OutputFolder(Run):
         file = self.files.stage(name, path, data, shows)
         same = digest_of(path) == file.row.digest
         self.files.put(file, [] if row is None else [row.digest])
-        self.cache.set_files("", [file.row])
+        self.cache.note_files("", [file.row])
         return not same
 
     def write_record(self, info: RunInfo | None = None) -> None:
@@ -402,35 +444,19 @@ class OutputFolder(Run):
 
     def finish(self, counts: Counts) -> None:
         """Write the last records. Raise OutputError if that fails."""
-        self._forget_failures()
+        self.failed.join()
+        self.failed.forget_old()
         self.info = replace(self.info, ended=datetime.now(UTC), counts=counts)
         self.finish_changes()
-
-    def _forget_failures(self) -> None:
-        """Forget failures of earlier runs that no longer apply (see `Failure.may_last`)."""
-        self.failed = {name: each for name, each in self.failed.items() if each.may_last}
 
     def finish_changes(self) -> None:
         """Write the last records of a command that changed a finished run. Raise OutputError if that fails."""
         self.info = replace(self.info, summary=self.totals().record())
         self._write_classes()
         lines = (json_bytes(entry.record(files)) + b"\n" for entry, files in self.cache.images())
-        self._write_list(MANIFEST_FILE, b"".join(lines))
-        self.write_failures()
+        self.write_file(self.path / MANIFEST_FILE, lines, "manifest", "")
+        self.failed.write()
         self.write_record()
-
-    def write_failures(self) -> None:
-        """Write errors.jsonl, or remove it if no image failed."""
-        found = (self.failed[name].line() + b"\n" for name in sorted(self.failed, key=lambda name: name.replace("/", "\0")))
-        self._write_list(ERRORS_FILE, b"".join(found))
-
-    def _write_list(self, name: str, data: bytes) -> None:
-        row = self.cache.files().get(name)
-        if data:
-            self.write_file(self.path / name, data, name, "")
-        elif os.path.lexists(self.path / name):
-            self.files.remove(name, [] if row is None else [row.digest])
-            self.cache.set_files("", (), [name])
 
     def _write_classes(self) -> None:
         vocabulary = self.info.vocabulary or self.info.spec.vocabulary
@@ -458,7 +484,7 @@ class OutputFolder(Run):
             rows = [row for row in self.cache.files(image).values() if format_name(row.name) == name]
             for row in rows:
                 self.files.remove_row(row)
-            self.cache.set_files(image, (), [row.place for row in rows])
+            self.cache.note_files(image, (), [row.place for row in rows])
         self.cache.drop(name)
 
     @property
@@ -475,7 +501,7 @@ class OutputFolder(Run):
         return totals
 
 
-_LISTS = (CLASSES_FILE, MANIFEST_FILE, ERRORS_FILE)
+_LISTS = (CLASSES_FILE, MANIFEST_FILE)
 
 
 def written_mask(data: bytes, row: FileRow) -> dict[str, Any]:
@@ -483,7 +509,12 @@ def written_mask(data: bytes, row: FileRow) -> dict[str, Any]:
     sealed = envelope(data)
     found = open_envelope(sealed).facts
     assert found is not None
-    return {"mask": found, "sealed": sealed, "place": row.place, "stamp": Fingerprint(row.size, row.mtime_ns, row.digest)}
+    return {
+        "mask": found,
+        "sealed": sealed,
+        "place": row.place,
+        "stamp": Fingerprint(row.size, row.mtime_ns, row.digest),
+    }
 
 
 def is_models(path: Path) -> bool:
@@ -531,12 +562,15 @@ def open_folder(spec: RunSpec) -> Iterator[OutputFolder]:
         try:
             yield folder
         except BaseException:
-            if folder.is_new and not len(folder) and not folder.failed:
+            if folder.is_new and not len(folder) and not len(folder.failed):
                 folder.abandon()
-            elif folder.changed and spec.shard is None:
+            elif folder.failed.changed:
                 with suppress(OutputError):
-                    folder.write_failures()
+                    folder.failed.write()
             raise
+        else:
+            if folder.failed.changed:
+                folder.failed.write()
 
 
 def _add_corrections(error: OtherRunError, folder: OutputFolder, before: RunInfo) -> None:
@@ -561,7 +595,8 @@ def _planned(spec: RunSpec, cache: Cache) -> OutputFolder:
     before = stored_run(spec.output)
     info = asked = plan_run(spec, before)
     folder = OutputFolder(info if before is None else before, cache, before)
-    folder.look()
+    if spec.shard is None:  # a shard looks at the masks of its images alone
+        folder.look()
     if before is None:
         info = _with_dtype(info, folder)
     else:
@@ -607,7 +642,7 @@ def locked_cache(output: Path, shard: Shard | None = None) -> Iterator[Cache]:
     try:
         if lock.left_over:
             clean_up_folder(output)
-        with closing(Cache(output, writes=True, name=cache_name(shard))) as cache:
+        with closing(Cache(output, writes=True, name=cache_name(shard), lock=lock)) as cache:
             if shard is None:
                 cache.absorb()
             yield cache

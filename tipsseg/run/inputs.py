@@ -27,15 +27,15 @@ from tipsseg.images.finding import (
     stream,
 )
 from tipsseg.options.run import ImageOptions
-from tipsseg.options.values import Every, Shard
+from tipsseg.options.values import Every
 from tipsseg.run.file_names import NameKey, OutputNames, RunNames, exact, name_key
 from tipsseg.run.folder import OutputFolder
-from tipsseg.run.shards import SHARDS_FOLDER, shards_in
+from tipsseg.run.record import RUN_FILE
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef, name_order
 from tipsseg.util.files import is_folder
 from tipsseg.util.progress import Progress
-from tipsseg.util.text import join_first, pluralize
+from tipsseg.util.text import join_first
 
 #: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
 REPORT_FILE = "report.json"
@@ -72,11 +72,13 @@ class Images:
         refs: A tuple, or an iterator over a streamed list; both may include inputs that already failed.
         root: The folder that image names are relative to.
         whole: True if they are all images in the folders of the resumed run, which could be listed.
+        elsewhere: The images of other shards, as far as they are known.
     """
 
     refs: Iterable[ImageRef | Failed]
     root: Path
     whole: bool = False
+    elsewhere: tuple[ImageRef, ...] = ()
 
     @property
     def known(self) -> tuple[ImageRef | Failed, ...]:
@@ -176,15 +178,12 @@ def note_inputs(progress: Progress, found: Found, ignored: Ignored) -> None:
 
 def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFolder | None) -> Images:
     """Return the images that the user gave, or the shard's part of them."""
-    # A shard adds to its output folder, or else goes on with its own.
     run = RunNames()
-    if folder is not None and folder.whole is not None:
-        run = RunNames(folder.whole.state, folder.whole.info.image_root)
-    elif folder is not None and folder.before is not None:
-        run = RunNames(folder.state, folder.before.image_root)
+    if folder is not None and folder.before is not None:
+        run = RunNames(folder.cache, folder.before.image_root)
     if choice.entries is not None and choice.sample is None:
         images = stream_images(choice.entries, spec.output, _names(spec), run, choice.every)
-        return Images(_of_shard(images, spec, progress, folder), run.root or Path.cwd())
+        return Images(_of_shard(images, spec), run.root or Path.cwd())
     ignored = Ignored(spec.output)
     found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
     whole = (
@@ -204,8 +203,10 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
     names = _names(spec)
     check_collisions(found.refs, names)
     check_not_outputs(found.refs, spec.output, names.key)
-    refs = _of_shard((*found.refused, *found.refs), spec, progress, folder)
-    return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root, whole)
+    refs = tuple(sorted(_of_shard((*found.refused, *found.refs), spec), key=lambda item: name_order(item.name)))
+    shard = spec.shard
+    elsewhere = () if shard is None else tuple(ref for ref in found.refs if not shard.takes(ref.name))
+    return Images(refs, found.root, whole, elsewhere)
 
 
 def stream_images(
@@ -239,24 +240,12 @@ def _list_root(run: RunNames | None) -> Path:
     return Path.cwd() if run is None or run.root is None else run.root
 
 
-def _of_shard(
-    refs: Iterable[ImageRef | Failed], spec: RunSpec, progress: Progress, folder: OutputFolder | None
-) -> Iterator[ImageRef | Failed]:
-    """Yield the images of a shard that the output folder lacks, or all if there is no shard.
+def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec) -> Iterator[ImageRef | Failed]:
+    """Return the images of a shard, or all if there is no shard.
 
     Every shard reports a folder that cannot be listed, because its images may be in any shard.
     """
-    known = 0
-    for ref in refs:
-        if spec.shard is not None and isinstance(ref, ImageRef):
-            if not spec.shard.takes(ref.name):
-                continue
-            if folder is not None and folder.is_elsewhere(ref):
-                known += 1
-                continue
-        yield ref
-    if known:
-        progress.note(f"Skipping {pluralize(known, 'image')} of part {spec.shard} with labels in {spec.output}.")
+    return (ref for ref in refs if spec.shard is None or not isinstance(ref, ImageRef) or spec.shard.takes(ref.name))
 
 
 def _refuse_others(found: Found, spec: RunSpec) -> None:
@@ -383,12 +372,8 @@ class PictureFolders:
 
 
 def is_output(folder: Path) -> bool:
-    """Return True if a run of tipsseg, or a shard, wrote into a folder."""
-    shards: list[Shard] = []
-    with suppress(InputError):  # reported when the folder is searched for images
-        shards = shards_in(folder)
-    records = ("run.json", *(f"{SHARDS_FOLDER}/{shard.folder}/run.json" for shard in shards))
-    return any(_names_tool(folder / name) for name in records)
+    """Return True if a run of tipsseg wrote into a folder."""
+    return _names_tool(folder / RUN_FILE)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -1,7 +1,7 @@
 """The labels of an image: its mask, how it is read back, and what it is.
 
-    png          masks/<image>.png    the label of each pixel, and with regions or labels to keep the number of the object there
-    geotiff      masks/<image>.tif    the label of each pixel of a raster
+png          masks/<image>.png    the label of each pixel, and with regions or labels to keep the number of the object there
+geotiff      masks/<image>.tif    the label of each pixel of a raster
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ def corrected_mask(
     facts = make_facts(
         before.image, label_digest(labels.labels), summary, old.picture, question=old.question, given=old.given
     )
-    facts = replace(facts, formerly=old.formerly, by="person", source=correction.format, saved=saved, accepted=correction.accepted)
+    facts = replace(
+        facts, formerly=old.formerly, by="person", source=correction.format, saved=saved, accepted=correction.accepted
+    )
     bulk = {**label_bulk(labels, objects), "origin": correction.text()}
     return facts, bulk if model is None else {**bulk, "model": model}, objects
 
@@ -187,7 +189,7 @@ def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry 
     except (OSError, ValueError) as error:
         raise ImageError(path, f"cannot be read: {describe_error(error)}", _DAMAGED) from error
     stamp = Fingerprint(status.st_size, status.st_mtime_ns, sha256(data).hexdigest())
-    more = {"place": place, "stamp": stamp}
+    more: dict[str, Any] = {"place": place, "stamp": stamp}
     if known is not None:
         more |= {"path": known.path, "input_mtime_ns": known.input_mtime_ns}
     if found.intact:

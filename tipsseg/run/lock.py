@@ -34,8 +34,13 @@ class FolderLock:
 
         `left_over` is True if an earlier run did not release the lock, and may have left temporary files.
         """
-        path = state / (LOCK_FILE if shard is None else f"{LOCK_FILE}-{shard.folder}")
-        self._path = path
+        self._state, self._shard = state, shard
+        self._path = state / (LOCK_FILE if shard is None else f"{LOCK_FILE}-{shard.folder}")
+        self.take()
+
+    def take(self) -> None:
+        """Acquire the lock, also after it was given back. Raise OutputError as the constructor does."""
+        state, shard, path = self._state, self._shard, self._path
         self._lock = FileLock(path, timeout=_MOMENT, thread_local=False)
         self._made = [folder for folder in (state, *state.parents) if not is_folder(folder)]
         try:
@@ -50,8 +55,16 @@ class FolderLock:
             others = shard_locks(state) if shard is None else [state / LOCK_FILE]
             if busy := [each for each in others if _is_held(each)]:  # after our own, so that one of two sees the other
                 self.give_back()
-                shards = [each.name.removeprefix(f"{LOCK_FILE}-").replace("-of-", "/") for each in busy if each.name != LOCK_FILE]
-                what = f"shard {join_first(shards, 5)} of it is running" if shards else "another tipsseg process is using it"
+                shards = [
+                    each.name.removeprefix(f"{LOCK_FILE}-").replace("-of-", "/")
+                    for each in busy
+                    if each.name != LOCK_FILE
+                ]
+                what = (
+                    f"shard {join_first(shards, 5)} of it is running"
+                    if shards
+                    else "another tipsseg process is using it"
+                )
                 raise OutputError(state, what, "Wait for it to finish, or use another folder.")
         except Timeout as error:
             raise OutputError(

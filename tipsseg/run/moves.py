@@ -20,6 +20,7 @@ from tipsseg.formats import FORMATS, file_path, is_model_only
 from tipsseg.images.access import below, identify, is_gone
 from tipsseg.images.upright import pixel_digest
 from tipsseg.run.entry import SEALED, Entry
+from tipsseg.run.files import digest_of
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.labels import PNG
@@ -111,7 +112,7 @@ def _pair(
             return pixel_digest(folder.reader.upright(ref.path))
         return ""
 
-    for attribute, digest_of in (("sha256", by_bytes), ("pixels", by_pixels)):
+    for attribute, digest_by in (("sha256", by_bytes), ("pixels", by_pixels)):
         taken = {ref.name for ref in found.values()}
         old, new = defaultdict[str, list[str]](list), defaultdict[str, list[ImageRef]](list)
         for entry in entries:
@@ -120,7 +121,7 @@ def _pair(
         old.pop("", None)
         for ref in pictures if old else ():
             if ref.name not in taken:
-                new[digest_of(ref)].append(ref)
+                new[digest_by(ref)].append(ref)
         for digest in old.keys() & new.keys():
             if len(old[digest]) == len(new[digest]) == 1:
                 found[old[digest][0]] = new[digest][0]
@@ -151,7 +152,7 @@ def follow(folder: OutputFolder, renamed: dict[str, ImageRef]) -> None:
     finish_moves(folder)
     for ref in renamed.values():
         if (entry := folder.find(ref)) is not None:
-            folder.cache.set(replace(entry, path=entry.path))
+            folder.cache.note(replace(entry, path=entry.path))
 
 
 def _stage(folder: OutputFolder, entry: Entry, ref: ImageRef, place: Path) -> None:

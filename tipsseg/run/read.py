@@ -13,7 +13,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -25,14 +25,15 @@ from tipsseg.images.access import below
 from tipsseg.images.decoding import ImageReader
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.cache import Cache
-from tipsseg.run.entry import ERRORS_FILE, Entry, Failure, FileRow, ObjectScore, read_failure
+from tipsseg.run.entry import Entry, FileRow, ObjectScore
+from tipsseg.run.failures import Failures
 from tipsseg.run.files import Files
 from tipsseg.run.labels import Labels, known_objects, read_entry, read_labels
 from tipsseg.run.lock import is_locked
 from tipsseg.run.record import run_context, stored_run
 from tipsseg.run.spec import RunInfo, check_hint
-from tipsseg.types import ImageRef, LabelClass, name_order, printable_path
-from tipsseg.util.files import actual_name, actual_path, is_folder, open_regular, output_error
+from tipsseg.types import ImageRef, LabelClass, printable_path
+from tipsseg.util.files import actual_name, actual_path, is_folder, output_error
 
 #: The hint for an interrupted run.
 RUN_AGAIN = "Run the original command again; finished images are kept."
@@ -142,7 +143,7 @@ class Run:
             if self.context.mask_path(ref) != self.files.path(place):
                 self.strays[place] = entry
             else:
-                self.cache.set(entry if entry.path else replace(entry, path=self._address(entry.image)))
+                self.cache.note(entry if entry.path else replace(entry, path=self._address(entry.image)))
         for image, *_ in known.values():
             self.cache.forget(image)
 
@@ -195,11 +196,10 @@ class Run:
         """Yield the images, sorted by name."""
         return (RunImage(entry, rows, self) for entry, rows in self.cache.images())
 
-    def failures(self) -> Iterator[tuple[str, Path, str]]:
-        """Yield name, path and reason of each failed image that has no labels."""
-        for each in read_failures(self.output):
-            if each.image not in self:
-                yield each.image, each.ref.path, each.reason
+    @cached_property
+    def failed(self) -> Failures:
+        """The images that failed."""
+        return Failures(self.output)
 
 
 def refuse_raster(run: RunInfo) -> None:
@@ -251,15 +251,6 @@ def finished_run(info: RunInfo, *, ended: bool = True, max_pixels: int = MAX_PIX
     if ended and info.ended is None:
         raise RecordError(info.spec.output, "the run was interrupted", RUN_AGAIN)
     return replace(info, spec=replace(info.spec, max_pixels=max_pixels))
-
-
-def read_failures(folder: Path) -> list[Failure]:
-    """Return the failed images in errors.jsonl, sorted by name; lines that are invalid are left out."""
-    lines = list[bytes]()
-    with suppress(FileNotFoundError), open_regular(folder / ERRORS_FILE) as file:
-        lines = list(file)
-    found = (failure for line in lines if (failure := read_failure(line)) is not None)
-    return sorted(found, key=lambda each: name_order(each.image))
 
 
 def walk_files(output: Path, folder: str, suffix: str) -> Iterator[tuple[str, int, int]]:

@@ -110,6 +110,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         **_settings_record(spec),
         **({"added": list(info.added)} if info.added else {}),
         **({"overwriting": True} if info.overwriting else {}),
+        **({"removed": list(info.removed)} if info.removed else {}),
         "image_root": info.image_root,
         "versions": dict(maker.versions),
         "started": info.started and info.started.isoformat(timespec="seconds"),
@@ -252,5 +253,6 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
         summary=take(record, "summary", dict | None) or {},
         added=take(record, "added", tuple[str, ...] | None) or (),
         overwriting=take(record, "overwriting", bool | None) or False,
+        removed=take(record, "removed", tuple[str, ...] | None) or (),
         noted=maker,
     )

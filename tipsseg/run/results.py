@@ -69,6 +69,10 @@ class Derived:
     quality: PolygonQuality = field(default_factory=lambda: PolygonQuality.from_ious(()))
 
 
+#: The end of what a file shows that a person changed, once `tipsseg correct` took it in.
+TAKEN = " taken in"
+
+
 class Deriver:
     """Derive the files of a run's images. Thread-safe."""
 
@@ -98,11 +102,14 @@ class Deriver:
             shown = {name: self.shows(name, entry), picture_key(name): self.picture_of(entry)}
             own = [row for row in rows.values() if format_name(row.name) == name]
             looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}
-            current = {row.place for row in own if row.shows == shown.get(row.name, shown[name])}
+            current = {row.place for row in own if row.shows.removesuffix(TAKEN) == shown.get(row.name, shown[name])}
+            taken = {row.place for row in own if row.shows.endswith(TAKEN)}
             if not self._places(name, ref) | {row.place for row in own} <= current or "gone" in looks.values():
                 write.append(name)
             else:
-                edited += [self.files.path(place) for place in sorted(looks) if looks[place] == "other"]
+                edited += [
+                    self.files.path(place) for place in sorted(looks) if looks[place] == "other" and place not in taken
+                ]
         return Due(write=tuple(write), edited=tuple(edited))
 
     def formats_of(self, rows: Mapping[str, FileRow]) -> list[str]:
@@ -229,7 +236,7 @@ class Labelled:
     Attributes:
         ref: The image.
         entry: Its record.
-        mask: Its mask, under a temporary name.
+        mask: Its mask, under a temporary name; None if another process has put it in place.
         derived: Its other files.
         remarks: Differences between the file and what the model saw.
         damaged: The fault of its feature file, which was written again; "" if the file was intact.
@@ -239,7 +246,7 @@ class Labelled:
 
     ref: ImageRef
     entry: Entry
-    mask: StagedFile
+    mask: StagedFile | None
     derived: Derived
     remarks: tuple[Remark, ...] = ()
     damaged: str = ""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import FORMATS, format_name
@@ -92,7 +92,7 @@ def adopt_masks(folder: OutputFolder) -> None:
     for entry in folder.cache.entries():
         if entry.state != SEALED:
             with suppress(ImageError):
-                folder.cache.set(folder.adopt(entry))
+                folder.cache.note(folder.adopt(entry))
 
 
 def settle_images(
@@ -121,13 +121,13 @@ def settle_images(
     folder.clear_orphans()
     for place, error in folder.faults.items():
         settled.failed.append(error)
-        yield Failed(ImageRef(folder.files.path(place)), error)
+        yield Failed(ImageRef(folder.files.path(place), PurePosixPath(place)), error)
     for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, images, settled)):
         try:
             if isinstance(item, Failed):
                 raise item.error
             paths = folder.put(item.ref, item.entry, None, item.derived, item.rows)
-            folder.cache.set_files(item.entry.image, (), _remove_lacking(folder, item))
+            folder.cache.note_files(item.entry.image, (), _remove_lacking(folder, item))
         except ImageError as error:
             settled.failed.append(error)
             yield Failed(item.ref, error)

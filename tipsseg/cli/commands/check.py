@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from tipsseg.cli import options as opt
 from tipsseg.cli.parameters import command
 from tipsseg.cli.wording import as_typed, open_progress
-from tipsseg.options.fields import keywords_of, option
+from tipsseg.options.fields import keywords_of
 from tipsseg.options.run import ReadingOptions
 
 EPILOG = """\b
 Examples:
   tipsseg check labels/
   tipsseg check labels/ --images /mnt/photos
-  tipsseg check labels/ --restore  (rebuild a lost or damaged record)
-  tipsseg check feats/             (a feature folder)
+  tipsseg check feats/  (a feature folder)
 
 \b
 Prints one line per problem on stdout: the file and what is wrong with it.
@@ -24,30 +21,18 @@ Exit code: 0 no problems, 1 problems, 2 wrong usage.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checking:
-    # fmt: off
-    restore: bool = option(False,
-        help="Rebuild the record from the masks, run.json and manifest.jsonl. Masks that differ count as corrected.")
-    # fmt: on
-
-
 @command(EPILOG)
 def check(
     output: opt.Folder,
     reading: ReadingOptions,
-    checking: Checking,
     moved: opt.Moved,
     printing: opt.Quiet,
 ) -> int:
     """Verify an output folder (files, sizes, ids, areas, annotations, unchanged images) or a feature folder."""
     from tipsseg.commands.check import check_folder
-    from tipsseg.commands.restore import restore_folder
 
     wrong = False
     with open_progress(printing.quiet, results=False) as progress:
-        if checking.restore:
-            restore_folder(output, images=moved.images, verbose=progress)
         for problem in check_folder(output, images=moved.images, verbose=progress, **keywords_of(reading)):
             wrong = True
             progress.text(f"{as_typed(str(problem))}\n")

@@ -89,7 +89,8 @@ def convert(
     prints = prints_paths(selected.null)
     with open_progress(printing.quiet, results=prints, null=selected.null) as progress:
         if drop is not None:
-            return drop_formats(output, split_names(drop), verbose=progress)
+            drop_formats(output, split_names(drop), verbose=progress)
+            return 0
         paths = read_only(selected.only, selected.null, "convert", output)
         if converting.to is not None:
             from tipsseg.commands.dataset import write_dataset

@@ -69,7 +69,8 @@ def correct(
             undo_corrections(output, undo, dry_run=options.dry_run, verbose=progress)
             return 0
         if correcting.remove is not None:
-            return remove_images(output, correcting.remove, dry_run=options.dry_run, verbose=progress)
+            remove_images(output, correcting.remove, dry_run=options.dry_run, verbose=progress)
+            return 0
         if source is None:
             raise UsageError("nothing to import", "Pass corrections with --from, or images with --undo or --remove.")
         result = correct_folder(output, source, verbose=progress, **keywords_of(options), **keywords_of(reading))

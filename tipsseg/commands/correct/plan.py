@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tipsseg.commands.correct.compare import Comparison, compare_masks, join_levels, return_parts
+from tipsseg.commands.correct.sources import BASE_LIMIT, PAGE, encode_base
 from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError
-from tipsseg.folder.mask import read_sealed
+from tipsseg.folder.mask import seal
 from tipsseg.formats import FORMATS
 from tipsseg.formats.png import encode_mask
 from tipsseg.options.run import CorrectOptions
-from tipsseg.regions.components import Region, count_labels
+from tipsseg.regions.components import Region
 from tipsseg.regions.objects import (
     LabelledObject,
     ancestors,
@@ -27,15 +29,16 @@ from tipsseg.regions.objects import (
     visible_objects,
 )
 from tipsseg.regions.shapes import Shape
-from tipsseg.run.entry import Correction, Entry, Facts, object_scores
+from tipsseg.run.entry import SEALED, Correction, Entry, pack_objects
 from tipsseg.run.files import StagedFile, digest_of
-from tipsseg.run.labels import PNG, Current, Labels, scored_objects, seal_correction
+from tipsseg.run.folder import written_mask
+from tipsseg.run.labels import PNG, Labels, corrected_mask, saved_at
 from tipsseg.run.read import Run, RunImage
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import with_classes
-from tipsseg.run.summary import CERTAIN, corrected_summary
+from tipsseg.run.summary import CERTAIN
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
-from tipsseg.util.files import read_regular
+from tipsseg.util.files import RECORD_LIMIT, actual_name
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 
@@ -118,10 +121,14 @@ class Planner:
         source: The absolute path of the corrections.
         format: Their format.
         options: See CorrectOptions.
+        saved: When the corrections were saved.
     """
 
     def __init__(self, run: Run, names: ClassNames, source: str, format_name: str, options: CorrectOptions) -> None:
         self.run, self.names, self.source, self.format, self.options = run, names, source, format_name, options
+        self.saved = ""
+        with suppress(OSError):
+            self.saved = saved_at(Path(actual_name(source)).stat().st_mtime_ns)
         # The numbers of objects that came back exactly, and as tools redraw them, and of new boxes.
         self._same = self._redrawn = self._boxes = 0
         self._skipped = Counter[str]()
@@ -175,14 +182,13 @@ class Planner:
             OutputError: The temporary file cannot be written.
         """
         path, before = image.mask, digest_of(image.mask)  # before it is read: a later edit is kept
-        current = image.current()
-        old, recorded = current.labels.labels, current.entry.correction
+        current, recorded = image.labels(), image.entry.correction
+        old = current.labels
         self.names.reading = source_image.where
         with image_errors(source_image.where):
             new = source_image.read(old.shape)
             content = new.digest(exact=self.options.exact)
-            killed = any(row.pending == before for row in image.label_files)  # after the mask was put in place
-            done = recorded is not None and recorded.content == content and (killed or not image.edited)
+            done = recorded is not None and recorded.content == content and not image.edited
             found = [] if done else self._compare(current, new)
         if not exact:
             self._count(new, found)
@@ -205,7 +211,7 @@ class Planner:
         changed = int(np.count_nonzero(labels != old))
         if not changed:
             return plan
-        in_place = recorded is not None and not (recorded.source or recorded.undone or source_image.made_on)
+        in_place = recorded is not None and not (recorded.source or source_image.made_on)
         if in_place and not self.options.replace_edited:
             raise ImageError(
                 path,
@@ -224,8 +230,8 @@ class Planner:
             accepted=bool(source_image.accepted),
             saved=source_image.saved,
         )
-        page = new if source_image.made_on and isinstance(new, PixelLabels) else current.labels
-        file, entry = self._stage(path, Labels(labels=labels, instances=page.instances), current, correction)
+        page = new if source_image.made_on and isinstance(new, PixelLabels) else current
+        file, entry = self._stage(image, Labels(labels=labels, instances=page.instances), current, correction)
         return replace(plan, file=file, entry=entry)
 
     def _count(self, new: PixelLabels | Objects, found: Sequence[Comparison]) -> None:
@@ -239,16 +245,16 @@ class Planner:
     def _has_objects(self, labels: LabelArray) -> bool:
         return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
 
-    def _compare(self, current: Current, new: PixelLabels | Objects) -> list[Comparison]:
+    def _compare(self, current: Labels, new: PixelLabels | Objects) -> list[Comparison]:
         """Compare a correction with the old labels; [] if it states every pixel exactly.
 
         Objects of wholes and of parts are compared apart, or together if each pixel is in one object.
         """
-        old = current.labels.labels
+        old = current.labels
         if isinstance(new, PixelLabels):
             return [] if new.ignores or self.options.exact else [compare_masks(old, new.labels, self._ignored)]
         options, classes, form = self.run.context.files, self._known(), FORMATS[new.written_as]
-        regions = object_regions(old, classes, options, current.labels.instances)
+        regions = object_regions(old, classes, options, current.instances)
         depths = [0, *(len(chain) - 1 for chain in ancestors(classes))]
 
         def depth_of(shape: Shape | Region) -> int:
@@ -301,21 +307,25 @@ class Planner:
             for shape in (each.before[old] for old in sorted(each.untouched | (set() if exact else each.redrawn)))
         )
 
-    def _stage(self, path: Path, new: Labels, current: Current, correction: Correction) -> tuple[StagedFile, Entry]:
-        """Write the new mask under a temporary name, and return its record. After an error, `locked_state` removes the file.
+    def _stage(self, image: RunImage, new: Labels, current: Labels, correction: Correction) -> tuple[StagedFile, Entry]:
+        """Write the new mask under a temporary name, and return its entry. After an error, `locked_cache` removes the file.
 
-        `new` has the new labels, and the instances of the labels that were corrected.
+        `new` has the new labels, and the instances of the labels that were corrected, and `current` the labels of now.
         """
-        known, labels, instances = self._known(), new.labels, new.instances
+        known, entry, instances = self._known(), image.entry, new.instances
         if instances is not None:
-            instances = follow_correction(instances, labels, known)
-        new = Labels(labels=labels, instances=instances)
-        others = dict.fromkeys(range(1, len(known) + 1), CERTAIN)
-        objects = scored_objects(new, known, current.entry.facts.objects, others, None)
-        facts = Facts(corrected_summary(count_labels(labels), known, current.entry.summary), object_scores(objects))
-        before = read_regular(path)
-        mask = seal_correction(
-            encode_mask(labels, known), read_sealed(before), before, current.entry, new, facts, correction
-        )
-        file = self.run.files.stage(PNG, path, mask)
-        return file, current.entry.with_labels(mask, file.row, facts, correction)
+            new = replace(new, instances=follow_correction(instances, new.labels, known))
+        model = entry.bulk.unpack("model", RECORD_LIMIT) if entry.corrected else image.mask.read_bytes()
+        objects = image.objects(current)
+        facts, bulk, found = corrected_mask(entry, new, objects, known, correction, model=model, saved=self.saved)
+        if correction.format == PAGE and (base := self._base(image, current, correction)) is not None:
+            bulk["base"] = base
+        data = seal(encode_mask(new.labels, known), facts, bulk)
+        file = self.run.files.stage(PNG, image.mask, data, synced=True)
+        return file, replace(entry, state=SEALED, packed=pack_objects(found), **written_mask(data, file.row))
+
+    def _base(self, image: RunImage, current: Labels, correction: Correction) -> bytes | None:
+        """Return the labels that a page shows, which its later changes are made on; None if the model made them."""
+        if correction.before != image.digest():
+            return image.entry.bulk.unpack("base", BASE_LIMIT)
+        return encode_base(current) if image.corrected else None

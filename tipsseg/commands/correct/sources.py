@@ -7,30 +7,29 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from tipsseg.commands.correct.strokes import draw_strokes, new_label, read_strokes
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError, OtherSchemaError
+from tipsseg.folder.mask import read_sealed
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import Format
-from tipsseg.formats.npz import encode_arrays, read_array
+from tipsseg.formats.npz import encode_arrays
 from tipsseg.formats.png import Png, read_named_masks
 from tipsseg.regions.components import every_region
 from tipsseg.run.entry import MANIFEST_FILE
-from tipsseg.run.labels import Labels
-from tipsseg.run.read import Run, RunImage, open_runs
+from tipsseg.run.labels import Labels, read_objects
+from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.record import RUN_FILE
-from tipsseg.run.shards import shards_in
-from tipsseg.run.state import STATE_FOLDER, State
 from tipsseg.types import BACKGROUND, ignore_id, label_dtype
-from tipsseg.util.files import atomic_write, is_folder, read_regular
+from tipsseg.util.files import RECORD_LIMIT, is_folder
 from tipsseg.util.json import read_value, short, take
 from tipsseg.util.text import pluralize, shell_word
 
@@ -61,18 +60,17 @@ class SourceRun:
         lacking: The errors of corrected images whose masks are missing.
     """
 
-    def __init__(self, top: Path, runs: Iterable[Run]) -> None:
-        """Index the files of a run, or of its shards."""
+    def __init__(self, top: Path, run: Run) -> None:
+        """Index the files of a run."""
         self.uncorrected: list[str] = []
         self.lacking: list[ImageError] = []
         self._top = top
-        self._runs = {image: run for run in runs for image in run.cache.names()}
-        self._names = ImageNames(self._runs)
+        self._run, self._names = run, ImageNames(run.cache.names())
         self._by_content = dict[str, list[str]]()
         #: The image of each file, and whether the file has its labels; the image is "" for files of the whole run.
-        self._files = {
-            run.files.path(row.place): (image, row.name == run.context.mask_format)
-            for run in runs
+        self._files = {image.mask: (image.entry.image, True) for image in run.images()}
+        self._files |= {
+            run.files.path(row.place): (image, False)
             for image in ("", *run.cache.names())
             for row in run.cache.files(image).values()
             if row.is_file
@@ -80,22 +78,15 @@ class SourceRun:
 
     def masks_of(self, source: Source) -> RunMasks | None:
         """Return the format of all the run's masks; None if the source is not the whole folder or has no masks."""
-        if Path(os.path.realpath(source.path)) != self._top or not self._runs:
+        if Path(os.path.realpath(source.path)) != self._top or not len(self._run):
             return None
-        paths = dict[str, str]()
-        for name, run in self._runs.items():
-            image = run.image(name)
-            try:
-                paths[name] = image.mask.relative_to(self._top).as_posix()
-            except ImageError as error:
-                if image.corrected:  # else the model's, which is not requested
-                    self.lacking.append(error)
-        return RunMasks(paths)
+        self.lacking += self._run.faults.values()
+        return RunMasks({image.entry.image: image.entry.place for image in self._run.images()})
 
     def has_other_picture(self, source_image: SourceImage, image: RunImage) -> bool:
         """Return True if the digests of an image in the source and of the one with the same name differ."""
         own = self._own(source_image)
-        digests = self._runs[own].image(own).entry.input.sha256 if own else None, image.entry.input.sha256
+        digests = self._run.image(own).entry.input.sha256 if own else None, image.entry.input.sha256
         return None not in digests and digests[0] != digests[1]
 
     def same_picture(self, source_image: SourceImage, run: Run) -> str | None:
@@ -106,7 +97,7 @@ class SourceRun:
         if not self._by_content:
             for entry in run.cache.entries():
                 self._by_content.setdefault(str(entry.input.sha256), []).append(entry.image)
-        found = self._by_content.get(self._runs[own].image(own).entry.input.sha256 or "", [])
+        found = self._by_content.get(self._run.image(own).entry.input.sha256 or "", [])
         return found[0] if len(found) == 1 else None
 
     def _own(self, source_image: SourceImage) -> str:
@@ -126,7 +117,7 @@ class SourceRun:
                     f"Import that folder itself. If you edited the file, import it there first: tipsseg correct {top} --from "
                     f"{shell_word(str(path))}. Or {_EVERYTHING}.",
                 )
-            if not has_labels or self._runs[image].image(image).corrected:
+            if not has_labels or self._run.image(image).corrected:
                 yield source_image
             else:
                 self.uncorrected.append(source_image.name)
@@ -159,11 +150,11 @@ def find_source_run(source: Source, output: Path, stack: ExitStack, *, everythin
     for top in (path, *path.parents):
         if top != path and is_folder(path) and path.relative_to(top).parts[0] not in image_folders():
             continue
-        if os.path.lexists(State.file(top)) or shards_in(top):
+        if os.path.lexists(top / RUN_FILE):
             if top == Path(os.path.realpath(output)):
                 return None
             try:
-                return SourceRun(top, stack.enter_context(open_runs(top)))
+                return SourceRun(top, stack.enter_context(open_run(top)))
             except OtherSchemaError:
                 return None  # its masks are taken like any tool's
     return None
@@ -196,7 +187,7 @@ class PageCorrections(Format):
 
     The page numbers the regions of an image as `every_region` does in the mask that it shows. The file has `RunImage.digest`,
     so that corrections of other objects are rejected. It has all changes since the page was written, also those that were imported
-    before: they are made on the labels that the page shows, which the first import keeps.
+    before: they are made on the labels that the page shows, which the mask keeps inside.
     """
 
     name = PAGE
@@ -243,16 +234,15 @@ def _read_image(run: Run, changes: _PageImage, saved: str, names: ClassNames, si
     if image not in run:
         raise ValueError(f"the run has no image {short(image)}; write the page of this folder again")
     stored = run.image(image)
-    current = stored.current()  # after a killed import, with what that was about to record
-    before = current.entry.correction
+    before = stored.entry.correction
     (browser, when), (last_browser, last) = map(_split_saved, (saved, saved if before is None else before.saved))
     if browser == last_browser and when < last:
         raise ValueError(f"a file that the page saved later was imported for {short(image)}: import the newest one")
     base: Labels | None = None
     if stored.digest() == digest:
-        base = current.labels
+        base = stored.labels()
     elif before is not None and before.before == digest and before.format == PAGE:
-        base = read_base(run, digest, size) if browser == last_browser else None
+        base = read_base(stored) if browser == last_browser else None
     if base is None:
         work = f"{pluralize(len(changes.objects), 'region')} and {pluralize(len(changes.strokes), 'stroke')}"
         raise ValueError(
@@ -277,47 +267,30 @@ def _split_saved(saved: str) -> tuple[str, int]:
     return browser, int(when or 0)
 
 
-#: The size limit of an unpacked archive of `keep_base`, in bytes: 6 for each pixel.
-_BASE_MAX = 6 << 30
+#: The size limit of unpacked labels that a page shows, in bytes: 6 for each pixel.
+BASE_LIMIT = 6 << 30
 
 
-#: The folder of `keep_base` beside the record of a run.
-BASES = "pages"
-
-
-def _base_file(run: Run, digest: str) -> Path:
-    return run.output / STATE_FOLDER / BASES / f"{digest}.npz"
-
-
-def base_files(run: Run) -> list[Path]:
-    """Return the files of `keep_base`, each named by its digest."""
-    return list((run.output / STATE_FOLDER / BASES).glob("*.npz"))
-
-
-def take_bases(run: Run, other: Run) -> None:
-    """Copy the files of `keep_base` of another run, whose corrections come along. Raise OutputError if that fails."""
-    for path in base_files(other):
-        if not os.path.lexists(_base_file(run, path.stem)):
-            atomic_write(_base_file(run, path.stem), read_regular(path))
-
-
-def keep_base(run: Run, digest: str, labels: Labels) -> None:
-    """Keep the labels that a page shows, so that its later changes can be imported. Raise OutputError if that fails."""
+def encode_base(labels: Labels) -> bytes:
+    """Return labels that a page shows, which its later changes are made on."""
     arrays = {"labels": labels.labels, **({} if labels.instances is None else {"instances": labels.instances})}
-    atomic_write(_base_file(run, digest), encode_arrays(**arrays))
+    return encode_arrays(**arrays)
 
 
-def read_base(run: Run, digest: str, size: Size) -> Labels | None:
-    """Return the labels that `keep_base` kept; None if they are missing or damaged. `digest` is from the record of the run."""
-    path, found = _base_file(run, digest), dict[str, NDArray[Any]]()
-    for name in ("labels", "instances"):
-        with suppress(OSError, ValueError):
-            found |= [read_array(path, (name,), _BASE_MAX)]
-    labels, instances, classes = found.get("labels"), found.get("instances"), len(run.classes)
-    if labels is None or labels.dtype != label_dtype(classes) or any(each.shape != size for each in found.values()):
-        return None
-    if (instances is not None and instances.dtype != np.int32) or np.setdiff1d(
-        labels, [BACKGROUND, *range(1, classes + 1), ignore_id(classes)]
-    ).size:
-        return None
-    return Labels(labels=labels, instances=instances)
+def read_base(image: RunImage) -> Labels | None:
+    """Return the labels that a page showed of an image that was corrected on it; None if they are missing or damaged."""
+    bulk, size, classes = image.entry.bulk, image.entry.mask.size, len(image.run.classes)
+    with suppress(OSError, ValueError):
+        if (data := bulk.unpack("base", BASE_LIMIT)) is not None:
+            with np.load(BytesIO(data)) as stored:
+                labels, instances = stored["labels"], stored.get("instances")
+        elif (data := bulk.unpack("model", RECORD_LIMIT)) is not None:
+            with Image.open(BytesIO(data)) as picture:
+                labels = np.array(picture).astype(label_dtype(classes))
+            instances = read_objects(read_sealed(data), size)
+        else:
+            return None
+        known = [BACKGROUND, *range(1, classes + 1), ignore_id(classes)]
+        if labels.dtype == label_dtype(classes) and labels.shape == size and not np.setdiff1d(labels, known).size:
+            return Labels(labels=labels, instances=instances)
+    return None

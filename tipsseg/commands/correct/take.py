@@ -15,7 +15,7 @@ from typing import Unpack
 
 from tipsseg.address import as_address
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
-from tipsseg.commands.correct.sources import PAGE, SourceRun, base_files, find_page, find_source_run, keep_base
+from tipsseg.commands.correct.sources import PAGE, SourceRun, find_page, find_source_run
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, SourceImage
@@ -29,14 +29,12 @@ from tipsseg.options.keywords import CorrectKeywords, with_keywords
 from tipsseg.options.run import CorrectOptions, ReadingOptions
 from tipsseg.run.entry import Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
-from tipsseg.run.folder import EDITED_MEANWHILE, OutputFolder, change_folder
+from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.labels import stamped
 from tipsseg.run.read import Run, find_only, open_run, refuse_raster
-from tipsseg.run.results import Derived
+from tipsseg.run.results import TAKEN, Derived
 from tipsseg.run.settle import Settled, adopt_masks, run_file_shows, settle
 from tipsseg.types import name_order, printable_path
-from tipsseg.util.files import remove_file
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import join_first, pluralize, shorten
 
@@ -146,7 +144,6 @@ def correct_folder(
             if own is not None:
                 own.take_in({*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
             settled = settle(folder, reading.jobs, images=moved)
-            _remove_bases(folder)
             folder.finish_changes()
         errors = [*late.values(), *settled.failed, *(() if source_run is None else source_run.lacking)]
         result = Corrections(
@@ -157,7 +154,7 @@ def correct_folder(
             uncorrected=uncorrected,
             classes=names.added,
             redrawn=tuple(redrawn for plan in plans.values() for redrawn in plan.redrawn),
-            failed=len(errors) + (0 if folder is None else len(folder.unwritten)),
+            failed=len(errors),
         )
         accepted = sum(bool(options.accept or plans[image].source.accepted) for image in unchanged)
         _print_result(result, accepted, source, progress, options)
@@ -168,7 +165,9 @@ def correct_folder(
 def undo_corrections(
     output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
 ) -> None:
-    """Let the next run label images again that a person corrected. Their masks stay until then.
+    """Give images that a person corrected back to the model: with the labels that it made, or the next run labels them again.
+
+    The corrected masks go to the trash.
 
     Args:
         output: The output folder.
@@ -183,29 +182,32 @@ def undo_corrections(
     with progress_for(verbose) as progress, change_folder(output) as folder:
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
         corrected = [folder.image(name) for name in sorted(names)]
-        others = [str(path) for path in unknown]
-        others += [image.entry.image for image in corrected if not image.corrected and not image.entry.undone]
+        others = [str(path) for path in unknown] + [image.entry.image for image in corrected if not image.corrected]
         if others:
             raise InputError(
                 f"{output}: no correction of {join_first(others, 3)}", "Name corrected images of this folder."
             )
+        again = list[str]()
         for image in corrected:
-            progress.results([folder.files.path(row.place) for row in image.label_files[:1]])
-            if not dry_run:
-                # The mask may be invalid or gone: the next run replaces it.
-                rows = [stamped(row, output) for row in image.label_files if folder.files.look(row) != "gone"]
-                correction = replace(image.entry.correction or Correction(), undone=True)
-                folder.cache.add(image.entry.with_correction(correction), rows, {})
+            progress.results([image.mask])
+            if not dry_run and not folder.restore(image.entry):
+                again.append(image.entry.image)
+                folder.forget(image.entry)
         if not dry_run:
+            settled = settle(folder, default_jobs())
             folder.finish_changes()
-        done, them = "Would undo" if dry_run else "Undid", "this image" if len(names) == 1 else "these images"
-        progress.note(f"{done} {pluralize(len(names), 'correction')}; the next run labels {them} again.")
+            note_settled(folder, settled, progress)
+        progress.note(f"{'Would undo' if dry_run else 'Undid'} {pluralize(len(names), 'correction')}.")
+        if again:
+            progress.note(f"The next run labels {pluralize(len(again), 'image')} again: {join_first(again, 5)}.")
 
 
 def remove_images(
     output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
-) -> int:
-    """Remove images from an output folder, corrected or not, with their masks; a later run labels those whose pictures exist.
+) -> None:
+    """Remove images from an output folder, corrected or not; a later run labels those whose pictures exist.
+
+    Corrected masks go to the trash.
 
     Args:
         output: The output folder.
@@ -213,30 +215,25 @@ def remove_images(
         dry_run: Only check the images.
         verbose: See `correct_folder`.
 
-    Returns:
-        The number of files that are in the way of files for the whole run.
-
     Raises:
         InputError: The folder has no finished run, or an image is not in it. Nothing was changed.
     """
     with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
-        begun = folder.cache.meta("removing") or ()
-        if unknown := [path for path in unknown if str(path) not in begun]:
+        if unknown := [path for path in unknown if str(path) not in folder.info.removed]:
             raise InputError(
                 f"{output}: no image {join_first([str(path) for path in unknown], 3)}", "See manifest.jsonl."
             )
         if not dry_run:
-            folder.cache.set_meta("removing", [*map(str, images)])  # a killed command goes on from here
+            folder.info = replace(folder.info, removed=tuple(map(str, images)))
+            folder.write_record()  # the same command after a kill finds them there
             for name in names:
-                folder.forget(name)
+                folder.forget(folder.image(name).entry)
             settled = settle(folder, default_jobs())
-            _remove_bases(folder)
             folder.finish_changes()
             note_settled(folder, settled, progress)
         would = "Would remove" if dry_run else "Removed"
         progress.note(f"{would} {pluralize(len(names), 'image')}: {join_first(sorted(names), 20)}.")
-        return len(folder.unwritten)
 
 
 # ---- read and check ----
@@ -260,7 +257,7 @@ class _Matcher:
     def __init__(self, run: Run, source_run: SourceRun | None) -> None:
         self._run, self._source_run = run, source_run
         self._names = ImageNames(run.cache.names())
-        self._former = {old: name for name, before in run.former().items() for old in before}
+        self._former = run.former
         self._old_names = ImageNames(self._former)
 
     def find(self, source_image: SourceImage) -> str | None:
@@ -363,28 +360,26 @@ def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
     assert plan.mask is not None
     assert plan.entry is not None
     assert plan.file is not None
-    rows = folder.cache.files(plan.mask.image)
-    folder.files.may_put(plan.file, rows.get(plan.file.row.place))
     if digest_of(plan.mask.path) != plan.before:
         plan.discard()
-        what = "changed while the corrections were read, so it was kept"
-        return ImageError(plan.mask.path, what, EDITED_MEANWHILE)
-    made_on, stored = plan.source.made_on, folder.image(plan.mask.image)
-    if made_on and made_on == stored.digest():
-        keep_base(folder, made_on, stored.current().labels)
-    ref, coming = recorded_ref(plan.entry), plan.entry.correction_text
+        return ImageError(plan.mask.path, "changed while the corrections were read, so it was kept", _EDITED_MEANWHILE)
+    rows = folder.cache.files(plan.mask.image)
     try:
-        folder.put(ref, plan.entry, [plan.file], Derived(), rows, coming=coming)
+        folder.put(recorded_ref(plan.entry), plan.entry, plan.file, Derived(), rows)
     except ImageError as error:
         return error
     return None
 
 
-def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> None:
-    """Record what a source says of an image that it shows unchanged.
+#: The hint for a mask that a person saved while `tipsseg correct` ran.
+_EDITED_MEANWHILE = "It counts as corrected by you; the same command with argument `replace_edited` replaces it."
 
-    A person accepts it, or does not any more: then it is the model's again, unless that person changed it. A correction that was
-    undone, and comes back, holds again; and the record names the newest file of a page that has it.
+
+def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> None:
+    """Write into a mask what a source says of an image that it shows unchanged.
+
+    A person accepts it, or does not any more: then it is the model's again, unless that person changed it. The mask names the
+    newest file of a page that has it.
     """
     entry, accepted, saved = folder.cache.get(image), plan.source.accepted, plan.source.saved
     if entry is None:
@@ -394,22 +389,18 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
         planner.options.accept and not before.content
     ):  # what a person drew, as a killed command may have, counts as drawn
         accepted = True
-    if accepted is None and not entry.undone and not (saved and entry.corrected):
+    if accepted is None and not (saved and entry.corrected):
         return
-    if accepted is False and before.accepted and not before.content:
-        folder.cache.add(replace(entry, correction_text=None), (), {})
-    else:
-        is_accepted = before.accepted if accepted is None else accepted
-        holds = replace(before, undone=False, accepted=is_accepted, saved=saved or before.saved)
-        folder.cache.add(entry.with_correction(holds), (), {})
-
-
-def _remove_bases(folder: OutputFolder) -> None:
-    """Remove the kept labels of pages whose changes are not in the folder any more."""
-    if files := base_files(folder):
-        used = {correction.before for entry in folder.cache.entries() if (correction := entry.correction) is not None}
-        for path in (path for path in files if path.stem not in used):
-            remove_file(path)
+    if accepted is False and before.accepted and not before.content and folder.restore(entry):
+        return
+    now = replace(before, accepted=before.accepted if accepted is None else accepted, saved=saved or before.saved)
+    if now == entry.correction:
+        return
+    bulk = {**entry.bulk.unpacked(), "origin": now.text()}
+    if not entry.corrected:
+        bulk["model"] = folder.files.path(entry.place).read_bytes()
+    facts = replace(entry.mask, by="person", source=now.format, accepted=now.accepted, saved=planner.saved)
+    folder.rewrite(entry, facts, bulk)
 
 
 class _OwnFiles:
@@ -426,8 +417,7 @@ class _OwnFiles:
         self.older, self.changed_since = dict[Path, None](), list[str]()
         self._folder = folder
         self._by_path = {Path(os.path.realpath(folder.files.path(row.place))): (image, row) for image, row in rows}
-        changed = [(image, row) for image, row in rows if folder.files.look(row) in ("edited", "taken")]
-        self._changed = [(image, replace(row, taken=digest_of(folder.files.path(row.place)))) for image, row in changed]
+        self._changed = [(image, row) for image, row in rows if folder.files.look(row) == "other"]
 
     @classmethod
     def below(cls, folder: OutputFolder, source: Path, read_as: str) -> _OwnFiles | None:
@@ -443,8 +433,8 @@ class _OwnFiles:
         rows = [(image, row) for image in ("", *folder.cache.names()) for row in folder.cache.files(image).values()]
         for old, row, _ in folder.cache.orphans():  # edited before its picture was renamed
             if (image := folder.now(old)) is not None:
-                folder.cache.set_files(old, (), [row.place])
-                folder.cache.set_files(image, [row])
+                folder.cache.note_files(old, (), [row.place])
+                folder.cache.note_files(image, [row])
                 rows.append((image, row))
         own = [(image, row) for image, row in rows if row.is_file and format_name(row.name) in names]
         places = {row.place: Path(os.path.realpath(folder.files.path(row.place))) for _, row in own}
@@ -488,17 +478,16 @@ class _OwnFiles:
             return True
         if whole:  # which images changed since it was written is unknown, but corrections are never replaced by it
             return not entry.corrected or row.shows == run_file_shows(self._folder, name)[0]
-        return row.shows == self._folder.deriver.shows(name, entry)
+        return row.shows.removesuffix(TAKEN) == self._folder.deriver.shows(name, entry)
 
     def take_in(self, images: Container[str]) -> None:
         """Record the changed files of images as taken in, as they were read: they stay, and show the labels of now."""
         for image, row in self._changed:
             path = self._folder.files.path(row.place)
             entry = self._folder.cache.get(image) if image else None
-            if image in images and path not in self.older:
-                shows = "" if entry is None else self._folder.deriver.shows(format_name(row.name), entry)
-                self._folder.cache.set_files(image, [replace(row, shows=shows)])
-                self._folder.taken |= set() if image else {path}
+            if entry is not None and image in images and path not in self.older:
+                shows = self._folder.deriver.shows(format_name(row.name), entry)
+                self._folder.cache.note_files(image, [replace(row, shows=shows + TAKEN)])
 
 
 # ---- report ----

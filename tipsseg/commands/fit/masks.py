@@ -65,7 +65,7 @@ class EditedMasks:
         image = self.run.image(ref.name)
         if not matches(image.entry.input, ref.path):
             raise ImageError(ref.path, f"changed since it was labelled, so its mask {image.mask} is out of date")
-        return image.current().labels.labels
+        return image.labels().labels
 
 
 @contextmanager

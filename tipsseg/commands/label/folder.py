@@ -32,10 +32,10 @@ from tipsseg.options.run import (
     RegionOptions,
 )
 from tipsseg.run.entry import Entry
-from tipsseg.run.folder import OutputFolder, open_folder, shown_files
+from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.inputs import Choice, Images, find_images, require_paths
 from tipsseg.run.outcome import Done, FolderImage, FolderSummary, Status
-from tipsseg.run.read import open_runs
+from tipsseg.run.read import open_run
 from tipsseg.run.results import ImageResult, Labelled
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
@@ -144,14 +144,13 @@ def _status_of(result: ImageResult) -> Status:
 
 def _read_labelled(spec: RunSpec, images: list[Done]) -> Iterator[FolderImage]:
     """Read labelled images from their output folder. Raise RecordError if its records are missing or damaged."""
-    with open_runs(spec.output, ended=False) as runs:
-        run = next((run for run in runs if run.shard == spec.shard), runs[0])  # perhaps merged by now
+    with open_run(spec.output, ended=False) as run:
         for image in images:
             if image.error or image.ref.name not in run:
                 yield FolderImage(path=image.ref.path, status=image.status, error=image.error)
             else:
                 found = run.image(image.ref.name)
-                yield _labelled_image(found.entry, shown_files(found.rows, run.files), image.ref.path, image.status)
+                yield _labelled_image(found.entry, found.files(), image.ref.path, image.status)
 
 
 def _labelled_image(entry: Entry, files: Mapping[str, Path], path: Path, status: Status) -> FolderImage:

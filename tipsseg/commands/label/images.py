@@ -28,17 +28,17 @@ from tipsseg.engine.notes import (
     note_settled,
     note_skipped,
 )
-from tipsseg.errors import ImageError, InputError, OutputError, UsageError
-from tipsseg.run.folder import OutputFolder
+from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.options.values import index_of
+from tipsseg.run.folder import OutputFolder, locked_cache
 from tipsseg.run.inputs import Images
-from tipsseg.run.moves import Moves, find_moves
+from tipsseg.run.moves import Moves, find_moves, finish_moves, follow
 from tipsseg.run.results import ImageResult, Triaged
 from tipsseg.run.settle import Settled, settle_images
-from tipsseg.run.shards import shards_in
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.progress import Progress
-from tipsseg.util.text import join_first, pluralize, shell_word
+from tipsseg.util.text import join_first, pluralize
 
 
 class Engine(Protocol):
@@ -64,17 +64,8 @@ EngineMaker = Callable[[OutputFolder, Progress, Sequence[ImageRef]], AbstractCon
 def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[ImageRef]) -> Iterator[Engine]:
     """Load the model in this process; the first images help to choose the device if it is "auto" (see `load_for`).
 
-    Raises:
-        OutputError: The folder holds shards, and the run is not one of them.
-        TipssegError: The run cannot continue.
+    Raise TipssegError if the run cannot continue.
     """
-    if folder.info.spec.shard is None and shards_in(folder.path):
-        word = shell_word(str(folder.path))
-        raise OutputError(
-            folder.path,
-            "it holds shards",
-            f"Finish them by the command that began them, then join them: tipsseg merge {word} -o {word}",
-        )
     from tipsseg.engine.local import LocalEngine
 
     loaded = load_for(folder.info, progress.note, quiet=progress.quiet, images=images)
@@ -102,7 +93,7 @@ def label_images(
     note_given(folder.info.spec, images.known, progress)
     note_folder(folder, images, progress)
     moves = _follow(folder, images, progress)
-    notes = ImageNotes(folder.info.model, progress)
+    notes = ImageNotes(folder.info.model, folder.context.formats, progress)
     for found in _results(folder, images, make_engine, reporter, moves):
         result = folder.record(found)
         if isinstance(result, Failed):
@@ -114,6 +105,9 @@ def label_images(
             result = replace(result, files=folder.shown_files(result.ref.name))
         reporter.report(result)
         yield result
+    if folder.info.spec.shard is not None:
+        _end_shard(folder, images, notes, reporter)
+        return
     settled = Settled()
     for derived in settle_images(folder, settled, folder.info.spec.jobs):
         reporter.report_derived(derived)
@@ -125,28 +119,21 @@ def label_images(
 
 def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     """Let the labels follow renamed pictures, and with `prune` remove the labels of pictures that are gone. Return the rest."""
+    if folder.info.spec.shard is None:
+        finish_moves(folder)
     moves, prune = find_moves(folder, images), folder.info.spec.prune
     check_prune(folder, images, moves)
-    folder.cache.add_former((old, ref.name) for old, ref in moves.renamed.items())
-    renamed = dict[str, ImageRef]()
-    for old, ref in moves.renamed.items():
-        try:
-            folder.rename(folder.image(old), ref)
-            renamed[old] = ref
-        except ImageError as error:
-            progress.note(f"{ref.name} is {old} by its content, but is labelled as a new image: {error.reason}.")
-    if lost := moves.renamed.keys() - renamed.keys():
-        names = {name: [old for old in before if old not in lost] for name, before in folder.cache.former.items()}
-        folder.cache.set_meta("former", {name: before for name, before in names.items() if before})
-        moves = replace(moves, gone=(*moves.gone, *sorted(lost)) if images.whole else ())
-    folder.follow()
-    note_renamed(renamed, progress)
+    follow(folder, moves.renamed)
+    if folder.info.spec.given is not None:
+        folder.info.spec.given.follow(folder.former)
+    note_renamed(moves.renamed, progress)
+    if moves.alike:
+        progress.note(f"Several pictures have the same pixels, so no labels followed: {join_first(moves.alike, 5)}.")
     if prune is not None:
-        if moves.gone:
-            folder.cache.set_meta("removing", moves.gone)  # a killed command goes on from here
-        folder.cache.forget(moves.gone)
+        for name in moves.gone:
+            folder.forget(folder.image(name).entry)
         progress.note(f"Removed the labels of {pluralize(len(moves.gone), 'image')}: {join_first(moves.gone, 20)}.")
-    return replace(moves, renamed=renamed, gone=() if prune is not None else moves.gone)
+    return replace(moves, gone=() if prune is not None else moves.gone)
 
 
 def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
@@ -159,10 +146,8 @@ def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
             "argument `prune` requires all images of the folder's runs, without argument `sample` or another choice of images",
             "Pass the same folders as before, without a list or options that select images.",
         )
-    if prune != gone and (gone or prune != len(folder.cache.meta("removing") or ())):
+    if gone and prune != gone:  # none may be gone: a killed command had removed them
         root, number = address_text(images.root), pluralize(gone, "labelled image is", "labelled images are")
-        if not gone:
-            raise InputError(f"{root} contains all labelled images", "Remove argument `prune`.")
         names = join_first(moves.gone, 3)
         raise InputError(f"{number} no longer in {root}, not {prune}: {names}", f"Set argument `prune`={gone}.")
 
@@ -188,7 +173,7 @@ def _results(
     if folder.before is None:
         with _begun(folder, images, make_engine, reporter, moves):
             pass  # no image, but the records of a run
-    elif not folder.begun or folder.before.image_root != root:
+    elif folder.before.spec.formats != folder.info.spec.formats or folder.before.image_root != root:
         folder.begin(replace(folder.info, image_root=root, started=datetime.now(UTC)))
 
 
@@ -222,18 +207,52 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
     note_settled(folder, settled, progress)
     if spec.given is not None and spec.given.labels is not None:
         note_skipped(spec.given.labels.skipped, spec.onto, progress)
-    note_division(spec.formats, folder.state, folder.context.files, progress)
+    note_division(spec.formats, folder.cache.names(), folder.context.files, progress)
     note_edited(folder.info, counts, progress)
     for line in folder.totals().lines():
         progress.note(line)
     note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.output}")
     reporter.note_failures(folder)
-    if spec.shard is not None:
-        word = shell_word(str(spec.output))
-        progress.note(f"Part {spec.shard} is done. When all are: tipsseg merge {word} -o {word}")
     if reporter.shown is not None:
         progress.note(f"Open {reporter.shown} to see the labels.")
-    reporter.counts = replace(counts, failed=counts.failed + len(folder.unwritten))  # for the exit code
+
+
+def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter: Reporter) -> None:
+    """Print the totals of a shard, and settle the folder if no other shard runs, and no image of them lacks a mask."""
+    spec, progress = folder.info.spec, reporter.progress
+    progress.end()
+    notes.end(spec.output)
+    note_reasons(folder.reasons, progress)
+    note_end(progress, reporter.counts, time.monotonic() - reporter.began, f", into {spec.output}")
+    folder.failed.write()
+    folder.cache.close()
+    assert folder.cache.lock is not None
+    folder.cache.lock.give_back()
+    try:
+        with locked_cache(spec.output) as cache:
+            whole = OutputFolder(folder.info, cache, folder.info)
+            whole.change(replace(folder.info, spec=replace(spec, shard=None)))
+            whole.failed.join()
+            failed = {failure.image for failure in whole.failed.all()}
+            lacking = [ref for ref in images.elsewhere if not whole.context.mask_path(ref).exists()]
+            if missing := [ref for ref in lacking if ref.name not in failed]:
+                assert spec.shard is not None
+                parts = sorted({index_of(ref.name, spec.shard.count) for ref in missing})
+                number = pluralize(len(missing), "image has", "images have")
+                progress.note(
+                    f"{number} no labels yet, of parts {join_first(list(map(str, parts)), 10)} of {spec.shard.count}."
+                )
+                return
+            whole.look()
+            settled = Settled()
+            for derived in settle_images(whole, settled, spec.jobs):
+                reporter.report_derived(derived)
+            whole.finish(reporter.counts)
+            progress.results(whole.run_paths)
+            note_settled(whole, settled, progress)
+            progress.note(f"All parts are done: {pluralize(len(whole), 'image')} in {spec.output}.")
+    except OutputError as error:
+        progress.note(f"The files for the whole run are written by the last part: {error.reason}.")
 
 
 def run_label(folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter) -> Counts:

@@ -25,9 +25,8 @@ from typing import Any, TextIO
 
 from tipsseg._version import __version__
 from tipsseg.commands.label.images import EngineMaker, label_images, local_engine
-from tipsseg.commands.merge import join_images, remove_shards
 from tipsseg.engine.notes import Reporter
-from tipsseg.errors import DeviceError, OutputError, TipssegError, UsageError
+from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.images.decoders import silence_decoders
 from tipsseg.options import default_jobs
 from tipsseg.options.run import EngineOptions
@@ -35,12 +34,8 @@ from tipsseg.options.values import Shard, index_of
 from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.inputs import Images
 from tipsseg.run.labels import RunContext
-from tipsseg.run.question import differences_text, share_run, shared_run
-from tipsseg.run.read import open_folders
-from tipsseg.run.results import ImageResult, Triaged
-from tipsseg.run.shards import SHARDS_FOLDER, shards_in, state_folder, state_folders
+from tipsseg.run.results import Derived, ImageResult, Labelled, Triaged
 from tipsseg.run.spec import RunInfo, RunSpec
-from tipsseg.run.state import State
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.progress import Progress, Silence
 from tipsseg.util.text import first_line, pluralize
@@ -119,15 +114,7 @@ class RayEngine:
         else:
             each = min([_CPUS, *(int(node["CPU"]) for node in nodes if node.get("CPU"))])
             self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
-        known = shared_run(folder.path)
-        if known is not None and (text := differences_text(known, folder.info)):
-            raise OutputError(
-                folder.path / SHARDS_FOLDER,
-                f"shards of other settings wait to be joined: {text}",
-                "Finish them with the command that began them, or remove that folder.",
-            )
-        there = shards_in(folder.path)
-        self._count = there[0].count if there else _SHARDS * tasks
+        self._count = _SHARDS * tasks
         progress.note(f"Ray runs {pluralize(tasks, 'task')} at a time, for {pluralize(self._count, 'shard')}.")
         info = replace(folder.info, spec=folder.info.spec.changed(device=kind))
         with _errors():
@@ -140,11 +127,11 @@ class RayEngine:
         """Yield the results of images that are done or fail, then of the other images once their shards are joined."""
         folder, parts = self._folder, defaultdict[int, list[ImageRef]](list)
         for item in items:
-            if not isinstance(item, ImageRef):
-                yield item
-            elif not self._is_half_joined(item.name):
+            if isinstance(item, ImageRef):
                 parts[index_of(item.name, self._count)].append(item)
-        info = folder.info
+            else:
+                yield item
+        info, lock, failed = folder.info, folder.cache.lock, set[str]()
         spec = info.spec.changed(
             device=info.device.partition(":")[0],
             dtype=info.dtype,
@@ -153,23 +140,21 @@ class RayEngine:
             formats_given=True,
         )  # a task that is started again resumes
         infos = {index: replace(info, spec=spec.changed(shard=Shard(index, self._count))) for index in sorted(parts)}
-        if infos:
-            share_run(next(iter(infos.values())))
-        yield from self._run([self._submit(_label, infos[index], parts[index]) for index in infos])
-        with open_folders(state_folders(folder.path)) as runs:
-            number = sum(map(len, runs))
-            self._progress.end()
-            self._progress.begin(f"Joining {pluralize(number, 'image')} of {pluralize(len(runs), 'shard')}.", number)
-            yield from join_images(folder, runs)
-        remove_shards(folder.path)
-
-    def _is_half_joined(self, name: str) -> bool:
-        """Return True if a killed command was about to move an image of a shard, which joining goes on with."""
-        if not self._folder.cache.is_arriving(name):
-            return False
-        shard = Shard(index_of(name, self._count), self._count)
-        with closing(State(state_folder(self._folder.path, shard))) as state:
-            return name in state
+        assert lock is not None
+        folder.cache.commit()
+        lock.give_back()  # each task has a lock of its own
+        try:
+            for result in self._run([self._submit(_label, infos[index], parts[index]) for index in infos]):
+                failed.add(result.ref.name)
+                yield result
+        finally:
+            lock.take()
+            folder.cache.absorb()
+            folder.look()
+        for ref in (ref for index in infos for ref in parts[index] if ref.name not in failed):
+            entry = folder.find(ref)
+            if entry is not None:
+                yield Labelled(ref, entry, None, Derived())
 
     def _submit(self, function: Any, info: RunInfo, refs: Sequence[ImageRef], *others: object) -> Any:
         """Start a task for images, and return what Ray knows it by."""

@@ -25,10 +25,10 @@ from tipsseg.given.labels import LabelSource, paint_objects
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.regions.components import every_region
 from tipsseg.regions.objects import number_pixels
-from tipsseg.run.entry import Entry
+from tipsseg.run.entry import Entry, ObjectScore
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.inputs import REPORT_FILE
-from tipsseg.run.labels import Current
+from tipsseg.run.labels import Labels
 from tipsseg.run.read import RunImage
 from tipsseg.types import LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file, set_aside
@@ -132,12 +132,14 @@ class DrawnImage:
         record: The image's record for the page.
         new: True if its files were drawn now.
         error: The image's error, or None.
+        objects: Its objects.
     """
 
     entry: Entry
     record: PageRecord
     new: bool
     error: ImageError | None = None
+    objects: tuple[ObjectScore, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +170,7 @@ class ImageMaker:
             fault = ImageError(path, absence(path), MOVED_HINT)
         elif not matches(image.entry.input, path):
             fault = ImageError(path, "changed since it was labelled", "Label it again.")
-        current = image.current()
-        entry = current.entry
+        entry = image.entry
         others: LabelArray | None = None
         unread: ImageError | None = None
         try:
@@ -182,15 +183,15 @@ class ImageMaker:
         with suppress(OSError, ValueError):  # damaged, for example by a power loss
             before, record = self.place.read(image_key(entry.image))
             if before == signature:
-                return DrawnImage(entry, record, False, fault or unread)
-        drawn = self._draw(image, current, others, signature, fault)
+                return DrawnImage(entry, record, False, fault or unread, image.objects())
+        drawn = self._draw(image, image.labels(), others, signature, fault)
         return drawn if drawn.error else replace(drawn, error=unread)
 
     def _draw(
-        self, image: RunImage, current: Current, others: LabelArray | None, signature: str, fault: ImageError | None
+        self, image: RunImage, found: Labels, others: LabelArray | None, signature: str, fault: ImageError | None
     ) -> DrawnImage:
         """Write the files of an image; with a `fault`, a grey picture. The map comes last, with the signature."""
-        path, entry, labels = image.path(self.images), current.entry, current.labels.labels
+        path, entry, labels = image.path(self.images), image.entry, found.labels
         pixels = None
         if fault is None:
             try:
@@ -202,7 +203,7 @@ class ImageMaker:
         if npz is not None:
             with suppress(ImageError, OSError, ValueError):  # the page works without confidences
                 confidence = read_confidence(npz, image.entry.numbers.size)
-        regions, number = every_region(labels, len(self.classes), current.labels.instances)
+        regions, number = every_region(labels, len(self.classes), found.instances)
         objects = number_pixels(enumerate(regions, start=1), (labels.shape[0], labels.shape[1]))
         numbers, key, correction = entry.numbers, image_key(entry.image), entry.correction
         is_accepted = correction is not None and correction.accepted and not correction.content
@@ -228,14 +229,14 @@ class ImageMaker:
         self.place.write(thumbnail, pictures.jpeg(pictures.thumbnail(shown, labels, self.classes)))
         begin = _HEAD + json.dumps([signature, record]).encode("ascii") + b"\n"
         self.place.write(label_map, begin + pictures.map_script(key, labels, confidence, objects, others))
-        return DrawnImage(entry, record, True, fault)
+        return DrawnImage(entry, record, True, fault, image.objects(found))
 
     def _signature(self, entry: Entry, path: Path, fault: ImageError | None, others: LabelArray | None) -> str:
         """Return a digest of what an image's files and its record are made from."""
         facts = (
             _VERSION,
             entry.version,
-            entry.correction_text,
+            entry.correction and entry.correction.text().decode(),
             printable_path(path),
             "" if fault is None else fault.reason,
             [(entry.id, entry.name, entry.colour) for entry in self.classes],

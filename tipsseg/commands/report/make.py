@@ -35,7 +35,7 @@ from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files
 from tipsseg.run.inputs import REPORT_FILE, check_image_root
 from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.read import Run, open_runs, refuse_other_settings, refuse_raster
+from tipsseg.run.read import Run, open_run, refuse_raster
 from tipsseg.run.spec import option_words
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import ImageRef, ignore_id
@@ -118,10 +118,9 @@ def report_folder(
     given = {"output": target, "images": images, "features": features, "labels": labels, "doubts": doubts, "gt": truths}
     with ExitStack() as stack:
         progress = stack.enter_context(progress_for(verbose))
-        runs = stack.enter_context(open_runs(output, ended=False, max_pixels=reading.max_pixels))
-        refuse_raster(runs[0].info)
-        refuse_other_settings(runs)
-        classes = runs[0].classes
+        run = stack.enter_context(open_run(output, ended=False, max_pixels=reading.max_pixels))
+        refuse_raster(run.info)
+        classes = run.classes
         findings = {} if doubts is None else read_doubts(Path(doubts))
         others = None if labels is None else LabelSource(Path(labels), classes)
         evaluation = None
@@ -136,27 +135,30 @@ def report_folder(
             clean_up([folder], keep={LOCK_FILE})
             clean_up_below(path for path in folder.iterdir() if path.is_dir())
         place, began = Place(folder), time.monotonic()
-        number = sum(map(len, runs))
-        progress.begin(f"Drawing {pluralize(number, 'image')} of {runs[0].output} into {folder}.", number)
+        progress.begin(f"Drawing {pluralize(len(run), 'image')} of {run.output} into {folder}.", len(run))
         if others or findings:
-            _note_unmatched([image.ref(root) for run in runs for image in run.images()], others, findings, progress)
-        drawn = _draw(runs, ImageMaker(place, classes, root, others), reading.jobs, progress)
+            _note_unmatched([image.ref(root) for image in run.images()], others, findings, progress)
+        drawn = _draw(run, ImageMaker(place, classes, root, others), reading.jobs, progress)
         place.remove_others({image_key(image) for image in drawn.order if image not in drawn.unreadable})
         alike = {} if features is None else _similar_images(Path(features), drawn, progress)
         scored = () if evaluation is None else evaluation.images
         accuracies = {score.image: round(score.right / score.pixels, 4) for score in scored if score.pixels}
         scores = None if evaluation is None else evaluation.record()
         failures = [
-            failed_record(image, str(path) if root is None else address_text(root / actual_name(image)), reason)
-            for run in runs
-            for image, path, reason in run.failures()
+            failed_record(
+                each.image,
+                str(each.ref.path) if root is None else address_text(root / actual_name(each.image)),
+                each.reason,
+            )
+            for each in run.failed.all()
+            if each.image not in run
         ]
         records = _records(place, drawn, {"alike": alike, "doubts": findings, "accuracy": accuracies})
         number = len(drawn.order) + len(failures)
         run_facts = {
-            "name": str(runs[0].output.absolute()),
-            "digest": runs[0].info.digest,
-            "ended": all(run.info.ended is not None for run in runs),
+            "name": str(run.output.absolute()),
+            "digest": run.info.digest,
+            "ended": run.info.ended is not None,
             "images": number,
             "chunks": _write_data(place, number, chain(records, failures)),
             "classes": [
@@ -173,7 +175,7 @@ def report_folder(
             "scored": len(accuracies),
             "doubted": len(findings),
             "command": _command(output, given, truth, reading),
-            "summary": [*_facts(runs), *drawn.totals.lines()],
+            "summary": [*_facts(run), *drawn.totals.lines()],
         }
         place.write(folder / DATA / "run.js", script("run", run_facts))
         # Write index.html last, because it needs the other files.
@@ -230,14 +232,13 @@ class _Drawn:
     counts: Counter[str]
 
 
-def _draw(runs: Sequence[Run], maker: ImageMaker, jobs: int, progress: Progress) -> _Drawn:
-    """Draw the images of runs, and note those that cannot be read."""
+def _draw(run: Run, maker: ImageMaker, jobs: int, progress: Progress) -> _Drawn:
+    """Draw the images of a run, and note those that cannot be read."""
     review, totals, counts = ReviewOrder(), TotalsSum(maker.classes), Counter[str]()
     hashes, unreadable, moved = dict[str, str | None](), dict[str, PageRecord](), list[ImageError]()
-    images = (image for run in runs for image in run.images())
-    for result in Job(progress, resumes=True).each(map_in_order(jobs, maker.make, images)):
+    for result in Job(progress, resumes=True).each(map_in_order(jobs, maker.make, run.images())):
         entry = result.entry
-        review.add(entry)
+        review.add(entry, result.objects)
         hashes[entry.image] = entry.input.sha256
         totals.add(entry.summary)
         counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
@@ -342,11 +343,9 @@ def _chunks(images: int) -> Iterator[int]:
         size = _CHUNK
 
 
-def _facts(runs: Sequence[Run]) -> Iterator[str]:
-    """Yield sentences about a run, or about the first of its shards."""
-    info = runs[0].info
-    if len(runs) > 1:
-        yield f"{len(runs)} shards. The first shard:"
+def _facts(run: Run) -> Iterator[str]:
+    """Yield sentences about a run."""
+    info = run.info
     version = "" if info.noted is None else f"; labelled with tipsseg {info.noted.version}"
     yield f"Model {info.spec.model}, {info.dtype}{f' on {info.device}' if info.device else ''}{version}."
     if info.noted is not None:
