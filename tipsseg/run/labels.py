@@ -11,7 +11,6 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +162,7 @@ def read_labels(
     except ImageError as error:
         raise ImageError(path, f"changed by hand: {error.reason}" if by_hand else error.reason, hint) from None
     _refuse_unknown_ids(path, count_labels(labels), classes, hint)
-    instances = _read_objects(_envelope_of(path, known), size)
+    instances = _envelope_of(path, known).objects(size)
     if instances is not None and by_hand:
         instances = follow_correction(instances, labels, context.classes)
     return Labels(labels=labels, instances=instances)
@@ -176,14 +175,6 @@ def _envelope_of(path: Path, known: bytes) -> SealedMask:
     except (OSError, ValueError) as error:
         raise ImageError(path, describe_error(error)) from error
     return found if found.facts is not None else open_envelope(known)
-
-
-def _read_objects(sealed: SealedMask, size: tuple[int, int]) -> NDArray[np.int32] | None:
-    """Return the number of the object at each pixel, [H, W]; None if the mask does not have them."""
-    data = sealed.unpack("objects", 4 * prod(size))
-    if data is None or len(data) != 4 * prod(size):
-        return None
-    return np.frombuffer(data, "<i4").astype(np.int32).reshape(size)
 
 
 def _refuse_unknown_ids(path: Path, counts: NDArray[np.int64], classes: int, hint: str) -> None:
