@@ -88,9 +88,7 @@ def _contents(package: Path) -> dict[str, bytes]:
 @pytest.fixture(autouse=True, scope="session")
 def no_waiting_for_the_disk() -> None:
     """No test loses power, and on a busy disk most of the time would go with waiting for it."""
-    from tipsseg.run import state
-
-    state.SYNCHRONOUS = "OFF"
+    os.fsync = lambda _: None
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -98,10 +98,8 @@ def asked(name: str, output: str) -> list[object]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The labels, shown or hidden, in a folder or in its shards."""
-    tops = ("masks", ".tipsseg/masks", ".tipsseg/layers")
-    found = [path for top in tops for path in folder.rglob(f"{top}/**/*") if path.is_file()]
-    return {path.name: path.read_bytes() for path in found}
+    """The masks in a folder or in its shards."""
+    return {path.name: path.read_bytes() for path in folder.rglob("masks/**/*") if path.is_file()}
 
 
 def digest(folder: Path) -> str:

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from masks import pixels
 from numpy.typing import NDArray
 from PIL import Image
 from reading import EXACT, READERS
@@ -196,7 +197,7 @@ class FolderWalk(RuleBasedStateMachine):
         self.top = Path(self._temporary.name)
         self.out = self.top / "out"
         self.kind = "plain"
-        self.edits: dict[str, bytes] = {}
+        self.edits: dict[str, object] = {}
         self.last: list[str] = []
         self.question: list[str] = []
         self.turn = 0
@@ -240,8 +241,13 @@ class FolderWalk(RuleBasedStateMachine):
         return {self._named(path.relative_to(top).as_posix()): path for path in paths}
 
     def _mask(self, name: str) -> Path:
-        shown = self.out / "masks" / Path(name).with_suffix(".png")
-        return shown if shown.exists() else self.out / ".tipsseg/masks" / f"{name}.png"
+        return self.out / "masks" / Path(name).with_suffix(".png")
+
+    def _work(self, place: str) -> object:
+        """What a person made: the pixels of a mask, into which commands write what it is, and all of any other file."""
+        if place.startswith("masks/"):
+            return pixels(self._mask(place.removeprefix("masks/")))
+        return (self.out / place).read_bytes()
 
     def _lacks_given(self) -> bool:
         """Whether a new folder could not know that regions or labels have the name that a picture had before."""
@@ -275,7 +281,7 @@ class FolderWalk(RuleBasedStateMachine):
             half = ids[:, : ids.shape[1] // 2]
             half[:] = (half + self.turn) % 4
             Image.fromarray(ids).save(path)
-            self.edits[f"masks/{name}"] = path.read_bytes()
+            self.edits[f"masks/{name}"] = pixels(path)
 
     @rule(name=st.sampled_from(NAMES))
     def edit_a_file_that_is_no_mask(self, name: str) -> None:
@@ -382,11 +388,11 @@ class FolderWalk(RuleBasedStateMachine):
         """Hold the folder against the model, after a command that settles it."""
         for place, data in list(self.edits.items()):
             path = self._mask(place.removeprefix("masks/")) if place.startswith("masks/") else self.out / place
-            if replaced and place.startswith("masks/") and (not path.exists() or path.read_bytes() != data):
+            if replaced and place.startswith("masks/") and (not path.exists() or self._work(place) != data):
                 del self.edits[place]
             else:
                 assert path.exists(), f"{place}: a person's file is gone: {self.last} {ran}"
-                assert path.read_bytes() == data, f"{place}: a person's work is lost: {self.last} {ran}"
+                assert self._work(place) == data, f"{place}: a person's work is lost: {self.last} {ran}"
         for entry in entries(self.out) if "nothing was changed" not in ran.err else ():
             stale = self._stale(entry)
             assert not stale, f"{entry['image']}: {stale} are not of its labels: {self.last} {ran}"
@@ -515,7 +521,12 @@ class FolderWalk(RuleBasedStateMachine):
         own = {str(file) for entry in there for file in entry["files"].values()}  # type: ignore[attr-defined]
         shutil.rmtree(self.top / "new")
         for name in new.keys() - {"run.json", "manifest.jsonl", "errors.jsonl"} if same else own:
-            assert ours.get(name) == new[name], f"{name}: {last}"
+            one, other = ours.get(name), new[name]
+            if name.startswith("masks/"):  # which says the name that its picture had
+                assert isinstance(one, bytes)
+                assert isinstance(other, bytes)
+                one, other = pixels(one), pixels(other)
+            assert one == other, f"{name}: {last}"
 
     @precondition(lambda self: bool(entries(self.out)))
     @rule(number=st.integers(0, 7), drop=st.booleans(), kill=kills)
@@ -560,7 +571,7 @@ class FolderWalk(RuleBasedStateMachine):
             if not page:
                 assert (now == ids).all()
             if accept or (now != before).any() or f"masks/{name}" in self.edits:
-                self.edits[f"masks/{name}"] = self._mask(name).read_bytes()
+                self.edits[f"masks/{name}"] = pixels(self._mask(name))
         self._judge(ran)
 
     @rule(name=st.sampled_from(NAMES), kill=kills)
@@ -650,14 +661,14 @@ class FolderWalk(RuleBasedStateMachine):
         undisturbed.rename(self.out)
         mask = self._mask(name)
         Image.fromarray(mine).save(self.top / "mine.png")
-        data = (self.top / "mine.png").read_bytes()
+        data = pixels(self.top / "mine.png")
         saved = [str(mask), str(self.top / "mine.png")]
         self.server.run(self.top, commands[what], 1 + share * changes // 100, saved=saved)
         if (self.top / "mine.png").exists():  # the command had ended, or the mask was on its way to another place
             (self.top / "mine.png").replace(self._mask(name))
         self.edits[f"masks/{name}"] = data
         ran = self._whole(commands[what])
-        assert self._mask(name).read_bytes() == data, f"a person's mask is lost: {self.last} {ran}"
+        assert pixels(self._mask(name)) == data, f"a person's mask is lost: {self.last} {ran}"
         self._judge(self._whole(commands["convert"]))
         for other in ("given", "joined", "set"):
             shutil.rmtree(self.top / other, ignore_errors=True)

@@ -72,10 +72,6 @@ def edited_dune(top: Path) -> None:
     correct(top / "out/masks/old/Dune.png")
 
 
-def hidden(top: Path) -> None:
-    correct(top / "out/.tipsseg/masks/desert.png.png")
-
-
 def copied(top: Path) -> None:
     """Two annotators have a copy each; commands have seen the correction of one of them."""
     shutil.copytree(top / "out", top / "copy")
@@ -140,6 +136,14 @@ def tar(top: Path) -> None:
     write_tar(top / "in.tar", {path.name: path.read_bytes() for path in (top / "imgs").iterdir()})
 
 
+def regions(top: Path) -> None:
+    (top / "regions").mkdir()
+    for name in ("desert", "sea"):
+        Image.fromarray(np.arange(1, 97, dtype=np.uint8)[:, None].repeat(96, axis=1) // 24).save(
+            top / f"regions/{name}.png"
+        )
+
+
 def raster(top: Path) -> None:
     write_raster(top / "scene.tif", drawn(224, 300))
 
@@ -148,6 +152,7 @@ Step = str | Callable[[Path], None]
 
 LABEL = f"label imgs {_PLAIN} -o out -f png,coco"
 MANY = "-f coco,panoptic,yolo"
+REGIONS = f"label imgs {_PLAIN} --regions regions -o out -f png,coco"
 ALL = f"label IMGS {_PLAIN} -f png,npz,hf,yolo,overlay,csv -o out"  # IMGS: the same folder for all copies, as the record has it
 
 #: The steps before, the command that is killed, and the commands that follow; none: the same command.
@@ -161,7 +166,7 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
     "an overwritten folder with a correction": ([LABEL, edited], f"{LABEL} --overwrite", []),
     "a correction that is given up": ([LABEL, edited], f"{LABEL} --replace-edited", []),
     "formats that follow a correction": ([LABEL, edited], "convert out -f labelme,yolo,hf -q", []),
-    "masks that are shown": ([f"label imgs {_PLAIN} -f coco -o out", hidden], LABEL, []),
+    "objects in an edited mask": ([regions, REGIONS, edited], f"{REGIONS},instances", []),
     "scores that are added": ([LABEL, edited], f"{LABEL} -f npz", []),
     "a format that ends": ([f"label imgs {_PLAIN} -f png,coco,yolo -o out"], "convert out --drop yolo -q", []),
     "a correction that is undone": ([LABEL, edited, "convert out -f coco -q"], "correct out --undo desert.png -q", []),

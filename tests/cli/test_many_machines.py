@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from masks import pixels
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, correct, record
 
@@ -67,7 +68,7 @@ def test_a_shard_keeps_what_a_person_corrected_in_its_folder(run: Run) -> None:
     for part in "12":
         run("-f", "png", "--shard", f"{part}/2")
     merge(run, "out", output="out")
-    assert (run.code, ("out" / MASK).read_bytes()) == (0, mine)
+    assert (run.code, pixels("out" / MASK)) == (0, pixels(mine))
 
 
 @pytest.mark.parametrize(
@@ -160,8 +161,8 @@ def test_two_corrected_copies_of_a_folder_join(run: Run) -> None:
     run("-f", "png,coco,labelme", output="ann")
     theirs = correct(Path("bob/masks/sub/b c.png"))  # no command has seen it yet
     merge(run, "ann", "bob", output="both")
-    assert (run.code, ("both" / MASK).read_bytes()) == (0, mine)
-    assert Path("both/masks/sub/b c.png").read_bytes() == theirs
+    assert (run.code, pixels("both" / MASK)) == (0, pixels(mine))
+    assert pixels(Path("both/masks/sub/b c.png")) == pixels(theirs)
     lines = map(json.loads, Path("both/manifest.jsonl").read_bytes().splitlines())
     assert ["corrected" in line for line in lines] == [True, True, False]
     assert run.command("check", "both").out == ""
@@ -225,7 +226,7 @@ def test_sources_below_the_target_are_copied(run: Run) -> None:
     before = contents(Path("all/bob"))
     merge(run, "all/ann", "all/bob", output="all")
     assert (run.code, contents(Path("all/bob"))) == (0, before)
-    assert ("all" / MASK).read_bytes() == ("all/bob" / MASK).read_bytes()
+    assert pixels("all" / MASK) == pixels("all/bob" / MASK)
     assert "is in all" in merge(run, "all", output="all/masks")
 
 
@@ -339,12 +340,12 @@ def test_an_edit_that_a_killed_merge_moved_survives_another_run_of_its_shard(
     with monkeypatch.context() as patch:
         patch.setattr(State, "add", killed)
         merge(run, "out", output="out")
-    assert (run.code, ("out" / MASK).read_bytes(), shard.exists()) == (130, mine, False)
+    assert (run.code, pixels("out" / MASK), shard.exists()) == (130, pixels(mine), False)
     for part in "12":
         run("-f", "png,coco", "--shard", f"{part}/2")
         assert (run.code, run.labelled) == (0, [])
     merge(run, "out", output="out")
-    assert (run.code, ("out" / MASK).read_bytes(), run.command("check", "out").out) == (0, mine, "")
+    assert (run.code, pixels("out" / MASK), run.command("check", "out").out) == (0, pixels(mine), "")
 
 
 def test_a_merge_of_corrected_copies_goes_on_after_a_kill(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,9 +363,9 @@ def test_a_merge_of_corrected_copies_goes_on_after_a_kill(run: Run, monkeypatch:
     with monkeypatch.context() as patch:
         patch.setattr(State, "add", killed)
         merge(run, "out", "copy", output="both")
-    assert (run.code, ("both" / MASK).read_bytes()) == (130, mine)
+    assert (run.code, pixels("both" / MASK)) == (130, pixels(mine))
     merge(run, "out", "copy", output="both")
-    assert (run.code, ("both" / MASK).read_bytes(), run.command("check", "both").out) == (0, mine, "")
+    assert (run.code, pixels("both" / MASK), run.command("check", "both").out) == (0, pixels(mine), "")
 
 
 def test_a_mask_that_is_saved_in_a_shard_while_it_is_joined_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -664,9 +664,11 @@ def test_a_folder_of_images_does_not_become_one_of_rasters(command: Command, tmp
     path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
     assert command("label", path, "-o", out, *OPTIONS, "-f", "coco").code == 0
     assert command("convert", out, "-f", "geotiff").code == 0
-    ran = command("convert", out, "--drop", "coco")
-    assert (ran.code, "would make this a folder of rasters" in ran.err) == (2, True), ran.err
-    assert command("convert", out, "--drop", "coco,geotiff").code == 0
+    assert command("convert", out, "--drop", "coco").code == 0
+    ran = command("convert", out, "--drop", "png")
+    assert (ran.code, "png cannot be dropped: it holds the labels" in ran.err) == (2, True), ran.err
+    assert json.loads((out / "run.json").read_text())["formats"] == ["png", "geotiff"]
+    assert command("check", out).code == 0
 
 
 def test_blocks_of_an_interrupted_run_have_what_the_next_one_needs(

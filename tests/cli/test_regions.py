@@ -17,6 +17,7 @@ from running import Command
 
 import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
+from tipsseg.folder.mask import read_sealed
 from tipsseg.formats import IMAGE_FORMATS, is_model_only
 from tipsseg.labelling.golden import draw_picture
 
@@ -75,7 +76,7 @@ def mask(name: str, output: str = "labels") -> np.ndarray[Any, Any]:
 
 
 def test_touching_regions_are_objects(command: Command) -> None:
-    ran = command(*LABEL, "--regions", "regions", "--regions-only", "-f", "png,coco")
+    ran = command(*LABEL, "--regions", "regions", "--regions-only", "-f", "png,coco,instances")
     assert ran.code == 0, ran.err
     assert "regions in regions" in ran.err
     for name in NAMES:
@@ -143,9 +144,9 @@ def test_only_images_with_changed_regions_are_labelled_again(command: Command) -
     assert "0 images labelled, 3 unchanged" in command(*label[:-1]).err
     ids = quarters(*SIZES["sub/b"])
     Image.fromarray((ids > 0).astype(np.uint8)).save("regions/sub/b.png")
-    before = {name: Path("labels/instances", f"{name}.png").read_bytes() for name in NAMES}
+    before = {name: Path("labels/masks", f"{name}.png").read_bytes() for name in NAMES}
     assert "1 image labelled, 2 unchanged" in command(*label[:-1]).err
-    after = {name: Path("labels/instances", f"{name}.png").read_bytes() for name in NAMES}
+    after = {name: Path("labels/masks", f"{name}.png").read_bytes() for name in NAMES}
     assert [name for name in NAMES if before[name] != after[name]] == ["sub/b"]
     # Without regions, it is another question.
     ran = command(*LABEL)
@@ -232,7 +233,7 @@ def test_a_second_question_runs_no_tower(command: Command, monkeypatch: pytest.M
 
     monkeypatch.setattr(Tipsv2Backbone, "encode_windows", never)
     assert command(*label, "-c", "car", "-o", "again").code == 0
-    assert len(list(Path("again/instances").rglob("*.png"))) == 3
+    assert len(list(Path("again/masks").rglob("*.png"))) == 3
 
 
 def test_renamed_and_removed_objects_stay_objects(command: Command) -> None:
@@ -258,6 +259,13 @@ def test_renamed_and_removed_objects_stay_objects(command: Command) -> None:
     )
 
 
+TWO_TREES = {(1500, 10, 10, 50, 30), (2000, 10, 40, 50, 40)}
+
+
+def places() -> set[tuple[int, ...]]:
+    return {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]}
+
+
 def label_two_trees(command: Command) -> None:
     """Label two regions of an image, one above the other, as objects of one class."""
     rows = np.zeros((90, 130), np.uint8)
@@ -265,10 +273,7 @@ def label_two_trees(command: Command) -> None:
     Image.fromarray(rows).save("regions/a.png")
     label = (*LABEL[:-1], "tree", "--regions", "regions", "--regions-only", "-f", "png,coco", "-q")
     assert command(*label).code == 0
-    assert {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]} == {
-        (1500, 10, 10, 50, 30),
-        (2000, 10, 40, 50, 40),
-    }
+    assert places() == TWO_TREES
 
 
 def test_an_object_that_grew_stays_one_object(command: Command) -> None:
@@ -277,10 +282,9 @@ def test_an_object_that_grew_stays_one_object(command: Command) -> None:
     edited = mask("a").copy()
     edited[40:80, 60:64] = edited[0:5, 100:120] = 1
     Image.fromarray(edited).save("labels/masks/a.png")
-    for _ in range(2):  # the second conversion reads the instances that the first wrote
+    for _ in range(2):  # the second conversion reads the mask that the first wrote
         assert command("convert", "labels", "-f", "coco,instances", "-q").code == 0
-        after = {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]}
-        assert after == {(1500, 10, 10, 50, 30), (2160, 10, 40, 54, 40), (100, 100, 0, 20, 5)}
+        assert places() == {(1500, 10, 10, 50, 30), (2160, 10, 40, 54, 40), (100, 100, 0, 20, 5)}
         assert command("check", "labels").code == 0
 
 
@@ -295,7 +299,7 @@ def test_strokes_join_the_object_of_their_class_that_they_touch(command: Command
         Path("corrections.json").write_text(json.dumps({"tool": "tipsseg", "corrections": corrections}))
         assert command("correct", "labels", "--from", "corrections.json", "--emptied").code == 0
         assert command("check", "labels").code == 0
-        return {(each["area"], *each["bbox"]) for each in objects()["a.jpg"]}
+        return places()
 
     def box(top: int, left: int, bottom: int, right: int) -> dict[str, Any]:
         return {"class": "tree", "lasso": True, "points": [[top, left], [top, right], [bottom, right], [bottom, left]]}
@@ -303,7 +307,7 @@ def test_strokes_join_the_object_of_their_class_that_they_touch(command: Command
     drawn = [box(40, 55, 80, 64), box(0, 100, 5, 120)]
     assert correct(drawn) == {(1500, 10, 10, 50, 30), (2160, 10, 40, 54, 40), (100, 100, 0, 20, 5)}
     assert correct(drawn[:1]) == {(1500, 10, 10, 50, 30), (2160, 10, 40, 54, 40)}
-    assert correct([]) == {(1500, 10, 10, 50, 30), (2000, 10, 40, 50, 40)}
+    assert correct([]) == TWO_TREES
 
 
 def page_records() -> list[dict[str, Any]]:
@@ -313,19 +317,55 @@ def page_records() -> list[dict[str, Any]]:
     return found
 
 
-def test_an_edited_instance_mask_regroups_pixels(command: Command) -> None:
-    assert command(*LABEL[:-1], "tree", "--regions", "regions", "-f", "png,coco", "-q").code == 0
-    labels, before = mask("a"), objects()["a.jpg"]
-    with Image.open("labels/instances/a.png") as picture:
+def test_objects_that_touch_stay_apart_whatever_writes_their_mask(command: Command) -> None:
+    """The mask has their numbers. Where an editor leaves them out, the record knows them."""
+    label_two_trees(command)
+    path = Path("labels/masks/a.png")
+    inside = read_sealed(path.read_bytes()).objects(SIZES["a"])
+    assert inside is not None
+    assert [(inside == number).sum() for number in (1, 2)] == [1500, 2000]
+    for number, drawn in enumerate((100, 90), start=1):  # by an editor, which keeps the pixels alone
+        edited = mask("a").copy()
+        edited[:3] = 0
+        edited[2, :drawn] = 1
+        Image.fromarray(edited).save(path)
+        assert read_sealed(path.read_bytes()).facts is None
+        assert command("convert", "labels", "-f", "coco" if number == 1 else "instances", "-q").code == 0
+        assert places() == {*TWO_TREES, (drawn, 0, 2, drawn, 1)}
+        found = read_sealed(path.read_bytes())
+        assert found.facts is not None
+        assert (found.facts.by, found.objects(SIZES["a"]) is not None) == ("person", True)
+    edited[2, :50] = 0
+    Path("fix").mkdir()
+    Image.fromarray(edited).save("fix/a.png")
+    assert command("correct", "labels", "--from", "fix", "--replace-edited", "-q").code == 0
+    assert places() == {*TWO_TREES, (40, 50, 2, 40, 1)}
+    Path("labels/.tipsseg/state.db").unlink()
+    assert command("check", "labels", "--restore").code == 0
+    Path("labels/annotations.json").unlink()
+    assert command("convert", "labels", "-f", "coco", "-q").code == 0
+    assert places() == {*TWO_TREES, (40, 50, 2, 40, 1)}
+    assert command("check", "labels").code == 0
+
+
+def test_an_edited_instance_mask_stays_and_changes_no_objects(command: Command) -> None:
+    """It is derived from the mask, like the files of other formats."""
+    assert command(*LABEL[:-1], "tree", "--regions", "regions", "-f", "png,coco,instances", "-q").code == 0
+    before, path = objects(), Path("labels/instances/a.png")
+    with Image.open(path) as picture:
         instances = np.array(picture)
     instances[instances == 2] = 1
-    Image.fromarray(instances).save("labels/instances/a.png")
-    assert command("convert", "labels", "-f", "coco", "-q").code == 0
-    after = objects()["a.jpg"]
-    assert len(after) == len(before) - 1
-    assert sum(each["area"] for each in after) == sum(each["area"] for each in before)
-    assert (mask("a") == labels).all()
-    assert command("check", "labels").code == 0
+    Image.fromarray(instances).save(path)
+    mine = path.read_bytes()
+    ran = command("convert", "labels", "-f", "coco")
+    assert (ran.code, objects(), path.read_bytes()) == (0, before, mine)
+    ran = command("check", "labels")
+    assert (ran.code, "labels/instances/a.png" in ran.out + ran.err) == (0, True)
+    path.unlink()
+    assert command(*LABEL[:-1], "tree", "--regions", "regions", "-q").code == 0
+    with Image.open(path) as picture:
+        assert len(np.unique(picture)) > len(np.unique(instances))
+    assert (objects(), command("check", "labels").out) == (before, "")
 
 
 def test_corrections_of_other_objects_are_refused(command: Command) -> None:
@@ -363,20 +403,10 @@ def test_a_run_that_gained_a_class_goes_on_with_and_without_it(command: Command)
     assert command("check", "labels").code == 0
 
 
-def test_without_the_instance_mask_objects_are_unknown(command: Command) -> None:
-    assert command(*LABEL, "--regions", "regions", "-f", "png", "-q").code == 0
-    Path("labels/instances/a.png").unlink()
-    ran = command("convert", "labels", "-f", "coco")
-    assert ran.code == 1
-    assert "instances/a.png" in ran.err
-    assert "instances/a.png" in command("check", "labels").out
-    assert command(*LABEL, "--regions", "regions", "-f", "png", "-q").code == 0
-    assert [len(found) > 0 for found in objects().values()] == [True, True, True]
-
-
 def test_an_output_folder_is_a_source(command: Command) -> None:
     """Other classes, the same objects."""
     assert command(*LABEL, "--regions", "regions", "-q").code == 0
+    assert not Path("labels/instances").exists()
     again = [
         *LABEL[:-1],
         "panda head,panda leg,house,grass",
@@ -386,8 +416,12 @@ def test_an_output_folder_is_a_source(command: Command) -> None:
         "labels",
         "-o",
         "again",
+        "-f",
+        "instances",
         "-q",
     ]
+    assert "tipsseg convert labels --format instances" in command(*again).err
+    assert command("convert", "labels", "-f", "instances", "-q").code == 0
     assert command(*again).code == 0
     for name in NAMES:
         with (

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from masks import pixels
 from PIL import Image
 from running import Command
 from sources import Site, forget_remote, serving, serving_bucket, write_parquet, write_tar, write_video, write_zip
@@ -28,8 +29,9 @@ NAMES = ("desert.png", "meadow/house.webp", "street/turned.jpg")
 DATA = {name: (SCENES / name).read_bytes() for name in NAMES}
 
 
-def masks(out: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(out / "masks")): path.read_bytes() for path in sorted((out / "masks").rglob("*.png"))}
+def masks(out: Path) -> dict[str, object]:
+    """The pixels of all masks."""
+    return {str(path.relative_to(out / "masks")): pixels(path) for path in sorted((out / "masks").rglob("*.png"))}
 
 
 def entries(out: Path) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def entries(out: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     """The masks of the three scenes, from files."""
     from running import run_command
 
@@ -59,7 +61,7 @@ def write_rows(path: Path) -> Path:
     ids=["tar", "zip", "parquet"],
 )
 def test_containers_are_like_folders(
-    name: str, write: Any, command: Command, tmp_path: Path, expected: list[bytes]
+    name: str, write: Any, command: Command, tmp_path: Path, expected: list[object]
 ) -> None:
     (tmp_path / "in").mkdir()
     path, out = write(tmp_path / "in" / name, DATA), tmp_path / "out"
@@ -155,7 +157,7 @@ def site(fresh: None) -> Iterator[Site]:
 
 
 def test_a_web_folder_beside_local_files(
-    site: Site, command: Command, tmp_path: Path, expected: list[bytes], monkeypatch: pytest.MonkeyPatch
+    site: Site, command: Command, tmp_path: Path, expected: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     site.etags = dict.fromkeys(site.files, '"1"')
@@ -294,7 +296,7 @@ def test_an_unreachable_image_costs_one_line_and_no_secret(site: Site, command: 
 
 
 def test_a_bucket(
-    fresh: None, command: Command, tmp_path: Path, expected: list[bytes], monkeypatch: pytest.MonkeyPatch
+    fresh: None, command: Command, tmp_path: Path, expected: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving_bucket(monkeypatch) as client:
         for name, data in DATA.items():
@@ -339,8 +341,8 @@ def test_a_stretched_image_is_that_of_its_grey_values(command: Command, tmp_path
     stretched = ["--stretch", "0,100"]
     assert command("label", tmp_path / "in", "-o", tmp_path / "out", *OPTIONS, *formats, *stretched).code == 0
     files = ["masks/a.png", "overlays/a.jpg"]
-    assert [(tmp_path / "out" / name).read_bytes() for name in files] == [
-        (tmp_path / "expected" / name).read_bytes() for name in files
+    assert [pixels(tmp_path / "out" / name) for name in files] == [
+        pixels(tmp_path / "expected" / name) for name in files
     ]
     # Stored features know it, and so do conversions.
     features = tmp_path / "features"
@@ -362,7 +364,7 @@ def test_a_stretched_image_is_that_of_its_grey_values(command: Command, tmp_path
     assert (labels == np.asarray(Image.open(tmp_path / "expected/masks/a.png"))).all()
 
 
-def test_python_takes_the_same_addresses(tmp_path: Path, expected: list[bytes]) -> None:
+def test_python_takes_the_same_addresses(tmp_path: Path, expected: list[object]) -> None:
     import tipsseg
 
     path = write_tar(tmp_path / "shard.tar", DATA)

@@ -915,15 +915,6 @@ def test_files_that_show_the_picture_follow_where_it_is(tmp_path: Path) -> None:
     assert problems(out) == []
 
 
-def test_labels_that_no_format_shows_are_corrected_too(tmp_path: Path) -> None:
-    export = build(tmp_path, "coco")
-    found = take(tmp_path, in_coco(export))
-    assert [mask.path for mask in found.masks] == [tmp_path / "out/.tipsseg/masks/scene.png.png"]
-    with Image.open(found.masks[0].path) as picture:
-        assert np.array_equal(np.array(picture), WANTED)
-    assert (tmp_path / "out/annotations.json").read_bytes() != (export / "annotations.json").read_bytes()
-
-
 def test_a_source_must_have_one_format(tmp_path: Path) -> None:
     export = build(tmp_path)
     with pytest.raises(InputError, match=r"several formats match: .*cvat"):

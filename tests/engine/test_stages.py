@@ -30,7 +30,7 @@ REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)
 
 def entry_of(ref: ImageRef) -> Entry:
     summary = {"height": 10, "width": 10, "classes": [], "background": {"pixels": 0, "confidence": None}, "ignored": 0}
-    return make_entry(ref, Fingerprint(1, 1, "0" * 64), Facts(summary, ()), (), ())
+    return make_entry(ref, Fingerprint(1, 1, "0" * 64), Facts(summary, ()), "", ())
 
 
 def unchanged(ref: ImageRef) -> Unchanged:

@@ -1,15 +1,14 @@
-"""Entries of images, read from the record of a folder."""
+"""Entries of images, as the masks of a folder have them."""
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 from tipsseg.run.entry import Entry
-from tipsseg.run.state import State
+from tipsseg.run.read import open_run
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:
-    """The records of the images of a folder, by name."""
-    with closing(State(folder)) as state:
-        return {entry.image: entry for entry in state.entries()}
+    """What the masks of a folder say of themselves, by name."""
+    with open_run(folder, ended=False) as run:
+        return {entry.image: entry for entry in run.cache.entries()}

@@ -1,9 +1,10 @@
-"""Masks and photographs for the tests of `tipsseg eval`, and what it printed."""
+"""Masks and photographs, their pixels, and what `tipsseg eval` printed."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,12 @@ def save_photo(path: str, height: int = 30, width: int = 40) -> None:
 
 def read(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
+
+
+def pixels(mask: Path | bytes) -> tuple[tuple[int, ...], bytes]:
+    """The size and the ids of a mask, or of the content of its file: all of it but what it says of itself."""
+    ids = np.asarray(Image.open(BytesIO(mask) if isinstance(mask, bytes) else mask))
+    return ids.shape, ids.tobytes()
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -120,7 +120,7 @@ def make_run(
                 )
             )
         settle(folder, 1)
-        folder.finish(Counts(labelled=len(folder.state)))
+        folder.finish(Counts(labelled=len(folder)))
 
 
 def _run_info(

@@ -18,9 +18,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tipsseg.types import LabelArray
 from tipsseg.util.json import parse, read_value, take
@@ -38,9 +40,12 @@ _LONG = ("image", "formerly", "names", "counts", "confidence", "present")
 #: The size limit of unpacked bulk in bytes.
 _BULK_LIMIT = 4 << 30
 
+#: The size limit of facts that are bulk, in bytes: of tens of thousands of classes with long names.
+_LONG_LIMIT = 8 << 20
+
 _VERSION = 1
 
-Maker = Literal["model", "person"]
+Author = Literal["model", "person"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,7 @@ class PictureFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskFacts:
-    """What a mask says of itself.
+    """The facts of a mask.
 
     Attributes:
         image: The name of the image.
@@ -69,7 +74,7 @@ class MaskFacts:
         source: Of a person's labels, the format that they came in; "" for a mask that was changed in place.
         saved: Of a person's labels, when that person saved them, in UTC.
         accepted: True if a person looked at the model's labels, and said that they are right.
-        question: The digest of the question of the folder (see `spec.question_digest`).
+        question: The digest of the question of the folder (see `RunInfo.digest`).
         given: The digest of the regions and labels that the image was given; "" without any.
         names: The names of the classes that occur, by id.
         picture: The picture.
@@ -85,7 +90,7 @@ class MaskFacts:
 
     image: str
     formerly: tuple[str, ...] = ()
-    by: Maker = "model"
+    by: Author = "model"
     source: str = ""
     saved: str = ""
     accepted: bool = False
@@ -139,7 +144,7 @@ def read_facts(record: object) -> MaskFacts:
     return MaskFacts(
         image=take(record, "image", str),
         formerly=take(record, "formerly", tuple[str, ...] | None) or (),
-        by=take(record, "by", Maker),
+        by=take(record, "by", Author),
         source=take(record, "from", str | None) or "",
         saved=take(record, "saved", str | None) or "",
         accepted=take(record, "accepted", bool | None) or False,
@@ -193,14 +198,22 @@ class SealedMask:
         """Return bulk of at most `limit` bytes; None if it is missing, damaged or larger."""
         with suppress(zlib.error, KeyError):
             unpacker = zlib.decompressobj()
-            data = unpacker.decompress(self.bulk[name], limit)
-            return data if unpacker.eof else None
+            data = unpacker.decompress(self.bulk[name], limit + 1)  # with room for the end, which is not data
+            return data if unpacker.eof and len(data) <= limit else None
         return None
 
     def unpacked(self) -> dict[str, bytes]:
         """Return all bulk by name, but for facts and what is damaged."""
         found = {name: self.unpack(name, _BULK_LIMIT) for name in self.bulk if name != "facts"}
         return {name: data for name, data in found.items() if data is not None}
+
+    def objects(self, size: tuple[int, int]) -> NDArray[np.int32] | None:
+        """Return the number of the object at each pixel of a mask of this size, [H, W]; None if the mask does not have them."""
+        length = 4 * prod(size)
+        data = self.unpack("objects", length)
+        return (
+            None if data is None or len(data) != length else np.frombuffer(data, "<i4").astype(np.int32).reshape(size)
+        )
 
 
 def seal(png: bytes, facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) -> bytes:
@@ -250,10 +263,10 @@ def read_sealed(png: bytes) -> SealedMask:
             text = _text_of(kind, body)
         last = kind
     found, facts = SealedMask(None, digest.hexdigest()[:32], bulk), None
-    with suppress(ValueError):
-        record = {} if text is None else parse(text)
+    with suppress(ValueError, RecursionError):  # the message of an error is as deep as its value
+        record = read_value(dict, parse(text or b"{}"), "facts")
         if "facts" in bulk:
-            record |= parse(found.unpack("facts", 64 << 20) or b"{}")
+            record |= read_value(dict, parse(found.unpack("facts", _LONG_LIMIT) or b"{}"), "facts")
         facts = read_facts(record)
     return replace(found, facts=facts)
 
@@ -267,8 +280,10 @@ def envelope(png: bytes) -> bytes:
 
 
 def open_envelope(data: bytes) -> SealedMask:
-    """Read what `envelope` returned; without facts if it is empty."""
-    return read_sealed(data) if data else SealedMask(None, "")
+    """Read what `envelope` returned; without facts if it is empty or damaged."""
+    with suppress(ValueError):
+        return read_sealed(data)
+    return SealedMask(None, "")
 
 
 def _chunks(png: bytes) -> Iterator[tuple[bytes, memoryview, memoryview]]:

@@ -1,21 +1,16 @@
 """Instance masks: one 16-bit PNG per image. Values number the objects from 1, in the order of other formats; 0 is background.
 
-A part has the number of its whole. A run with regions always writes them. There, the regions below the minimum area follow the
-objects.
+A part has the number of its whole. In a run with regions, the regions below the minimum area follow the objects.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.formats.png import encode_picture, read_ids, read_picture
-from tipsseg.images.decoding import as_image_error
+from tipsseg.formats.png import encode_picture
 from tipsseg.regions.objects import number_pixels
 
 _MOST = 65_535
@@ -41,10 +36,3 @@ class InstanceMasks(Format):
                 "Omit small objects with argument `min_area`, or write the format panoptic.",
             )
         return encode_picture(Image.fromarray(ids.astype(np.uint16)))
-
-
-def read_instances(path: Path, size: tuple[int, int]) -> NDArray[np.int32]:
-    """Return the instances [H, W] in an instance mask, 0 for none. Raise ImageError if it is not one of this size."""
-    picture = read_picture(path, size)
-    with as_image_error(path):
-        return read_ids(picture).astype(np.int32)

@@ -17,9 +17,9 @@ from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import SourceNames
 from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.folder.mask import read_sealed
 from tipsseg.formats import FORMATS, detect_format, refuse_parts
 from tipsseg.formats.classes_file import read_relations
-from tipsseg.formats.instances import read_instances
 from tipsseg.formats.png import read_named_masks
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import ancestors, follow_correction
@@ -87,22 +87,20 @@ def _read_source(source: Source, names: ClassNames) -> Iterator[SourceImage]:
 
 
 def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield the images of an output folder, with their objects if it has instance masks."""
-    for image in read_named_masks(pairs, source, names):
-        mask = f"{FORMATS['instances'].folder}/{image.name}.png"
-        read = partial(_read_with_instances, image, source, mask, names.classes)
-        yield replace(image, read=read) if source.has(mask) else image
+    """Yield the images of an output folder, with the objects in its masks."""
+    for image, (_, mask) in zip(read_named_masks(pairs, source, names), pairs, strict=True):
+        yield replace(image, read=partial(_read_with_objects, image, source, mask, names.classes))
 
 
-def _read_with_instances(
+def _read_with_objects(
     image: SourceImage, source: Source, mask: str, classes: Sequence[LabelClass], size: Size
 ) -> PixelLabels | Objects:
     labels = image.read(size)
     if not isinstance(labels, PixelLabels):
         return labels
     with source.file(mask) as path:
-        instances = read_instances(path, size)
-    return replace(labels, instances=follow_correction(instances, labels.labels, classes))
+        objects = read_sealed(path.read_bytes()).objects(size)
+    return labels if objects is None else replace(labels, instances=follow_correction(objects, labels.labels, classes))
 
 
 class LabelSource:

@@ -408,9 +408,7 @@ def _count_truths(files: _Files, layout: Layout) -> int:
 
 def mask_folder(folder: Path) -> Path:
     """Return the folder of the masks in an output folder of tipsseg; any other folder as it is."""
-    if not _is_output(folder):
-        return folder
-    return next((path for path in (folder / "masks", folder / ".tipsseg/masks") if is_folder(path)), folder / "masks")
+    return folder / "masks" if _is_output(folder) else folder
 
 
 def _is_output(folder: Path) -> bool:

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from tipsseg.errors import ImageError
 from tipsseg.folder.mask import (
     MaskFacts,
     PictureFacts,
-    SealedMask,
     envelope,
     label_digest,
     make_envelope,
@@ -207,7 +205,7 @@ def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry 
         return replace(before, state=LOOSE, **{**more, "stamp": stamp})
     _refuse_unknown_ids(path, count_labels(labels), len(classes), _back_hint(context, before.image))
     bulk = before.bulk if found.facts is not None or known is None else known.bulk
-    instances = read_objects(bulk, before.mask.size)
+    instances = bulk.objects(before.mask.size)
     if instances is not None:
         instances = follow_correction(instances, labels, classes)
     facts, kept, objects = corrected_mask(
@@ -279,15 +277,7 @@ def read_labels(context: RunContext, entry: Entry) -> Labels:
     labels, _ = read_painted_mask(path, entry.mask.size, context.classes, lambda ids: label_digest(ids) == said)
     if label_digest(labels) != said:
         raise ImageError(path, "changed while the command ran", "Run the same command again.")
-    return Labels(labels=labels, instances=read_objects(entry.bulk, entry.mask.size))
-
-
-def read_objects(sealed: SealedMask, size: tuple[int, int]) -> NDArray[np.int32] | None:
-    """Return the number of the object at each pixel, [H, W]; None if the mask does not have them."""
-    data = sealed.unpack("objects", 4 * prod(size))
-    if data is None or len(data) != 4 * prod(size):
-        return None
-    return np.frombuffer(data, "<i4").astype(np.int32).reshape(size)
+    return Labels(labels=labels, instances=entry.bulk.objects(entry.mask.size))
 
 
 # ---- objects ----

@@ -139,7 +139,7 @@ def image_summary(
 
     Returns:
         `path`: path of the image; `image`: its path relative to the image root, as in COCO's file_name; `mask`: its index mask,
-        None without the format png; `files`: all its per-image files; `reason`; then the summary.
+        None for a raster; `files`: all its per-image files; `reason`; then the summary.
     """
     return {
         "path": ref.address,

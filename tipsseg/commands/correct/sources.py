@@ -25,7 +25,7 @@ from tipsseg.formats.npz import encode_arrays
 from tipsseg.formats.png import Png, read_named_masks
 from tipsseg.regions.components import every_region
 from tipsseg.run.entry import MANIFEST_FILE
-from tipsseg.run.labels import Labels, read_objects
+from tipsseg.run.labels import Labels
 from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.record import RUN_FILE
 from tipsseg.types import BACKGROUND, ignore_id, label_dtype
@@ -287,7 +287,7 @@ def read_base(image: RunImage) -> Labels | None:
         elif (data := bulk.unpack("model", RECORD_LIMIT)) is not None:
             with Image.open(BytesIO(data)) as picture:
                 labels = np.array(picture).astype(label_dtype(classes))
-            instances = read_objects(read_sealed(data), size)
+            instances = read_sealed(data).objects(size)
         else:
             return None
         known = [BACKGROUND, *range(1, classes + 1), ignore_id(classes)]
