@@ -398,7 +398,7 @@ def test_names_are_those_of_the_run(command: Command, tmp_path: Path, folder: st
     make_run(tmp_path / "run", tmp_path / "imgs", labels, ("panda", "tree"), ("png",))
     Path("run/classes.json").write_text('{"classes": [{"id": 1, "name": "bush"}]}')
     assert command("eval", folder, "--gt", "gt").out == TABLE
-    with closing(sqlite3.connect("run/.tipsseg/state.db")) as state:
+    with closing(sqlite3.connect("run/.tipsseg/cache.db")) as state:
         state.execute("CREATE TABLE other (value)")
     record = Path("run/run.json")
     record.write_text(record.read_text().replace(f'"schema": {SCHEMA}', f'"schema": {SCHEMA + 1}'))

@@ -116,7 +116,7 @@ def labels_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.is_symlink() and path.name not in ("run.json", "manifest.jsonl", "state.db")
+        if path.is_file() and not path.is_symlink() and path.name not in ("run.json", "manifest.jsonl", "cache.db")
     }
 
 

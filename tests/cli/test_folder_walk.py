@@ -608,7 +608,7 @@ class FolderWalk(RuleBasedStateMachine):
             return
         before = contents(self.out)
         formats = entries(self.out)[0]["formats"]
-        record = self.out / ".tipsseg/state.db"
+        record = self.out / ".tipsseg/cache.db"
         data, at = record.read_bytes(), int(share * (record.stat().st_size - 40))
         if damage == "lost":
             record.unlink()

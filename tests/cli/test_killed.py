@@ -104,7 +104,7 @@ def deleted(top: Path) -> None:
 
 
 def lost(top: Path) -> None:
-    (top / "out/.tipsseg/state.db").unlink()
+    (top / "out/.tipsseg/cache.db").unlink()
 
 
 def mirrored(top: Path) -> None:

@@ -52,7 +52,7 @@ def files(folder: str) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in Path(folder).rglob("*")
-        if path.is_file() and path.name != "state.db"
+        if path.is_file() and path.name != "cache.db"
     )
 
 

@@ -101,7 +101,7 @@ def test_the_original_command_goes_on_after_a_class_was_added(run: Run) -> None:
     Path("out/masks/sub/b c.png").unlink()
     for lost in (False, True):
         if lost:
-            Path("out/.tipsseg/state.db").unlink()
+            Path("out/.tipsseg/cache.db").unlink()
             assert run.command("check", "out", "--restore").code == 0
         run("-f", "png,coco")
         assert (run.code, run.labelled) == (0, [] if lost else ["sub/b c.jpg"])
@@ -271,7 +271,7 @@ def test_a_lost_record_is_rebuilt_when_asked(run: Run, formats: str) -> None:
     run("-f", formats)
     Path("gone.txt").write_text(str(mask))
     before = contents(Path("out"))
-    Path("out/.tipsseg/state.db").unlink()
+    Path("out/.tipsseg/cache.db").unlink()
     kept = tree("out")
     for words in (("convert", "out", "-f", "csv"), ("report", "out"), ("eval", "out", "--gt", "out/masks")):
         ran = run.command(*words)
@@ -291,7 +291,7 @@ def test_masks_that_match_no_line_of_the_manifest_are_a_persons(run: Run) -> Non
     mine = correct(MASK)
     lines = Path("out/manifest.jsonl").read_bytes().splitlines(keepends=True)
     Path("out/manifest.jsonl").write_bytes(b"".join(lines[:-1]))
-    Path("out/.tipsseg/state.db").write_bytes(b"damaged")
+    Path("out/.tipsseg/cache.db").write_bytes(b"damaged")
     ran = run.command("check", "out", "--restore")
     assert ("a.png" in ran.err, "ü" in ran.err) == (True, True)
     run("-f", "png,coco")
@@ -315,7 +315,7 @@ def test_files_of_other_tools_are_no_problems(run: Run) -> None:
 @pytest.mark.parametrize("size", [0, 100, 4096, 9000])
 def test_a_truncated_record_is_damage(run: Run, size: int) -> None:
     run("-f", "png")
-    path = Path("out/.tipsseg/state.db")
+    path = Path("out/.tipsseg/cache.db")
     path.write_bytes(path.read_bytes()[:size])
     before = tree("out")
     err = run("-f", "png")
@@ -339,7 +339,7 @@ def test_a_record_with_damaged_values_is_rebuilt(run: Run, statement: str, notic
     Path("imgs/broken.png").write_bytes(b"not an image")
     run("-f", "png,coco")
     before = contents(Path("out"))
-    with sqlite3.connect("out/.tipsseg/state.db") as other:
+    with sqlite3.connect("out/.tipsseg/cache.db") as other:
         other.execute(statement)
     other.close()
     if noticed:
@@ -353,7 +353,7 @@ def test_a_record_with_damaged_values_is_rebuilt(run: Run, statement: str, notic
 
 def test_an_edited_mask_that_a_damaged_record_lacks_is_kept(run: Run) -> None:
     run("-f", "png,coco")
-    with closing(sqlite3.connect("out/.tipsseg/state.db", isolation_level=None)) as other:
+    with closing(sqlite3.connect("out/.tipsseg/cache.db", isolation_level=None)) as other:
         other.execute("DELETE FROM file WHERE place = 'masks/a.png'")
     mine = correct(MASK)
     err = run("-f", "png,coco")
@@ -364,7 +364,7 @@ def test_an_edited_mask_that_a_damaged_record_lacks_is_kept(run: Run) -> None:
 def test_a_record_with_random_damage_has_a_way_on(run: Run, seed: int) -> None:
     """In its tables and in its schema: a command goes on or names the command that rebuilds, which then does."""
     run("-f", "png,coco")
-    before, path, rng = contents(Path("out")), Path("out/.tipsseg/state.db"), np.random.default_rng(seed)
+    before, path, rng = contents(Path("out")), Path("out/.tipsseg/cache.db"), np.random.default_rng(seed)
     noise = (rng.bytes(40), b"\xaa" * 40, bytes(40), bytes(rng.integers(97, 123, 40).tolist()))[seed % 4]
     for top in (len(path.read_bytes()), 4096):
         data = bytearray(path.read_bytes())
@@ -388,7 +388,7 @@ def test_masks_of_an_archive_are_rebuilt_without_a_manifest(run: Run) -> None:
     shutil.make_archive("photos", "zip", "imgs")
     ran = run.command("label", "photos.zip", "-c", "tree", "-m", run.model, "--device", "cpu", "-f", "png", "-o", "out")
     assert ran.code == 0
-    for name in ("manifest.jsonl", ".tipsseg/state.db"):
+    for name in ("manifest.jsonl", ".tipsseg/cache.db"):
         Path("out", name).unlink()
     assert run.command("check", "out", "--restore").code == 0
     assert run.command("check", "out").out == ""
@@ -400,7 +400,7 @@ def test_masks_of_an_archive_are_rebuilt_without_a_manifest(run: Run) -> None:
 def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:
     run("-f", "png")
     shutil.copy("imgs/a.png", "imgs/new.png")
-    other = sqlite3.connect("out/.tipsseg/state.db", isolation_level=None)
+    other = sqlite3.connect("out/.tipsseg/cache.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     err = run("-f", "png")
     other.close()

@@ -147,9 +147,9 @@ def test_old_names_still_find_their_images(command: Command) -> None:
     ran = command("correct", "out", "--from", "back")
     assert ran.code == 0, ran.err
     assert ran.out.strip() == "out/masks/z.png"
-    for path in (Path("out/.tipsseg/state.db"), Path("out/masks/z.png")):
+    for path in (Path("out/.tipsseg/cache.db"), Path("out/masks/z.png")):
         assert path.exists()
-    Path("out/.tipsseg/state.db").unlink()
+    Path("out/.tipsseg/cache.db").unlink()
     assert command("check", "out", "--restore").code == 0
     assert '"former":["a.png"]' in Path("out/manifest.jsonl").read_text().replace(" ", "")
 

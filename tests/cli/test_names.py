@@ -34,7 +34,7 @@ def files_in(folder: str) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in Path(folder).rglob("*")
-        if not path.is_dir() and path.name != "state.db"
+        if not path.is_dir() and path.name != "cache.db"
     )
 
 

@@ -462,7 +462,7 @@ def test_a_mask_that_is_no_label_is_named(
 def test_a_rebuilt_record_knows_the_coordinates(command: Command, tmp_path: Path) -> None:
     path, out = write_raster(tmp_path / "scene.tif", drawn(100, 120)), tmp_path / "out"
     assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 0
-    (out / ".tipsseg/state.db").unlink()
+    (out / ".tipsseg/cache.db").unlink()
     command("check", out, "--restore")
     edit(out / "masks/scene.tif", crs=None)
     ran = command("label", path, "-o", out, *OPTIONS)

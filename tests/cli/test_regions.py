@@ -340,7 +340,7 @@ def test_objects_that_touch_stay_apart_whatever_writes_their_mask(command: Comma
     Image.fromarray(edited).save("fix/a.png")
     assert command("correct", "labels", "--from", "fix", "--replace-edited", "-q").code == 0
     assert places() == {*TWO_TREES, (40, 50, 2, 40, 1)}
-    Path("labels/.tipsseg/state.db").unlink()
+    Path("labels/.tipsseg/cache.db").unlink()
     assert command("check", "labels", "--restore").code == 0
     Path("labels/annotations.json").unlink()
     assert command("convert", "labels", "-f", "coco", "-q").code == 0

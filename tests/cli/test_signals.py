@@ -49,7 +49,7 @@ def test_a_run_that_is_stopped_leaves_whole_files(mlp_checkpoint: Path, tmp_path
             mask.load()
             assert mask.size == (64, 80)
     others = {path.name for path in files if path not in masks}
-    assert others == {"classes.json", "run.json", "manifest.jsonl", "state.db"}
+    assert others == {"classes.json", "run.json", "manifest.jsonl", "cache.db"}
     entries = (tmp_path / "out/manifest.jsonl").read_text().splitlines()
     assert int(told[1]) <= len(entries) <= len(done) + 1
 

@@ -226,7 +226,7 @@ def test_passwords_of_urls_are_nowhere(site: Site, command: Command, tmp_path: P
     assert not [path for path in files if "SECRET" in str(path) or b"SECRET" in path.read_bytes()]
     site.files.clear()
     assert "not found; the password of its URL" in command("convert", "out", "-f", "overlay", cwd=tmp_path).err
-    with closing(sqlite3.connect(tmp_path / "out/.tipsseg/state.db")) as state:
+    with closing(sqlite3.connect(tmp_path / "out/.tipsseg/cache.db")) as state:
         assert "SECRET" not in "".join(state.iterdump())
 
 

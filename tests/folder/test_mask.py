@@ -44,6 +44,8 @@ FACTS = MaskFacts(
     names={1: "tree", 2: "sky"},
     picture=PictureFacts(bytes=6387, sha256="a" * 64, pixels="b" * 32),
     labels=label_digest(LABELS),
+    size=(18, 21),
+    counts={0: 63, 1: 189, 2: 63, 65535: 63},
     confidence={0: 0.5, 1: 0.75, 2: 1.0},
 )
 MASK = seal(PNG, FACTS, {"scores": b"[0.5]", "objects": LABELS.astype("<i4").tobytes()})

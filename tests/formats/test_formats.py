@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 READABLE = tuple(name for name in IMAGE_FORMATS if name not in ("overlay", "confidence", "png-palette"))
 
 #: Records with times in them.
-TIMES = ("run.json", "manifest.jsonl", ".tipsseg/state.db")
+TIMES = ("run.json", "manifest.jsonl", ".tipsseg/cache.db")
 
 PANDA = ("panda leg", "tree", "bench")
 HARD = ('it\'s "a" <b> & c', "\N{SNOWMAN} ü/é \\n", "- yes, %20 {x}")

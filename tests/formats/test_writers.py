@@ -132,7 +132,7 @@ def test_files_of_images_go_to_the_folders_that_inputs_leave_out(tmp_path: Path)
     paths |= {PurePosixPath("cutouts", name, f"sub/a-{number}.png") for number, name in OBJECTS}
     assert {path.parts[0] for path in paths if path is not None} <= image_folders()
     paths |= {PurePosixPath(file) for form in forms for file in form.files if "/" in file}
-    assert found - {PurePosixPath(".tipsseg/state.db")} == paths - {None}
+    assert found - {PurePosixPath(".tipsseg/cache.db")} == paths - {None}
 
 
 # ---- archives ----

@@ -54,7 +54,7 @@ def pixels(mask: Path | bytes) -> tuple[tuple[int, ...], bytes]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "state.db")
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "cache.db")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 

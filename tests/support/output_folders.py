@@ -156,7 +156,7 @@ def tree(folder: Path) -> Tree:
     return {
         printable_path(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "state.db"
+        if path.is_file() and path.name != "cache.db"
     }
 
 

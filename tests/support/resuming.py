@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image
 from running import Command
 
+from tipsseg.run.files import TRASH
 from tipsseg.types import name_order
 
 CLASSES = "panda leg,tree,sky"
@@ -18,14 +18,12 @@ ALL = ["a.png", "sub/b c.jpg", "sub/ü.bmp"]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files but for the times in them, and for the database, of which the records are exported."""
-    found = {
+    """All files but for run.json, which has times, the cache, and the trash."""
+    return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in ("run.json", "question.json", "state.db")
+        if path.is_file() and path.name not in ("run.json", "cache.db") and TRASH not in path.relative_to(folder).parts
     }
-    found["manifest.jsonl"] = re.sub(rb'"(seconds|mtime_ns)": [0-9.]+', b"", found["manifest.jsonl"])
-    return found
 
 
 def record(folder: Path) -> dict[str, object]:
@@ -59,7 +57,7 @@ def tree(folder: str | Path) -> dict[str, object]:
     return {
         str(path.relative_to(folder)): what(path)
         for path in sorted(Path(folder).rglob("*"))
-        if path.is_symlink() or (not path.is_dir() and path.name != "state.db")
+        if path.is_symlink() or (not path.is_dir() and path.name != "cache.db")
     }
 
 

@@ -395,11 +395,15 @@ class OutputFolder(Run):
             )
 
     def _start_over(self) -> None:
-        """Remove the masks that nobody corrected."""
+        """Remove the masks that nobody corrected, and the files of formats that the run does not have."""
+        assert self.before is not None
         self.write_record(replace(self.info, ended=None, overwriting=True))
         for entry in self.cache.entries():
             if not entry.corrected:
                 self.forget(entry)
+        self.clear_orphans()
+        for name in {*self.before.spec.formats} - {*self.info.spec.formats}:
+            self.drop(name)
 
     def forget(self, entry: Entry) -> None:
         """Remove an image, corrected or not, with its mask; `settle` clears its other files. A person's mask goes to the trash."""
