@@ -167,6 +167,11 @@ class Cache:
         found = self._select("SELECT * FROM image WHERE key = ?", key_of(image))
         return _entry(found[0]) if found else None
 
+    def knows(self, entry: Entry) -> bool:
+        """Return True if this very mask is known."""
+        found = self._select("SELECT place, mtime_ns, state FROM image WHERE key = ?", key_of(entry.image))
+        return found == [(entry.place, entry.stamp.mtime_ns, entry.state)]
+
     def names(self) -> list[str]:
         """Return the names of all images, sorted."""
         return [name_of(key) for (key,) in self._select("SELECT key FROM image ORDER BY key")]

@@ -45,6 +45,7 @@ from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
 from tipsseg.run.labels import GEOTIFF, PNG, make_facts, read_entry, read_labels
 from tipsseg.run.lock import LOCK_FILE, FolderLock
+from tipsseg.run.moving import finish_moves
 from tipsseg.run.plan import plan_run
 from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refuse_other_ids, with_classes_of
 from tipsseg.run.read import Run, finished_run, no_run_error
@@ -94,6 +95,12 @@ class OutputFolder(Run):
         self.context = run_context(info)
         self.deriver = Deriver(self.context)
 
+    def look(self) -> None:
+        """Read the masks that are new, or that changed, once the moves of a killed command are finished."""
+        if self.cache.lock is not None and self.info.spec.shard is None:
+            finish_moves(self.files, self.context)
+        super().look()
+
     # ---- images ----
 
     def find(self, ref: ImageRef) -> Entry | None:
@@ -138,7 +145,8 @@ class OutputFolder(Run):
             return replace(entry, mask=facts, state=max(entry.state, LOOSE), place=place)
         new = self._unlabelled(ref, place)
         if new is None or new.mask.size != old.size:
-            return entry
+            what = f"it is the mask of another image, {old.image}"
+            raise ImageError(self.files.path(place), what, "Move it elsewhere; the image is then labelled.")
         facts = replace(old, image=ref.name, formerly=(), by="person", source="", picture=new.mask.picture)
         return replace(entry, mask=facts, state=EDITED, path=input_path(ref), input_mtime_ns=0)
 
@@ -183,10 +191,11 @@ class OutputFolder(Run):
         if not unchanged.other_picture:
             with suppress(OSError, ValueError):
                 entry = self._refreshed(entry, ref)
-        entry = replace(entry, path=input_path(ref))
+        if entry.path != input_path(ref):
+            entry = replace(entry, path=input_path(ref))
         if entry.state != SEALED:
             entry = self.adopt(entry)
-        if entry != self.cache.get(ref.name):
+        if entry is not unchanged.entry or not self.cache.knows(entry):
             self.cache.note(entry)
             self.changed = True
         self.failed.mend(ref.name)
@@ -435,6 +444,7 @@ class OutputFolder(Run):
         """Remove the records of a new folder in which nothing was labelled, and nothing failed; other files stay."""
         if not self.changed:
             return
+        clean_up_folder(self.path)
         for row in self.cache.files().values():
             self.files.remove_row(row)
         self.cache.close()

@@ -29,7 +29,9 @@ from tipsseg.images.finding import (
 from tipsseg.options.run import ImageOptions
 from tipsseg.options.values import Every
 from tipsseg.run.file_names import NameKey, OutputNames, RunNames, exact, name_key
+from tipsseg.run.files import TRASH
 from tipsseg.run.folder import OutputFolder
+from tipsseg.run.moving import MOVING
 from tipsseg.run.record import RUN_FILE
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef, name_order
@@ -339,9 +341,9 @@ class Ignored:
         # Once per folder: in a stream, the run may have created its output folder by now.
         output = None if self._output is None else _identity(self._output)
         is_ours = (output is not None and _identity(folder) == output) or is_output(folder)
-        pictures = image_folders() if is_ours else frozenset[str]()
+        pictures = {*image_folders(), TRASH, MOVING} if is_ours else set[str]()
         if is_card(_head(folder / CARD)):
-            pictures |= {DATA_FOLDER}
+            pictures.add(DATA_FOLDER)
         found = set(pictures)
         for name in subfolders:
             path = folder / name

@@ -9,35 +9,21 @@ from __future__ import annotations
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.folder.mask import read_sealed, seal
-from tipsseg.formats import FORMATS, file_path, is_model_only
+from tipsseg.folder.mask import seal
 from tipsseg.images.access import below, identify, is_gone
 from tipsseg.images.upright import pixel_digest
 from tipsseg.run.entry import SEALED, Entry
-from tipsseg.run.files import digest_of
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
-from tipsseg.run.labels import PNG
+from tipsseg.run.moving import MASK, MOVING, model_files
 from tipsseg.run.resume import is_same_picture
 from tipsseg.types import ImageRef
-from tipsseg.util.files import (
-    actual_name,
-    actual_path,
-    atomic_write,
-    is_same,
-    output_error,
-    read_regular,
-    temporary_path,
-)
-
-#: The folder of masks on their way to other names.
-MOVING = "moving"
+from tipsseg.util.files import actual_path, is_same, output_error, temporary_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +50,21 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
     refs = {item.name: item for item in images.known if isinstance(item, ImageRef)}
     if not len(folder) or folder.info.spec.shard is not None or not refs:
         return Moves()
-    known = {entry.image: entry for entry in folder.cache.entries()}
+    known, spec = {*folder.cache.names()}, folder.info.spec
     new = [ref for name, ref in refs.items() if name not in known]
-    elsewhere = [entry for name, entry in known.items() if name not in refs and _is_missing(entry, images, new)]
-    changed = [entry for name, entry in known.items() if name in refs and not _same(folder, entry, refs[name])]
-    new += [refs[entry.image] for entry in changed]
-    renamed, alike = _pair(folder, [*elsewhere, *changed], new)
+    # On a file system that ignores case, the old name of a picture still finds it.
+    folded = {ref.name.casefold(): ref.path for ref in new}
+    elsewhere, changed = list[Entry](), list[Entry]()
+    for entry in folder.cache.entries():
+        if (ref := refs.get(entry.image)) is None:
+            if _is_missing(entry, images, folded.get(entry.image.casefold())):
+                elsewhere.append(entry)
+        elif not is_same_picture(entry, ref, spec):
+            changed.append(entry)
+    renamed, alike = _pair(folder, [*elsewhere, *changed], [*new, *(refs[entry.image] for entry in changed)])
     left = [entry for entry in elsewhere if entry.image not in renamed and images.whole]
     return Moves(
-        recorded=sum(name in known for name in refs),
+        recorded=len(refs) - len(new),
         renamed=renamed,
         alike=alike,
         gone=tuple(sorted(entry.image for entry in left if not entry.corrected)),
@@ -80,17 +72,10 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
     )
 
 
-def _same(folder: OutputFolder, entry: Entry, ref: ImageRef) -> bool:
-    return is_same_picture(entry, ref, folder.info.spec)
-
-
-def _is_missing(entry: Entry, images: Images, new: Iterable[ImageRef]) -> bool:
-    """Return True if the picture of an image is not where it was."""
+def _is_missing(entry: Entry, images: Images, twin: Path | None) -> bool:
+    """Return True if the picture of an image is not where it was; `twin` is a new one with the same letters."""
     path = actual_path(Path(), entry.path)
     here = path if path.is_relative_to(images.root) else below(images.root, entry.image)
-    # On a file system that ignores case, the old name of a picture still finds it.
-    folded = {ref.name.casefold(): ref.path for ref in new}
-    twin = folded.get(entry.image.casefold())
     return (is_gone(path) and is_gone(here)) or (twin is not None and is_same(here, twin))
 
 
@@ -138,6 +123,7 @@ def follow(folder: OutputFolder, renamed: dict[str, ImageRef]) -> None:
     if not renamed:
         return
     folder.changed = True
+    folder.__dict__.pop("former", None)
     staged = temporary_path(folder.path / MOVING)
     try:
         for number, (old, ref) in enumerate(sorted(renamed.items(), key=lambda pair: pair[0])):
@@ -149,67 +135,17 @@ def follow(folder: OutputFolder, renamed: dict[str, ImageRef]) -> None:
         staged.rename(folder.path / MOVING)
     except OSError as error:
         raise output_error(folder.path / MOVING, error) from error
-    finish_moves(folder)
-    for ref in renamed.values():
-        if (entry := folder.find(ref)) is not None:
-            folder.cache.note(replace(entry, path=entry.path))
+    folder.look()
 
 
 def _stage(folder: OutputFolder, entry: Entry, ref: ImageRef, place: Path) -> None:
     """Copy the mask of an image with another name inside, and what only the model can write, into a folder."""
     facts = entry.mask
     names = [name for name in dict.fromkeys((*facts.formerly, facts.image)) if name != ref.name]
-    data = read_regular(folder.files.path(entry.place), 1 << 31)
-    atomic_write(place / PNG, seal(data, replace(facts, image=ref.name, formerly=tuple(names)), entry.bulk.unpacked()))
-    for name in filter(is_model_only, FORMATS):
-        path = file_path(name, PurePosixPath(actual_name(entry.image)), folder.context.files)
-        if path is not None and (folder.path / path).is_file():
-            shutil.copyfile(folder.path / path, place / name)
-
-
-def finish_moves(folder: OutputFolder) -> None:
-    """Put the masks in the folder of moves where they belong, also those that a killed command left there."""
-    top = folder.path / MOVING
-    if not top.is_dir():
-        return
-    moves = [(place, read_sealed((place / PNG).read_bytes()).facts) for place in sorted(top.iterdir())]
-    labels = {facts.labels for _, facts in moves if facts is not None}
-    known = {facts.image for _, facts in moves if facts is not None}
-    copies = {digest_of(path) for place, _ in moves for path in place.iterdir()}
-
-    def is_staged(path: Path) -> bool:
-        return digest_of(path) in copies or _labels_of(path) in labels
-
-    for _, facts in moves:
-        assert facts is not None
-        old = facts.formerly[-1]
-        if old not in known:  # else the mask of another picture comes there
-            for path in _files_of(folder, old):
-                folder.files.remove(folder.files.place(path), (), is_staged)
-        folder.cache.forget(old)
-    for place, facts in moves:
-        assert facts is not None
-        for path, name in zip(_files_of(folder, facts.image), (PNG, *filter(is_model_only, FORMATS)), strict=True):
-            if not (place / name).exists():
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = folder.files.stage(name, path, (place / name).read_bytes(), synced=name == PNG)
-            folder.files.put(file, (), is_staged)
-    shutil.rmtree(top)
-    folder.look()
-
-
-def _files_of(folder: OutputFolder, image: str) -> list[Path]:
-    """Return the places of the mask of an image, and of what only the model can write."""
-    relative = PurePosixPath(actual_name(image))
-    mask = folder.context.mask_path(ImageRef(Path(), relative))
-    others = (file_path(name, relative, folder.context.files) for name in filter(is_model_only, FORMATS))
-    return [mask, *(folder.path / path for path in others if path is not None)]
-
-
-def _labels_of(path: Path) -> str:
-    """Return the digest of the labels of an intact mask; "" for another file."""
-    with suppress(OSError, ValueError):
-        found = read_sealed(path.read_bytes())
-        return found.facts.labels if found.facts is not None and found.intact else ""
-    return ""
+    data = folder.files.path(entry.place).read_bytes()
+    place.mkdir(parents=True)
+    new = replace(facts, image=ref.name, formerly=tuple(names))
+    (place / MASK).write_bytes(seal(data, new, entry.bulk.unpacked()))
+    for name, path in model_files(folder.context, entry.image).items():
+        if path.is_file():
+            shutil.copyfile(path, place / name)

@@ -183,7 +183,9 @@ def undo_corrections(
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
         corrected = [folder.image(name) for name in sorted(names)]
         others = [str(path) for path in unknown]
-        others += [each.entry.image for each in corrected if not each.corrected and each.entry.place not in folder.faults]
+        others += [
+            each.entry.image for each in corrected if not each.corrected and each.entry.place not in folder.faults
+        ]
         if others:
             raise InputError(
                 f"{output}: no correction of {join_first(others, 3)}", "Name corrected images of this folder."

@@ -32,7 +32,7 @@ from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.options.values import index_of
 from tipsseg.run.folder import OutputFolder, locked_cache
 from tipsseg.run.inputs import Images
-from tipsseg.run.moves import Moves, find_moves, finish_moves, follow
+from tipsseg.run.moves import Moves, find_moves, follow
 from tipsseg.run.results import ImageResult, Triaged
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
@@ -119,8 +119,6 @@ def label_images(
 
 def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     """Let the labels follow renamed pictures, and with `prune` remove the labels of pictures that are gone. Return the rest."""
-    if folder.info.spec.shard is None:
-        finish_moves(folder)
     moves, prune = find_moves(folder, images), folder.info.spec.prune
     check_prune(folder, images, moves)
     follow(folder, moves.renamed)
@@ -132,7 +130,8 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     if prune is not None:
         for name in moves.gone:
             folder.forget(folder.image(name).entry)
-        progress.note(f"Removed the labels of {pluralize(len(moves.gone), 'image')}: {join_first(moves.gone, 20)}.")
+        names = f": {join_first(moves.gone, 20)}" if moves.gone else ""
+        progress.note(f"Removed the labels of {pluralize(len(moves.gone), 'image')}{names}.")
     return replace(moves, gone=() if prune is not None else moves.gone)
 
 
