@@ -30,6 +30,7 @@ from PIL import Image
 from reading import EXACT, READERS
 from running import Ran
 
+from tipsseg.run.files import TRASH
 from tipsseg.run.read import open_run
 
 # As pycocotools decodes.
@@ -136,10 +137,10 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
 
 
 def contents(folder: Path) -> dict[str, object]:
-    """All files and links, but for times, and for the database, of which records are exported."""
+    """All files and links, but for times, the cache and the trash."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
-        if path.parent.name == ".tipsseg":
+        if {".tipsseg", TRASH} & {*path.relative_to(folder).parts}:
             continue
         if path.is_symlink():
             found[str(path.relative_to(folder))] = str(path.readlink())
@@ -156,14 +157,7 @@ def _values(data: bytes) -> list[bytes]:
 
 
 def _without_times(record: dict[str, object]) -> dict[str, object]:
-    for written in (record.get("written"), record.get("files")):
-        if isinstance(written, list):
-            written[:] = sorted(({**each, "mtime_ns": 0} for each in written), key=lambda each: str(each["place"]))
-    dropped = OF_THE_LAST if "tool" in record else ("seconds", "mtime_ns")
-    kept = {key: value for key, value in record.items() if key not in dropped}
-    if "formats" in kept:  # of an image; which came first does not matter
-        kept["formats"] = sorted(kept["formats"])  # type: ignore[call-overload]
-    return kept
+    return {key: value for key, value in record.items() if "tool" not in record or key not in OF_THE_LAST}
 
 
 def differences(ours: Mapping[str, object], theirs: Mapping[str, object]) -> dict[str, object]:
@@ -184,6 +178,11 @@ def entries(folder: Path) -> list[dict[str, object]]:
     """The images of the manifest."""
     path = folder / "manifest.jsonl"
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def formats_of(folder: Path) -> list[str]:
+    found: list[str] = json.loads((folder / "run.json").read_bytes())["formats"]
+    return found
 
 
 class FolderWalk(RuleBasedStateMachine):
@@ -398,7 +397,7 @@ class FolderWalk(RuleBasedStateMachine):
             assert not stale, f"{entry['image']}: {stale} are not of its labels: {self.last} {ran}"
             is_edited = f"masks/{entry['image']}" in self.edits
             corrected = entry.get("corrected")
-            is_theirs = isinstance(corrected, dict) and not corrected.get("undone")
+            is_theirs = isinstance(corrected, dict)
             assert is_edited == is_theirs, f"{entry['image']}: {self.edits.keys()}, {self.last} {ran}"
 
     def _stale(self, entry: Mapping[str, object]) -> list[str]:
@@ -411,7 +410,7 @@ class FolderWalk(RuleBasedStateMachine):
             return []
         ids = read_mask(path).astype(np.int64)
         found = []
-        for name in set(entry["formats"]) & READERS.keys() - {"npz", "cutouts"}:  # type: ignore[call-overload]
+        for name in set(formats_of(self.out)) & READERS.keys() - {"npz", "cutouts"}:
             place = files.get(name)
             if place in self.edits or (place is not None and not (self.out / place).exists()):
                 continue
@@ -447,10 +446,10 @@ class FolderWalk(RuleBasedStateMachine):
         """Remove the labels of pictures that are gone; another number of them changes nothing."""
         offered = KINDS[self.kind][1]
         formats, gone, before = offered[number % len(offered)], self._gone(), contents(self.out)
-        assert self._label(formats, "1", ["--prune", f"{len(gone) + 1}"], None).code == 1
-        assert contents(self.out) == before
         if not gone:
             return
+        assert self._label(formats, "1", ["--prune", f"{len(gone) + 1}"], None).code == 1
+        assert contents(self.out) == before
         kept = {entry["image"] for entry in entries(self.out)} - {*gone} - self._moves().keys()
         ran = self._label(formats, "1", ["--prune", f"{len(gone)}"], kill)
         left = {entry["image"] for entry in entries(self.out)}
@@ -485,13 +484,16 @@ class FolderWalk(RuleBasedStateMachine):
     def _judge_lists(self, ran: Ran) -> None:
         """Hold all files against the images of the manifest: there are none of other images, but those that a person changed."""
         images = entries(self.out)
-        places = {str(file["place"]) for entry in images for file in entry["written"]}  # type: ignore[attr-defined]
+        with open_run(self.out, ended=False) as run:
+            places = run.cache.places()
         for path in (path for path in self.out.rglob("*") if path.is_file() and ".tipsseg" not in path.parts[-3:]):
             place = path.relative_to(self.out).as_posix()
+            if place.startswith(TRASH):
+                continue
             lists = LISTS.get(place)
             if lists is not None and place not in self.edits:
                 of, read = lists
-                own = [entry for entry in images if of in entry["formats"]]  # type: ignore[operator]
+                own = images if of in formats_of(self.out) else []
                 there = {
                     entry["image"] for entry in own if of != "hf" or self._is_there(entry)
                 }  # which has the picture too
@@ -534,15 +536,14 @@ class FolderWalk(RuleBasedStateMachine):
         offered = KINDS[self.kind][1]
         formats = offered[number % len(offered)].replace(",npz", "").split(",")
         if drop:
-            if formats[0] == "png" or formats[0] not in entries(self.out)[0]["formats"]:  # type: ignore[operator]
+            if formats[0] == "png" or formats[0] not in formats_of(self.out):
                 return
             ran = self._run(["convert", "out", "--drop", formats[0], "-q"], kill)
         else:
             ran = self._run(["convert", "out", "-f", ",".join(formats), "-q"], kill)
         self._judge(ran)
         if ran.code == 0:
-            for entry in entries(self.out):
-                assert (formats[0] in entry["formats"]) != drop, ran  # type: ignore[operator]
+            assert (formats[0] in formats_of(self.out)) != drop, ran
 
     @rule(name=st.sampled_from(NAMES), accept=st.booleans(), page=st.booleans(), kill=kills)
     def correct(self, name: str, accept: bool, page: bool, kill: Kill) -> None:
@@ -602,30 +603,26 @@ class FolderWalk(RuleBasedStateMachine):
         share=st.floats(0, 1),
         noise=st.binary(min_size=40, max_size=40),
     )
-    def lose_the_record(self, damage: str, share: float, noise: bytes) -> None:
-        """The record is rebuilt from the masks and the manifest."""
-        if any(place.startswith("labelme") for place in self.edits):
+    def lose_the_cache(self, damage: str, share: float, noise: bytes) -> None:
+        """Nothing changes: the masks are the record."""
+        before, cache = contents(self.out), self.out / ".tipsseg/cache.db"
+        if not cache.exists():
             return
-        before = contents(self.out)
-        formats = entries(self.out)[0]["formats"]
-        record = self.out / ".tipsseg/cache.db"
-        data, at = record.read_bytes(), int(share * (record.stat().st_size - 40))
+        data = cache.read_bytes()
+        at = int(share * (len(data) - 40))
         if damage == "lost":
-            record.unlink()
+            shutil.rmtree(cache.parent)
         else:
-            record.write_bytes(data[:at] if damage == "cut" else data[:at] + noise + data[at + 40 :])
-        last = ["convert", "out", "-f", next(name for name in formats if name != "npz"), "-q"]  # type: ignore[attr-defined]
+            cache.write_bytes(data[:at] if damage == "cut" else data[:at] + noise + data[at + 40 :])
         ran = self._whole(["check", "out", "-q"])
-        if damage == "overwritten" and "--restore" not in ran.out:
-            record.write_bytes(data)  # a page that nothing is in
-            return
-        if damage == "lost":
-            assert self._whole(last).code == 1
-        ran = self._whole(["check", "out", "--restore", "-q"])
         assert ran.code in (0, 1), ran  # an input may be gone, or have changed
-        assert differences(contents(self.out), before).keys() <= {"manifest.jsonl"}, ran  # without rows of lists
-        self.last = last
-        self._judge(self._whole(last))
+        if any(not place.startswith("masks/") for place in self.edits):
+            self.last = ["convert", "out", "-q"]
+            for place in [place for place in self.edits if not place.startswith("masks/")]:
+                del self.edits[place]  # it goes to the trash, as nobody knows any more what it shows
+        else:
+            ran = self._whole(["convert", "out", "-q"])
+            assert differences(contents(self.out), before).keys() <= {"run.json"}, ran
 
     @precondition(lambda self: bool(entries(self.out)))
     @rule(
@@ -693,12 +690,11 @@ class FolderWalk(RuleBasedStateMachine):
 
     @precondition(lambda self: not self._lacks_given())
     @rule(number=st.integers(0, 2), kill=kills)
-    def label_in_shards_and_merge(self, number: int, kill: Kill) -> None:
+    def label_in_shards(self, number: int, kill: Kill) -> None:
         formats = KINDS[self.kind][1][number]
         kept, self.out = self.out, self.top / "parts"
         for shard in ("1/2", "2/2"):
             assert self._label(formats, "1", ["--shard", shard], kill, "parts").code == 0
-        assert self._run(["merge", "parts", "-o", "parts", "-q"], kill).code == 0
         edits, self.edits = self.edits, {}
         self._judge_check(Ran(0, "", ""))
         self._compare_with_a_run_from_nothing("1")

@@ -213,8 +213,8 @@ class Entry:
         """All objects with their scores, whatever the file options; None if they were not looked for."""
         return tuple(map(tuple, json.loads(zlib.decompress(self.packed)))) if self.packed else None
 
-    def record(self, files: Mapping[str, FileRow]) -> dict[str, object]:
-        """Return the line of manifest.jsonl. `files` are the image's, by place."""
+    def record(self, mask_format: str, files: Mapping[str, FileRow]) -> dict[str, object]:
+        """Return the line of manifest.jsonl. `files` are the image's derived files, by place."""
         facts, correction = self.mask, self.correction
         return {
             "image": self.image,
@@ -223,8 +223,7 @@ class Entry:
             "size": facts.picture.bytes,
             "sha256": facts.picture.sha256 or None,
             **({"given": facts.given} if facts.given else {}),
-            "mask": self.place,
-            "files": {file.name: file.place for file in files.values() if file.is_file},
+            "files": {mask_format: self.place, **{file.name: file.place for file in files.values() if file.is_file}},
             **self.summary,
             **({} if correction is None else {"corrected": asdict(correction)}),
         }

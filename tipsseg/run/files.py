@@ -277,6 +277,7 @@ def _rename(old: Path, new: Path, how: int) -> bool:
     call = _renameat2()
     if call is None:
         return False
+    sys.audit("os.rename", os.fspath(old), os.fspath(new), -1, -1)
     if call(_CURRENT_FOLDER, os.fsencode(old), _CURRENT_FOLDER, os.fsencode(new), how) == 0:
         return True
     code = ctypes.get_errno()

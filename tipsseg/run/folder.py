@@ -467,7 +467,8 @@ class OutputFolder(Run):
         """Write the last records of a command that changed a finished run. Raise OutputError if that fails."""
         self.info = replace(self.info, summary=self.totals().record())
         self._write_classes()
-        lines = (json_bytes(entry.record(files)) + b"\n" for entry, files in self.cache.images())
+        name = self.context.mask_format
+        lines = (json_bytes(entry.record(name, files)) + b"\n" for entry, files in self.cache.images())
         self.write_file(self.path / MANIFEST_FILE, lines, "manifest", "")
         self.failed.write()
         self.write_record()

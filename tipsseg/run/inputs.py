@@ -74,13 +74,13 @@ class Images:
         refs: A tuple, or an iterator over a streamed list; both may include inputs that already failed.
         root: The folder that image names are relative to.
         whole: True if they are all images in the folders of the resumed run, which could be listed.
-        elsewhere: The images of other shards, as far as they are known.
+        elsewhere: The images of other shards, once `refs` is read; None if they are not known.
     """
 
     refs: Iterable[ImageRef | Failed]
     root: Path
     whole: bool = False
-    elsewhere: tuple[ImageRef, ...] = ()
+    elsewhere: Sequence[ImageRef] | None = None
 
     @property
     def known(self) -> tuple[ImageRef | Failed, ...]:
@@ -185,7 +185,8 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
         run = RunNames(folder.cache, folder.before.image_root)
     if choice.entries is not None and choice.sample is None:
         images = stream_images(choice.entries, spec.output, _names(spec), run, choice.every)
-        return Images(_of_shard(images, spec), run.root or Path.cwd())
+        elsewhere = list[ImageRef]()
+        return Images(_of_shard(images, spec, elsewhere), run.root or Path.cwd(), elsewhere=elsewhere)
     ignored = Ignored(spec.output)
     found = found_images(choice.paths, choice.entries, ignored, run, choice.every)
     whole = (
@@ -205,10 +206,9 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
     names = _names(spec)
     check_collisions(found.refs, names)
     check_not_outputs(found.refs, spec.output, names.key)
-    refs = tuple(sorted(_of_shard((*found.refused, *found.refs), spec), key=lambda item: name_order(item.name)))
-    shard = spec.shard
-    elsewhere = () if shard is None else tuple(ref for ref in found.refs if not shard.takes(ref.name))
-    return Images(refs, found.root, whole, elsewhere)
+    elsewhere = list[ImageRef]()
+    refs = _of_shard((*found.refused, *found.refs), spec, elsewhere)
+    return Images(tuple(sorted(refs, key=lambda item: name_order(item.name))), found.root, whole, elsewhere)
 
 
 def stream_images(
@@ -242,12 +242,18 @@ def _list_root(run: RunNames | None) -> Path:
     return Path.cwd() if run is None or run.root is None else run.root
 
 
-def _of_shard(refs: Iterable[ImageRef | Failed], spec: RunSpec) -> Iterator[ImageRef | Failed]:
-    """Return the images of a shard, or all if there is no shard.
+def _of_shard(
+    refs: Iterable[ImageRef | Failed], spec: RunSpec, elsewhere: list[ImageRef]
+) -> Iterator[ImageRef | Failed]:
+    """Yield the images of a shard, or all if there is no shard; add the images of other shards to `elsewhere`.
 
     Every shard reports a folder that cannot be listed, because its images may be in any shard.
     """
-    return (ref for ref in refs if spec.shard is None or not isinstance(ref, ImageRef) or spec.shard.takes(ref.name))
+    for ref in refs:
+        if spec.shard is None or not isinstance(ref, ImageRef) or spec.shard.takes(ref.name):
+            yield ref
+        else:
+            elsewhere.append(ref)
 
 
 def _refuse_others(found: Found, spec: RunSpec) -> None:

@@ -130,8 +130,9 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     if prune is not None:
         for name in moves.gone:
             folder.forget(folder.image(name).entry)
-        names = f": {join_first(moves.gone, 20)}" if moves.gone else ""
-        progress.note(f"Removed the labels of {pluralize(len(moves.gone), 'image')}{names}.")
+        number = pluralize(len(moves.gone), "image")
+        none = "No labelled image is gone: nothing was removed."
+        progress.note(f"Removed the labels of {number}: {join_first(moves.gone, 20)}." if moves.gone else none)
     return replace(moves, gone=() if prune is not None else moves.gone)
 
 
@@ -223,6 +224,8 @@ def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter
     notes.end(spec.output)
     note_reasons(folder.reasons, progress)
     note_end(progress, reporter.counts, time.monotonic() - reporter.began, f", into {spec.output}")
+    if images.elsewhere is None:  # a task of Ray, whose driver settles
+        return
     folder.failed.write()
     folder.cache.close()
     assert folder.cache.lock is not None
