@@ -101,24 +101,6 @@ def _mask_mode(classes: int) -> str:
     return "L" if label_dtype(classes) is np.uint8 else "I;16"
 
 
-def read_mask(path: Path, size: tuple[int, int], classes: int) -> LabelArray:
-    """Return the label ids [H, W] in an index mask.
-
-    Args:
-        path: The mask.
-        size: (height, width) of the image in pixels.
-        classes: The number of classes.
-
-    Raises:
-        ImageError: The file is not a greyscale PNG of the size of the image, 8-bit, or 16-bit above 254 classes.
-    """
-    expected, picture = _mask_mode(classes), read_picture(path, size)
-    with as_image_error(path):
-        if picture.mode != expected:
-            raise InputError(f"PNG mode {picture.mode}, expected {expected}")
-        return read_ids(picture)
-
-
 def read_painted_mask(
     path: Path,
     size: tuple[int, int] | None,

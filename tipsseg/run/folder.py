@@ -228,13 +228,40 @@ class OutputFolder(Run):
             raise ImageError(path, "changed while the command ran", "Run the same command again.")
         _, is_plain = read_painted_mask(path, entry.mask.size, self.classes, lambda _: True)
         png = data if is_plain else encode_mask(labels.labels, self.classes)
-        sealed = seal(png, entry.mask, entry.bulk.unpacked())
-        ref = recorded_ref(entry)
-        with one_image(ref, ()):
-            file = self.files.stage(PNG, path, sealed, synced=True)
-            self.files.put(file, [str(entry.stamp.sha256)] if is_plain else [])
+        ours = [str(entry.stamp.sha256)] if is_plain else []
+        return self._write_mask(entry, seal(png, entry.mask, entry.bulk.unpacked()), ours)
+
+    def rewrite(self, entry: Entry, facts: MaskFacts, bulk: Mapping[str, bytes]) -> None:
+        """Write other facts into a mask. Raise ImageError if that fails."""
+        self._write_mask(entry, seal(self.files.path(entry.place).read_bytes(), facts, bulk))
+
+    def restore(self, entry: Entry) -> bool:
+        """Put the model's mask back in the place of a person's. Return False if it is not known, or answers another question.
+
+        A person's mask with other labels goes to the trash.
+        """
+        data = entry.bulk.unpack("model", RECORD_LIMIT) or b""
+        with suppress(ValueError):
+            found = read_sealed(data)
+            facts = found.facts
+            if not found.intact or facts is None or facts.by_person or facts.question != self.context.question:
+                return False
+            names = tuple(name for name in entry.mask.formerly if name != entry.image)
+            if (facts.image, facts.formerly) != (entry.image, names):
+                data = seal(data, replace(facts, image=entry.image, formerly=names), found.unpacked())
+            self._write_mask(replace(entry, packed=b""), data)
+            return True
+        return False
+
+    def _write_mask(self, entry: Entry, data: bytes, ours: Sequence[str] = ()) -> Entry:
+        """Write the mask of an image, and return its entry; `ours` are contents that may be destroyed (see `Files.put`)."""
+        with one_image(recorded_ref(entry), ()):
+            file = self.files.stage(PNG, self.files.path(entry.place), data, synced=True)
+            new = replace(entry, state=SEALED, **written_mask(data, file.row))
+            self.files.put(file, ours, replaceable(new.mask))
+        self.cache.note(new)
         self.changed = True
-        return replace(entry, state=SEALED, **written_mask(sealed, file.row))
+        return new
 
     def _add(self, labelled: Labelled) -> ImageResult:
         ref, entry, reason = labelled.ref, labelled.entry, self.reason(labelled.ref)
@@ -261,44 +288,6 @@ class OutputFolder(Run):
         mask.discard()
         new = self.files.stage(PNG, self.files.path(entry.place), data, synced=True)
         return new, replace(entry, **written_mask(data, new.row))
-
-    def rewrite(self, entry: Entry, facts: MaskFacts, bulk: Mapping[str, bytes]) -> Entry:
-        """Write into a mask what it says of itself, and return its entry. Raise ImageError if that fails."""
-        path = self.files.path(entry.place)
-        data = seal(path.read_bytes(), facts, bulk)
-        with one_image(recorded_ref(entry), ()):
-            file = self.files.stage(PNG, path, data, synced=True)
-            self.files.put(file, (), replaceable(facts))
-        return self._noted(replace(entry, state=SEALED, **written_mask(data, file.row)))
-
-    def restore(self, entry: Entry) -> bool:
-        """Put the model's mask back in the place of a person's. Return False if it is not known, or answers another question.
-
-        A person's mask with other labels goes to the trash.
-        """
-        data = entry.bulk.unpack("model", RECORD_LIMIT)
-        with suppress(ValueError):
-            found = None if data is None else read_sealed(data)
-            if data is None or found is None or not found.intact or found.facts is None or found.facts.by_person:
-                return False
-            facts = found.facts
-            if facts.question != self.context.question:
-                return False
-            names = tuple(name for name in entry.mask.formerly if name != entry.image)
-            if (facts.image, facts.formerly) != (entry.image, names):
-                facts = replace(facts, image=entry.image, formerly=names)
-                data = seal(data, facts, found.unpacked())
-            with one_image(recorded_ref(entry), ()):
-                file = self.files.stage(PNG, self.files.path(entry.place), data, synced=True)
-                self.files.put(file, (), replaceable(facts))
-            self._noted(replace(entry, state=SEALED, packed=b"", **written_mask(data, file.row)))
-            return True
-        return False
-
-    def _noted(self, entry: Entry) -> Entry:
-        self.cache.note(entry)
-        self.changed = True
-        return entry
 
     def fail(self, failed: Failed) -> None:
         """Record that an image failed; its labels from an earlier run stay."""

@@ -113,16 +113,6 @@ def _open_regular(path: str, flags: int) -> int:
     return _require_regular(os.open(path, flags | getattr(os, "O_NONBLOCK", 0)), path)
 
 
-def open_appending(path: Path) -> int:
-    """Open a regular file for reading and appending, and create it if it is missing. Return its file descriptor.
-
-    Raise OSError, also for a symbolic link.
-    """
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-    return _require_regular(os.open(path, flags, 0o666), os.fspath(path))
-
-
 def _require_regular(descriptor: int, path: str) -> int:
     """Return the descriptor of a regular file. Close the descriptor of anything else, and raise OSError."""
     mode = os.fstat(descriptor).st_mode
@@ -354,12 +344,6 @@ class Fingerprint:
     size: int
     mtime_ns: int
     sha256: str | None
-
-    def same_content(self, other: Fingerprint) -> bool:
-        """Compare two fingerprints by hash, or by size and time if one has no hash."""
-        if self.sha256 is not None and other.sha256 is not None:
-            return self.sha256 == other.sha256
-        return (self.size, self.mtime_ns) == (other.size, other.mtime_ns)
 
 
 def content_digest(path: Path) -> str:
