@@ -239,9 +239,12 @@ def _joined(folder: OutputFolder, image: RunImage, *, is_own: bool) -> Labelled 
         discard(staged)
         if before is None:
             raise ImageError(run.output, f"the labels of {entry.image} are missing", run.hint)
+        same = is_own and image.digest() == RunImage(before, rows, folder).digest()
         for row in image.rows.values() if is_own else ():
             path = run.files.path(row.place)
-            if not run.files.remove(row) and digest_of(path) == digest_of(folder.files.path(row.place)):
+            if not run.files.remove(row) and (
+                same if row.name == mask else digest_of(path) == digest_of(folder.files.path(row.place))
+            ):
                 remove_file(path)  # changed by hand in both places, in the same way
         return Unchanged(ref, before)
     derived = Derived(

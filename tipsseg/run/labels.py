@@ -11,6 +11,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,22 @@ def read_labels(
     if instances is not None and by_hand:
         instances = follow_correction(instances, labels, context.classes)
     return Labels(labels=labels, instances=instances)
+
+
+def mask_labels(path: Path, size: tuple[int, int]) -> tuple[str, bytes] | None:
+    """Return what `described_labels` returns of the labels in a mask, without decoding; None if its pixels changed.
+
+    Raise ImageError if it cannot be read.
+    """
+    found = _envelope_of(path, b"")
+    if not found.intact or found.facts is None:
+        return None
+    return found.facts.labels, found.unpack("objects", 4 * prod(size)) or b""
+
+
+def described_labels(labels: Labels) -> tuple[str, bytes]:
+    """Return the digest of labels, and their objects as in a mask, empty without any."""
+    return label_digest(labels.labels), label_bulk(labels, ()).get("objects", b"")
 
 
 def _envelope_of(path: Path, known: bytes) -> SealedMask:

@@ -14,7 +14,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -26,7 +26,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options.values import Shard
 from tipsseg.run.entry import Entry, FileRow
 from tipsseg.run.files import Files, digest_of
-from tipsseg.run.labels import Current, label_rows, read_current
+from tipsseg.run.labels import Current, described_labels, label_rows, mask_labels, read_current
 from tipsseg.run.lock import is_locked
 from tipsseg.run.record import RUN_FILE, run_context, stored_run
 from tipsseg.run.resume import is_edited
@@ -89,11 +89,15 @@ class RunImage:
         return path
 
     def digest(self) -> str:
-        """Return a sha256 that changes with the labels on disk; "" if a file of them is missing."""
-        digests = [digest_of(self.run.files.path(row.place)) for row in self.label_files]
-        if "" in digests:
-            return ""
-        return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        """Return a sha256 that changes with the labels on disk, whatever else their mask says; "" if it is missing."""
+        whole = next((digest_of(self.run.files.path(row.place)) for row in self.label_files), "")
+        if not whole or self.run.info.spec.is_raster:
+            return whole
+        with suppress(ImageError):
+            found = mask_labels(self.mask, self.entry.numbers.size)
+            labels, objects = found or described_labels(self.current().labels)
+            return hashlib.sha256(labels.encode() + objects).hexdigest()
+        return whole
 
     def current(self) -> Current:
         """Read the labels. Raise ImageError if they are missing or invalid."""
