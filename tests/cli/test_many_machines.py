@@ -166,6 +166,10 @@ def test_two_corrected_copies_of_a_folder_join(run: Run) -> None:
     lines = map(json.loads, Path("both/manifest.jsonl").read_bytes().splitlines())
     assert ["corrected" in line for line in lines] == [True, True, False]
     assert run.command("check", "both").out == ""
+    merge(
+        run, "ann", "bob", output="both"
+    )  # the mask of bob, whose copy says that a person made it, has the same labels
+    assert (run.code, run.command("check", "both").out) == (0, "")
     Path("both/masks/sub/ü.png").write_bytes(b"")  # copies, not links
     assert Path("ann/masks/sub/ü.png").read_bytes() != b""
 
@@ -274,6 +278,18 @@ def test_corrections_in_a_shard_and_in_its_folder_are_not_mixed(run: Run) -> Non
     err = merge(run, "out", output="out")
     assert (run.code, "were corrected in both" in err) == (1, True)
     assert (shard.read_bytes(), ("out" / MASK).read_bytes()) == (theirs, mine)
+
+
+def test_the_same_correction_in_a_shard_and_in_its_folder_is_one(run: Run) -> None:
+    run("-f", "png")
+    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+    for path in ("out" / MASK, next(Path("out/shards").rglob("a.png"))):
+        Image.fromarray(np.zeros((60, 90), np.uint8)).save(path)
+    run("-f", "png")  # which writes into one of the two that a person made it
+    merge(run, "out", output="out")
+    assert (run.code, pixels("out" / MASK)[1], Path("out/shards").exists()) == (0, bytes(60 * 90), False)
 
 
 def test_shards_do_not_follow_a_link_out_of_the_folder(run: Run) -> None:

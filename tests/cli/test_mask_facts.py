@@ -114,3 +114,20 @@ def test_a_mask_that_was_edited_in_place_says_so(run: Run) -> None:
     written = MASK.read_bytes()
     run("-f", "png,coco")
     assert (run.code, run.labelled, MASK.read_bytes()) == (0, [], written)
+
+
+def test_changes_on_a_page_fit_a_mask_that_says_more_by_now(run: Run) -> None:
+    """The page shows a mask as an editor saved it. The next command writes into it that a person made it: the same labels."""
+    run("-f", "png")
+    mine = correct(MASK)
+    assert run.command("report", "out", "-q").code == 0
+    (data,) = Path("out/report/data").glob("*0.js")
+    text = data.read_text()
+    records = json.loads(text[text.index("[") : text.rindex("]") + 1])
+    shown = next(each["labels"] for each in records if each["image"] == "a.png")
+    run("-f", "png")
+    assert (MASK.read_bytes() != mine, pixels(MASK)) == (True, pixels(mine))
+    change = {"image": "a.png", "labels": shown, "objects": [{"object": 1, "class": "sky"}]}
+    Path("corrections.json").write_text(json.dumps({"tool": "tipsseg", "corrections": [change]}))
+    ran = run.command("correct", "out", "--from", "corrections.json")
+    assert (ran.code, pixels(MASK) != pixels(mine)) == (0, True), ran.err

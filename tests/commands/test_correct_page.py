@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from tipsseg.errors import ImageError, InputError, TipssegError
 from tipsseg.formats.npz import encode_arrays
 from tipsseg.options.values import Shard
 from tipsseg.review import correct_folder, merge_folders
+from tipsseg.run.read import open_run
 
 IDS = np.zeros((20, 30), np.uint8)
 IDS[2:8, 2:8] = IDS[12:18, 2:8] = 1
@@ -43,9 +43,14 @@ def mask(out: Path, name: str = "a.png") -> np.ndarray[Any, Any]:
         return np.asarray(picture)
 
 
+def shown_digest(out: Path, image: str = "a.png") -> str:
+    """What a page that is written now says of the labels that it shows."""
+    with open_run(out) as run:
+        return run.image(image).digest()
+
+
 def save(out: Path, objects: object, image: str = "a.png", **changes: object) -> Path:
-    digest = hashlib.sha256((out / "masks" / image).read_bytes()).hexdigest()
-    correction = {"image": image, "labels": digest, "objects": objects} | changes
+    correction = {"image": image, "labels": shown_digest(out, image), "objects": objects} | changes
     path = Path("corrections.json")
     path.write_text(json.dumps({"tool": "tipsseg", "corrections": [correction]}))
     return path
@@ -138,7 +143,7 @@ def test_another_file_is_not_taken_for_a_page(out: Path) -> None:
 
 def test_later_changes_of_the_same_page_are_imported_too(out: Path) -> None:
     """The page that stays open saves all changes since it was written, on the labels that it shows."""
-    shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
+    shown = shown_digest(out)
     one, two = {"object": 1, "class": "tree"}, {"object": 3, "class": None}
     correct_folder(out, save(out, [one]))
     again = save(out, [one, two], labels=shown)
@@ -154,7 +159,7 @@ def test_later_changes_of_the_same_page_are_imported_too(out: Path) -> None:
 
 
 def test_a_page_whose_labels_were_damaged_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
+    shown = shown_digest(out)
     correct_folder(out, save(out, [{"object": 1, "class": "tree"}]))
     (kept,) = (out / ".tipsseg/pages").iterdir()
     before = mask(out).copy()
@@ -168,7 +173,7 @@ def test_a_page_whose_labels_were_damaged_is_refused(out: Path, capsys: pytest.C
 
 
 def test_a_page_is_older_than_corrections_from_elsewhere(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
+    shown = shown_digest(out)
     one, two = {"object": 1, "class": "tree"}, {"object": 3, "class": None}
     correct_folder(out, save(out, [one]))
     edited = mask(out).copy()
@@ -228,7 +233,7 @@ def test_strokes_are_the_same_at_any_size(tmp_path: Path) -> None:
     make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree"), ("png",))
     corrections = []
     for name, times in (("small.png", 1.0), ("large.png", 10.0)):
-        digest = hashlib.sha256((tmp_path / "out/masks" / name).read_bytes()).hexdigest()
+        digest = shown_digest(tmp_path / "out", name)
         points = np.array([[5.2, 6.1], [10, 25], [14.5, 45.7], [40, 70]]) * times
         around = np.array([[30, 40], [45.5, 41], [44, 60.3], [29.1, 55]]) * times
         strokes = [
@@ -294,7 +299,7 @@ def test_only_newer_files_of_the_same_browser_replace_what_a_page_imported(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An older one would take newer changes back, and one of another person theirs."""
-    shown = hashlib.sha256((out / "masks/a.png").read_bytes()).hexdigest()
+    shown = shown_digest(out)
     one, two = {"object": 1, "class": None}, {"object": 3, "class": None}
     correct_folder(out, saved(save(out, [one, two]), "k3b", 200))
     before = mask(out).copy()
@@ -341,7 +346,7 @@ def test_joined_shards_take_the_labels_of_their_pages_along(tmp_path: Path) -> N
         make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree"), ("png",), shard=Shard(part, 2))
     shard = tmp_path / "out/shards/1-of-2"
     image = sorted(path.name for path in (shard / "masks").iterdir())[0]
-    shown = hashlib.sha256((shard / "masks" / image).read_bytes()).hexdigest()
+    shown = shown_digest(shard, image)
 
     def write(*objects: dict[str, object]) -> Path:
         path = tmp_path / "corrections.json"
