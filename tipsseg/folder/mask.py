@@ -19,13 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.types import LabelArray
-from tipsseg.util.json import parse, read_value, take
+from tipsseg.util.json import parse
 
 #: Image.open of Pillow rejects texts above 1 MiB, cv2.imread of OpenCV files with 8 MB before the pixels.
 LIMIT = 16 << 10
@@ -137,34 +137,66 @@ class MaskFacts:
         return {key: value for key, value in found.items() if value is not None and value not in ("", [], False)}
 
 
-def read_facts(record: object) -> MaskFacts:
+def read_facts(record: Mapping[str, Any]) -> MaskFacts:
     """Read facts from JSON values. Raise ValueError if one is missing or of another type."""
-    if take(record, "v", int) != _VERSION:
+    if _typed(record, "v", int) != _VERSION:
         raise ValueError("another version of tipsseg wrote it")
+    by, size, picture = _typed(record, "by", str), _typed(record, "size", list), _typed(record, "picture", dict)
+    present, transform, epsg = record.get("present"), record.get("transform"), record.get("epsg")
+    if (
+        by not in ("model", "person")
+        or [type(each) for each in size] != [int, int]
+        or not (epsg is None or type(epsg) is int)
+        or not (transform is None or [type(each) for each in transform] == [float] * 6)
+    ):
+        raise ValueError("a fact has another type")
     return MaskFacts(
-        image=take(record, "image", str),
-        formerly=take(record, "formerly", tuple[str, ...] | None) or (),
-        by=take(record, "by", Author),
-        source=take(record, "from", str | None) or "",
-        saved=take(record, "saved", str | None) or "",
-        accepted=take(record, "accepted", bool | None) or False,
-        question=take(record, "question", str | None) or "",
-        given=take(record, "given", str | None) or "",
-        names=_by_id(take(record, "names", dict), str),
-        picture=take(record, "picture", PictureFacts),
-        labels=take(record, "labels", str),
-        data=take(record, "data", str | None) or "",
-        size=take(record, "size", tuple[int, int]),
-        counts=_by_id(take(record, "counts", dict), int),
-        confidence=_by_id(take(record, "confidence", dict), float),
-        present=take(record, "present", tuple[int, ...] | None),
-        transform=take(record, "transform", tuple[float, float, float, float, float, float] | None),
-        epsg=take(record, "epsg", int | None),
+        image=_typed(record, "image", str),
+        formerly=_texts(_typed(record, "formerly", list, [])),
+        by=by,  # type: ignore[arg-type]
+        source=_typed(record, "from", str, ""),
+        saved=_typed(record, "saved", str, ""),
+        accepted=_typed(record, "accepted", bool, False),
+        question=_typed(record, "question", str, ""),
+        given=_typed(record, "given", str, ""),
+        names=_by_id(_typed(record, "names", dict), str),
+        picture=PictureFacts(
+            bytes=_typed(picture, "bytes", int),
+            sha256=_typed(picture, "sha256", str, ""),
+            pixels=_typed(picture, "pixels", str, ""),
+        ),
+        labels=_typed(record, "labels", str),
+        data=_typed(record, "data", str, ""),
+        size=(size[0], size[1]),
+        counts=_by_id(_typed(record, "counts", dict), int),
+        confidence=_by_id(_typed(record, "confidence", dict), float, int),
+        present=None if present is None else tuple(map(int, present)),
+        transform=None if transform is None else tuple(transform),  # type: ignore[arg-type]
+        epsg=epsg,
     )
 
 
-def _by_id(record: Mapping[str, object], kind: type) -> dict[int, Any]:
-    return {int(key): read_value(kind, value, key) for key, value in record.items()}
+_Value = TypeVar("_Value")
+
+
+def _typed(record: Mapping[str, Any], key: str, kind: type[_Value], default: object = None) -> _Value:
+    value = record.get(key, default)
+    if type(value) is not kind:
+        raise ValueError(f"`{key}` is missing, or of another type")
+    return value
+
+
+def _texts(values: list[Any]) -> tuple[str, ...]:
+    if not all(type(value) is str for value in values):
+        raise ValueError("a name is no text")
+    return tuple(values)
+
+
+def _by_id(record: Mapping[str, Any], *kinds: type) -> dict[int, Any]:
+    found = {int(key): value for key, value in record.items()}
+    if not all(type(value) in kinds for value in found.values()):
+        raise ValueError("a value of a class has another type")
+    return found
 
 
 def label_digest(labels: LabelArray) -> str:
@@ -263,10 +295,10 @@ def read_sealed(png: bytes) -> SealedMask:
             text = _text_of(kind, body)
         last = kind
     found, facts = SealedMask(None, digest.hexdigest()[:32], bulk), None
-    with suppress(ValueError, RecursionError):  # the message of an error is as deep as its value
-        record = read_value(dict, parse(text or b"{}"), "facts")
+    with suppress(ValueError, TypeError, RecursionError):  # the message of an error is as deep as its value
+        record = _typed({"facts": parse(text or b"{}")}, "facts", dict)
         if "facts" in bulk:
-            record |= read_value(dict, parse(found.unpack("facts", _LONG_LIMIT) or b"{}"), "facts")
+            record |= _typed({"facts": parse(found.unpack("facts", _LONG_LIMIT) or b"{}")}, "facts", dict)
         facts = read_facts(record)
     return replace(found, facts=facts)
 

@@ -34,7 +34,7 @@ CACHE_FILE = f"{CACHE_FOLDER}/cache.db"
 _SCHEMA = [
     "CREATE TABLE meta (folder TEXT)",
     "CREATE TABLE image (key BLOB PRIMARY KEY, place TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT, sealed BLOB, "
-    "state INTEGER, objects BLOB, path TEXT, input_mtime_ns INTEGER) WITHOUT ROWID",
+    "state INTEGER, objects BLOB, path TEXT, input_mtime_ns INTEGER, input_size INTEGER, input_sha256 TEXT) WITHOUT ROWID",
     "CREATE TABLE file (image BLOB, place TEXT, name TEXT, digest TEXT, size INTEGER, mtime_ns INTEGER, shows TEXT, "
     "PRIMARY KEY (image, place)) WITHOUT ROWID",
     "CREATE TABLE row (name TEXT, image BLOB, data BLOB, PRIMARY KEY (name, image)) WITHOUT ROWID",
@@ -181,6 +181,12 @@ class Cache:
         found = self._select("SELECT place, key, size, mtime_ns FROM image")
         return {place: (name_of(key), size, mtime_ns) for place, key, size, mtime_ns in found}
 
+    def pictures(self) -> Iterator[tuple[str, str, Fingerprint]]:
+        """Yield the name, the address and the fingerprint of each picture, as it was when it was last compared."""
+        found = "SELECT key, path, input_size, input_mtime_ns, input_sha256 FROM image ORDER BY key"
+        for key, path, *stamp in self._select(found):
+            yield name_of(key), path, Fingerprint(*stamp)
+
     def entries(self) -> Iterator[Entry]:
         """Yield the entries, sorted by name. The caller may change images in between."""
         for _, entries in self._pages():
@@ -208,8 +214,8 @@ class Cache:
         """Note an image, and those of its files and rows that are new."""
         key, stamp = key_of(entry.image), entry.stamp
         values = (key, entry.place, stamp.size, stamp.mtime_ns, stamp.sha256, entry.sealed, entry.state)
-        self._change("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(*values, entry.packed, entry.path, entry.input.mtime_ns)])  # fmt: skip
+        self._change("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(*values, entry.packed, entry.path, entry.input_mtime_ns, entry.input.size, entry.input.sha256)])  # fmt: skip
         self.note_files(entry.image, files)
         packed = (
             (name, key, zlib.compress(b"".join(row + b"\t" for row in own), 1)) for name, own in (rows or {}).items()
@@ -295,7 +301,7 @@ def name_of(key: bytes) -> str:
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    _, place, size, mtime_ns, sha256, sealed, state, objects, path, input_mtime_ns = row
+    _, place, size, mtime_ns, sha256, sealed, state, objects, path, input_mtime_ns, _, _ = row
     return Entry.of(
         sealed,
         place=place,

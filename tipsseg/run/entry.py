@@ -118,10 +118,12 @@ class Entry:
     @classmethod
     def of(cls, sealed: bytes, **more: Any) -> Entry:
         """Return the entry of a mask from its `envelope`. Raise ValueError if that lacks facts."""
-        facts = open_envelope(sealed).facts
-        if facts is None:
+        bulk = open_envelope(sealed)
+        if bulk.facts is None:
             raise ValueError("the mask says nothing of itself")
-        return cls(mask=facts, sealed=sealed, **more)
+        entry = cls(mask=bulk.facts, sealed=sealed, **more)
+        entry.__dict__["bulk"] = bulk
+        return entry
 
     @property
     def image(self) -> str:
@@ -137,8 +139,9 @@ class Entry:
         """Return True if the mask's file has this size and time."""
         return (self.stamp.size, self.stamp.mtime_ns) == (status.st_size, status.st_mtime_ns)
 
-    @property
+    @cached_property
     def bulk(self) -> SealedMask:
+        """What is bulky in the mask."""
         return open_envelope(self.sealed)
 
     @property

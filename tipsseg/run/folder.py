@@ -48,8 +48,8 @@ from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.moving import finish_moves
 from tipsseg.run.plan import plan_run
 from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refuse_other_ids, with_classes_of
-from tipsseg.run.read import Run, finished_run, no_run_error
-from tipsseg.run.record import RUN_FILE, run_context, run_json, run_record, stored_run
+from tipsseg.run.read import Run, RunImage, finished_run, no_run_error
+from tipsseg.run.record import RUN_FILE, run_context, run_json, stored_run
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_same_picture
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, with_classes
@@ -348,9 +348,10 @@ class OutputFolder(Run):
         """Return True if an earlier run finished with the same settings, and this process has changed nothing."""
         if self.before is None or self.before.ended is None or self.changed or self.failed.changed:
             return False
-        before, info = (run_record(replace(each, ended=None, started=None)) for each in (self.before, self.info))
-        known = self.cache.files()
-        return before == info and all(self.files.look(known.get(name), name) == "ours" for name in _LISTS)
+        before, spec, known = self.before.spec, self.info.spec, self.cache.files()
+        facts = before.formats, before.files, before.vocabulary.specs
+        same = facts == (spec.formats, spec.files, spec.vocabulary.specs)
+        return same and all(self.files.look(known.get(name), name) == "ours" for name in _LISTS)
 
     def begin(self, info: RunInfo) -> None:
         """Record the run before its first image; with `overwrite`, remove the masks that nobody corrected.
@@ -469,9 +470,9 @@ class OutputFolder(Run):
         content = classes_json(self.context.classes, vocabulary.background_texts, asked)
         self.write_file(self.path / CLASSES_FILE, content, "classes", "")
 
-    def shown_files(self, image: str) -> dict[str, Path]:
+    def shown_files(self, entry: Entry) -> dict[str, Path]:
         """Return the files of an image by key, the mask first."""
-        return self.image(image).files() if image in self.cache else {}
+        return RunImage(entry, self.cache.files(entry.image), self).files()
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Add classes to the question that the folder answers. Raise InputError if a name is invalid."""

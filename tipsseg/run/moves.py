@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError
 from tipsseg.folder.mask import seal
-from tipsseg.images.access import below, identify, is_gone
+from tipsseg.images.access import below, identify, is_gone, matches
 from tipsseg.images.upright import pixel_digest
 from tipsseg.run.entry import SEALED, Entry
 from tipsseg.run.folder import OutputFolder
@@ -55,11 +55,11 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
     # On a file system that ignores case, the old name of a picture still finds it.
     folded = {ref.name.casefold(): ref.path for ref in new}
     elsewhere, changed = list[Entry](), list[Entry]()
-    for entry in folder.cache.entries():
-        if (ref := refs.get(entry.image)) is None:
-            if _is_missing(entry, images, folded.get(entry.image.casefold())):
-                elsewhere.append(entry)
-        elif not is_same_picture(entry, ref, spec):
+    for name, path, stamp in folder.cache.pictures():
+        if (ref := refs.get(name)) is None:
+            if _is_missing(name, path, images, folded.get(name.casefold())):
+                elsewhere.append(folder.image(name).entry)
+        elif not matches(stamp, ref.path) and not is_same_picture(entry := folder.image(name).entry, ref, spec):
             changed.append(entry)
     renamed, alike = _pair(folder, [*elsewhere, *changed], [*new, *(refs[entry.image] for entry in changed)])
     left = [entry for entry in elsewhere if entry.image not in renamed and images.whole]
@@ -72,10 +72,10 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
     )
 
 
-def _is_missing(entry: Entry, images: Images, twin: Path | None) -> bool:
+def _is_missing(name: str, address: str, images: Images, twin: Path | None) -> bool:
     """Return True if the picture of an image is not where it was; `twin` is a new one with the same letters."""
-    path = actual_path(Path(), entry.path)
-    here = path if path.is_relative_to(images.root) else below(images.root, entry.image)
+    path = actual_path(Path(), address)
+    here = path if path.is_relative_to(images.root) else below(images.root, name)
     return (is_gone(path) and is_gone(here)) or (twin is not None and is_same(here, twin))
 
 

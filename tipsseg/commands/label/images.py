@@ -102,7 +102,7 @@ def label_images(
         else:
             if not isinstance(result, Failed):
                 notes.add(result)
-            result = replace(result, files=folder.shown_files(result.ref.name))
+            result = replace(result, files=folder.shown_files(result.entry))
         reporter.report(result)
         yield result
     if folder.info.spec.shard is not None:
