@@ -134,26 +134,29 @@ class MaskFacts:
             "transform": None if self.transform is None else list(self.transform),
             "epsg": self.epsg,
         }
-        return {key: value for key, value in found.items() if value is not None and value not in ("", [], False)}
+        empty = {"formerly": [], "from": "", "saved": "", "accepted": False, "question": "", "given": "", "data": ""}
+        return {key: value for key, value in found.items() if value is not None and value != empty.get(key)}
 
 
 def read_facts(record: Mapping[str, Any]) -> MaskFacts:
     """Read facts from JSON values. Raise ValueError if one is missing or of another type."""
     if _typed(record, "v", int) != _VERSION:
         raise ValueError("another version of tipsseg wrote it")
-    by, size, picture = _typed(record, "by", str), _typed(record, "size", list), _typed(record, "picture", dict)
+    by: Any = record.get("by")
+    size, picture = _typed(record, "size", list), _typed(record, "picture", dict)
     present, transform, epsg = record.get("present"), record.get("transform"), record.get("epsg")
     if (
         by not in ("model", "person")
         or [type(each) for each in size] != [int, int]
         or not (epsg is None or type(epsg) is int)
         or not (transform is None or [type(each) for each in transform] == [float] * 6)
+        or not (present is None or (type(present) is list and all(type(each) is int for each in present)))
     ):
         raise ValueError("a fact has another type")
     return MaskFacts(
         image=_typed(record, "image", str),
         formerly=_texts(_typed(record, "formerly", list, [])),
-        by=by,  # type: ignore[arg-type]
+        by=by,
         source=_typed(record, "from", str, ""),
         saved=_typed(record, "saved", str, ""),
         accepted=_typed(record, "accepted", bool, False),
@@ -170,8 +173,8 @@ def read_facts(record: Mapping[str, Any]) -> MaskFacts:
         size=(size[0], size[1]),
         counts=_by_id(_typed(record, "counts", dict), int),
         confidence=_by_id(_typed(record, "confidence", dict), float, int),
-        present=None if present is None else tuple(map(int, present)),
-        transform=None if transform is None else tuple(transform),  # type: ignore[arg-type]
+        present=None if present is None else tuple(present),
+        transform=None if transform is None else tuple(transform),
         epsg=epsg,
     )
 

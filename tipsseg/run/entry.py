@@ -17,7 +17,7 @@ from tipsseg.errors import ImageError
 from tipsseg.folder.mask import MaskFacts, SealedMask, open_envelope
 from tipsseg.images.access import absolute, exists
 from tipsseg.regions.objects import LabelledObject
-from tipsseg.run.summary import ImageNumbers, read_summary
+from tipsseg.run.summary import ClassNumbers, ImageNumbers
 from tipsseg.types import BACKGROUND, ImageRef, printable_path
 from tipsseg.util.files import Fingerprint, actual_name, actual_path, is_folder, is_inside
 from tipsseg.util.json import json_bytes, parse, read_value, take
@@ -196,9 +196,7 @@ class Entry:
             "width": facts.size[1],
             "classes": [{"id": each, "name": name, **share(each)} for each, name in sorted(facts.names.items())],
             "background": share(BACKGROUND),
-            "ignored": sum(
-                count for each, count in facts.counts.items() if each != BACKGROUND and each not in facts.names
-            ),
+            "ignored": self._ignored(),
         }
         if facts.present is not None:
             found["present"] = list(facts.present)
@@ -208,8 +206,24 @@ class Entry:
 
     @cached_property
     def numbers(self) -> ImageNumbers:
-        """The parsed summary."""
-        return read_summary(self.summary)
+        """The numbers of the summary."""
+        facts, counts = self.mask, self.mask.counts
+        return ImageNumbers(
+            facts.size,
+            counts.get(BACKGROUND, 0),
+            self._ignored(),
+            tuple(
+                ClassNumbers(each, name, counts.get(each, 0), facts.confidence.get(each, 0.0))
+                for each, name in sorted(facts.names.items())
+            ),
+            facts.transform,
+            facts.epsg,
+        )
+
+    def _ignored(self) -> int:
+        """Return the number of ignored pixels, whose id depends on the number of classes."""
+        facts = self.mask
+        return sum(count for each, count in facts.counts.items() if each != BACKGROUND and each not in facts.names)
 
     @property
     def objects(self) -> tuple[ObjectScore, ...] | None:

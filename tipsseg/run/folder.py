@@ -502,7 +502,7 @@ class OutputFolder(Run):
         """Return the totals over all images in the folder."""
         totals = TotalsSum(self.context.classes)
         for entry in self.cache.entries():
-            totals.add(entry.summary)
+            totals.add(entry.numbers, entry.mask.present)
         return totals
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from tipsseg.label_map import LabelMap
 from tipsseg.regions.objects import add_to_wholes, split_levels
 from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, ignore_id
-from tipsseg.util.json import take
 from tipsseg.util.text import join_first, one_line, pluralize
 
 #: The confidence of pixels that a person labelled.
@@ -113,19 +112,6 @@ class ImageNumbers:
     epsg: int | None
 
 
-def read_summary(summary: Mapping[str, object]) -> ImageNumbers:
-    """Return the numbers of a `label_summary`. Raise ValueError if one is missing."""
-    is_raster = "transform" in summary
-    return ImageNumbers(
-        (take(summary, "height", int), take(summary, "width", int)),
-        take(take(summary, "background", dict), "pixels", int),
-        take(summary, "ignored", int),
-        take(summary, "classes", tuple[ClassNumbers, ...]),
-        take(summary, "transform", tuple[float, float, float, float, float, float] | None) if is_raster else None,
-        take(summary, "epsg", int | None) if is_raster else None,
-    )
-
-
 def image_summary(
     ref: ImageRef, summary: Mapping[str, object], files: Mapping[str, Path], reason: str
 ) -> dict[str, object]:
@@ -186,13 +172,12 @@ class TotalsSum:
         self._asked: Counter[int] | None = None  # the images in which a class competed, if not all did everywhere
         self._of_class = {each.id: [0, 0] for each in classes}  # images that contain it, and its pixels
 
-    def add(self, summary: Mapping[str, object]) -> None:
-        """Add a `label_summary`."""
-        numbers = read_summary(summary)
-        if "present" in summary:
+    def add(self, numbers: ImageNumbers, present: Collection[int] | None = None) -> None:
+        """Add an image; `present` are the ids of the classes that competed, None if all did."""
+        if present is not None:
             self._asked = self._asked or Counter({each.id: self._images for each in self._classes})
         if self._asked is not None:
-            self._asked.update(take(summary, "present", list) if "present" in summary else [*self._of_class])
+            self._asked.update([*self._of_class] if present is None else present)
         self._images += 1
         self._pixels += numbers.size[0] * numbers.size[1]
         self._background += numbers.background
