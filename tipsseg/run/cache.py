@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -43,9 +42,6 @@ _SCHEMA = [
 #: Images per query, so that they can be changed between two queries.
 _PAGE = 500
 
-#: Seconds between two commits. What a killed process did not commit is read from the files again.
-_COMMITTED = 2.0
-
 _FILE_COLUMNS = tuple(each.name for each in fields(FileRow))
 
 
@@ -64,7 +60,7 @@ class Cache:
             OutputError: It is a link, or cannot be written.
         """
         self.folder, self.path, self.lock, self._writes = folder, folder / name, lock, writes
-        self._lock, self._begun = threading.RLock(), 0.0
+        self._lock = threading.RLock()
         for path in (self.path.parent, self.path):
             if path.is_symlink():
                 raise OutputError(path, "it is a symbolic link", "Remove the link, or choose another output folder.")
@@ -124,10 +120,7 @@ class Cache:
                 self._write_file()
             if not self._db.in_transaction:
                 self._db.execute("BEGIN")
-                self._begun = time.monotonic()
             self._db.executemany(statement, rows)
-            if time.monotonic() - self._begun > _COMMITTED:
-                self.commit()
 
     def commit(self) -> None:
         """Write the changes to disk, as far as that is possible."""

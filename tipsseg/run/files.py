@@ -84,6 +84,7 @@ class Files:
         self.output = output
         self.trashed: list[Path] = []
         self._real, self._trash, self._lock = "", Path(), threading.Lock()
+        self._renamed = set[Path]()
 
     def path(self, place: str) -> Path:
         return actual_path(self.output, place)
@@ -149,6 +150,18 @@ class Files:
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise output_error(path, error) from error
+        self._renamed.add(path.parent)
+
+    def sync(self) -> None:
+        """Wait until the new names of files are on the disk."""
+        for folder in self._renamed:
+            with suppress(OSError):  # a system that cannot
+                descriptor = os.open(folder, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        self._renamed.clear()
 
     def _clear(self, path: Path, place: str, ours: Container[str], may_go: Judge) -> object:
         """Move a file to the trash if it is not ours. Return the status of a file that is ours, None if there is none."""

@@ -10,6 +10,7 @@ with open_folder(spec) as folder:              # locked, looked at and planned; 
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -81,6 +82,7 @@ class OutputFolder(Run):
         self.reasons, self.copies, self.copied_bytes = Counter[str](), Counter[str](), 0
         self.failed = Failures(self.path, info.spec.shard)
         self.starting_over = self.changed = False
+        self._committed = time.monotonic()
         self._todo: dict[str, str] = {}
         self.deriver = Deriver(self.context)
 
@@ -174,6 +176,7 @@ class OutputFolder(Run):
 
     def record(self, result: ImageResult) -> ImageResult:
         """Put an image's files in place. Return the result, or what became of it; see `fail` for a Failed."""
+        self._commit(_COMMITTED)
         try:
             match result:
                 case Labelled(ref, _, mask, derived):
@@ -462,6 +465,7 @@ class OutputFolder(Run):
         self.write_file(self.path / MANIFEST_FILE, lines, "manifest", "")
         self.failed.write()
         self.write_record()
+        self._commit()
 
     def _write_classes(self) -> None:
         vocabulary = self.info.vocabulary or self.info.spec.vocabulary
@@ -469,6 +473,13 @@ class OutputFolder(Run):
         asked = {each["id"]: each["asked"] for each in found if "asked" in each} if isinstance(found, list) else {}
         content = classes_json(self.context.classes, vocabulary.background_texts, asked)
         self.write_file(self.path / CLASSES_FILE, content, "classes", "")
+
+    def _commit(self, seconds: float = 0.0) -> None:
+        """Let the files that are in place count, if that many seconds have passed since the last time."""
+        if time.monotonic() - self._committed >= seconds:
+            self.files.sync()
+            self.cache.commit()
+            self._committed = time.monotonic()
 
     def shown_files(self, entry: Entry) -> dict[str, Path]:
         """Return the files of an image by key, the mask first."""
@@ -505,6 +516,9 @@ class OutputFolder(Run):
             totals.add(entry.numbers, entry.mask.present)
         return totals
 
+
+#: Seconds between two times that files are made to count. What a killed process wrote since then is read again.
+_COMMITTED = 2.0
 
 _LISTS = (CLASSES_FILE, MANIFEST_FILE)
 

@@ -192,7 +192,10 @@ def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry 
         more |= {"path": known.path, "input_mtime_ns": known.input_mtime_ns}
     if found.intact:
         same = known is not None and known.mask.labels == (found.facts and found.facts.labels)
-        return Entry.of(envelope(data), packed=known.packed if same and known else b"", **more)
+        entry = Entry.of(envelope(data), packed=known.packed if same and known else b"", **more)
+        if entry.corrected and (foreign := _foreign_names(entry, context)) is not None:
+            raise foreign
+        return entry
     before = Entry.of(envelope(data), place=place, stamp=stamp) if found.facts is not None else known or new
     if before is None:
         raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN)
@@ -254,6 +257,17 @@ def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry
     new = make_facts(before.image, digest, summary, old.picture, question=old.question, given=old.given)
     new = replace(new, formerly=old.formerly, by="person", saved=saved_at(status.st_mtime_ns))
     return Entry.of(make_envelope(new, {"origin": Correction().text()}), state=EDITED, **more)
+
+
+def _foreign_names(entry: Entry, context: RunContext) -> ImageError | None:
+    """Return the error of a person's mask whose ids have other names in the folder; else None."""
+    names = {each.id: each.name for each in context.classes}
+    others = [f"{each} is {name}" for each, name in entry.mask.names.items() if names.get(each) != name]
+    if not others:
+        return None
+    path = context.output / entry.place
+    hint = f"Move it elsewhere, and import it by class names: tipsseg correct {shell_word(str(context.output))} --from FOLDER"
+    return ImageError(path, f"the mask has classes of another folder: {join_first(others, 3)}", hint)
 
 
 def _back_hint(context: RunContext, image: str) -> str:

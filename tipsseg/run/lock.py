@@ -32,9 +32,11 @@ class FolderLock:
     def __init__(self, state: Path, shard: Shard | None = None) -> None:
         """Acquire the lock. Raise OutputError if another process holds it, or the folder cannot be written.
 
-        `left_over` is True if an earlier run did not release the lock, and may have left temporary files.
+        `left_over` is True if an earlier run did not release the lock, and may have left temporary files. `missing` is True if the
+        file system has no locks.
         """
         self._state, self._shard = state, shard
+        self.missing = False
         self._path = state / (LOCK_FILE if shard is None else f"{LOCK_FILE}-{shard.folder}")
         self.take()
 
@@ -74,17 +76,15 @@ class FolderLock:
             ) from error
         except OSError as error:
             if error.errno in _NO_LOCKS:
-                raise OutputError(
-                    state,
-                    f"its file system cannot lock files ({error.strerror})",
-                    "Choose an output folder on another file system.",
-                ) from error
+                self.missing = True
+                self.give_back()
+                return
             raise output_error(path, error) from error
 
     def give_back(self) -> None:
         """Release the lock, and remove the empty folders that were created for it. Safe to call twice."""
         try:
-            if self._lock.is_locked:
+            if self._lock.is_locked or self.missing:
                 # Remove the file before the release: afterwards another process may hold the lock.
                 with suppress(OSError):
                     self._path.unlink()

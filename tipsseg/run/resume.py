@@ -15,7 +15,7 @@ from tipsseg.run.labels import RunContext
 from tipsseg.run.results import OTHER_PICTURE, Unchanged
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.text import join_first, shell_word
+from tipsseg.util.text import shell_word
 
 #: The reasons to label an image.
 NEW = "new"
@@ -48,8 +48,6 @@ def decide(  # noqa: PLR0911 - one judge, one list
     if entry.corrected:
         if spec.replace_edited:
             return Todo("the correction is replaced")
-        if (error := foreign_names(entry, context)) is not None:
-            return Failed(ref, error)
         return Unchanged(ref, entry, "edited by hand" if same else OTHER_PICTURE)
     if entry.mask.question != context.question:
         return Todo("it was labelled with other settings")
@@ -79,17 +77,6 @@ def _pixels_of(ref: ImageRef, spec: RunSpec) -> str:
     with suppress(ImageError):
         return pixel_digest(spec.reader.upright(ref.path))
     return ""
-
-
-def foreign_names(entry: Entry, context: RunContext) -> ImageError | None:
-    """Return the error of a person's mask whose ids have other names in the folder; else None."""
-    names = {each.id: each.name for each in context.classes}
-    others = [f"{each} is {name}" for each, name in entry.mask.names.items() if names.get(each) != name]
-    if not others:
-        return None
-    path = context.output / entry.place
-    hint = f"Move it elsewhere, and import it by class names: tipsseg correct {shell_word(str(context.output))} --from FOLDER"
-    return ImageError(path, f"the mask has classes of another folder: {join_first(others, 3)}", hint)
 
 
 def _lacks_scores(ref: ImageRef, context: RunContext) -> bool:

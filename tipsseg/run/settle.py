@@ -141,10 +141,13 @@ def settle_images(
     _settle_run_files(folder, settled)
 
 
-def _items(folder: OutputFolder, images: Path | None, settled: Settled) -> Iterator[_Item]:
+def _items(folder: OutputFolder, images: Path | None, settled: Settled) -> Iterator[_Item | Failed]:
     for entry, rows in folder.cache.images():
         ref = RunImage(entry, rows, folder).ref(images)
         if entry.place in folder.faults:
+            continue
+        if not entry.corrected and entry.mask.question != folder.context.question:
+            yield Failed(ref, ImageError(folder.files.path(entry.place), "labelled with other settings", folder.hint))
             continue
         if input_path(ref) != entry.path and matches(entry.input, ref.path):
             entry = replace(entry, path=input_path(ref))  # noqa: PLW2901
@@ -154,8 +157,10 @@ def _items(folder: OutputFolder, images: Path | None, settled: Settled) -> Itera
             yield _Item(ref, entry, rows, due)
 
 
-def _derive(folder: OutputFolder, asked: Container[str], item: _Item) -> _Item | Failed:
+def _derive(folder: OutputFolder, asked: Container[str], item: _Item | Failed) -> _Item | Failed:
     """Read the labels of an image, and write its files under temporary names. Thread-safe."""
+    if isinstance(item, Failed):
+        return item
     ref, deriver, context, spec = item.ref, folder.deriver, folder.context, folder.info.spec
     entry, adopted = item.entry, item.entry.edited
     try:

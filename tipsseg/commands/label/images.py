@@ -91,6 +91,10 @@ def label_images(
     """
     progress = reporter.progress
     note_given(folder.info.spec, images.known, progress)
+    if folder.cache.lock is not None and folder.cache.lock.missing:
+        progress.note(
+            f"The file system of {folder.path} has no locks: run one process at a time there, or one for each shard."
+        )
     note_folder(folder, images, progress)
     moves = _follow(folder, images, progress)
     notes = ImageNotes(folder.info.model, folder.context.formats, progress)
