@@ -14,7 +14,6 @@ from entries import read_entries
 from output_folders import LABELS, A, make_run, save_inputs
 from PIL import Image
 from running import Command
-
 from tipsseg.run.state import State, key_of
 
 
