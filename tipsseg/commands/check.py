@@ -194,6 +194,10 @@ def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Rep
             image.labels()
         if image.corrected:
             report.edited.append(image.mask)
+        elif image.entry.mask.question != image.run.context.question:
+            report.problems.append(
+                Problem(image.mask, "labelled with other settings; the original command labels it again")
+            )
         _check_files(image, deriver, report)
         _check_input(images, image, report)
     except ImageError as error:
