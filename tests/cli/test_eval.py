@@ -14,7 +14,6 @@ import pytest
 from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, read, result, save, save_photo, scores
 from output_folders import make_run, save_inputs
 from running import Command, Ran
-
 from tipsseg.run.state import SCHEMA
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")

@@ -15,7 +15,6 @@ import pytest
 from masks import pixels
 from PIL import Image
 from resuming import ALL, Run, contents, correct, tree
-
 from tipsseg.run.state import State
 
 MASK, LABELME = Path("out/masks/a.png"), Path("out/labelme/a.json")

@@ -12,12 +12,12 @@ import pytest
 from masks import pixels
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, correct, record
+from tipsseg.run.state import State
 
 from tipsseg.errors import UsageError
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.options.values import Shard, parse_shard
 from tipsseg.run.entry import Entry
-from tipsseg.run.state import State
 
 FORMATS = ("-f", ",".join(IMAGE_FORMATS))
 MASK = Path("masks/a.png")
