@@ -57,8 +57,8 @@ SHOWN = ("toml", "json", "yaml", "text", "bibtex")
 INSTALLATIONS = {"pip install .", "pip install --quiet '.[test]' && pytest -n auto --dist worksteal"}
 
 #: Options of other programs.
-FOREIGN = ("--array", "--ignore-existing", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue",
-           "--auth", "--checkpoint", "--num-jobs", "--pool", "--conf-threshold", "--convert-to-rle", "--input",
+FOREIGN = ("--array", "--cpus-per-task", "--dependency", "--dist", "--gres", "--parsable", "--quiet", "--requeue",
+           "--auth", "--ignore-existing", "--checkpoint", "--num-jobs", "--pool", "--conf-threshold", "--convert-to-rle", "--input",
            "--model-type", "--conv-mask-to-poly", "--function-module", "--server-host", "--rm", "--user", "--build-arg",
            "--index-url", "--gpus", "--network")  # fmt: skip
 
