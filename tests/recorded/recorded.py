@@ -6,7 +6,7 @@
     python tests/recorded/recorded.py --against REVISION  compare this tree with a revision of git, both run here
 
 A change that only moves code changes no digest. Of masks the labels count. The last digits of scores depend on the instructions of
-torch's own kernels, of oneDNN and of MKL, and on the number of threads. So commands run with AVX2 and one thread, also on processors
+torch's own kernels, of oneDNN and of MKL, and on the number of threads. So commands run with AVX2 and one thread, also on CPUs
 with AVX-512. If this machine has other instructions or another torch than digests.txt names, use `--against`.
 """
 
