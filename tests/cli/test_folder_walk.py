@@ -185,6 +185,19 @@ def formats_of(folder: Path) -> list[str]:
     return found
 
 
+def bring_back(before: Path, folder: Path) -> None:
+    """Make a folder what it was before, as itself: the cache of a copy does not count."""
+    for path in folder.iterdir() if folder.exists() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if before.exists():
+        shutil.copytree(before, folder, symlinks=True, dirs_exist_ok=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class FolderWalk(RuleBasedStateMachine):
     """The model: which files a person changed, and what they are since."""
 
@@ -342,9 +355,7 @@ class FolderWalk(RuleBasedStateMachine):
         assert ran is not None
         expected = contents(self.out)
         if changes:
-            shutil.rmtree(self.out, ignore_errors=True)
-            if before.exists():
-                shutil.copytree(before, self.out, symlinks=True)
+            bring_back(before, self.out)
             if isinstance(kill, Limit):
                 self.server.run(self.top, arguments, limit=kill.size)
             else:
@@ -653,9 +664,10 @@ class FolderWalk(RuleBasedStateMachine):
         undisturbed = self.top / "undisturbed"
         shutil.copytree(self.out, undisturbed, symlinks=True)
         _, changes = self.server.run(self.top, commands[what])
-        for place in (self.out, self.top / "joined", self.top / "set"):
+        for place in (self.top / "joined", self.top / "set"):
             shutil.rmtree(place, ignore_errors=True)
-        undisturbed.rename(self.out)
+        bring_back(undisturbed, self.out)
+        shutil.rmtree(undisturbed)
         mask = self._mask(name)
         Image.fromarray(mine).save(self.top / "mine.png")
         data = pixels(self.top / "mine.png")

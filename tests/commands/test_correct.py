@@ -19,13 +19,13 @@ from output_folders import CLASSES, LABELS, A, B, make_run, problems, save_input
 from PIL import Image
 from pycocotools import mask as coco_mask
 from saying import Said
+from tipsseg.run.state import State
 
 from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.correct.take import Corrections, correct_folder
 from tipsseg.errors import InputError
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.run.entry import FileRow
-from tipsseg.run.state import State
 from tipsseg.types import LabelArray
 from tipsseg.util.progress import Silence
 

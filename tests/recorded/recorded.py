@@ -5,9 +5,9 @@
     python tests/recorded/recorded.py --keep DIR          keep the labelled folders, to compare them file by file
     python tests/recorded/recorded.py --against REVISION  compare this tree with a revision of git, both run here
 
-A change that only moves code changes no digest. Of masks the labels count. The last digits of scores depend on the instructions of torch's own kernels, of
-oneDNN and of MKL, and on the number of threads. So commands run with AVX2 and one thread, also on processors with AVX-512. If this
-machine has other instructions or another torch than digests.txt names, use `--against`.
+A change that only moves code changes no digest. Of masks the labels count. The last digits of scores depend on the instructions of
+torch's own kernels, of oneDNN and of MKL, and on the number of threads. So commands run with AVX2 and one thread, also on CPUs
+with AVX-512. If this machine has other instructions or another torch than digests.txt names, use `--against`.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ from tipsseg.run.files import TRASH, digest_of
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_run
-from tipsseg.run.results import Deriver
+from tipsseg.run.results import TAKEN, Deriver
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
@@ -194,6 +194,10 @@ def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Rep
             image.labels()
         if image.corrected:
             report.edited.append(image.mask)
+        elif image.entry.mask.question != image.run.context.question:
+            report.problems.append(
+                Problem(image.mask, "labelled with other settings; the original command labels it again")
+            )
         _check_files(image, deriver, report)
         _check_input(images, image, report)
     except ImageError as error:
@@ -217,6 +221,8 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
         if look == "gone":
             if format_name(row.name) in run.context.formats:
                 report.problems.append(Problem(path, "missing"))
+        elif row.shows.endswith(TAKEN):
+            continue
         elif digest_of(path) != row.digest:
             if model_only:
                 what = "changed since tipsseg wrote the file; remove the file, and run the original command again"
@@ -244,7 +250,7 @@ def _check_others(run: Run, whole: _Report) -> Iterator[Problem]:
     due = {*run.context.formats, "classes", "manifest"}  # a format that ended may have left files
     for row in run.cache.files().values():
         path, look = run.files.path(row.place), run.files.look(row)
-        whole.files += 1
+        whole.files += row.name != "manifest"  # which is of tipsseg alone
         if look == "gone":
             if row.name in due:
                 yield Problem(path, "missing")

@@ -273,13 +273,11 @@ class OutputFolder(Run):
             what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
             raise ImageError(ref.path, what, "Remove its mask, and run the same command again.")
         mask = labelled.mask
-        if mask is None:  # another process has put it in place
-            self.reasons[reason] += 1
-            self.changed = True
-            return replace(labelled, reason=reason)
-        if before is not None and before.mask.formerly and not self.info.spec.is_raster:
+        if mask is not None and before is not None and before.mask.formerly and not self.info.spec.is_raster:
             mask, entry = self._with_names(mask, entry, before.mask.formerly)
-        self.put(ref, entry, mask, labelled.derived, self.cache.files(ref.name))
+        if mask is not None:  # else another process has put it in place
+            self.put(ref, entry, mask, labelled.derived, self.cache.files(ref.name))
+        self.changed = True
         self._todo.pop(ref.name, None)
         self.reasons[reason] += 1
         self.failed.mend(ref.name)
@@ -399,7 +397,7 @@ class OutputFolder(Run):
     def _start_over(self) -> None:
         """Remove the masks that nobody corrected, and the files of formats that the run does not have."""
         assert self.before is not None
-        self.write_record(replace(self.info, ended=None, overwriting=True))
+        self.write_record(replace(self.before, ended=None))  # a killed command starts over again
         for entry in self.cache.entries():
             if not entry.corrected:
                 self.forget(entry)

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, RecordError
 from tipsseg.formats import FORMATS, file_path, format_name
-from tipsseg.images.access import below
+from tipsseg.images.access import absolute, below, exists
 from tipsseg.images.decoding import ImageReader
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.cache import Cache
@@ -148,9 +148,10 @@ class Run:
             self.cache.forget(image)
 
     def _address(self, image: str) -> str:
-        """Return where an image is, if nothing else is known: below the root of the run."""
+        """Return where an image is, if nothing else is known: below the root of the run, or "" if it is not there."""
         root = self.info.image_root
-        return "" if root is None else printable_path(below(actual_path(Path(), root), image))
+        path = None if root is None else below(actual_path(Path(), root), image)
+        return "" if path is None or not exists(path) else printable_path(absolute(path))
 
     @property
     def output(self) -> Path:

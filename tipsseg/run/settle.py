@@ -7,7 +7,7 @@ that a person changed are not overwritten.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Generator, Iterator, Sequence
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,9 +23,11 @@ from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import SEALED, Entry, FileRow, input_path
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import known_objects, read_labels, scored_objects
+from tipsseg.run.moving import model_files
 from tipsseg.run.read import RunImage
 from tipsseg.run.results import Derived, Due
 from tipsseg.types import Failed, ImageRef
+from tipsseg.util.files import stamp
 from tipsseg.util.threads import map_in_order
 
 
@@ -149,12 +151,27 @@ def _items(folder: OutputFolder, images: Path | None, settled: Settled) -> Itera
         if not entry.corrected and entry.mask.question != folder.context.question:
             yield Failed(ref, ImageError(folder.files.path(entry.place), "labelled with other settings", folder.hint))
             continue
+        rows = rows | _note_scores(folder, entry, rows)  # noqa: PLW2901
         if input_path(ref) != entry.path and matches(entry.input, ref.path):
             entry = replace(entry, path=input_path(ref))  # noqa: PLW2901
         due = folder.deriver.due(ref, entry, rows)
         settled.edited += due.edited
         if due.write or entry.state != SEALED:
             yield _Item(ref, entry, rows, due)
+
+
+def _note_scores(folder: OutputFolder, entry: Entry, rows: Mapping[str, FileRow]) -> dict[str, FileRow]:
+    """Note what only the model can write of an image, where the cache was lost. Return the records."""
+    found = dict[str, FileRow]()
+    for name, path in model_files(folder.context, entry.image).items():
+        place = folder.files.place(path)
+        if name in folder.context.formats and place not in rows and path.is_file():
+            found[place] = FileRow(place=place, name=name, digest="", shows=folder.deriver.shows(name, entry)).stamped(
+                stamp(path)
+            )
+    if found:
+        folder.cache.note_files(entry.image, found.values())
+    return found
 
 
 def _derive(folder: OutputFolder, asked: Container[str], item: _Item | Failed) -> _Item | Failed:

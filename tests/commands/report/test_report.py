@@ -18,6 +18,7 @@ import pytest
 from kept_features import keep_features
 from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
+from tipsseg.run.state import State
 
 from tipsseg.commands.report import make
 from tipsseg.commands.report.make import report_folder
@@ -26,7 +27,6 @@ from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.run.entry import Failure
 from tipsseg.run.inputs import Ignored, found_images
 from tipsseg.run.read import open_run
-from tipsseg.run.state import State
 from tipsseg.util.progress import Progress, Silence
 
 HOSTILE_CLASS = "</script><script>alert(1)</script>"
