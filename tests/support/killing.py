@@ -64,7 +64,7 @@ def start(
 ) -> int:
     """The number of a new process that runs `tipsseg` with these arguments; `streams` are its stdout and stderr.
 
-    With `limit`, it is killed in the middle of writing a file beyond that size in bytes: the database, as others are small. With
+    With `limit`, it is killed in the middle of writing a file beyond that size in bytes: the cache, as others are small. With
     `saved`, it is not killed, but the second file takes the place of the first, as if a person saved it at that time.
     """
     child = os.fork()
@@ -154,10 +154,20 @@ def ended(child: int) -> bool:
     return True
 
 
+def copy_with_caches(source: Path, target: Path) -> None:
+    """Copy a folder; the caches in it are of the copies."""
+    from tipsseg.run.cache import CACHE_FOLDER, _identity
+
+    shutil.copytree(source, target, symlinks=True)
+    for path in target.rglob(f"{CACHE_FOLDER}/*.db"):
+        with contextlib.closing(sqlite3.connect(path)) as cache, cache:
+            cache.execute("UPDATE meta SET folder = ?", (_identity(path.parents[1]),))
+
+
 def in_copies(source: Path, killed: list[str], *after: list[str]) -> int:
     top = Path.cwd()
     for step in itertools.count(1):
-        shutil.copytree(source, top / str(step), symlinks=True)
+        copy_with_caches(source, top / str(step))
         os.chdir(top / str(step))
         whole = ended(start(killed, step))
         if not all(ended(start(arguments)) for arguments in after):

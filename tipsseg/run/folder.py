@@ -308,10 +308,15 @@ class OutputFolder(Run):
         self.changed = True
         staged = [*derived.files, *([] if mask is None else [mask])]
         with one_image(ref, staged):
-            first = [file for file in derived.files if is_model_only(file.row.name)]
+            # The scores of a raster's objects are in none of its masks.
+            is_raster = self.info.spec.is_raster
+            first = [file for file in derived.files if is_raster or is_model_only(file.row.name)]
             for file in first:
                 self._put_derived(file, rows)
             if mask is not None:
+                if is_raster:
+                    self.cache.note_files(ref.name, [file.row for file in first])
+                    self._commit()
                 self.files.put(mask, self._digests(ref.name), replaceable(entry.mask))
                 self.cache.note(entry)
             written = [*derived.notes, *(file.row for file in derived.files)]
