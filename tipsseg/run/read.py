@@ -84,7 +84,9 @@ class RunImage:
         return hashlib.sha256(self.entry.mask.labels.encode() + (objects or b"")).hexdigest()
 
     def labels(self) -> Labels:
-        """Read the labels. Raise ImageError if they are missing, or were changed meanwhile."""
+        """Read the labels. Raise ImageError if they are missing, cannot be used, or were changed meanwhile."""
+        if (fault := self.run.faults.get(self.entry.place)) is not None:
+            raise fault
         return read_labels(self.run.context, self.entry)
 
     def objects(self, labels: Labels | None = None) -> tuple[ObjectScore, ...]:
