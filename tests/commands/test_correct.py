@@ -24,6 +24,7 @@ from saying import Said
 from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.correct.take import Corrections, correct_folder
 from tipsseg.errors import InputError
+from tipsseg.folder.mask import read_sealed
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.run.files import Files, StagedFile
 from tipsseg.types import LabelArray
@@ -903,6 +904,30 @@ def test_a_mask_that_is_saved_before_the_new_one_arrives_is_kept(
     (trashed,) = (tmp_path / "out/replaced").glob("*/masks/scene.png")
     assert np.array_equal(read(trashed), MINE)
     assert problems(tmp_path / "out") == []
+
+
+def test_masks_that_people_edited_are_theirs_without_the_cache_and_the_pictures(tmp_path: Path) -> None:
+    """A program drops what a mask says of itself; manifest.jsonl tells whose it is."""
+    build(tmp_path, "png", "coco")
+    out, manifest = tmp_path / "out", tmp_path / "out/manifest.jsonl"
+    save(out / "masks/scene.png", WANTED)
+    save(out / "masks/a.png", A[:2])
+    shutil.rmtree(out / ".tipsseg")
+    (tmp_path / "imgs").rename(tmp_path / "moved")
+    lines = [b"{", b"[]", b'{"files": {"png": "masks/scene.png"}}', b'{"files": {"png": []}}']
+    wrong = {"image": "../scene.png", "path": 5, "files": {"png": "masks/scene.png"}, "size": 1, "sha256": None}
+    manifest.write_bytes(b"\n".join([*lines, json.dumps(wrong).encode(), manifest.read_bytes()]))
+    entries = read_entries(out)
+    assert entries.keys() == IMAGES.keys()
+    assert (entries["scene.png"].corrected, entries["scene.png"].path) == (True, str(tmp_path / "imgs/scene.png"))
+    (problem,) = problems(out)
+    assert "masks/a.png: changed by hand: " in problem
+    assert convert_folder(out, ("coco-polygon",), jobs=1, verbose=False) == 1
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+    facts = read_sealed((out / "masks/scene.png").read_bytes()).facts
+    assert facts is not None
+    assert (facts.image, facts.by) == ("scene.png", "person")
+    assert np.array_equal(labels_of(tmp_path, "a"), A[:2])
 
 
 def test_files_that_show_the_picture_follow_where_it_is(tmp_path: Path) -> None:
