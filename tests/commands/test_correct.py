@@ -878,6 +878,17 @@ def test_an_edit_that_is_saved_during_the_command_is_kept(tmp_path: Path) -> Non
     assert problems(tmp_path / "out") == []
 
 
+def test_an_edit_that_is_saved_while_its_image_is_accepted_is_kept(tmp_path: Path) -> None:
+    source = build(tmp_path, "png", "coco") / "annotations.json"
+    taken = correct_folder(tmp_path / "out", source, accept=True, verbose=EditsAMask(tmp_path / "out/masks/scene.png"))
+    assert (taken.masks, taken.failed) == ((), 1)
+    assert np.array_equal(labels_of(tmp_path), MINE)
+    assert problems(tmp_path / "out") == []
+    assert {image: entry.mask.accepted for image, entry in read_entries(tmp_path / "out").items()} == {
+        image: image != "scene.png" for image in IMAGES
+    }
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["while the command runs", "after it is killed"])
 def test_a_mask_that_is_saved_before_the_new_one_arrives_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool

@@ -178,7 +178,7 @@ class LocalEngine:
         classes: Vocabulary | FittedVocabulary | None = None,
     ) -> None:
         """Encode the class phrases of a run; `classes` may differ from the run's."""
-        spec = loaded.info.spec
+        spec, context = loaded.info.spec, replace(context, question=loaded.info.digest)
         self.labeller = Labeller(
             loaded.model,
             classes or spec.fitted or spec.vocabulary,
@@ -198,7 +198,7 @@ class LocalEngine:
             pixels=spec.options.refine != "none",
             thumbnails=context.need("thumbnail"),
         )
-        self._deriver = Deriver(replace(context, question=loaded.info.digest))
+        self._deriver = Deriver(context)
         self._top = TOP_CLASSES if context.need("top") else 0
         self._raster = RasterTask(self.labeller, self.info, context, note) if spec.is_raster else None
 
