@@ -191,7 +191,7 @@ def _typed(record: Mapping[str, Any], key: str, kind: type[_Value], default: obj
 
 def _texts(values: list[Any]) -> tuple[str, ...]:
     if not all(type(value) is str for value in values):
-        raise ValueError("a name is no text")
+        raise ValueError("a name is not a text")
     return tuple(values)
 
 
