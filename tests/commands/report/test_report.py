@@ -17,7 +17,6 @@ import pytest
 from kept_features import keep_features
 from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
-from tipsseg.run.state import State
 
 from tipsseg.commands.report import make
 from tipsseg.commands.report.make import report_folder
