@@ -187,9 +187,13 @@ def test_masks_of_a_run_bring_their_names(command: Command, mlp_checkpoint: Path
 
     assert command(*label, "-c", CLASSES, "-f", "coco", "-o", "other").code == 0  # its masks are hidden
     assert scores(command("eval", "other", "--gt", "gt", "--json")) == scores(by_folder)
-    (tmp_path / "run" / "masks" / "a.png").unlink()
+    mask = tmp_path / "run" / "masks" / "a.png"
+    mask.write_bytes(b"not a mask")
     ran = command("eval", "run", "--gt", "gt", "-c", CLASSES)
-    assert (ran.code, ran.out, "run/masks/a.png: the mask of a.png is missing" in ran.err) == (1, "", True)
+    assert (ran.code, "run/masks/a.png: cannot be read" in ran.err) == (1, True)
+    mask.unlink()
+    ran = command("eval", "run", "--gt", "gt", "-c", CLASSES)
+    assert (ran.code, ran.out, "run: no labelled images" in ran.err) == (1, "", True)
 
 
 FOREIGN = ("{", '{"classes": [{"id": "1", "name": "a"}]}')

@@ -49,7 +49,17 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def out(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the output folder, beside it: its links to the images are relative."""
     monkeypatch.chdir(labelled)
-    return shutil.copytree(labelled / "out", labelled / tmp_path.name, symlinks=True)
+    before = tree(labelled / "out")
+    copy = copied(labelled / "out", labelled / tmp_path.name)
+    assert tree(copy) == before
+    return copy
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """A copy of a folder, of which a command knows the files: the cache of another folder counts for nothing."""
+    shutil.copytree(folder, to, symlinks=True)
+    assert run_command("convert", to, "-q").code == 0
+    return to
 
 
 @pytest.mark.parametrize("shape", [(), ("--instances", "class", "--simplify", "2")])
@@ -78,7 +88,7 @@ def test_a_copy_that_nobody_edited_corrects_nothing(command: Command, out: Path,
 def test_a_correction_in_any_format_changes_one_mask_and_all_its_files(
     command: Command, out: Path, tmp_path: Path, name: str
 ) -> None:
-    elsewhere = shutil.copytree(out, out.with_suffix(".2"), symlinks=True)
+    elsewhere = copied(out, out.with_suffix(".2"))
     wanted = _edit(elsewhere / "masks/turned ü.png")
     assert command("convert", elsewhere, "-f", name, "-q").code == 0
     before = files(out)
@@ -149,6 +159,23 @@ def _edit(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return ids
 
 
+def test_a_mask_that_says_nothing_in_a_copied_folder_is_named(command: Command, labelled: Path, out: Path) -> None:
+    """Nothing but the picture tells whose mask it is: the command that has the pictures takes it in."""
+    copy, place = out.with_suffix(".2"), "masks/turned ü.png"
+    shutil.copytree(labelled / "out", copy, symlinks=True)
+    _edit(copy / place)
+    edited = (copy / place).read_bytes()
+    ran = command("convert", copy)
+    assert (ran.code, f"takes them in: {place}." in ran.err, (copy / place).read_bytes()) == (0, True, edited), ran.err
+    ran = command(*LABEL[:-1], "-o", copy)
+    assert (ran.code, "takes them in" in ran.err, "Kept 1 edited image" in ran.err) == (0, False, True), ran.err
+    _edit(out / place)
+    assert command("convert", out, "-q").code == 0
+    found = {path: data for path, data in files(out).items() if "binary" in path or "yolo/images" in path}
+    assert {path: data for path, data in files(copy).items() if path in found} == found
+    assert command("check", copy).out == ""
+
+
 @pytest.mark.parametrize("how", ["missing", "cut short"])
 def test_every_damaged_file_is_named(command: Command, out: Path, how: str) -> None:
     """A file that differs counts as a person's, unless it is a mask that cannot be read, or only the model can write it."""
@@ -172,7 +199,7 @@ def test_images_are_divided_the_same_way_for_ever(command: Command, out: Path, t
     assert [path.name for path in (out / "yolo/images/train").rglob("*.*")] == ["turned ü.jpg"]
     parts = [command(*LABEL, "-f", "png", "--shard", f"{part}/2", "-o", tmp_path / "parts").out for part in (1, 2)]
     assert [{Path(line).stem for line in part.splitlines()} for part in parts] == [
-        {"two-pandas", "classes"},
+        {"two-pandas"},
         {"house", "panda-and-tree", "turned ü", "classes"},
     ]
 

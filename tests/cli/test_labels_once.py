@@ -8,14 +8,18 @@ import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from masks import pixels
 from PIL import Image
 from resuming import ALL, Run, contents, correct, tree
-from tipsseg.run.state import State
+
+from tipsseg.run.files import Files, StagedFile
+from tipsseg.run.folder import OutputFolder
 
 MASK, LABELME = Path("out/masks/a.png"), Path("out/labelme/a.json")
 
@@ -24,6 +28,12 @@ def entry(image: str = "a.png", output: str = "out") -> dict[str, object]:
     lines = Path(output, "manifest.jsonl").read_bytes().splitlines()
     found: dict[str, object] = next(each for each in map(json.loads, lines) if each["image"] == image)
     return found
+
+
+def trashed(output: str = "out") -> dict[str, bytes]:
+    """The files in the trash, by the places that they had."""
+    tops = list(Path(output, "replaced").glob("*"))
+    return {str(path.relative_to(top)): path.read_bytes() for top in tops for path in top.rglob("*") if path.is_file()}
 
 
 def edit_labelme(path: Path = LABELME) -> bytes:
@@ -38,22 +48,27 @@ def edit_labelme(path: Path = LABELME) -> bytes:
 # ---- corrected is a state ----
 
 
-def test_a_mask_that_is_set_back_to_the_models_labels_stays_a_persons(run: Run) -> None:
+@pytest.mark.parametrize("how", ["the model's file", "the model's labels"])
+def test_a_mask_that_is_set_back_to_the_models(run: Run, how: str) -> None:
+    """The model's own file says that the model made it; a person's program writes a person's labels."""
     run("-f", "png")
     before = MASK.read_bytes()
     correct(MASK)
     run("-f", "png")
-    MASK.write_bytes(before)
+    if how == "the model's file":
+        MASK.write_bytes(before)
+    else:
+        Image.fromarray(np.asarray(Image.open(BytesIO(before)))).save(MASK)
     run("-f", "png")
+    assert (run.code, run.labelled, pixels(MASK)) == (0, [], pixels(before))
+    assert ("corrected" in entry()) == (how == "the model's labels")
     Image.new("RGB", (90, 60), "red").save("imgs/a.png")
-    for name in ALL[1:]:
-        Path("out/masks", name).with_suffix(".png").unlink()
     run("-f", "png")
-    assert (run.code, run.labelled, pixels(MASK)) == (0, ALL[1:], pixels(before))
-    assert "corrected" in entry()
+    assert run.labelled == ([] if "corrected" in entry() else ["a.png"])
 
 
 def test_an_undone_correction_is_labelled_by_the_next_run(run: Run) -> None:
+    """A program dropped what the model's mask said, so that no copy of it is known."""
     run("-f", "png,coco")
     model = contents(Path("out"))
     mine = correct(MASK)
@@ -61,13 +76,14 @@ def test_an_undone_correction_is_labelled_by_the_next_run(run: Run) -> None:
     assert run.command("correct", "out", "--undo", "a.png", "--dry-run").code == 0
     run("-f", "png,coco")
     assert (run.labelled, pixels(MASK)) == ([], pixels(mine))
-    assert run.command("correct", "out", "--undo", "a.png").code == 0
-    assert pixels(MASK) == pixels(mine)
-    assert "the correction was undone" in run("-f", "png,coco")
+    ran = run.command("correct", "out", "--undo", "a.png")
+    assert (ran.code, MASK.exists(), pixels(trashed()["masks/a.png"])) == (0, False, pixels(mine))
+    assert "The next run labels 1 image again: a.png." in ran.err
+    run("-f", "png,coco")
     assert (run.labelled, contents(Path("out"))) == (["a.png"], model)
 
 
-@pytest.mark.parametrize("how", ["gone", "of another size", "of unknown ids", "no image"])
+@pytest.mark.parametrize("how", ["of another size", "of unknown ids", "no image"])
 def test_a_corrected_mask_that_cannot_be_used_fails_its_image_and_can_be_undone(run: Run, how: str) -> None:
     run("-f", "png,coco")
     fresh = contents(Path("out"))
@@ -75,19 +91,29 @@ def test_a_corrected_mask_that_cannot_be_used_fails_its_image_and_can_be_undone(
     other = correct(Path("out/masks/sub/b c.png"))
     run("-f", "png,coco")
     lists = Path("out/annotations.json").read_bytes()
-    if how == "gone":
-        MASK.unlink()
-    elif how == "no image":
+    if how == "no image":
         MASK.write_text("mine")
     else:
         Image.fromarray(np.full((60, 90 - (how == "of another size")), 9, np.uint8)).save(MASK)
+    bad = MASK.read_bytes()
     err = run("-f", "png,coco")
     assert (run.code, run.labelled, Path("out/annotations.json").read_bytes()) == (1, [], lists)
-    assert ("out/masks/a.png" in err, "--undo" in err) == (True, True)
+    assert ("out/masks/a.png" in err, "--undo" in err or "delete" in err, MASK.read_bytes()) == (True, True, bad)
     assert run.command("correct", "out", "--undo", "a.png").code == 0
+    assert trashed()["masks/a.png"] == bad
     run("-f", "png,coco")
     assert (run.code, run.labelled, MASK.read_bytes()) == (0, ["a.png"], fresh["masks/a.png"])
     assert pixels(Path("out/masks/sub/b c.png")) == pixels(other)
+
+
+def test_a_corrected_mask_that_is_gone_is_labelled_again(run: Run) -> None:
+    run("-f", "png,coco")
+    fresh = contents(Path("out"))
+    correct(MASK)
+    run("-f", "png,coco")
+    MASK.unlink()
+    run("-f", "png,coco")
+    assert (run.code, run.labelled, contents(Path("out"))) == (0, ["a.png"], fresh)
 
 
 def test_the_original_command_goes_on_after_a_class_was_added(run: Run) -> None:
@@ -100,8 +126,7 @@ def test_the_original_command_goes_on_after_a_class_was_added(run: Run) -> None:
     Path("out/masks/sub/b c.png").unlink()
     for lost in (False, True):
         if lost:
-            Path("out/.tipsseg/cache.db").unlink()
-            assert run.command("check", "out", "--restore").code == 0
+            shutil.rmtree("out/.tipsseg")
         run("-f", "png,coco")
         assert (run.code, run.labelled) == (0, [] if lost else ["sub/b c.jpg"])
         names = [each["name"] for each in json.loads(Path("out/classes.json").read_bytes())["classes"]]
@@ -125,30 +150,26 @@ def test_files_that_are_written_later_are_those_of_a_fresh_run(run: Run) -> None
     assert [name for name in ours if ours[name] != fresh[name] and name != "manifest.jsonl"] == []
 
 
-@pytest.mark.parametrize(
-    "name", ["labelme", "annotations.json", "hf", "cvat", "overlays", "labels.csv", "classes.json"]
-)
-def test_an_edited_file_is_kept_and_named_with_what_to_do(run: Run, name: str) -> None:
+@pytest.mark.parametrize("name", ["labelme", "annotations.json", "hf", "cvat", "overlays", "labels.csv"])
+def test_an_edited_file_is_kept_while_the_labels_stay_and_then_goes_to_the_trash(run: Run, name: str) -> None:
     formats = ("-f", "png,labelme,coco,hf,cvat,overlay,csv")
     run(*formats)
-    top = Path("out", name)
-    path = (
-        top
-        if top.is_file()
-        else next(each for each in sorted(top.rglob("*")) if each.is_file() and "images" not in each.parts)
-    )
+    path = top = Path("out", name)
+    if not top.is_file():
+        path = next(path for path in sorted(top.rglob("a.*")) if "images" not in path.parts)
     mine = path.read_bytes() + b" "
     path.write_bytes(mine)
+    for _ in range(2):
+        err = run(*formats)
+        assert (run.code, path.read_bytes(), str(path) in err, trashed()) == (0, mine, True, {})
+        assert (f"tipsseg correct out --from {top}" in err) == (name in ("labelme", "annotations.json", "hf", "cvat"))
     correct(MASK)
     err = run(*formats)
-    is_list = top.is_file()
-    assert (run.code, path.read_bytes()) == (is_list, mine)
-    assert str(path) in err
-    takes = f"tipsseg correct out --from {top}" in err
-    assert takes == (name in ("labelme", "annotations.json", "hf", "cvat"))
-    run(*formats, "--overwrite", "--replace-edited")
-    assert path.read_bytes() == mine
-    path.unlink()
+    assert (run.code, trashed()) == (0, {str(path.relative_to("out")): mine})
+    assert (
+        f"Moved 1 file changed or made by others to out/replaced: {next(Path('out/replaced').glob('*')).name}"
+        in err.replace("replaced/", "").replace("out/replaced", "out/replaced")
+    )
     run(*formats, "--overwrite", "--replace-edited")
     assert (run.code, run.command("check", "out").out) == (0, "")
     run(*formats, output="fresh")
@@ -156,7 +177,7 @@ def test_an_edited_file_is_kept_and_named_with_what_to_do(run: Run, name: str) -
     assert [name for name in fresh if ours[name] != fresh[name] and name != "manifest.jsonl"] == []
 
 
-def test_a_file_that_was_taken_in_stays_and_is_named_once_labels_change(run: Run) -> None:
+def test_a_file_that_was_taken_in_stays_until_the_labels_change(run: Run) -> None:
     formats = ("-f", "png,labelme,overlay")
     run(*formats)
     mine = edit_labelme()
@@ -164,33 +185,39 @@ def test_a_file_that_was_taken_in_stays_and_is_named_once_labels_change(run: Run
     overlay.write_bytes(overlay.read_bytes() + b"mine")
     assert run.command("correct", "out", "--from", "out").code in (0, 1)
     assert run.command("correct", "out", "--from", "out/labelme").code == 0
+    assert LABELME.read_bytes() == mine
+    run(*formats)
     assert "labelme" not in run(*formats)
-    assert "overlays/a.jpg" in run(*formats)  # nobody read it
     correct(MASK)
-    for _ in range(2):
-        err = run(*formats)
-        assert ("labelme/a.json" in err, "Wrote labelme" in err) == (True, False)
-        assert (run.code, LABELME.read_bytes()) == (0, mine)
-    LABELME.unlink()
-    assert "Wrote labelme" in run(*formats)
+    err = run(*formats)
+    assert (run.code, trashed()["labelme/a.json"], "labelme/a.json" in err) == (0, mine, True)
     assert LABELME.read_bytes() != mine
+    assert run.command("check", "out").out == ""
 
 
-def test_a_file_of_another_program_is_never_touched(run: Run) -> None:
-    foreign = dict.fromkeys(("out/masks/a.png", "out/labelme/sub/b c.json", "out/annotations.json"), b"mine")
+def test_a_file_of_another_program_is_never_destroyed(run: Run) -> None:
+    """A mask that nobody can read fails its image; files in the way of derived ones go to the trash."""
+    foreign = dict.fromkeys(("masks/a.png", "labelme/sub/b c.json", "annotations.json"), b"mine")
     for path in foreign:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(b"mine")
+        Path("out", path).parent.mkdir(parents=True, exist_ok=True)
+        Path("out", path).write_bytes(b"mine")
     for _ in range(2):
         err = run("-f", "png,labelme,coco")
-        assert (run.code, {path: Path(path).read_bytes() for path in foreign}) == (1, foreign)
-        assert all(path in err for path in foreign)
-    for path in foreign:
-        Path(path).unlink()
+        assert (run.code, MASK.read_bytes(), str(MASK) in err) == (1, b"mine", True)
+    assert trashed() == {path: data for path, data in foreign.items() if path != "masks/a.png"}
+    MASK.unlink()
     run("-f", "png,labelme,coco")
+    assert (run.code, run.labelled) == (0, ["a.png"])
     run("-f", "png,labelme,coco", output="fresh")
-    assert run.code == 0
-    assert contents(Path("out")).keys() == contents(Path("fresh")).keys()
+    assert contents(Path("out")) == contents(Path("fresh"))
+
+
+def test_a_persons_mask_that_was_there_before_the_run_counts(run: Run) -> None:
+    MASK.parent.mkdir(parents=True)
+    Image.fromarray(np.full((60, 90), 2, np.uint8)).save(MASK)
+    before = pixels(MASK)
+    run("-f", "png,coco")
+    assert (run.code, run.labelled, pixels(MASK), "corrected" in entry()) == (0, ALL[1:], before, True)
 
 
 def test_without_its_picture_a_file_of_older_labels_goes(run: Run) -> None:
@@ -216,17 +243,15 @@ def test_links_follow_pictures_that_moved(run: Run) -> None:
     assert "0 images converted" in ran.err
 
 
-def test_a_format_ends_and_an_edited_file_of_it_stays(run: Run) -> None:
+def test_a_format_ends_and_an_edited_file_of_it_goes_to_the_trash(run: Run) -> None:
     run("-f", "png,labelme,coco")
     mine = edit_labelme()
     ran = run.command("convert", "out", "--drop", "labelme")
-    assert (ran.code, str(LABELME) in ran.err) == (1, True)
-    assert list(Path("out/labelme").rglob("*.json")) == [LABELME]
-    assert LABELME.read_bytes() == mine
+    assert (ran.code, str(LABELME.relative_to("out")) in ran.err) == (0, True)
+    assert (Path("out/labelme").exists(), trashed()) == (False, {"labelme/a.json": mine})
     assert run.command("convert", "out", "--drop", "png").code == 2
     run("-f", "coco")
-    assert not Path("out/labelme/sub").exists()
-    LABELME.unlink()
+    assert not Path("out/labelme").exists()
     assert run.command("check", "out").out == ""
 
 
@@ -263,40 +288,63 @@ def test_only_some_images_are_in_a_format(run: Run) -> None:
 
 
 @pytest.mark.parametrize("formats", ["png,coco,labelme,yolo,hf", "coco"])
-def test_a_lost_record_is_rebuilt_when_asked(run: Run, formats: str) -> None:
+@pytest.mark.parametrize("damage", ["gone", "damaged", "empty"])
+def test_a_lost_cache_changes_nothing(run: Run, formats: str, damage: str) -> None:
     run("-f", formats)
-    mask = next(path for path in Path("out").rglob("*.png") if "masks" in path.parts and "hf" not in path.parts)
-    correct(mask)
+    correct(MASK)
     run("-f", formats)
-    Path("gone.txt").write_text(str(mask))
+    mine = (Path("out/labelme/a.json") if "labelme" in formats else Path("out/annotations.json")).resolve()
+    mine.write_bytes(mine.read_bytes() + b" ")
     before = contents(Path("out"))
-    Path("out/.tipsseg/cache.db").unlink()
-    kept = tree("out")
-    for words in (("convert", "out", "-f", "csv"), ("report", "out"), ("eval", "out", "--gt", "out/masks")):
+
+    def lose() -> None:
+        if damage == "gone":
+            shutil.rmtree("out/.tipsseg")
+        else:
+            Path("out/.tipsseg/cache.db").write_bytes(b"damaged" if damage == "damaged" else b"")
+
+    for words in (
+        ("report", "out"),
+        ("eval", "out", "--gt", "truth"),
+        ("convert", "out", "-f", "png"),
+        ("check", "out"),
+    ):
+        shutil.copytree("out/masks", "truth", dirs_exist_ok=True)
+        lose()
         ran = run.command(*words)
-        assert (ran.code, "tipsseg check out --restore" in ran.err) == (1, True), words
+        assert (ran.code, {name: contents(Path("out"))[name] for name in before}) == (0, before), (words, ran.err)
+        shutil.rmtree("out/report", ignore_errors=True)
+    lose()
     run("-f", formats)
-    assert (run.code, tree("out")) == (1, kept)
-    assert run.command("check", "out", "--restore").code == 0
+    assert (run.code, run.labelled, contents(Path("out")), trashed()) == (0, [], before, {})
     assert run.command("check", "out").out == ""
-    run("-f", formats)
-    assert (run.code, run.labelled, contents(Path("out"))) == (0, [], before)
-    ran = run.command("check", "out", "--restore")
-    assert (ran.code, "sound" in ran.err) == (1, True)
 
 
-def test_masks_that_match_no_line_of_the_manifest_are_a_persons(run: Run) -> None:
+def test_lists_that_are_lost_are_written_again(run: Run) -> None:
     run("-f", "png,coco")
     mine = correct(MASK)
-    lines = Path("out/manifest.jsonl").read_bytes().splitlines(keepends=True)
-    Path("out/manifest.jsonl").write_bytes(b"".join(lines[:-1]))
-    Path("out/.tipsseg/cache.db").write_bytes(b"damaged")
-    ran = run.command("check", "out", "--restore")
-    assert ("a.png" in ran.err, "ü" in ran.err) == (True, True)
     run("-f", "png,coco")
-    assert (run.code, run.labelled, pixels(MASK)) == (0, [], pixels(mine))
-    assert {name for name in ALL if "corrected" in entry(name)} == {"a.png", "sub/ü.bmp"}
-    assert run.command("check", "out").out == ""
+    before = contents(Path("out"))
+    for name in ("manifest.jsonl", "classes.json", "annotations.json"):
+        Path("out", name).unlink()
+    shutil.rmtree("out/.tipsseg")
+    run("-f", "png,coco")
+    assert (run.code, run.labelled, pixels(MASK), contents(Path("out"))) == (0, [], pixels(mine), before)
+
+
+def test_a_lost_record_of_the_run_is_written_again_by_the_same_command(run: Run) -> None:
+    run("-f", "png,coco")
+    mine = correct(MASK)
+    run("-f", "png,coco")
+    before = contents(Path("out"))
+    Path("out/run.json").unlink()
+    kept = tree("out")
+    for words in (("convert", "out", "-f", "csv"), ("report", "out"), ("check", "out")):
+        ran = run.command(*words)
+        assert (ran.code, "not an output folder of tipsseg label" in ran.err + ran.out) == (1, True), words
+    assert tree("out") == kept
+    run("-f", "png,coco")
+    assert (run.code, run.labelled, pixels(MASK), contents(Path("out"))) == (0, [], pixels(mine), before)
 
 
 def test_files_of_other_tools_are_no_problems(run: Run) -> None:
@@ -311,57 +359,41 @@ def test_files_of_other_tools_are_no_problems(run: Run) -> None:
     assert (ran.code, str(mask) in ran.out, str(cache) in ran.out) == (1, True, False)
 
 
-@pytest.mark.parametrize("size", [0, 100, 4096, 9000])
-def test_a_truncated_record_is_damage(run: Run, size: int) -> None:
-    run("-f", "png")
-    path = Path("out/.tipsseg/cache.db")
-    path.write_bytes(path.read_bytes()[:size])
-    before = tree("out")
-    err = run("-f", "png")
-    assert (run.code, "--restore" in err, tree("out")) == (1, True, before)
-    assert run.command("check", "out", "--restore").code == 0
-    run("-f", "png")
-    assert (run.code, run.labelled) == (0, [])
-
-
 @pytest.mark.parametrize(
-    ("statement", "noticed"),
+    "statement",
     [
-        ("UPDATE image SET facts = x'00'", True),
-        ("UPDATE image SET formats = 'x'", True),
-        ("UPDATE file SET digest = x'00'", True),
-        ("UPDATE row SET data = x'00'", False),  # label reads no rows of images that stay
-        ("UPDATE failure SET line = '{}'", False),
+        "UPDATE image SET sealed = x'00'",
+        "UPDATE image SET objects = x'00'",
+        "UPDATE image SET place = x'00'",
+        "UPDATE image SET input_mtime_ns = 'x'",
+        "UPDATE file SET digest = x'00'",
+        "UPDATE file SET shows = NULL",
+        "UPDATE row SET data = x'00'",
+        "DELETE FROM file",
+        "DELETE FROM row",
     ],
 )
-def test_a_record_with_damaged_values_is_rebuilt(run: Run, statement: str, noticed: bool) -> None:
+def test_a_cache_with_damaged_values_is_left_out(run: Run, statement: str) -> None:
     Path("imgs/broken.png").write_bytes(b"not an image")
-    run("-f", "png,coco")
+    run("-f", "png,coco,csv")
     before = contents(Path("out"))
-    with sqlite3.connect("out/.tipsseg/cache.db") as other:
-        other.execute(statement)
-    other.close()
-    if noticed:
-        assert "--restore" in run("-f", "coco,csv")
-    assert "--restore" in run.command("check", "out").out
-    assert run.command("check", "out", "--restore").code == 0
-    run("-f", "png,coco")
-    after = contents(Path("out"))
-    assert (run.code, run.labelled, {name: after[name] for name in before}) == (1, [], before)
-
-
-def test_an_edited_mask_that_a_damaged_record_lacks_is_kept(run: Run) -> None:
-    run("-f", "png,coco")
     with closing(sqlite3.connect("out/.tipsseg/cache.db", isolation_level=None)) as other:
-        other.execute("DELETE FROM file WHERE place = 'masks/a.png'")
-    mine = correct(MASK)
-    err = run("-f", "png,coco")
-    assert (run.code, "tipsseg check out" in err, "Move" in err, MASK.read_bytes()) == (1, True, False, mine)
+        other.execute(statement)
+    correct(MASK)
+    run("-f", "png,coco,csv")
+    assert (run.code, run.labelled) == (1, [])
+    after = contents(Path("out"))
+    assert {name: after[name] for name in before if "a.png" not in name and "/" in name} == {
+        name: before[name] for name in before if "a.png" not in name and "/" in name
+    }
+    shutil.rmtree("out/.tipsseg")
+    run("-f", "png,coco,csv")
+    assert (run.code, run.labelled, contents(Path("out")), trashed()) == (1, [], after, {})
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_record_with_random_damage_has_a_way_on(run: Run, seed: int) -> None:
-    """In its tables and in its schema: a command goes on or names the command that rebuilds, which then does."""
+def test_a_cache_with_random_damage_changes_nothing(run: Run, seed: int) -> None:
+    """In its tables and in its schema."""
     run("-f", "png,coco")
     before, path, rng = contents(Path("out")), Path("out/.tipsseg/cache.db"), np.random.default_rng(seed)
     noise = (rng.bytes(40), b"\xaa" * 40, bytes(40), bytes(rng.integers(97, 123, 40).tolist()))[seed % 4]
@@ -370,63 +402,47 @@ def test_a_record_with_random_damage_has_a_way_on(run: Run, seed: int) -> None:
         at = int(rng.choice(np.flatnonzero(np.frombuffer(data[: top - 40], np.uint8))))
         data[at : at + 40] = noise
         path.write_bytes(data)
-        checked = run.command("check", "out")
         if seed % 2:
-            first = run("-f", "png,coco")
-            assert run.code == 0 or "tipsseg check out" in first
-        if checked.code or run.command("check", "out").code:
-            assert "tipsseg check out --restore" in checked.out
-            assert run.command("check", "out", "--restore").code in (0, 1)  # sound by now, or it was rebuilt
+            assert run.command("check", "out").out == ""
         run("-f", "png,coco")
-        after = contents(Path("out"))
-        assert (run.code, run.command("check", "out").out) == (0, "")
-        assert {name: after[name] for name in before} == before
+        assert (run.code, run.labelled, contents(Path("out")), trashed()) == (0, [], before, {})
+        assert run.command("check", "out").out == ""
 
 
-def test_masks_of_an_archive_are_rebuilt_without_a_manifest(run: Run) -> None:
+def test_masks_of_an_archive_are_known_without_a_cache(run: Run) -> None:
     shutil.make_archive("photos", "zip", "imgs")
-    ran = run.command("label", "photos.zip", "-c", "tree", "-m", run.model, "--device", "cpu", "-f", "png", "-o", "out")
-    assert ran.code == 0
-    for name in ("manifest.jsonl", ".tipsseg/cache.db"):
-        Path("out", name).unlink()
-    assert run.command("check", "out", "--restore").code == 0
+    label = ("label", "photos.zip", "-c", "tree", "-m", run.model, "--device", "cpu", "-f", "png", "-o", "out")
+    assert run.command(*label).code == 0
+    before = contents(Path("out"))
+    Path("out/manifest.jsonl").unlink()
+    shutil.rmtree("out/.tipsseg")
+    run.labelled.clear()
+    assert run.command(*label).code == 0
+    assert (run.labelled, contents(Path("out"))) == ([], before)
     assert run.command("check", "out").out == ""
-    assert {record["image"] for record in map(json.loads, Path("out/manifest.jsonl").read_text().splitlines())} == {
-        "photos/a.png", "photos/sub/b c.jpg", "photos/sub/ü.bmp",
-    }  # fmt: skip
 
 
-def test_a_record_that_another_program_holds_is_not_written(run: Run) -> None:
+def test_a_cache_that_another_program_holds_is_left_out(run: Run) -> None:
     run("-f", "png")
     shutil.copy("imgs/a.png", "imgs/new.png")
     other = sqlite3.connect("out/.tipsseg/cache.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
-    err = run("-f", "png")
-    other.close()
-    assert (run.code, "--restore" in err) == (1, False)
     run("-f", "png")
-    assert (run.code, run.labelled, run.command("check", "out").out) == (0, ["new.png"], "")
+    other.close()
+    assert (run.code, run.labelled) == (0, ["new.png"])
+    run("-f", "png")
+    assert (run.code, run.labelled, run.command("check", "out").out) == (0, [], "")
 
 
-@pytest.mark.parametrize("name", ["manifest.jsonl", "run.json", "errors.jsonl"])
-def test_an_export_that_was_changed_is_set_aside_and_written_again(run: Run, name: str) -> None:
+@pytest.mark.parametrize("name", ["manifest.jsonl", "classes.json"])
+def test_a_list_that_was_changed_goes_to_the_trash_and_is_written_again(run: Run, name: str) -> None:
     run("-f", "png")
     path = Path("out", name)
-    before = path.read_bytes() if path.exists() else None
+    before = path.read_bytes()
     path.write_text('{"tool": "tipsseg"}')
-    assert str(path) in run.command("check", "out").out
-    err = run("-f", "png")
-    assert (run.code, run.labelled, run.command("check", "out").out) == (0, [], "")
-    aside = Path("out", f"{name}.changed")
-    assert (aside.read_text(), f"{aside}" in err) == ('{"tool": "tipsseg"}', True)
-    assert path.exists() == (before is not None)
-    correct(MASK)  # a command that is interrupted leaves exports that grew
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(State, "end", lambda _: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            run("-f", "png,coco")
-    run("-f", "png,coco")
-    assert [each.name for each in Path("out").glob("*.changed*")] == [aside.name]
+    run("-f", "png")
+    assert (run.code, run.labelled, path.read_bytes(), run.command("check", "out").out) == (0, [], before, "")
+    assert trashed() == {name: b'{"tool": "tipsseg"}'}
 
 
 # ---- edits while a command runs ----
@@ -434,34 +450,30 @@ def test_an_export_that_was_changed_is_set_aside_and_written_again(run: Run, nam
 
 def test_an_edit_that_is_saved_before_a_file_is_replaced_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the last moment: all is written, and about to get its name."""
-    from tipsseg.run.state import State
-
     run("-f", "png,labelme,coco")
-    paths = [LABELME, Path("out/annotations.json")]
-    expect = State.expect
+    places, put = ["labelme/a.json", "annotations.json", "masks/a.png"], Files.put
 
-    def saved(self: State, *arguments: object, **more: object) -> None:
-        expect(self, *arguments, **more)  # type: ignore[arg-type]
-        for path in paths:
-            path.write_bytes(b"mine")
+    def saved(self: Files, file: StagedFile, *more: Any) -> None:
+        if file.row.place in places:
+            Path("out", file.row.place).write_bytes(b"mine")
+        put(self, file, *more)
 
     correct(MASK)
     with monkeypatch.context() as patched:
-        patched.setattr(State, "expect", saved)
-        assert run.command("convert", "out", "-f", "coco").code == 1
-    assert [path.read_bytes() for path in paths] == [b"mine"] * 2
-    assert all(str(path) in run("-f", "png,labelme,coco") for path in paths)
+        patched.setattr(Files, "put", saved)
+        assert run.command("convert", "out", "-f", "coco").code == 0
+    assert trashed() == dict.fromkeys(places, b"mine")
+    run("-f", "png,labelme,coco")
+    assert (run.code, run.labelled, run.command("check", "out").out) == (0, [], "")
 
 
 # ---- faults that a random walk found ----
 
 
 def test_an_overwrite_that_is_killed_is_not_called_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tipsseg.run.folder import OutputFolder
-
     run("-f", "png,coco,yolo")
     with monkeypatch.context() as patched:
-        patched.setattr(OutputFolder, "write_record", lambda _: 1 / 0)
+        patched.setattr(OutputFolder, "forget", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             run("-f", "png,coco", "--overwrite")
     assert run.command("check", "out").code == 1
@@ -509,15 +521,17 @@ def test_an_edit_that_is_no_mask_fails_its_image_and_stays(run: Run) -> None:
     assert (run.code, run.labelled, "out/masks/a.png" in err, MASK.read_text()) == (1, [], True, "mine")
 
 
-def test_a_file_in_the_place_of_a_copy_stays_and_is_named(run: Run) -> None:
+def test_a_file_in_the_place_of_a_copy_goes_to_the_trash(run: Run) -> None:
     place = Path("out/hf/images/a.png")
     place.parent.mkdir(parents=True)
     place.write_text("mine")
-    err = run("-f", "png,hf")
-    assert (run.code, str(place) in err, place.read_text()) == (1, True, "mine")
-    place.unlink()
     run("-f", "png,hf")
-    assert (run.code, run.labelled, place.samefile("imgs/a.png")) == (0, [], False)
+    assert (run.code, place.read_bytes(), trashed()) == (
+        0,
+        Path("imgs/a.png").read_bytes(),
+        {"hf/images/a.png": b"mine"},
+    )
+    assert not place.samefile("imgs/a.png")
 
 
 YOLO_PICTURE = Path("out/yolo/images/train/a.png")

@@ -1,4 +1,4 @@
-"""`tipsseg check`: verify the output folder of a run, or a feature store, and list the faults. `restore` rebuilds a lost record.
+"""`tipsseg check`: verify the output folder of a run, or a feature store, and list the faults.
 
 The labels must open, have the size of their picture, and hold ids that the run knows. The record and the files must agree, and the
 inputs must be those that were labelled. Edited files, and files that show older labels, are no faults. A feature file must match
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -33,13 +34,14 @@ from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ReadingKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions
 from tipsseg.run.cache import CACHE_FOLDER
-from tipsseg.run.entry import ERRORS_FILE, ROWS
+from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS
 from tipsseg.run.files import TRASH, digest_of
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.results import TAKEN, Deriver
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
+from tipsseg.util.json import parse, take
 from tipsseg.util.progress import Progress, Verbosity, progress_for
 from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
 from tipsseg.util.threads import map_in_order
@@ -175,12 +177,24 @@ def _check_run(run: Run) -> Iterator[Problem]:
         yield Problem(run.output, "a run is in progress; check again when it has finished")
     elif run.info.ended is None:
         yield Problem(run.output, "the last command was interrupted; run it again")
+    else:
+        for path in _lost_masks(run):
+            yield Problem(path, "missing")
     for error in run.faults.values():
         yield Problem(error.path, f"{error.reason}. {error.hint}")
     for place in run.strays:
         yield Problem(
             run.files.path(place), "it belongs to no image of the run; the next run over its images takes it in"
         )
+
+
+def _lost_masks(run: Run) -> Iterator[Path]:
+    """Yield the masks that manifest.jsonl lists, and that are not there."""
+    with suppress(OSError, ValueError):  # a person may have changed the list
+        for line in (run.output / MANIFEST_FILE).read_bytes().splitlines():
+            path = run.files.path(take(take(parse(line), "files", dict), run.context.mask_format, str))
+            if not os.path.lexists(path):
+                yield path
 
 
 def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Report:

@@ -200,6 +200,8 @@ def score_masks(
         known = _classes_of(predicted, run, given)
         layout = layout_of(truth, [entry.name for entry in known], truths)
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
+        if not refs:
+            raise InputError(f"{place}: no labelled images", _MASKS_HINT)
         pairs = pair_truths(refs, truths, layout)
         if without := [ref.name for ref in pairs.missing]:
             progress.note(

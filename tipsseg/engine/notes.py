@@ -240,6 +240,12 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
         number = pluralize(len(pictures), "changed copy of an image", "changed copies of images")
         progress.note(f"Kept {number}: {join_first([str(path) for path in pictures], _MAX_NAMES)}.")
     _note_by_hand(folder, [path for path in others if path not in pictures], progress)
+    known = folder.cache.places()
+    if strays := [place for place in folder.strays if place not in known]:
+        number = pluralize(len(strays), "mask that belongs to no image", "masks that belong to no image")
+        progress.note(
+            f"Left out {number} of the run; the next run over the images takes them in: {join_first(strays, _MAX_NAMES)}."
+        )
     note_trashed(folder, progress)
     if settled.in_pixels:
         more = f", like {pluralize(len(settled.in_pixels) - 1, 'more image')}" if len(settled.in_pixels) > 1 else ""

@@ -266,6 +266,11 @@ def seal(png: bytes, facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) 
     return b"".join(pieces)
 
 
+def facts_text(facts: MaskFacts) -> str:
+    """Return facts as the masks of rasters have them."""
+    return _json(facts.record()).decode()
+
+
 def make_envelope(facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) -> bytes:
     """Return what `envelope` returns for a mask with these facts."""
     return b"".join([_SIGNATURE, *_ours(facts, bulk or {}), _chunk(b"IEND", b"")])

@@ -16,7 +16,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -69,23 +69,22 @@ class Cache:
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        with suppress(sqlite3.DatabaseError, OSError):
+        with ExitStack() as stack, suppress(sqlite3.DatabaseError, OSError):
             if not self.path.exists():
                 return self._new()
-            with closing(_connect(f"{self.path.absolute().as_uri()}?mode=ro")) as stored:
-                tables = [
-                    sql
-                    for (sql,) in stored.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid")
-                ]
-                known = stored.execute("SELECT folder FROM meta").fetchall() if tables == _SCHEMA else []
-                if known == [(_identity(self.folder),)]:
-                    if not self._writes:
-                        copy = _connect("")
-                        stored.backup(copy)
-                        return copy
-                    found = _connect(self.path.absolute().as_uri())
-                    found.execute("PRAGMA synchronous = OFF")
-                    return found
+            # A process that may write rolls back what a killed one left.
+            uri = f"{self.path.absolute().as_uri()}?mode={'rw' if self._writes else 'ro'}"
+            stored = stack.enter_context(closing(_connect(uri)))
+            statement = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
+            tables = [sql for (sql,) in stored.execute(statement)]
+            known = stored.execute("SELECT folder FROM meta").fetchall() if tables == _SCHEMA else []
+            if known == [(_identity(self.folder),)]:
+                if self._writes:
+                    stored.execute("PRAGMA synchronous = OFF")
+                    stack.pop_all()
+                    return stored
+                stored.backup(copy := _connect(""))
+                return copy
         return self._new()
 
     def _new(self) -> sqlite3.Connection:

@@ -51,7 +51,7 @@ from tipsseg.run.plan import plan_run
 from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refuse_other_ids, with_classes_of
 from tipsseg.run.read import Run, RunImage, finished_run, no_run_error
 from tipsseg.run.record import RUN_FILE, run_context, run_json, stored_run
-from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
+from tipsseg.run.results import TAKEN, Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
 from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_same_picture
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, with_classes
 from tipsseg.run.summary import TotalsSum
@@ -225,18 +225,24 @@ class OutputFolder(Run):
         if self.info.spec.is_raster:
             return replace(entry, state=SEALED)
         path = self.files.path(entry.place)
-        labels = read_labels(self.context, entry)
-        data = path.read_bytes()
-        if sha256(data).hexdigest() != entry.stamp.sha256:
-            raise ImageError(path, "changed while the command ran", "Run the same command again.")
+        labels, data = read_labels(self.context, entry), self.read_mask(entry)
         _, is_plain = read_painted_mask(path, entry.mask.size, self.classes, lambda _: True)
         png = data if is_plain else encode_mask(labels.labels, self.classes)
         ours = [str(entry.stamp.sha256)] if is_plain else []
         return self._write_mask(entry, seal(png, entry.mask, entry.bulk.unpacked()), ours)
 
+    def read_mask(self, entry: Entry) -> bytes:
+        """Return the content of a mask. Raise ImageError if it changed since it was looked at."""
+        path = self.files.path(entry.place)
+        with suppress(OSError):
+            data = path.read_bytes()
+            if sha256(data).hexdigest() == entry.stamp.sha256:
+                return data
+        raise ImageError(path, "changed while the command ran", "Run the same command again.")
+
     def rewrite(self, entry: Entry, facts: MaskFacts, bulk: Mapping[str, bytes]) -> None:
         """Write other facts into a mask. Raise ImageError if that fails."""
-        self._write_mask(entry, seal(self.files.path(entry.place).read_bytes(), facts, bulk))
+        self._write_mask(entry, seal(self.read_mask(entry), facts, bulk))
 
     def restore(self, entry: Entry) -> bool:
         """Put the model's mask back in the place of a person's. Return False if it is not known, or answers another question.
@@ -299,7 +305,8 @@ class OutputFolder(Run):
     ) -> list[Path]:
         """Put the files of an image in place: what only the model can write, the mask, then the others. Return their paths.
 
-        What tipsseg did not write, and a person's mask with other labels, goes to the trash.
+        What tipsseg did not write, and a person's mask with other labels, goes to the trash; files that a person changed stay
+        where the labels that they show are the same.
 
         Raises:
             ImageError: A file cannot have its name.
@@ -319,15 +326,23 @@ class OutputFolder(Run):
                     self._commit()
                 self.files.put(mask, self._digests(ref.name), replaceable(entry.mask))
                 self.cache.note(entry)
-            written = [*derived.notes, *(file.row for file in derived.files)]
+            written = [*derived.notes, *(file.row for file in first)]
             for name, place in derived.pictures.items():
-                picture = self.files.put_picture(ref, picture_key(name), place, rows.get(self.files.place(place)))
-                self.copies[f"{FORMATS[name].picture_folder}/"] += 1
-                self.copied_bytes += picture.size
-                written.append(replace(picture, shows=self.deriver.picture_of(entry)))
+                row, shows = rows.get(self.files.place(place)), self.deriver.picture_of(entry)
+                if row is None or not self._stays(row, shows):
+                    row = replace(self.files.put_picture(ref, picture_key(name), place, row), shows=shows)
+                    self.copies[f"{FORMATS[name].picture_folder}/"] += 1
+                    self.copied_bytes += row.size
+                written.append(row)
             for file in derived.files:
                 if file not in first:
-                    self._put_derived(file, rows)
+                    row = rows.get(file.row.place)
+                    if row is not None and self._stays(row, file.row.shows):
+                        file.discard()
+                        written.append(row)
+                    else:
+                        self._put_derived(file, rows)
+                        written.append(file.row)
             places = {row.place for row in written}
             left = [
                 row for row in rows.values() if row.place not in places and format_name(row.name) in derived.formats
@@ -337,6 +352,10 @@ class OutputFolder(Run):
             self.cache.note(entry, written, derived.rows)
             self.cache.note_files(ref.name, (), [row.place for row in left])
         return [self.files.path(file.row.place) for file in staged]
+
+    def _stays(self, row: FileRow, shows: str) -> bool:
+        """Return True for a file that a person changed, and that shows the labels of now."""
+        return row.shows.removesuffix(TAKEN) == shows and self.files.look(row) == "other"
 
     def _put_derived(self, file: StagedFile, rows: Mapping[str, FileRow]) -> None:
         row = rows.get(file.row.place)

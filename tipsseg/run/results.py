@@ -106,10 +106,8 @@ class Deriver:
             taken = {row.place for row in own if row.shows.endswith(TAKEN)}
             if not self._places(name, ref) | {row.place for row in own} <= current or "gone" in looks.values():
                 write.append(name)
-            else:
-                edited += [
-                    self.files.path(place) for place in sorted(looks) if looks[place] == "other" and place not in taken
-                ]
+            stay = [place for place in sorted(looks) if looks[place] == "other" and place in current - taken]
+            edited += map(self.files.path, stay)
         return Due(write=tuple(write), edited=tuple(edited))
 
     def formats_of(self, rows: Mapping[str, FileRow]) -> list[str]:

@@ -20,7 +20,7 @@ from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import IN_PIXELS, image_grid
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import SEALED, Entry, FileRow, input_path
+from tipsseg.run.entry import SEALED, Entry, FileRow, input_path, pack_objects
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import known_objects, read_labels, scored_objects
 from tipsseg.run.moving import model_files
@@ -202,6 +202,7 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item | Failed) -
         if "grid" in needs:
             grid = image_grid(ref.path, entry.numbers.size, len(context.classes), spec.reader)
         known = known_objects(entry, labels, context.classes)
+        entry = replace(entry, packed=entry.packed or pack_objects(known))  # a cache that was lost
         every = scored_objects(labels, context.classes, known, None, context.files.simplify)
         image = ImageLabels(
             ref=ref,
