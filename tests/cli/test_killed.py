@@ -143,11 +143,14 @@ def raster(top: Path) -> None:
 
 Step = str | Callable[[Path], None]
 
-LABEL = f"label imgs {_PLAIN} -o out -f png,coco"
+# IMGS and NEW are the same folders for all copies, as records have them.
+
+PNG = f"label IMGS {_PLAIN} -o out"
+LABEL = f"label IMGS {_PLAIN} -o out -f png,coco"
 MANY = "-f coco,panoptic,yolo"
 UNDO = "correct out --undo desert.png -q"
 REGIONS = f"label imgs {_PLAIN} --regions regions -o out -f png,coco"
-ALL = f"label IMGS {_PLAIN} -f png,npz,hf,yolo,overlay,csv -o out"  # IMGS: the same folder for all copies, as the record has it
+ALL = f"label IMGS {_PLAIN} -f png,npz,hf,yolo,overlay,csv -o out"
 
 #: The steps before, the command that is killed, and the commands that follow; none: the same command.
 CASES: dict[str, tuple[list[Step], str, list[str]]] = {
@@ -163,11 +166,12 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
     "objects in an edited mask": ([regions, REGIONS, edited], f"{REGIONS},instances", []),
     "scores that are added": ([LABEL, edited], f"{LABEL} -f npz", []),
     "a format that ends": ([f"label imgs {_PLAIN} -f png,coco,yolo -o out"], "convert out --drop yolo -q", []),
-    "a correction that is undone": ([LABEL, masks, "correct out --from new -q"], UNDO, [UNDO, LABEL]),
+    "a correction without files that is undone": ([PNG, masks, "correct out --from NEW -q"], UNDO, [UNDO, PNG]),
+    "a correction that is undone": ([LABEL, masks, "correct out --from NEW -q"], UNDO, [UNDO, LABEL]),
     "an edited mask that is undone": ([LABEL, edited], UNDO, [UNDO, LABEL]),
     "a folder without its cache": ([LABEL, edited, lost], "convert out -f yolo -q", []),
-    "corrections with another class": ([LABEL, boxes], "correct out --from new --add-classes --emptied", []),
-    "corrections over an edited mask": ([LABEL, edited, masks], "correct out --from new --replace-edited", []),
+    "corrections with another class": ([LABEL, boxes], "correct out --from NEW --add-classes --emptied", []),
+    "corrections over an edited mask": ([LABEL, edited, masks], "correct out --from NEW --replace-edited", []),
     "a shard": ([f"label imgs {_PLAIN} {MANY} -o out --shard 1/2"], f"label imgs {_PLAIN} {MANY} -o out --shard 2/2", []),
     "a shard of a tar": (
         [tar, f"label in.tar {_PLAIN} -f coco,hf,yolo -o out --shard 1/2"],
@@ -198,13 +202,20 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
 }  # fmt: skip
 
 
+def in_full(step: str, paths: dict[str, str]) -> str:
+    for word, path in paths.items():
+        step = step.replace(word, path)
+    return step
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_kill_before_each_change_of_a_file(command: Command, tmp_path: Path, case: str) -> None:
     source = tmp_path / "source"
     before, killed, after = CASES[case]
-    before = [step.replace("IMGS", f"{source}/imgs") if isinstance(step, str) else step for step in before]
-    killed = killed.replace("IMGS", f"{source}/imgs")
+    paths = {"IMGS": f"{source}/imgs", "NEW": f"{source}/new"}
+    before = [in_full(step, paths) if isinstance(step, str) else step for step in before]
+    killed, *after = [in_full(step, paths) for step in (killed, *after)]
     (source / "imgs").mkdir(parents=True)
     for name in ("desert.png", "sea.gif"):  # small squares: one window each
         with Image.open(SCENES / name) as image:

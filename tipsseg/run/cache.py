@@ -121,7 +121,18 @@ class Cache:
                 self._write_file()
             if not self._db.in_transaction:
                 self._db.execute("BEGIN")
+                self._db.execute("PRAGMA user_version = 0")
             self._db.executemany(statement, rows)
+
+    @property
+    def settled(self) -> bool:
+        """True if nothing changed since the last records were written."""
+        return bool(self._select("PRAGMA user_version") == [(1,)])
+
+    @settled.setter
+    def settled(self, value: bool) -> None:
+        with self._lock:
+            self._db.execute(f"PRAGMA user_version = {int(value)}")
 
     def commit(self) -> None:
         """Write the changes to disk, as far as that is possible."""

@@ -44,7 +44,8 @@ class FileRow:
     Attributes:
         place: The path relative to the output folder.
         name: The key of its format (see `Format`); "<format>/:picture" for a copy of the image.
-        digest: The sha256 of the content that tipsseg wrote; ROWS for rows in a file for the whole run.
+        digest: The sha256 of the content that tipsseg wrote; of a file for the whole run that is being replaced, of both contents, with a
+            space between them; ROWS for rows in such a file.
         size: Its size in bytes.
         mtime_ns: Its time of modification.
         shows: The labels that it shows (see `Deriver.shows`).
@@ -61,6 +62,11 @@ class FileRow:
     def is_file(self) -> bool:
         """Return True for a file of a format: neither a copy of the image, nor a mere note."""
         return self.digest != ROWS and not self.name.endswith(":picture")
+
+    @property
+    def digests(self) -> list[str]:
+        """The contents that tipsseg wrote."""
+        return self.digest.split()
 
     def stamped(self, found: Fingerprint) -> FileRow:
         """Return the record of the file with this content."""

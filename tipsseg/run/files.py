@@ -103,7 +103,7 @@ class Files:
             return "other"
         if (status.st_size, status.st_mtime_ns) == (row.size, row.mtime_ns):
             return "ours"
-        return "ours" if digest_of(path) == row.digest else "other"
+        return "ours" if digest_of(path) in row.digests else "other"
 
     def stage(self, name: str, path: Path, data: Content, shows: str = "", *, synced: bool = False) -> StagedFile:
         """Write a file under a temporary name in its folder; with `synced`, to the disk. Raise OutputError if that fails.
@@ -208,7 +208,7 @@ class Files:
     def remove_row(self, row: FileRow) -> None:
         """Remove a derived file, which goes to the trash if a person changed it."""
         if row.digest != ROWS:
-            self.remove(row.place, (row.digest,))
+            self.remove(row.place, row.digests)
 
     def _trash_path(self, place: str) -> Path:
         """Return a new path in the trash for a file from a place. Raise OSError if its folder cannot be made."""

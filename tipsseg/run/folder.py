@@ -371,7 +371,13 @@ class OutputFolder(Run):
     @property
     def finished(self) -> bool:
         """Return True if an earlier run finished with the same settings, and this process has changed nothing."""
-        if self.before is None or self.before.ended is None or self.changed or self.failed.changed:
+        if (
+            self.before is None
+            or self.before.ended is None
+            or self.changed
+            or self.failed.changed
+            or not self.cache.settled
+        ):
             return False
         before, spec, known = self.before.spec, self.info.spec, self.cache.files()
         facts = before.formats, before.files, before.vocabulary.specs
@@ -448,7 +454,11 @@ class OutputFolder(Run):
         row = self.cache.files().get(place)
         file = self.files.stage(name, path, data, shows)
         same = digest_of(path) == file.row.digest
-        self.files.put(file, [] if row is None else [row.digest])
+        ours = [] if row is None else row.digests
+        if not same:  # a killed command leaves either content
+            self.cache.note_files("", [replace(file.row, digest=" ".join([*ours, file.row.digest]), shows="")])
+            self._commit()
+        self.files.put(file, ours)
         self.cache.note_files("", [file.row])
         return not same
 
@@ -487,6 +497,7 @@ class OutputFolder(Run):
         self.write_file(self.path / MANIFEST_FILE, lines, "manifest", "")
         self.failed.write()
         self.write_record()
+        self.cache.settled = True
         self._commit()
 
     def _write_classes(self) -> None:
