@@ -16,7 +16,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,21 @@ class Cache:
 
     # ---- reading and writing ----
 
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Raise OutputError if the cache is damaged."""
+        try:
+            yield
+        except (sqlite3.Error, zlib.error, ValueError) as error:
+            hint = "Delete it, and run the same command again: it is only a cache."
+            raise OutputError(self.path, f"the cache is damaged ({error})", hint) from error
+
     def _select(self, statement: str, *values: object) -> list[Any]:
-        with self._lock:
+        with self._lock, self._guarded():
             return self._db.execute(statement, values).fetchall()
 
     def _change(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
-        with self._lock:
+        with self._lock, self._guarded():
             if self._writes and not self._db.execute("PRAGMA database_list").fetchone()[2]:
                 self._write_file()
             if not self._db.in_transaction:
@@ -159,7 +168,8 @@ class Cache:
 
     def get(self, image: str) -> Entry | None:
         found = self._select("SELECT * FROM image WHERE key = ?", key_of(image))
-        return _entry(found[0]) if found else None
+        with self._guarded():
+            return _entry(found[0]) if found else None
 
     def knows(self, entry: Entry) -> bool:
         """Return True if this very mask is known."""
@@ -200,7 +210,9 @@ class Cache:
         """Yield pages of entries, sorted by name, each with the last key of the page before."""
         last = b""
         page = f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}"
-        while entries := list(map(_entry, self._select(page, last))):
+        while rows := self._select(page, last):
+            with self._guarded():
+                entries = list(map(_entry, rows))
             yield last, entries
             last = key_of(entries[-1].image)
 
@@ -262,7 +274,8 @@ class Cache:
     def rows(self, name: str, image: str) -> Rows:
         """Return an image's rows in a format."""
         found = self._select("SELECT data FROM row WHERE name = ? AND image = ?", name, key_of(image))
-        return tuple(zlib.decompress(found[0][0]).split(b"\t")[:-1]) if found else ()
+        with self._guarded():
+            return tuple(zlib.decompress(found[0][0]).split(b"\t")[:-1]) if found else ()
 
     def drop(self, name: str) -> None:
         """Forget the rows of a format."""
