@@ -25,6 +25,7 @@ from tipsseg.options import FileOptions
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ConvertKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions
+from tipsseg.run.entry import FileRow
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
@@ -79,7 +80,18 @@ def convert_folder(
                 return len(unknown)
         refuse_shared(output, folder.context.files.names, formats, folder.cache.names())
         folder.write_record()
+        if names is not None:
+            _ask(folder, names, formats)
         return _settle(folder, formats, root, reading.jobs, progress, names) + len(unknown)
+
+
+def _ask(folder: OutputFolder, images: Iterable[str], formats: Sequence[str]) -> None:
+    """Note files of formats that the folder does not have as missing, so that `settle` writes them of these images."""
+    for image in ("", *images):
+        held = {*folder.context.formats, *(format_name(row.name) for row in folder.cache.files(image).values())}
+        for name in (name for name in formats if name not in held):
+            places = [name] if image else FORMATS[name].files
+            folder.cache.note_files(image, [FileRow(place=place, name=name, digest="") for place in places])
 
 
 def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *, covers: bool) -> RunInfo:

@@ -16,7 +16,7 @@ import threading
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Cache:
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
-        with ExitStack() as stack, suppress(sqlite3.DatabaseError, OSError):
+        with ExitStack() as stack, suppress(sqlite3.DatabaseError, OSError, ValueError):
             if not self.path.exists():
                 return self._new()
             # A process that may write rolls back what a killed one left.
@@ -111,12 +111,21 @@ class Cache:
 
     # ---- reading and writing ----
 
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Raise OutputError if the cache is damaged."""
+        try:
+            yield
+        except (sqlite3.Error, zlib.error, ValueError) as error:
+            hint = "Delete it, and run the same command again: it is only a cache."
+            raise OutputError(self.path, f"the cache is damaged ({error})", hint) from error
+
     def _select(self, statement: str, *values: object) -> list[Any]:
-        with self._lock:
+        with self._lock, self._guarded():
             return self._db.execute(statement, values).fetchall()
 
     def _change(self, statement: str, rows: Iterable[Sequence[object]]) -> None:
-        with self._lock:
+        with self._lock, self._guarded():
             if self._writes and not self._db.execute("PRAGMA database_list").fetchone()[2]:
                 self._write_file()
             if not self._db.in_transaction:
@@ -170,7 +179,8 @@ class Cache:
 
     def get(self, image: str) -> Entry | None:
         found = self._select("SELECT * FROM image WHERE key = ?", key_of(image))
-        return _entry(found[0]) if found else None
+        with self._guarded():
+            return _entry(found[0]) if found else None
 
     def knows(self, entry: Entry) -> bool:
         """Return True if this very mask is known."""
@@ -179,12 +189,14 @@ class Cache:
 
     def names(self) -> list[str]:
         """Return the names of all images, sorted."""
-        return [name_of(key) for (key,) in self._select("SELECT key FROM image ORDER BY key")]
+        with self._guarded():
+            return [name_of(key) for (key,) in self._select("SELECT key FROM image ORDER BY key")]
 
     def masks(self) -> dict[str, tuple[str, int, int]]:
         """Return the image of each mask, by place, with the size and the time of its file."""
         found = self._select("SELECT place, key, size, mtime_ns FROM image")
-        return {place: (name_of(key), size, mtime_ns) for place, key, size, mtime_ns in found}
+        with self._guarded():
+            return {place: (name_of(key), size, mtime_ns) for place, key, size, mtime_ns in found}
 
     def pictures(self) -> Iterator[tuple[str, str, Fingerprint]]:
         """Yield the name, the address and the fingerprint of each picture, as it was when it was last compared."""
@@ -201,17 +213,19 @@ class Cache:
         """Yield the entries with their files (see `files`), sorted by name."""
         for last, entries in self._pages():
             files: dict[str, dict[str, FileRow]] = defaultdict(dict)
-            for row in self._select(
-                "SELECT * FROM file WHERE image > ? AND image <= ?", last, key_of(entries[-1].image)
-            ):
-                files[name_of(row[0])][row[1]] = FileRow(**dict(zip(_FILE_COLUMNS, row[1:], strict=True)))
+            page = "SELECT * FROM file WHERE image > ? AND image <= ?"
+            with self._guarded():
+                for row in self._select(page, last, key_of(entries[-1].image)):
+                    files[name_of(row[0])][row[1]] = _file(row[1:])
             yield from ((entry, files[entry.image]) for entry in entries)
 
     def _pages(self) -> Iterator[tuple[bytes, list[Entry]]]:
         """Yield pages of entries, sorted by name, each with the last key of the page before."""
         last = b""
         page = f"SELECT * FROM image WHERE key > ? ORDER BY key LIMIT {_PAGE}"
-        while entries := list(map(_entry, self._select(page, last))):
+        while rows := self._select(page, last):
+            with self._guarded():
+                entries = list(map(_entry, rows))
             yield last, entries
             last = key_of(entries[-1].image)
 
@@ -238,7 +252,8 @@ class Cache:
     def files(self, image: str = "") -> dict[str, FileRow]:
         """Return the files of an image by place, or of the whole run."""
         found = self._select("SELECT * FROM file WHERE image = ?", key_of(image))
-        return {row[1]: FileRow(**dict(zip(_FILE_COLUMNS, row[1:], strict=True))) for row in found}
+        with self._guarded():
+            return {row[1]: _file(row[1:]) for row in found}
 
     def note_files(self, image: str, files: Iterable[FileRow], gone: Iterable[str] = ()) -> None:
         """Note files, and forget those at the places `gone`."""
@@ -254,10 +269,8 @@ class Cache:
             "SELECT held.place IS NOT NULL, file.* FROM file LEFT JOIN held ON held.place = file.place "
             "WHERE file.image != x'' AND file.image NOT IN (SELECT key FROM image)"
         )
-        return [
-            (name_of(row[1]), FileRow(**dict(zip(_FILE_COLUMNS, row[2:], strict=True))), bool(row[0]))
-            for row in self._select(orphans)
-        ]
+        with self._guarded():
+            return [(name_of(row[1]), _file(row[2:]), bool(row[0])) for row in self._select(orphans)]
 
     def places(self) -> set[str]:
         """Return the places of all known files and masks."""
@@ -273,7 +286,8 @@ class Cache:
     def rows(self, name: str, image: str) -> Rows:
         """Return an image's rows in a format."""
         found = self._select("SELECT data FROM row WHERE name = ? AND image = ?", name, key_of(image))
-        return tuple(zlib.decompress(found[0][0]).split(b"\t")[:-1]) if found else ()
+        with self._guarded():
+            return tuple(zlib.decompress(found[0][0]).split(b"\t")[:-1]) if found else ()
 
     def drop(self, name: str) -> None:
         """Forget the rows of a format."""
@@ -303,6 +317,13 @@ def key_of(image: str) -> bytes:
 
 def name_of(key: bytes) -> str:
     return key.decode().replace("\0", "/")
+
+
+def _file(row: Sequence[Any]) -> FileRow:
+    """Return the record of a file from a row. Raise ValueError if a value has another type."""
+    if list(map(type, row)) != [str, str, str, int, int, str]:
+        raise ValueError("a value of a file has another type")
+    return FileRow(**dict(zip(_FILE_COLUMNS, row, strict=True)))
 
 
 def _entry(row: Sequence[Any]) -> Entry:

@@ -234,7 +234,9 @@ class Entry:
     @property
     def objects(self) -> tuple[ObjectScore, ...] | None:
         """All objects with their scores, whatever the file options; None if they were not looked for."""
-        return tuple(map(tuple, json.loads(zlib.decompress(self.packed)))) if self.packed else None
+        with suppress(zlib.error, ValueError):
+            return tuple(map(tuple, json.loads(zlib.decompress(self.packed)))) if self.packed else None
+        return None
 
     def record(self, mask_format: str, files: Mapping[str, FileRow]) -> dict[str, object]:
         """Return the line of manifest.jsonl. `files` are the image's derived files, by place."""

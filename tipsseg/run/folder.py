@@ -97,11 +97,13 @@ class OutputFolder(Run):
         self.context = run_context(info)
         self.deriver = Deriver(self.context)
 
-    def look(self) -> None:
-        """Read the masks that are new, or that changed, once the moves of a killed command are finished."""
+    def look(self) -> bool:
+        """See `Run.look`; the moves of a killed command are finished first."""
         if self.cache.lock is not None and self.info.spec.shard is None:
             finish_moves(self.files, self.context)
-        super().look()
+        changed = super().look()
+        self.changed |= changed
+        return changed
 
     # ---- images ----
 

@@ -125,10 +125,10 @@ class Run:
         self.faults: dict[str, ImageError] = {}
         self.strays: dict[str, Entry | None] = {}
 
-    def look(self) -> None:
-        """Read the masks that are new, or that changed since they were last looked at."""
+    def look(self) -> bool:
+        """Read the masks that are new, or that changed since they were last looked at. Return True if any did, or is gone."""
         known, suffix = self.cache.masks(), FORMATS[self.context.mask_format].suffix
-        self.faults, self.strays = {}, {}
+        self.faults, self.strays, changed = {}, {}, False
         for place, size, mtime_ns in walk_files(self.output, str(FORMATS[self.context.mask_format].folder), suffix):
             image, *stamp = known.pop(place, ("", 0, 0))
             if image and stamp == [size, mtime_ns]:
@@ -143,12 +143,14 @@ class Run:
                 continue
             if self._is_at_home(entry):
                 self.cache.note(entry if entry.path else replace(entry, path=self._address(entry.image)))
+                changed = True
             else:
                 self.strays[place] = entry
         for image, *_ in known.values():
             self.cache.forget(image)
         if silent := {place for place, stray in self.strays.items() if stray is None}:
             self._look_up(silent)
+        return changed or bool(known)
 
     def _look_up(self, places: Container[str]) -> None:
         """Read the masks that say nothing of their images, where manifest.jsonl names these: the cache was lost."""
