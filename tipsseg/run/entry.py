@@ -44,8 +44,8 @@ class FileRow:
     Attributes:
         place: The path relative to the output folder.
         name: The key of its format (see `Format`); "<format>/:picture" for a copy of the image.
-        digest: The sha256 of the content that tipsseg wrote; of a file for the whole run that is being replaced, of both contents, with a
-            space between them; ROWS for rows in such a file.
+        digest: The sha256 of the content that tipsseg wrote; of a file for the whole run that is being replaced, of both contents,
+            with a space between them; ROWS for rows in such a file.
         size: Its size in bytes.
         mtime_ns: Its time of modification.
         shows: The labels that it shows (see `Deriver.shows`).
