@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,12 @@ import numpy as np
 import pytest
 from masks import pixels
 from PIL import Image
-from resuming import ALL, CLASSES, Run, contents, correct, record
-from tipsseg.run.state import State
+from resuming import ALL, CLASSES, Run, contents, correct, record, tree
 
 from tipsseg.errors import UsageError
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.options.values import Shard, parse_shard
-from tipsseg.run.entry import Entry
+from tipsseg.run.files import Files
 
 FORMATS = ("-f", ",".join(IMAGE_FORMATS))
 MASK = Path("masks/a.png")
@@ -29,20 +29,52 @@ def merge(run: Run, *folders: str, output: str) -> str:
     return ran.err
 
 
+def masks() -> list[Path]:
+    return list(Path("out/masks").rglob("*.png"))
+
+
 # ---- shards ----
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
-def test_shards_join_to_the_files_of_one_run(run: Run, count: int) -> None:
+def test_shards_leave_the_files_of_one_run(run: Run, count: int) -> None:
     run(*FORMATS, output="one")
     for part in range(1, count + 1):
-        run(*FORMATS, "--shard", f"{part}/{count}")
+        said = run(*FORMATS, "--shard", f"{part}/{count}")
         assert run.code == 0
-    merge(run, "out", output="out")
-    assert (run.code, contents(Path("out"))) == (0, contents(Path("one")))
+        assert ("All parts are done: 3 images in out." in said) == (part == count or len(masks()) == 3)
+    assert contents(Path("out")) == contents(Path("one"))
     assert run.command("check", "out").out == ""
     run(*FORMATS)
     assert (run.code, run.labelled) == (0, [])
+    assert "nothing to join" in merge(run, "out", output="out")
+
+
+def test_shards_run_in_any_order_and_again(run: Run) -> None:
+    run(*FORMATS, output="one")
+    for part in (3, 1, 3, 2, 2):
+        run(*FORMATS, "--shard", f"{part}/3")
+        assert run.code == 0
+    assert (run.labelled, contents(Path("out"))) == ([], contents(Path("one")))
+
+
+def test_a_failed_image_of_a_shard_is_recorded_once_and_until_it_is_mended(run: Run) -> None:
+    Path("imgs/broken.png").write_bytes(b"not an image")
+    for _ in range(2):
+        codes = []
+        for part in "12":
+            run("-f", "png", "--shard", f"{part}/2")
+            codes.append(run.code)
+        assert sorted(codes) == [0, 1]
+        lines = Path("out/errors.jsonl").read_bytes().splitlines()
+        assert [json.loads(line)["image"] for line in lines] == ["broken.png"]
+        assert list(Path("out").glob("errors-*")) == []
+    shutil.copy("imgs/a.png", "imgs/broken.png")
+    for part in "12":
+        run("-f", "png", "--shard", f"{part}/2")
+        assert run.code == 0
+    assert not Path("out/errors.jsonl").exists()
+    assert run.command("check", "out").out == ""
 
 
 def test_a_shard_skips_what_its_folder_has(run: Run) -> None:
@@ -52,11 +84,9 @@ def test_a_shard_skips_what_its_folder_has(run: Run) -> None:
     Image.new("RGB", (56, 56), "red").save("imgs/sub/ü.bmp")
     found = []
     for part in "123":
-        noted = run("-f", "png,coco", "--shard", f"{part}/3")
+        run("-f", "png,coco", "--shard", f"{part}/3")
         found += run.labelled
-    assert "Skipping 1 image of part 3/3 with labels in" in noted
     assert sorted(found) == ["new.png", "sub/newer.png", "sub/ü.bmp"]
-    merge(run, "out", output="out")
     run("-f", "png,coco", output="one")
     assert contents(Path("out")) == contents(Path("one"))
 
@@ -67,8 +97,9 @@ def test_a_shard_keeps_what_a_person_corrected_in_its_folder(run: Run) -> None:
     Image.new("RGB", (90, 60), "red").save("imgs/a.png")
     for part in "12":
         run("-f", "png", "--shard", f"{part}/2")
-    merge(run, "out", output="out")
     assert (run.code, pixels("out" / MASK)) == (0, pixels(mine))
+    lines = map(json.loads, Path("out/manifest.jsonl").read_bytes().splitlines())
+    assert [line["image"] for line in lines if "corrected" in line] == ["a.png"]
 
 
 @pytest.mark.parametrize(
@@ -106,20 +137,14 @@ def test_the_variable_of_the_part_is_named(run: Run, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("SKYPILOT_JOB_RANK", "1")
     monkeypatch.setenv("SKYPILOT_NUM_JOBS", "2")
     assert "Part 2 of 2, from SKYPILOT_JOB_RANK." in run("-f", "png", "--shard", "auto")
-    assert Path("out/shards/2-of-2/run.json").exists()
 
 
 def test_the_first_shard_chooses_dtype_and_device_for_all(run: Run) -> None:
     run("-f", "png", "--shard", "1/2", "--dtype", "bfloat16")
     run("-f", "png", "--shard", "2/2")
-    assert (run.code, record(Path("out/shards/2-of-2"))["dtype"]) == (0, "bfloat16")
-    shared = Path("out/shards/question.json")
-    shutil.rmtree("out/shards/2-of-2")
-    shared.write_text(shared.read_text().replace('"device": "cpu",\n  "dtype"', '"device": "cuda",\n  "dtype"'))
-    ran = run.command("label", "imgs", "-c", CLASSES, "-m", run.model, "-f", "png", "-o", "out", "--shard", "2/2")
-    assert (ran.code, "cuda" in ran.err, "device cpu" in ran.err) == (1, True, True)
-    run("-f", "png", "--shard", "2/2")  # with --device cpu
-    assert run.code == 0
+    assert (run.code, record(Path("out"))["dtype"]) == (0, "bfloat16")
+    run("-f", "png", "--dtype", "bfloat16")
+    assert (run.code, run.labelled) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -127,26 +152,38 @@ def test_the_first_shard_chooses_dtype_and_device_for_all(run: Run) -> None:
     [
         (["--shard", "2/2", "--min-confidence", "0.4"], "min-confidence 0 -> 0.4"),
         (["--shard", "2/2", "--dtype", "bfloat16"], "dtype float32 -> bfloat16"),
-        (["--shard", "2/3"], "it has shards of 2 parts"),
-        ([], "tipsseg merge out -o out"),
         (["--shard", "1/2", "--overwrite"], "--overwrite and --shard exclude each other"),
     ],
 )
 def test_a_shard_that_differs_is_refused_before_it_begins(run: Run, extra: list[str], message: str) -> None:
     run("-f", "png", "--shard", "1/2")
+    before = tree("out")
     assert message in run("-f", "png", *extra)
-    assert (run.code != 0, run.labelled, [each.name for each in Path("out/shards").glob("*-of-*")]) == (
-        True,
-        [],
-        ["1-of-2"],
-    )
+    assert (run.code != 0, run.labelled, tree("out")) == (True, [], before)
 
 
-def test_a_missing_or_unfinished_shard_is_named(run: Run) -> None:
-    run("-f", "png", "--shard", "1/3")
-    assert "missing: 2-3" in merge(run, "out", output="out")
-    assert run.code == 1
-    assert "missing: 2-3" in run.command("check", "out").out
+@pytest.mark.parametrize("others", [["2/3", "3/3"], []], ids=["other parts", "no parts"])
+def test_a_run_that_is_divided_otherwise_goes_on(run: Run, others: list[str]) -> None:
+    run("-f", "png,coco", "--shard", "1/2")
+    first = list(run.labelled)
+    found = []
+    for more in [["--shard", other] for other in others] or [[]]:
+        run("-f", "png,coco", *more)
+        found += run.labelled
+    run("-f", "png,coco")
+    assert (run.code, sorted([*first, *found, *run.labelled])) == (0, ALL)
+    run("-f", "png,coco", output="one")
+    assert contents(Path("out")) == contents(Path("one"))
+
+
+def test_missing_shards_are_named(run: Run) -> None:
+    said = run("-f", "png", "--shard", "1/3")
+    left = len(ALL) - len(masks())
+    assert f"{left} image{'s have' if left > 1 else ' has'} no labels yet, of parts" in said
+    ran = run.command("check", "out")
+    assert (ran.code, "interrupted" in ran.out + ran.err) == (1, True)
+    ran = run.command("convert", "out", "-f", "coco")
+    assert (ran.code, "the run was interrupted" in ran.err) == (1, True)
 
 
 # ---- runs ----
@@ -174,7 +211,8 @@ def test_two_corrected_copies_of_a_folder_join(run: Run) -> None:
     assert Path("ann/masks/sub/ü.png").read_bytes() != b""
 
 
-def test_images_with_other_labels_in_two_runs_are_refused_by_name(run: Run) -> None:
+@pytest.mark.parametrize("newer", ["out", "copy"])
+def test_of_two_corrections_the_newer_one_stays(run: Run, newer: str) -> None:
     run("-f", "png")
     shutil.copytree("out", "copy")
     merge(run, "out", "copy", output="same")
@@ -184,9 +222,24 @@ def test_images_with_other_labels_in_two_runs_are_refused_by_name(run: Run) -> N
             ids = np.array(mask)
         ids[corner : corner + 9] = 2 - (ids[corner : corner + 9] == 2)
         Image.fromarray(ids).save(place / MASK)
-    err = merge(run, "out", "copy", output="both")
-    assert (run.code, "a.png in out and in copy" in err, "b c" in err) == (1, True, False)
-    assert not Path("both").exists()
+        os.utime(place / MASK, (1e9 + (place == newer) * 100,) * 2)
+    older = "copy" if newer == "out" else "out"
+    said = merge(run, "out", "copy", output="both")
+    assert (run.code, pixels("both" / MASK)) == (0, pixels(newer / MASK))
+    assert "1 image had two corrections, of which the newer one stays: a.png." in said
+    kept = list(Path("both/replaced").rglob("*.png"))
+    assert [pixels(path) for path in kept] == ([pixels(older / MASK)] if newer == "copy" else [])
+    assert run.command("check", "both").out == ""
+
+
+def test_labels_of_the_model_that_differ_are_those_of_the_first_run(run: Run) -> None:
+    run("-f", "png,coco")
+    shutil.copytree("out", "copy")
+    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
+    run("-f", "png,coco", output="copy")
+    for first, other in (("out", "copy"), ("copy", "out")):
+        merge(run, first, other, output=f"of-{first}")
+        assert (run.code, pixels(f"of-{first}" / MASK)) == (0, pixels(first / MASK))
 
 
 def test_runs_of_other_questions_are_refused(run: Run) -> None:
@@ -208,18 +261,6 @@ def test_a_run_joins_another_in_its_folder(run: Run) -> None:
     assert (run.code, len(json.loads(Path("out/annotations.json").read_bytes())["images"])) == (0, 6)
 
 
-def test_a_file_that_is_in_the_way_fails_its_image(run: Run) -> None:
-    for part in "12":
-        run("-f", "png", "--shard", f"{part}/2")
-    ("out" / MASK).parent.mkdir(exist_ok=True)
-    ("out" / MASK).write_bytes(b"mine")
-    err = merge(run, "out", output="out")
-    assert (run.code, "out/masks/a.png exists" in err, ("out" / MASK).read_bytes()) == (1, True, b"mine")
-    ("out" / MASK).unlink()
-    merge(run, "out", output="out")
-    assert (run.code, run.command("check", "out").out, Path("out/shards").exists()) == (0, "", False)
-
-
 # ---- found by an attacker and by a newcomer ----
 
 
@@ -236,14 +277,28 @@ def test_sources_below_the_target_are_copied(run: Run) -> None:
 
 @pytest.mark.parametrize("path", ["absolute", "link", "../x/out"])
 def test_the_target_may_be_written_otherwise(run: Run, path: str) -> None:
-    for part in "12":
-        run("-f", "png", "--shard", f"{part}/2")
+    run("-f", "png", "--shard", "1/1")
+    run("-f", "png", output="second")
     Path("link").symlink_to("out")
     Path("x").mkdir()
     Path("x/out").symlink_to("../out")
     target = {"absolute": str(Path("out").absolute()), "link": "link"}.get(path, "x/out")
-    merge(run, "out", output=target)
-    assert (run.code, Path("out/shards").exists(), run.command("check", "out").out) == (0, False, "")
+    merge(run, "out", "second", output=target)
+    assert (run.code, run.command("check", "out").out) == (0, "")
+    assert "nothing to join" in merge(run, "out", output=target)
+
+
+def test_a_mask_that_is_in_the_way_of_a_merge_is_not_lost(run: Run) -> None:
+    run("-f", "png,coco")
+    for data in (b"mine", Path("imgs/a.png").read_bytes()):
+        shutil.rmtree("both", ignore_errors=True)
+        ("both" / MASK).parent.mkdir(parents=True)
+        ("both" / MASK).write_bytes(data)
+        Path("both/annotations.json").write_bytes(data)
+        merge(run, "out", output="both")
+        there = [path.read_bytes() for path in Path("both").rglob("*") if path.is_file()]
+        assert (run.code, there.count(data)) == (0, 2)
+        assert run.command("check", "both").out == ""
 
 
 @pytest.mark.parametrize("order", [("one", "two"), ("two", "one")])
@@ -257,55 +312,12 @@ def test_each_image_is_in_the_formats_of_all_runs(run: Run, order: tuple[str, st
     assert {name: both[name] for name in names} == {name: fresh[name] for name in names}
 
 
-def test_newer_labels_of_a_shard_win_in_another_target_too(run: Run) -> None:
-    run("-f", "png")
-    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
-    for part in "12":
-        run("-f", "png", "--shard", f"{part}/2")
-    merge(run, "out", output="other")
-    assert (run.code, run.command("check", "other").out) == (0, "")
-
-
-def test_corrections_in_a_shard_and_in_its_folder_are_not_mixed(run: Run) -> None:
-    run("-f", "png")
-    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
-    for part in "12":
-        run("-f", "png", "--shard", f"{part}/2")
-    shard = next(Path("out/shards").rglob("a.png"))
-    mine = correct("out" / MASK)
-    Image.fromarray(np.zeros((60, 90), np.uint8)).save(shard)
-    theirs = shard.read_bytes()
-    err = merge(run, "out", output="out")
-    assert (run.code, "were corrected in both" in err) == (1, True)
-    assert (shard.read_bytes(), ("out" / MASK).read_bytes()) == (theirs, mine)
-
-
-def test_the_same_correction_in_a_shard_and_in_its_folder_is_one(run: Run) -> None:
-    run("-f", "png")
-    Image.new("RGB", (90, 60), "red").save("imgs/a.png")
-    for part in "12":
-        run("-f", "png", "--shard", f"{part}/2")
-    for path in ("out" / MASK, next(Path("out/shards").rglob("a.png"))):
-        Image.fromarray(np.zeros((60, 90), np.uint8)).save(path)
-    run("-f", "png")  # which writes into one of the two that a person made it
-    merge(run, "out", output="out")
-    assert (run.code, pixels("out" / MASK)[1], Path("out/shards").exists()) == (0, bytes(60 * 90), False)
-
-
-def test_shards_do_not_follow_a_link_out_of_the_folder(run: Run) -> None:
-    for part in "12":
-        run("-f", "png", "--shard", f"{part}/2")
-    Path("elsewhere").mkdir()
-    Path("out/masks").symlink_to("../elsewhere")
-    assert "a link leads out" in merge(run, "out", output="out")
-    assert (run.code, list(Path("elsewhere").iterdir())) == (1, [])
-
-
-def test_no_shard_is_written_through_a_link_out_of_the_folder(run: Run) -> None:
+@pytest.mark.parametrize("more", [(), ("--shard", "1/1")], ids=["run", "shard"])
+def test_nothing_is_written_through_a_link_out_of_the_folder(run: Run, more: tuple[str, ...]) -> None:
     Path("elsewhere").mkdir()
     Path("out").mkdir()
-    Path("out/shards").symlink_to("../elsewhere")
-    assert "a link leads out" in run("-f", "png", "--shard", "1/2")
+    Path("out/masks").symlink_to("../elsewhere")
+    assert "a link leads out" in run("-f", "png", *more)
     assert (run.code, list(Path("elsewhere").iterdir())) == (1, [])
 
 
@@ -318,15 +330,8 @@ def test_a_merge_may_be_repeated_and_a_part_too(run: Run) -> None:
     assert "nothing to join" in merge(run, "one", output="one")
     run("-f", "png", "--shard", "1/2", output="one")
     assert (run.code, run.labelled) == (0, [])
-    merge(run, "one", output="one")
     run("-f", "png", output="one")
     assert (run.code, run.labelled) == (0, [])
-
-
-def test_the_folder_of_a_shard_is_no_output_folder(run: Run) -> None:
-    run("-f", "png", "--shard", "1/2")
-    assert "--shard 1/2" in run("-f", "png", output="out/shards/1-of-2")
-    assert (run.code, run.labelled) == (1, [])
 
 
 def test_images_keep_their_names_in_a_folder_that_shards_add_to(run: Run) -> None:
@@ -336,83 +341,23 @@ def test_images_keep_their_names_in_a_folder_that_shards_add_to(run: Run) -> Non
         assert (run.code, run.labelled) == (0, [])
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-def test_an_edit_that_a_killed_merge_moved_survives_another_run_of_its_shard(
-    run: Run, monkeypatch: pytest.MonkeyPatch, recorded: bool
+@pytest.mark.parametrize("put", range(1, 9))
+def test_a_merge_of_corrected_copies_goes_on_after_an_interruption(
+    run: Run, monkeypatch: pytest.MonkeyPatch, put: int
 ) -> None:
-    for part in "12":
-        run("-f", "png,coco", "--shard", f"{part}/2")
-    shard = next(Path("out/shards").rglob("a.png"))
-    mine = correct(shard)
-    if recorded:
-        run("-f", "png,coco", "--shard", shard.parents[1].name.replace("-of-", "/"))
-    plain = State.add
-
-    def killed(state: State, entry: Entry, *rest: Any) -> None:
-        if entry.image == "a.png" and ("out" / MASK).exists():
-            raise KeyboardInterrupt
-        plain(state, entry, *rest)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(State, "add", killed)
-        merge(run, "out", output="out")
-    assert (run.code, pixels("out" / MASK), shard.exists()) == (130, pixels(mine), False)
-    for part in "12":
-        run("-f", "png,coco", "--shard", f"{part}/2")
-        assert (run.code, run.labelled) == (0, [])
-    merge(run, "out", output="out")
-    assert (run.code, pixels("out" / MASK), run.command("check", "out").out) == (0, pixels(mine), "")
-
-
-def test_a_merge_of_corrected_copies_goes_on_after_a_kill(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run("-f", "png,coco")
     shutil.copytree("out", "copy")
     mine = correct("copy" / MASK)
-    plain, seen = State.add, list[str]()
+    plain, left = Files.put, iter(range(put))
 
-    def killed(state: State, entry: Entry, *rest: Any) -> None:
-        seen.append(entry.image)
-        if seen.count("a.png") == 2:  # the corrected mask is in place, and not recorded
+    def killed(files: Files, *rest: Any) -> None:
+        if next(left, None) is None:
             raise KeyboardInterrupt
-        plain(state, entry, *rest)
+        plain(files, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(State, "add", killed)
+        patch.setattr(Files, "put", killed)
         merge(run, "out", "copy", output="both")
-    assert (run.code, pixels("both" / MASK)) == (130, pixels(mine))
+    assert run.code in (0, 130)
     merge(run, "out", "copy", output="both")
     assert (run.code, pixels("both" / MASK), run.command("check", "both").out) == (0, pixels(mine), "")
-
-
-def test_a_mask_that_is_saved_in_a_shard_while_it_is_joined_is_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the last moment: its own mask has moved, and the folder is about to be removed."""
-    for part in "12":
-        run("-f", "png", "--shard", f"{part}/2")
-    shard, plain = next(Path("out/shards").rglob("a.png")), Path.rename
-
-    def save_before(path: Path, target: Path) -> Path:
-        if path == Path("out/shards"):
-            shard.parent.mkdir(parents=True, exist_ok=True)
-            shard.write_bytes(b"mine")
-        return plain(path, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", save_before)
-        err = merge(run, "out", output="out")
-    kept = next(Path("out").rglob(f"*-of-2/{MASK}"))
-    assert (run.code, kept.read_bytes(), str(kept) in err) == (1, b"mine", True)
-    merge(run, "out", output="out")
-    assert (run.code, kept.exists()) == (1, True)
-    kept.unlink()
-    merge(run, "out", output="out")
-    assert (run.code, run.command("check", "out").out) == (0, "")
-
-
-def test_one_edit_in_a_shard_and_in_its_folder_is_joined(run: Run) -> None:
-    run("-f", "png")
-    run("-f", "png", "--shard", "1/1", output="parts")
-    correct("out" / MASK)
-    shutil.copy("out" / MASK, "parts/shards/1-of-1" / MASK)
-    shutil.copytree("parts/shards", "out/shards")
-    merge(run, "out", output="out")
-    assert (run.code, Path("out/shards").exists()) == (0, False)

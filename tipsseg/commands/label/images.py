@@ -236,8 +236,8 @@ def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter
     folder.cache.lock.give_back()
     try:
         with locked_cache(spec.output) as cache:
-            whole = OutputFolder(folder.info, cache, folder.info)
-            whole.change(replace(folder.info, spec=replace(spec, shard=None)))
+            info = replace(folder.info, spec=replace(spec, shard=None))
+            whole = OutputFolder(info, cache, info)
             whole.failed.join()
             failed = {failure.image for failure in whole.failed.all()}
             lacking = [ref for ref in images.elsewhere if not whole.context.mask_path(ref).exists()]
