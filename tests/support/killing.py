@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 #: What Python tells before it does it; of these, those that change files.
-_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
+_CHANGES = {"os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 
 #: Statements by which SQLite changes what others see; what is between two of them is nothing to anybody else.
 _STATEMENTS = ("COMMIT", "PRAGMA journal_mode")

@@ -13,18 +13,20 @@ from pathlib import Path, PurePosixPath
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, RecordError, UsageError
+from tipsseg.folder.mask import seal
+from tipsseg.formats import format_name, is_model_only
 from tipsseg.images.access import is_gone
 from tipsseg.images.finding import as_paths
-from tipsseg.run.entry import ROWS, Entry
+from tipsseg.run.entry import ROWS, SEALED, Entry, FileRow
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import StagedFile, one_image
-from tipsseg.run.folder import OutputFolder, locked_cache
+from tipsseg.run.folder import OutputFolder, locked_cache, written_mask
 from tipsseg.run.lock import is_locked
 from tipsseg.run.moves import follow
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.record import stored_run
-from tipsseg.run.results import Derived, ImageResult, Labelled, Unchanged
+from tipsseg.run.results import TAKEN, Derived, ImageResult, Labelled, Unchanged
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, refuse_file
 from tipsseg.types import Failed, ImageRef
@@ -174,9 +176,17 @@ def _copied(folder: OutputFolder, image: RunImage) -> Labelled:
     entry, run, ref, staged = image.entry, image.run, image.ref(None), list[StagedFile]()
     with one_image(ref, staged):
         copy = partial(_stage, folder, run.output)
-        staged.append(mask := copy(image.mask, run.context.mask_format, ""))
-        rows = [row for row in image.rows.values() if row.digest != ROWS and run.files.look(row) == "ours"]
-        for row in rows:
+        if entry.state == SEALED or run.info.spec.is_raster:
+            mask = copy(image.mask, run.context.mask_format, "")
+        else:
+            image.labels()  # as they were when it was looked at
+            data = seal(image.mask.read_bytes(), entry.mask, entry.bulk.unpacked())
+            mask = folder.files.stage(run.context.mask_format, folder.files.path(entry.place), data)
+            entry = replace(entry, **written_mask(data, mask.row))
+        staged.append(mask)
+        for row in image.rows.values():
+            if row.digest == ROWS or run.files.look(row) != "ours" or _is_outdated(folder, entry, row):
+                continue
             staged.append(copy(run.files.path(row.place), row.name, row.shows))
     notes = tuple(row for row in image.rows.values() if row.digest == ROWS)
     derived = Derived(
@@ -187,6 +197,13 @@ def _copied(folder: OutputFolder, image: RunImage) -> Labelled:
     )
     stamp = Fingerprint(mask.row.size, mask.row.mtime_ns, mask.row.digest)
     return Labelled(ref, replace(entry, stamp=stamp), mask, derived)
+
+
+def _is_outdated(folder: OutputFolder, entry: Entry, row: FileRow) -> bool:
+    """Return True for a file of older labels, which is written again."""
+    name = format_name(row.name)
+    shown = row.shows.removesuffix(TAKEN)
+    return row.is_file and not is_model_only(name) and shown != folder.deriver.shows(name, entry)
 
 
 def _stage(folder: OutputFolder, top: Path, path: Path, name: str, shows: str) -> StagedFile:

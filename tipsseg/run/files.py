@@ -9,6 +9,7 @@ import ctypes
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import sys
 import threading
@@ -142,7 +143,7 @@ class Files:
         path = self.path(file.row.place)
         try:
             known = {file.row.digest, *ours}
-            seen = self._clear(path, file.row.place, known, may_go)
+            seen = self._save(path, file.row.place, known, may_go)
             old = _exchange(file.temporary, path)
             if old is not None and _status(old) != seen:  # somebody saved it meanwhile
                 self._clear(old, file.row.place, known, may_go)
@@ -162,6 +163,19 @@ class Files:
                 finally:
                     os.close(descriptor)
         self._renamed.clear()
+
+    def _save(self, path: Path, place: str, ours: Container[str], may_go: Judge) -> object:
+        """Put a file into the trash too if it is not ours: its place is never empty. Return its status; None if there is none."""
+        seen = _status(path)
+        if seen is None or (path.is_dir() and not path.is_symlink()):
+            return None
+        if digest_of(path) not in ours and not may_go(path):
+            target = self._trash_path(place)
+            try:
+                os.link(path, target, follow_symlinks=False)
+            except OSError:  # a file system that cannot
+                shutil.copy2(path, target, follow_symlinks=False)
+        return seen
 
     def _clear(self, path: Path, place: str, ours: Container[str], may_go: Judge) -> object:
         """Move a file to the trash if it is not ours. Return the status of a file that is ours, None if there is none."""
