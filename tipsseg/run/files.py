@@ -98,7 +98,10 @@ class Files:
         path = self.path(row.place if row else place)
         try:
             status = path.lstat()
-        except OSError:  # absent or out of reach: writing reports the reason
+        except (
+            OSError,
+            ValueError,
+        ):  # absent or out of reach: writing reports the reason. Of a damaged cache, it may be no path
             return "gone"
         if row is None:
             return "other"
