@@ -14,7 +14,6 @@ from entries import read_entries
 from output_folders import LABELS, A, make_run, save_inputs
 from PIL import Image
 from running import Command
-
 from tipsseg.run.state import State, key_of
 
 
@@ -105,15 +104,18 @@ def test_a_name_of_roboflow_has_the_suffix_of_its_image(command: Command, tmp_pa
 
 def test_a_correction_is_undone(command: Command, folder: Path) -> None:
     mask = folder / "out/masks/a.png"
+    model = mask.read_bytes()
     assert command("correct", folder / "out", "--undo", "a.png").code == 1  # nobody corrected it
     assert command("correct", folder / "out", "--from", folder / "new").code == 0
     corrected = mask.read_bytes()
     assert command("correct", folder / "out", "--undo", "a.png", "--undo", "sub/ü.png").code == 1
     assert read_entries(folder / "out")["a.png"].corrected
     done = command("correct", folder / "out", "--undo", "a.png")
-    assert (done.code, done.out, mask.read_bytes()) == (0, f"{mask}\n", corrected)
-    entry = read_entries(folder / "out")["a.png"]
-    assert (entry.corrected, entry.undone) == (False, True)
+    assert (done.code, done.out, mask.read_bytes()) == (0, f"{mask}\n", model)
+    assert not read_entries(folder / "out")["a.png"].corrected
+    (kept,) = (folder / "out/replaced").rglob("a.png")
+    assert kept.read_bytes() == corrected
+    assert f"Moved 1 file changed or made by others to {folder}/out/replaced" in done.err
 
 
 def test_an_invalid_mask_of_another_image_is_kept_and_named(command: Command, folder: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,8 @@ import pytest
 from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, read, result, save, save_photo, scores
 from output_folders import make_run, save_inputs
 from running import Command, Ran
-from tipsseg.run.state import SCHEMA
+
+from tipsseg.run.record import SCHEMA
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
 
@@ -397,8 +396,6 @@ def test_names_are_those_of_the_run(command: Command, tmp_path: Path, folder: st
     make_run(tmp_path / "run", tmp_path / "imgs", labels, ("panda", "tree"), ("png",))
     Path("run/classes.json").write_text('{"classes": [{"id": 1, "name": "bush"}]}')
     assert command("eval", folder, "--gt", "gt").out == TABLE
-    with closing(sqlite3.connect("run/.tipsseg/cache.db")) as state:
-        state.execute("CREATE TABLE other (value)")
     record = Path("run/run.json")
     record.write_text(record.read_text().replace(f'"schema": {SCHEMA}', f'"schema": {SCHEMA + 1}'))
     ran = command("eval", folder, "--gt", "gt")

@@ -17,7 +17,7 @@ from running import Command, Ran
 from tipsseg.options import VIEW, LabelOptions
 from tipsseg.options.fields import COMMAND, options_of
 from tipsseg.options.run import EncodeOptions, ImageOptions, RasterOptions, StoreOptions
-from tipsseg.run.read import open_runs
+from tipsseg.run.read import open_run
 from tipsseg.run.spec import RECORDS
 
 #: What stands on the command line for each option that the record of a run has; a new option needs a value here.
@@ -98,13 +98,13 @@ def asked(name: str, output: str) -> list[object]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The masks in a folder or in its shards."""
+    """The masks in a folder."""
     return {path.name: path.read_bytes() for path in folder.rglob("masks/**/*") if path.is_file()}
 
 
 def digest(folder: Path) -> str:
-    with open_runs(folder, ended=False) as runs:
-        return runs[0].info.digest
+    with open_run(folder, ended=False) as run:
+        return run.info.digest
 
 
 def paste(command: Command, line: str) -> Ran:

@@ -6,8 +6,8 @@ import itertools
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,18 @@ import cv2
 import numpy as np
 import pytest
 from entries import read_entries
+from masks import read
 from output_folders import CLASSES, LABELS, A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 from pycocotools import mask as coco_mask
 from saying import Said
-from tipsseg.run.state import State
 
 from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.correct.take import Corrections, correct_folder
 from tipsseg.errors import InputError
+from tipsseg.folder.mask import read_sealed
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
-from tipsseg.run.entry import FileRow
+from tipsseg.run.files import Files, StagedFile
 from tipsseg.types import LabelArray
 from tipsseg.util.progress import Silence
 
@@ -83,8 +84,7 @@ def take(root: Path, source: Path, **options: bool | Path) -> Corrections:
 
 
 def labels_of(root: Path, image: str = "scene") -> np.ndarray:
-    with Image.open(root / "out" / "masks" / f"{image}.png") as picture:
-        return np.array(picture)
+    return read(root / "out" / "masks" / f"{image}.png")
 
 
 def save(path: Path, ids: np.ndarray) -> None:
@@ -878,28 +878,67 @@ def test_an_edit_that_is_saved_during_the_command_is_kept(tmp_path: Path) -> Non
     assert problems(tmp_path / "out") == []
 
 
+def test_an_edit_that_is_saved_while_its_image_is_accepted_is_kept(tmp_path: Path) -> None:
+    source = build(tmp_path, "png", "coco") / "annotations.json"
+    taken = correct_folder(tmp_path / "out", source, accept=True, verbose=EditsAMask(tmp_path / "out/masks/scene.png"))
+    assert (taken.masks, taken.failed) == ((), 1)
+    assert np.array_equal(labels_of(tmp_path), MINE)
+    assert problems(tmp_path / "out") == []
+    assert {image: entry.mask.accepted for image, entry in read_entries(tmp_path / "out").items()} == {
+        image: image != "scene.png" for image in IMAGES
+    }
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["while the command runs", "after it is killed"])
-def test_a_mask_that_is_saved_before_the_new_one_arrives_is_the_persons(
+def test_a_mask_that_is_saved_before_the_new_one_arrives_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
-    """The new mask is recorded as on its way, but what is in its place is neither the old nor the new one."""
-    source, plain = in_masks(build(tmp_path, "png", "coco")), State.expect
+    """It is saved when the corrections are read, and goes to the trash; after a kill before that, it is the person's."""
+    source, plain = in_masks(build(tmp_path, "png", "coco")), Files.put
 
-    def save_mine(state: State, image: str, files: Iterable[FileRow], coming: str | None = None) -> None:
-        plain(state, image, files, coming)
-        if coming is not None:
+    def save_mine(files: Files, file: StagedFile, *rest: Any) -> None:
+        if file.row.place == "masks/scene.png":
             save(tmp_path / "out/masks/scene.png", MINE)
             if killed:
                 raise KeyboardInterrupt
+        plain(files, file, *rest)
 
     with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr(State, "expect", save_mine)
-        assert take(tmp_path, source).failed == 1
-    with pytest.raises(InputError, match="1 of 4 corrections cannot be imported"):
-        take(tmp_path, source)
-    assert np.array_equal(labels_of(tmp_path), MINE)
-    take(tmp_path, source, replace_edited=True)
+        patch.setattr(Files, "put", save_mine)
+        assert take(tmp_path, source).failed == 0
+    if killed:
+        with pytest.raises(InputError, match="1 of 4 corrections cannot be imported"):
+            take(tmp_path, source)
+        assert np.array_equal(labels_of(tmp_path), MINE)
+        take(tmp_path, source, replace_edited=True)
     assert np.array_equal(labels_of(tmp_path), WANTED)
+    (trashed,) = (tmp_path / "out/replaced").glob("*/masks/scene.png")
+    assert np.array_equal(read(trashed), MINE)
+    assert problems(tmp_path / "out") == []
+
+
+def test_masks_that_people_edited_are_theirs_without_the_cache_and_the_pictures(tmp_path: Path) -> None:
+    """A program drops what a mask says of itself; manifest.jsonl tells whose it is."""
+    build(tmp_path, "png", "coco")
+    out, manifest = tmp_path / "out", tmp_path / "out/manifest.jsonl"
+    save(out / "masks/scene.png", WANTED)
+    save(out / "masks/a.png", A[:2])
+    shutil.rmtree(out / ".tipsseg")
+    (tmp_path / "imgs").rename(tmp_path / "moved")
+    lines = [b"{", b"[]", b'{"files": {"png": "masks/scene.png"}}', b'{"files": {"png": []}}']
+    wrong = {"image": "../scene.png", "path": 5, "files": {"png": "masks/scene.png"}, "size": 1, "sha256": None}
+    manifest.write_bytes(b"\n".join([*lines, json.dumps(wrong).encode(), manifest.read_bytes()]))
+    entries = read_entries(out)
+    assert entries.keys() == IMAGES.keys()
+    assert (entries["scene.png"].corrected, entries["scene.png"].path) == (True, str(tmp_path / "imgs/scene.png"))
+    (problem,) = problems(out)
+    assert "masks/a.png: changed by hand: " in problem
+    assert convert_folder(out, ("coco-polygon",), jobs=1, verbose=False) == 1
+    assert np.array_equal(labels_of(tmp_path), WANTED)
+    facts = read_sealed((out / "masks/scene.png").read_bytes()).facts
+    assert facts is not None
+    assert (facts.image, facts.by) == ("scene.png", "person")
+    assert np.array_equal(labels_of(tmp_path, "a"), A[:2])
 
 
 def test_files_that_show_the_picture_follow_where_it_is(tmp_path: Path) -> None:
@@ -935,10 +974,9 @@ def _edit_mask(loop: Path) -> Path:
     return loop
 
 
-def change_record(folder: Path, **values: object) -> Path:
-    """Change what a folder records of its run."""
-    with closing(State(folder)) as state:
-        state.set_meta("run", {**state.meta("run"), **values})
+def interrupted(folder: Path) -> Path:
+    """A run that did not end."""
+    edit(folder / "run.json", lambda run: run.update(ended=None))
     return folder
 
 
@@ -965,7 +1003,7 @@ NOT_OF_A_RUN: Mapping[str, tuple[Callable[[Path], Path], str]] = {
     "masks of hf": (lambda loop: _edit_mask(loop) / "hf", "hf/masks/a.png: it shows the labels of the model too"),
     "COCO": (lambda loop: loop / "annotations.json", "annotations.json: it shows the labels of the model too"),
     "a zip": (lambda loop: _zip_of(_edit_mask(loop)), "a zipped output folder of tipsseg"),
-    "a run that was interrupted": (lambda loop: change_record(loop, ended=None), "the run was interrupted"),
+    "a run that was interrupted": (interrupted, "the run was interrupted"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import pytest
 from output_folders import make_run, save_inputs
 from PIL import Image
 
-from tipsseg.commands.correct.take import remove_images, undo_corrections
+from tipsseg.commands.correct.take import undo_corrections
 from tipsseg.commands.report.make import report_folder
 from tipsseg.errors import ImageError, InputError, TipssegError
+from tipsseg.folder.mask import read_sealed, seal
 from tipsseg.formats.npz import encode_arrays
-from tipsseg.options.values import Shard
 from tipsseg.review import correct_folder, merge_folders
 from tipsseg.run.read import open_run
 
@@ -159,17 +160,27 @@ def test_later_changes_of_the_same_page_are_imported_too(out: Path) -> None:
 
 
 def test_a_page_whose_labels_were_damaged_is_refused(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = shown_digest(out)
+    """A mask keeps the labels that the page showed, also without the cache."""
+    correct_folder(out, save(out, [{"object": 2, "class": None}]))
+    shown, path = shown_digest(out), out / "masks/a.png"
     correct_folder(out, save(out, [{"object": 1, "class": "tree"}]))
-    (kept,) = (out / ".tipsseg/pages").iterdir()
-    before = mask(out).copy()
+    whole, before = path.read_bytes(), mask(out).copy()
+    sealed = read_sealed(whole)
+    assert sealed.facts is not None
+    bulk = sealed.unpacked()
     others = [encode_arrays(labels=each) for each in (IDS[:3], IDS.astype(np.float64), np.full_like(IDS, 77))]
-    for content in (b"", b"PK\x03\x04 not an archive", kept.read_bytes()[:-40], *others):
-        kept.write_bytes(content)
+    for content in (b"", b"PK\x03\x04 not an archive", bulk["base"][:-40], *others):
+        path.write_bytes(seal(whole, sealed.facts, {**bulk, "base": content}))
         with pytest.raises(InputError, match="cannot be imported"):
-            correct_folder(out, save(out, [{"object": 3, "class": None}], labels=shown), verbose=True)
+            correct_folder(out, save(out, [{"object": 2, "class": None}], labels=shown), verbose=True)
         assert "write the page again" in capsys.readouterr().err
         assert (mask(out) == before).all()
+    path.write_bytes(whole)
+    shutil.rmtree(out / ".tipsseg")
+    correct_folder(out, save(out, [{"object": 2, "class": None}], labels=shown))
+    wanted = IDS.copy()
+    wanted[OBJECTS[1]] = wanted[OBJECTS[2]] = 0
+    assert (mask(out) == wanted).all()
 
 
 def test_a_page_is_older_than_corrections_from_elsewhere(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,10 +295,13 @@ def test_a_mark_that_is_taken_back_leaves_the_labels_to_the_model(out: Path) -> 
 def test_a_correction_that_was_undone_holds_again_once_it_is_imported_again(out: Path) -> None:
     path = save(out, [{"object": 1, "class": None}])
     correct_folder(out, path)
+    before = mask(out).copy()
     undo_corrections(out, ["a.png"])
+    assert (mask(out) == IDS).all()
     correct_folder(out, path)
+    assert (mask(out) == before).all()
     entry = json.loads((out / "manifest.jsonl").read_text().splitlines()[0])
-    assert (entry["image"], entry["corrected"]["undone"]) == ("a.png", False)
+    assert (entry["image"], entry["corrected"]["format"]) == ("a.png", "report")
 
 
 def saved(path: Path, browser: str, when: int) -> Path:
@@ -330,34 +344,22 @@ def test_all_objects_of_a_page_can_be_deleted(out: Path) -> None:
     assert not mask(out).any()
 
 
-def test_labels_of_a_page_are_kept_as_long_as_its_changes_are_in_the_folder(out: Path) -> None:
-    correct_folder(out, save(out, [{"object": 1, "class": "tree"}]))
-    correct_folder(out, save(out, [{"object": 1, "class": "tree"}], image="sub/b.png"))
-    assert len(list((out / ".tipsseg/pages").iterdir())) == 2
-    remove_images(out, ["a.png"])
-    assert len(list((out / ".tipsseg/pages").iterdir())) == 1
-
-
-def test_joined_shards_take_the_labels_of_their_pages_along(tmp_path: Path) -> None:
-    """A shard that has changes of a page can be joined, and a later file of this page is imported into what it became."""
-    labels = {f"{number}.png": IDS for number in range(6)}
-    save_inputs(tmp_path / "imgs", labels)
-    for part in (1, 2):
-        make_run(tmp_path / "out", tmp_path / "imgs", labels, ("panda", "tree"), ("png",), shard=Shard(part, 2))
-    shard = tmp_path / "out/shards/1-of-2"
-    image = sorted(path.name for path in (shard / "masks").iterdir())[0]
-    shown = shown_digest(shard, image)
+def test_joined_folders_take_the_labels_of_their_pages_along(tmp_path: Path) -> None:
+    """A later file of a page is imported into the folder that its folder was joined into."""
+    save_inputs(tmp_path / "imgs", labels := {"a.png": IDS, "b.png": IDS})
+    for image, ids in labels.items():
+        make_run(tmp_path / image[0], tmp_path / "imgs", {image: ids}, ("panda", "tree"), ("png",))
+    shown = shown_digest(tmp_path / "a")
 
     def write(*objects: dict[str, object]) -> Path:
         path = tmp_path / "corrections.json"
-        corrections = [{"image": image, "labels": shown, "objects": objects}]
+        corrections = [{"image": "a.png", "labels": shown, "objects": objects}]
         path.write_text(json.dumps({"tool": "tipsseg", "corrections": corrections}))
         return path
 
-    correct_folder(shard, write({"object": 1, "class": None}))
-    assert merge_folders([tmp_path / "out"], tmp_path / "out", verbose=False) == 0
-    assert not shard.exists()
+    correct_folder(tmp_path / "a", write({"object": 1, "class": None}))
+    assert merge_folders([tmp_path / "a", tmp_path / "b"], tmp_path / "out", verbose=False) == 0
     correct_folder(tmp_path / "out", write({"object": 3, "class": None}))
     wanted = IDS.copy()
     wanted[OBJECTS[2]] = 0
-    assert (mask(tmp_path / "out", image) == wanted).all()
+    assert (mask(tmp_path / "out") == wanted).all()

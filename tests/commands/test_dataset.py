@@ -121,15 +121,30 @@ def test_a_key_has_no_dots(here: Path, command: Command) -> None:
 
 
 @pytest.mark.parametrize("name", ["parquet", "webdataset"])
-def test_shards_of_a_run_need_no_merging(here: Path, command: Command, name: str) -> None:
-    for part in "123":
-        words = ("imgs", *OPTIONS, "-f", "png,coco", "--shard", f"{part}/3", "-o", "own" if part == "1" else "parts")
-        assert command("label", *words).code == 0
-    ran = convert(command, name, "set", outputs=("parts",))
-    assert (ran.code, "missing: 1" in ran.err) == (1, True)
-    assert convert(command, name, "set", outputs=("parts", "own")).code == 0
+def test_the_parts_of_a_run_give_the_bytes_of_one_run(here: Path, command: Command, name: str) -> None:
+    """In one folder, in several, and joined from folders that have some of the shards each."""
+    words = (*OPTIONS, "-f", "png,coco")
     assert convert(command, name, "whole").code == 0
+    for part in "123":
+        ran = convert(command, name, "set", outputs=("parts",))
+        assert (ran.code, Path("set").exists()) == (1, False)
+        assert command("label", "imgs", *words, "--shard", f"{part}/3", "-o", "parts").code == 0
+        folder = "own" if part == "1" else "others"
+        assert command("label", "imgs", *words, "--shard", f"{part}/3", "-o", folder).code == 0
+    assert convert(command, name, "set", outputs=("parts",)).code == 0
     assert shards(here / "set") == shards(here / "whole")
+
+    assert "the run was interrupted" in convert(command, name, "more", outputs=("own", "others")).err
+    ran = command("merge", "own", "others", "-o", "joined")
+    assert (ran.code, "not finished: own, others" in ran.err) == (0, True)
+    assert convert(command, name, "more", outputs=("joined",)).code == 0
+    assert shards(here / "more") == shards(here / "whole")
+
+    images = [sorted(Path("imgs").iterdir())[:3], sorted(Path("imgs").iterdir())[3:]]
+    for folder, paths in zip(("first", "second"), images, strict=True):
+        assert command("label", *paths, *words, "-o", folder).code == 0
+    assert convert(command, name, "two", outputs=("first", "second")).code == 0
+    assert shards(here / "two") == shards(here / "whole")
 
 
 def read_rows(place: Path) -> list[dict[str, Any]]:

@@ -17,10 +17,11 @@ import tipsseg
 from tipsseg.engine.local import LocalEngine
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, OutputError
+from tipsseg.folder.mask import MaskFacts, PictureFacts
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling import source
 from tipsseg.labelling.source import FeatureSource
-from tipsseg.run.entry import Entry, Facts, make_entry
+from tipsseg.run.entry import Entry
 from tipsseg.run.results import Derived, ImageResult, Labelled, Triaged, Unchanged
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import Fingerprint
@@ -29,8 +30,17 @@ REFS = [ImageRef(Path(f"{n}.png"), PurePosixPath(f"{n}.png")) for n in range(40)
 
 
 def entry_of(ref: ImageRef) -> Entry:
-    summary = {"height": 10, "width": 10, "classes": [], "background": {"pixels": 0, "confidence": None}, "ignored": 0}
-    return make_entry(ref, Fingerprint(1, 1, "0" * 64), Facts(summary, ()), "", ())
+    facts = MaskFacts(
+        image=ref.name,
+        question="",
+        names={},
+        picture=PictureFacts(bytes=1),
+        labels="",
+        size=(10, 10),
+        counts={},
+        confidence={},
+    )
+    return Entry(mask=facts, place=f"masks/{ref.name}", stamp=Fingerprint(1, 1, "0" * 64), sealed=b"")
 
 
 def unchanged(ref: ImageRef) -> Unchanged:
@@ -108,7 +118,7 @@ class FakeWork:
         with self._lock:
             self.finished += 1
             self.ahead.append(self.loaded - self.finished)
-        return Labelled(ref, entry_of(ref), (), Derived())
+        return Labelled(ref, entry_of(ref), None, Derived())
 
 
 def outcomes(

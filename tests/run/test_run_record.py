@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from tipsseg import types
-from tipsseg.errors import OutputError, RecordError
+from tipsseg.errors import RecordError
 from tipsseg.options import LabelOptions
 from tipsseg.options.values import Shard
 from tipsseg.run import record as module
+from tipsseg.run.folder import open_folder
 from tipsseg.run.question import question_differences
-from tipsseg.run.record import RUN_FILE, read_record, run_record, write_run
+from tipsseg.run.record import RUN_FILE, run_record, stored_run
 from tipsseg.run.spec import Counts, Maker, RunInfo, RunSpec
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
@@ -147,11 +148,11 @@ NO_RUNS: dict[str, bytes] = {
 def test_a_foreign_run_json_is_neither_read_nor_replaced(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / RUN_FILE
     path.write_bytes(data)
-    with pytest.raises(RecordError):
-        read_record(path, "")
-    with pytest.raises(OutputError, match=r"run.json: not a tipsseg record"):
-        write_run(replace(INFO, spec=replace(SPEC, output=tmp_path)))
-    assert path.read_bytes() == data
+    with pytest.raises(RecordError, match=r"run\.json"):
+        stored_run(tmp_path)
+    with pytest.raises(RecordError, match=r"run\.json"), open_folder(replace(SPEC, model="tiny", output=tmp_path)):
+        pass
+    assert ([*tmp_path.iterdir()], path.read_bytes()) == ([path], data)
 
 
 #: Faults of a record of another version, or a damaged one: the key and its value, which may be gone.
@@ -162,7 +163,6 @@ FAULTS: dict[str, tuple[str, object, str]] = {
     "a format of the future": ("formats", ["png", "voc"], 'unknown format "voc"'),
     "an option of the future": ("options", {"new": 3}, 'unknown option "new"'),
     "no vocabulary": ("vocabulary", None, "no `vocabulary`"),
-    "a shard of none": ("shard", "3/2", "argument `shard`=3/2: the part must be in 1 to 2"),
     "a time of nowhere": ("ended", "2026-01-02T04:00:00", "`ended` has no time zone"),
     "a count that is none": ("counts", {"labelled": 1, "unchanged": 0, "failed": "2"}, '`counts.failed` is "2"'),
     "a feature dtype that is none": ("features", {"folder": "f", "dtype": "int4"}, '`dtype` is "int4"'),
@@ -176,4 +176,4 @@ def test_a_damaged_run_json_is_refused(tmp_path: Path, key: str, value: object, 
         del record[key]
     (tmp_path / RUN_FILE).write_text(json.dumps(record))
     with pytest.raises(RecordError, match=re.escape(fault)):
-        read_record(tmp_path / RUN_FILE, "")
+        stored_run(tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from tipsseg.errors import UsageError
 from tipsseg.options.values import Shard, parse_shard
-from tipsseg.run.shards import shards_in
 
 image_names = st.text(st.characters(codec="utf-8"))
 shards = st.integers(1, 999_999_999).flatmap(lambda count: st.builds(Shard, st.integers(1, count), st.just(count)))
@@ -76,10 +74,3 @@ def test_shards_are_of_about_one_size(count: int) -> None:
     assert len(sizes) == count
     assert max(sizes.values()) < 1.25 * len(names) / count
     assert min(sizes.values()) > 0.75 * len(names) / count
-
-
-def test_shards_in_a_folder_are_in_their_order(tmp_path: Path) -> None:
-    for name in ("10-of-12", "2-of-12", "1-of-3", "old", "3-of-3", "13-of-12"):
-        (tmp_path / "shards" / name).mkdir(parents=True)
-    assert shards_in(tmp_path) == [Shard(1, 3), Shard(3, 3), Shard(2, 12), Shard(10, 12)]
-    assert shards_in(tmp_path / "nowhere") == []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
-from tipsseg.run.summary import TotalsSum
+from tipsseg.run.summary import ClassNumbers, ImageNumbers, TotalsSum
 from tipsseg.types import LabelClass
 
 
@@ -14,9 +15,9 @@ def classes_of(*names: str) -> tuple[LabelClass, ...]:
     return tuple(LabelClass(number, name, (1, 2, 3)) for number, name in enumerate(names, 1))
 
 
-def total(summaries: Iterable[Mapping[str, object]], classes: tuple[LabelClass, ...]) -> TotalsSum:
+def total(images: Iterable[ImageNumbers], classes: tuple[LabelClass, ...]) -> TotalsSum:
     found = TotalsSum(classes)
-    for each in summaries:
+    for each in images:
         found.add(each)
     return found
 
@@ -24,9 +25,9 @@ def total(summaries: Iterable[Mapping[str, object]], classes: tuple[LabelClass, 
 def one_of(share: int, images: int, *names: str) -> list[str]:
     """The lines of images of 10,000 pixels, the first of which has so many of each class."""
     shown = enumerate(names, start=1) if share else ()
-    classes = [{"id": number, "name": name, "pixels": share, "confidence": 0.5} for number, name in shown]
-    empty = {"height": 100, "width": 100, "classes": [], "background": {"pixels": 0}, "ignored": 0}
-    return list(total([{**empty, "classes": classes}, *[empty] * (images - 1)], classes_of(*names)).lines())
+    classes = tuple(ClassNumbers(number, name, share, 0.5) for number, name in shown)
+    empty = ImageNumbers((100, 100), 0, 0, (), None, None)
+    return list(total([replace(empty, classes=classes), *[empty] * (images - 1)], classes_of(*names)).lines())
 
 
 TEN = [f"c{number}" for number in range(1, 11)]

@@ -1,4 +1,4 @@
-"""`tipsseg check`: verify the output folder of a run, or a feature store, and list the faults. `restore` rebuilds a lost record.
+"""`tipsseg check`: verify the output folder of a run, or a feature store, and list the faults.
 
 The labels must open, have the size of their picture, and hold ids that the run knows. The record and the files must agree, and the
 inputs must be those that were labelled. Edited files, and files that show older labels, are no faults. A feature file must match

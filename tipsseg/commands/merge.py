@@ -12,13 +12,14 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_settled
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import ImageError, InputError, RecordError, UsageError
 from tipsseg.images.access import is_gone
 from tipsseg.images.finding import as_paths
 from tipsseg.run.entry import ROWS, Entry
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import StagedFile, one_image
 from tipsseg.run.folder import OutputFolder, locked_cache
+from tipsseg.run.lock import is_locked
 from tipsseg.run.moves import follow
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, open_run
@@ -71,7 +72,9 @@ def merge_folders(folders: Sequence[str | Path], output: str | Path, *, verbose:
 def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
     with ExitStack() as stack:
         cache = stack.enter_context(locked_cache(target))
-        runs = [stack.enter_context(open_run(folder)) for folder in folders]
+        if busy := [folder for folder in folders if is_locked(folder)]:
+            raise RecordError(busy[0], "a run is in progress", "Wait for it to finish.")
+        runs = [stack.enter_context(open_run(folder, ended=False)) for folder in folders]  # some may have one shard
         before = stored_run(target)
         if not runs:
             raise InputError(f"{target}: nothing to join", "Pass other output folders of tipsseg label.")
@@ -97,6 +100,8 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         for error in settled.failed:
             progress.error(error)
         note_settled(joined, settled, progress)
+        if parts := [str(run.output) for run in runs if run.info.ended is None]:
+            progress.note(f"Joined what is labelled so far in runs that are not finished: {join_first(parts, 5)}.")
         if conflicts:
             progress.note(f"{pluralize(len(conflicts), 'image')} had two corrections, of which the newer one stays: "
                           f"{join_first(sorted(conflicts), 5)}.")  # fmt: skip

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.folder.mask import MaskFacts, PictureFacts, make_envelope
+from tipsseg.folder.mask import MaskFacts, PictureFacts, facts_text, make_envelope
 from tipsseg.formats import FORMATS
 from tipsseg.formats.raster import (
     BLOCK,
@@ -265,7 +265,7 @@ class RasterTask:
         context, files, staged = self._context, self._deriver.files, list[StagedFile]()
         parts: dict[str, Any] = {"grid": grid, "blocks": partial(blocks.read, context), "run": context}
         with one_image(ref, staged):
-            text = json.dumps(facts.record(), sort_keys=True)
+            text = facts_text(facts)
             write = partial(GeoTiff().write, **parts, facts=text)
             staged.append(mask := files.stage(GeoTiff.name, context.mask_path(ref), write))
             entry = new_entry(ref, mask, make_envelope(facts), fingerprint, ())

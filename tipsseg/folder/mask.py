@@ -191,7 +191,7 @@ def _typed(record: Mapping[str, Any], key: str, kind: type[_Value], default: obj
 
 def _texts(values: list[Any]) -> tuple[str, ...]:
     if not all(type(value) is str for value in values):
-        raise ValueError("a name is no text")
+        raise ValueError("a name is not a text")
     return tuple(values)
 
 
@@ -264,6 +264,11 @@ def seal(png: bytes, facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) 
         if kind == b"IHDR":
             pieces.append(head)
     return b"".join(pieces)
+
+
+def facts_text(facts: MaskFacts) -> str:
+    """Return facts as the masks of rasters have them."""
+    return _json(facts.record()).decode()
 
 
 def make_envelope(facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) -> bytes:

@@ -36,7 +36,7 @@ _PATCH_BYTES = 64 << 20
 _PARSING = threading.Lock()
 
 #: The errors that numpy and its libraries raise for damaged archives. Determined with randomly damaged files.
-_DAMAGE = (
+DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, KeyError, EOFError, NotImplementedError),
     *(RuntimeError, OverflowError, MemoryError, TypeError),
 )
@@ -131,5 +131,5 @@ def read_array(path: Path, names: Sequence[str], most: int) -> tuple[str, NDArra
                 if not isinstance(array := arrays[name], np.ndarray):
                     raise ValueError(f"{name} is not an array")
                 return name, array
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise ValueError(f"not a NumPy archive, or damaged: {str(error) or type(error).__name__}") from error

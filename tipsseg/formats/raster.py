@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import struct
 import tempfile
 import warnings
@@ -335,6 +336,17 @@ def read_facts_tag(path: Path) -> str:
     """Return what a GeoTIFF mask says of itself, as JSON; "" if it says nothing. Raise ImageError if it cannot be read."""
     with _open_mask(path) as mask:
         return str(mask.tags().get(FACTS_TAG, ""))
+
+
+def copy_mask(path: Path, target: Path, facts: str) -> None:
+    """Copy a GeoTIFF mask that says other things of itself, as JSON. Raise OSError if that fails."""
+    import rasterio
+
+    from tipsseg.images.raster import gdal
+
+    shutil.copyfile(path, target)
+    with gdal(), rasterio.open(target, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as mask:
+        mask.update_tags(**{FACTS_TAG: facts})
 
 
 def check_mask(

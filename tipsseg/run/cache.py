@@ -1,4 +1,6 @@
-"""What is known of the files in an output folder, `.tipsseg/cache.db`. It may be deleted at any time: the masks are the record.
+"""The cache of an output folder, `.tipsseg/cache.db`: what is known of its files.
+
+It may be deleted at any time, as the masks are the record.
 
     image    one row per mask: its stamp, what it says of itself, and where its picture is
     file     one row per derived file: its digest, size and time, and the labels that it shows
@@ -46,7 +48,7 @@ _FILE_COLUMNS = tuple(each.name for each in fields(FileRow))
 
 
 class Cache:
-    """What is known of the files in a folder. Thread-safe.
+    """The cache of a folder. Thread-safe.
 
     Attributes:
         path: The database.
@@ -54,7 +56,7 @@ class Cache:
     """
 
     def __init__(self, folder: Path, *, writes: bool, name: str = CACHE_FILE, lock: FolderLock | None = None) -> None:
-        """Open the cache of a folder; an unsound one, or that of another folder, is left out. `writes` if it may be changed.
+        """Open the cache of a folder; an unsound one, or one of another folder, is left out. `writes` if it may be changed.
 
         Raises:
             OutputError: It is a link, or cannot be written.
@@ -203,7 +205,7 @@ class Cache:
             last = key_of(entries[-1].image)
 
     def note(self, entry: Entry, files: Iterable[FileRow] = (), rows: Mapping[str, Rows] | None = None) -> None:
-        """Note an image, and those of its files and rows that are new."""
+        """Note an image, with its files and rows that are new."""
         key, stamp = key_of(entry.image), entry.stamp
         values = (key, entry.place, stamp.size, stamp.mtime_ns, stamp.sha256, entry.sealed, entry.state)
         self._change("INSERT OR REPLACE INTO image VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -141,7 +141,7 @@ class Entry:
 
     @cached_property
     def bulk(self) -> SealedMask:
-        """What is bulky in the mask."""
+        """The bulk of the mask, apart from its pixels."""
         return open_envelope(self.sealed)
 
     @property
@@ -297,7 +297,7 @@ class Failure:
         path = self.ref.path
         if is_folder(path):
             return not os.access(path, os.R_OK | os.X_OK)
-        return path.exists() or exists(path)
+        return os.path.exists(path) or exists(path)  # noqa: PTH110  Path.exists raises for a name that is too long
 
     def line(self) -> bytes:
         return json_bytes(asdict(self))

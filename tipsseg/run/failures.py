@@ -23,6 +23,7 @@ class Failures:
         self._folder = folder
         self._path = folder / (ERRORS_FILE if shard is None else f"errors-{shard.folder}.jsonl")
         self._found, self.changed = _read(self._path), False
+        self._new = set[str]()  # of this run
 
     def __len__(self) -> int:
         return len(self._found)
@@ -33,6 +34,7 @@ class Failures:
 
     def add(self, failure: Failure) -> None:
         self._found[failure.image] = failure
+        self._new.add(failure.image)
         self.changed = True
 
     def mend(self, image: str) -> None:
@@ -43,13 +45,16 @@ class Failures:
         """Take over the failures of the shards that have ended, and remove their files."""
         for path in sorted(self._folder.glob("errors-*-of-*.jsonl")):
             if not is_locked(self._folder, path.stem.removeprefix("errors-")):
-                self._found |= _read(path)
+                found = _read(path)
+                self._found |= found
+                self._new |= found.keys()
                 self.write()
                 remove_file(path)
 
     def forget_old(self) -> None:
-        """Remove the failures that no longer apply (see `Failure.may_last`)."""
-        for name in [name for name, failure in self._found.items() if not failure.may_last]:
+        """Remove the failures of earlier runs that no longer apply (see `Failure.may_last`)."""
+        old = [failure for name, failure in self._found.items() if name not in self._new]
+        for name in [failure.image for failure in old if not failure.may_last]:
             self.mend(name)
 
     def write(self) -> None:

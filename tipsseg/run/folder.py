@@ -225,18 +225,24 @@ class OutputFolder(Run):
         if self.info.spec.is_raster:
             return replace(entry, state=SEALED)
         path = self.files.path(entry.place)
-        labels = read_labels(self.context, entry)
-        data = path.read_bytes()
-        if sha256(data).hexdigest() != entry.stamp.sha256:
-            raise ImageError(path, "changed while the command ran", "Run the same command again.")
+        labels, data = read_labels(self.context, entry), self.read_mask(entry)
         _, is_plain = read_painted_mask(path, entry.mask.size, self.classes, lambda _: True)
         png = data if is_plain else encode_mask(labels.labels, self.classes)
         ours = [str(entry.stamp.sha256)] if is_plain else []
         return self._write_mask(entry, seal(png, entry.mask, entry.bulk.unpacked()), ours)
 
+    def read_mask(self, entry: Entry) -> bytes:
+        """Return the content of a mask. Raise ImageError if it changed since it was looked at."""
+        path = self.files.path(entry.place)
+        with suppress(OSError):
+            data = path.read_bytes()
+            if sha256(data).hexdigest() == entry.stamp.sha256:
+                return data
+        raise ImageError(path, "changed while the command ran", "Run the same command again.")
+
     def rewrite(self, entry: Entry, facts: MaskFacts, bulk: Mapping[str, bytes]) -> None:
         """Write other facts into a mask. Raise ImageError if that fails."""
-        self._write_mask(entry, seal(self.files.path(entry.place).read_bytes(), facts, bulk))
+        self._write_mask(entry, seal(self.read_mask(entry), facts, bulk))
 
     def restore(self, entry: Entry) -> bool:
         """Put the model's mask back in the place of a person's. Return False if it is not known, or answers another question.

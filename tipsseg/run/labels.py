@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -35,11 +35,21 @@ from tipsseg.formats.png import read_painted_mask
 from tipsseg.formats.raster import check_mask, count_mask, digest_mask, read_facts_tag
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
-from tipsseg.run.entry import EDITED, LOOSE, SEALED, Correction, Entry, ObjectScore, object_scores, pack_objects
+from tipsseg.run.entry import (
+    EDITED,
+    LOOSE,
+    MANIFEST_FILE,
+    SEALED,
+    Correction,
+    Entry,
+    ObjectScore,
+    object_scores,
+    pack_objects,
+)
 from tipsseg.run.summary import CERTAIN, corrected_summary
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.files import RECORD_LIMIT, Fingerprint, actual_path, describe_error, open_regular
-from tipsseg.util.json import json_bytes, parse
+from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import join_first, shell_word
 
 #: The formats of masks.
@@ -178,7 +188,7 @@ def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry 
     """
     path, classes = actual_path(context.output, place), context.classes
     if context.mask_format == GEOTIFF:
-        return _read_raster_entry(context, path, place, known)
+        return _read_raster_entry(context, path, place, known or new)
     try:
         with open_regular(path) as file:
             status = os.fstat(file.fileno())
@@ -282,6 +292,22 @@ def _refuse_unknown_ids(path: Path, counts: NDArray[np.int64], classes: int, hin
     known = {BACKGROUND, *range(1, classes + 1), ignore_id(classes)}
     if unknown := [str(each) for each in np.flatnonzero(counts).tolist() if each not in known]:
         raise ImageError(path, f"changed by hand: unknown ids: {join_first(unknown, 1)}", hint)
+
+
+def listed_entries(context: RunContext, places: Container[str]) -> Iterator[Entry]:
+    """Yield what manifest.jsonl says of the images whose masks are at these places."""
+    with suppress(OSError), open_regular(context.output / MANIFEST_FILE) as file:
+        for line in file:
+            with suppress(ValueError, TypeError, KeyError):
+                record = parse(line)
+                place = record["files"][context.mask_format]
+                if place in places:
+                    picture = PictureFacts(bytes=record["size"], sha256=record["sha256"] or "")
+                    given = record.get("given", "")
+                    facts = make_facts(record["image"], "", record, picture, question=context.question, given=given)
+                    facts = replace(facts, formerly=tuple(record.get("formerly", ())))
+                    sealed = make_envelope(read_facts(facts.record()))
+                    yield Entry.of(sealed, place=place, stamp=Fingerprint(0, 0, None), path=take(record, "path", str))
 
 
 # ---- as they are on disk ----

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.folder.mask import seal
+from tipsseg.folder.mask import facts_text, seal
+from tipsseg.formats.raster import copy_mask
 from tipsseg.images.access import below, identify, is_gone, matches
 from tipsseg.images.upright import pixel_digest
 from tipsseg.run.entry import SEALED, Entry
@@ -142,10 +143,12 @@ def _stage(folder: OutputFolder, entry: Entry, ref: ImageRef, place: Path) -> No
     """Copy the mask of an image with another name inside, and what only the model can write, into a folder."""
     facts = entry.mask
     names = [name for name in dict.fromkeys((*facts.formerly, facts.image)) if name != ref.name]
-    data = folder.files.path(entry.place).read_bytes()
-    place.mkdir(parents=True)
     new = replace(facts, image=ref.name, formerly=tuple(names))
-    (place / MASK).write_bytes(seal(data, new, entry.bulk.unpacked()))
+    place.mkdir(parents=True)
+    if folder.info.spec.is_raster:
+        copy_mask(folder.files.path(entry.place), place / MASK, facts_text(new))
+    else:
+        (place / MASK).write_bytes(seal(folder.read_mask(entry), new, entry.bulk.unpacked()))
     for name, path in model_files(folder.context, entry.image).items():
         if path.is_file():
             shutil.copyfile(path, place / name)

@@ -10,12 +10,15 @@ import shutil
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from tipsseg.folder.mask import MaskFacts, read_sealed
+from tipsseg.errors import ImageError
+from tipsseg.folder.mask import MaskFacts, read_facts, read_sealed
 from tipsseg.formats import FORMATS, file_path, is_model_only
+from tipsseg.formats.raster import digest_mask, read_facts_tag
 from tipsseg.run.files import Files, digest_of
-from tipsseg.run.labels import RunContext
+from tipsseg.run.labels import GEOTIFF, RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import actual_name
+from tipsseg.util.json import parse
 
 #: The folder of masks on their way to other names, and the name of a mask there.
 MOVING, MASK = "moving", "mask"
@@ -26,12 +29,14 @@ def finish_moves(files: Files, context: RunContext) -> None:
     top = files.output / MOVING
     if not top.is_dir():
         return
-    moves = [(place, facts) for place in sorted(top.iterdir()) if (facts := _facts_of(place / MASK)) is not None]
+    moves = [
+        (place, facts) for place in sorted(top.iterdir()) if (facts := _facts_of(place / MASK, context)) is not None
+    ]
     copies = {digest_of(path) for place, _ in moves for path in place.iterdir()}
     labels, names = {facts.labels for _, facts in moves}, {facts.image for _, facts in moves}
 
     def is_staged(path: Path) -> bool:
-        facts = _facts_of(path)
+        facts = _facts_of(path, context)
         return digest_of(path) in copies or (facts is not None and facts.labels in labels)
 
     for _, facts in moves:
@@ -62,9 +67,12 @@ def _mask_path(context: RunContext, image: str) -> Path:
     return context.mask_path(ImageRef(Path(), PurePosixPath(actual_name(image))))
 
 
-def _facts_of(path: Path) -> MaskFacts | None:
+def _facts_of(path: Path, context: RunContext) -> MaskFacts | None:
     """Return the facts of an intact mask; None for another file."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, ImageError):
+        if context.mask_format == GEOTIFF:
+            facts = read_facts(parse(read_facts_tag(path).encode()))
+            return facts if facts.labels == digest_mask(path, context) else None
         found = read_sealed(path.read_bytes())
         return found.facts if found.intact else None
     return None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,7 +28,7 @@ from tipsseg.run.cache import Cache
 from tipsseg.run.entry import Entry, FileRow, ObjectScore
 from tipsseg.run.failures import Failures
 from tipsseg.run.files import Files
-from tipsseg.run.labels import Labels, known_objects, read_entry, read_labels
+from tipsseg.run.labels import Labels, known_objects, listed_entries, read_entry, read_labels
 from tipsseg.run.lock import is_locked
 from tipsseg.run.record import run_context, stored_run
 from tipsseg.run.spec import RunInfo, check_hint
@@ -84,7 +84,9 @@ class RunImage:
         return hashlib.sha256(self.entry.mask.labels.encode() + (objects or b"")).hexdigest()
 
     def labels(self) -> Labels:
-        """Read the labels. Raise ImageError if they are missing, or were changed meanwhile."""
+        """Read the labels. Raise ImageError if they are missing, cannot be used, or were changed meanwhile."""
+        if (fault := self.run.faults.get(self.entry.place)) is not None:
+            raise fault
         return read_labels(self.run.context, self.entry)
 
     def objects(self, labels: Labels | None = None) -> tuple[ObjectScore, ...]:
@@ -139,13 +141,30 @@ class Run:
                 else:
                     self.strays[place] = None
                 continue
-            ref = ImageRef(Path(), PurePosixPath(actual_name(entry.image)))
-            if self.context.mask_path(ref) != self.files.path(place):
-                self.strays[place] = entry
-            else:
+            if self._is_at_home(entry):
                 self.cache.note(entry if entry.path else replace(entry, path=self._address(entry.image)))
+            else:
+                self.strays[place] = entry
         for image, *_ in known.values():
             self.cache.forget(image)
+        if silent := {place for place, stray in self.strays.items() if stray is None}:
+            self._look_up(silent)
+
+    def _look_up(self, places: Container[str]) -> None:
+        """Read the masks that say nothing of their images, where manifest.jsonl names these: the cache was lost."""
+        for listed in filter(self._is_at_home, listed_entries(self.context, places)):
+            entry, place = listed, listed.place
+            try:
+                entry = read_entry(self.context, place, None, listed)
+            except ImageError as error:
+                self.faults[place] = error
+            self.strays.pop(place, None)
+            self.cache.note(replace(entry, path=listed.path))
+
+    def _is_at_home(self, entry: Entry) -> bool:
+        """Return True if a mask is where the mask of its image is."""
+        ref = ImageRef(Path(), PurePosixPath(actual_name(entry.image)))
+        return self.context.mask_path(ref) == self.files.path(entry.place)
 
     def _address(self, image: str) -> str:
         """Return where an image is, if nothing else is known: below the root of the run, or "" if it is not there."""

@@ -122,7 +122,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
 
 
 def _settings_record(spec: RunSpec) -> dict[str, Any]:
-    """Return the options of a run as run.json has them: `asked`, `options`, `formats`, `features`, `regions`, ..., and `shard`."""
+    """Return the options of a run as run.json has them: `asked`, `options`, `formats`, `features`, `regions`, ..."""
     found: dict[str, Any] = {}
     for name, (value, _, about) in spec.settings():
         if about.recorded not in ("", COMMAND):

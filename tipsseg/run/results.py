@@ -114,7 +114,7 @@ class Deriver:
         return Due(write=tuple(write), edited=tuple(edited))
 
     def formats_of(self, rows: Mapping[str, FileRow]) -> list[str]:
-        """Return the formats of an image that are made from labels: the folder's, and those of its files."""
+        """Return the formats of an image that are made from labels: the formats of the folder and of its files."""
         names = dict.fromkeys((*self.context.formats, *(format_name(row.name) for row in rows.values())))
         return [name for name in names if self.derives(name)]
 

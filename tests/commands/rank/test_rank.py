@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,9 @@ from output_folders import NOTHING, A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
-from tipsseg.options import FileOptions
 from tipsseg.options.values import Shard
 from tipsseg.run.entry import Failure
-from tipsseg.run.state import State
+from tipsseg.run.failures import Failures
 
 LABELS = {"a.png": A, "b.png": B, "sub/c.png": NOTHING, "sub/d.png": A.T.copy()}
 
@@ -39,8 +36,9 @@ def names(out: Path, **arguments: object) -> list[str]:
 
 def test_corrected_images_and_failed_ones_are_left_out(out: Path) -> None:
     Image.fromarray(np.full(A.shape, 2, np.uint8)).save(out / "masks/a.png")
-    with closing(State(out)) as state:
-        state.fail(Failure(image="e.png", path="/e.png", reason="not an image", hint=""))
+    failed = Failures(out)
+    failed.add(Failure(image="e.png", path="/e.png", reason="not an image", hint=""))
+    failed.write()
     assert sorted(names(out)) == sorted(LABELS.keys() - {"a.png"})
 
 
@@ -78,14 +76,11 @@ def test_two_images_are_alike_by_their_background_too(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == ["a.png", "b.png", "c.png"]  # by their confidence; a near-duplicate would be last
 
 
-def test_shards_that_are_not_joined_yet(tmp_path: Path) -> None:
+def test_a_folder_of_which_some_shards_are_done(tmp_path: Path) -> None:
     save_inputs(tmp_path / "imgs", LABELS)
-    for number in (1, 2):
-        make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png",), shard=Shard(number, 2))
-    assert sorted(names(tmp_path / "out")) == sorted(LABELS)
-    shutil.rmtree(tmp_path / "out/shards/2-of-2")
-    other = FileOptions(names="full")
-    make_run(tmp_path / "other", tmp_path / "imgs", LABELS, formats=("png",), options=other, shard=Shard(2, 2))
-    shutil.move(tmp_path / "other/shards/2-of-2", tmp_path / "out/shards/2-of-2")
-    with pytest.raises(tipsseg.errors.InputError, match="out: its shards were labelled with different settings"):
-        names(tmp_path / "out")
+    shards = [Shard(number, 2) for number in (1, 2)]
+    for number, shard in enumerate(shards, 1):
+        make_run(tmp_path / "out", tmp_path / "imgs", LABELS, formats=("png",), shard=shard)
+        assert sorted(names(tmp_path / "out")) == sorted(
+            name for name in LABELS if any(done.takes(name) for done in shards[:number])
+        )

@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ import pytest
 from kept_features import keep_features
 from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
-from tipsseg.run.state import State
 
 from tipsseg.commands.report import make
 from tipsseg.commands.report.make import report_folder
 from tipsseg.commands.report.pictures import script
 from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.run.entry import Failure
+from tipsseg.run.failures import Failures
 from tipsseg.run.inputs import Ignored, found_images
 from tipsseg.run.read import open_run
 from tipsseg.util.progress import Progress, Silence
@@ -123,6 +122,11 @@ def test_a_finished_report_is_not_drawn_again(out: Path) -> None:
     assert report(out) == 0
     assert {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")} == before
     assert tree(out / "report") == content
+    # Nor without the cache.
+    shutil.rmtree(out / ".tipsseg")
+    assert report(out) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "report").glob("*/??/*")} == before
+    assert tree(out / "report") == content
     # A map that was cut off, as by a loss of power: that image is drawn again.
     cut = next((out / "report/maps").glob("*/*"))
     cut.write_bytes(cut.read_bytes()[:20])
@@ -195,8 +199,9 @@ def test_images_that_moved_are_one_line(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_failures_of_the_run_come_last(out: Path) -> None:
-    with closing(State(out)) as state:
-        state.fail(Failure(image="c.png", path="/c.png", reason="not an image", hint=""))
+    failed = Failures(out)
+    failed.add(Failure(image="c.png", path="/c.png", reason="not an image", hint=""))
+    failed.write()
     assert report(out) == 0
     assert records(out)[-1] == {
         "image": "c.png",
@@ -223,7 +228,7 @@ def other_files(out: Path) -> None:
     [
         pytest.param(other_record, OutputError, "neither empty", id="a record of something else"),
         pytest.param(other_files, OutputError, "neither empty", id="a folder of something else"),
-        pytest.param(lambda out: shutil.rmtree(out / ".tipsseg"), InputError, "record.* is missing", id="no record"),
+        pytest.param(lambda out: (out / "run.json").unlink(), InputError, "not an output folder", id="no record"),
     ],
 )
 def test_report_refuses_damaged_folders(

@@ -21,7 +21,7 @@ from tipsseg.errors import ImageError, InputError, OtherSchemaError
 from tipsseg.folder.mask import read_sealed
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import Format
-from tipsseg.formats.npz import encode_arrays
+from tipsseg.formats.npz import DAMAGE, encode_arrays
 from tipsseg.formats.png import Png, read_named_masks
 from tipsseg.regions.components import every_region
 from tipsseg.run.entry import MANIFEST_FILE
@@ -280,7 +280,7 @@ def encode_base(labels: Labels) -> bytes:
 def read_base(image: RunImage) -> Labels | None:
     """Return the labels that a page showed of an image that was corrected on it; None if they are missing or damaged."""
     bulk, size, classes = image.entry.bulk, image.entry.mask.size, len(image.run.classes)
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, *DAMAGE):
         if (data := bulk.unpack("base", BASE_LIMIT)) is not None:
             with np.load(BytesIO(data)) as stored:
                 labels, instances = stored["labels"], stored.get("instances")

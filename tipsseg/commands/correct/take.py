@@ -140,7 +140,10 @@ def correct_folder(
                 folder.add_classes(names.added)
             late = {image: error for image, plan in changed.items() if (error := _put(folder, plan))}
             for image in unchanged:
-                _confirm(folder, image, plans[image], planner)
+                try:
+                    _confirm(folder, image, plans[image], planner)
+                except ImageError as error:
+                    late[image] = error
             if own is not None:
                 own.take_in({*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
             settled = settle(folder, reading.jobs, images=moved)
@@ -382,7 +385,7 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     """Write into a mask what a source says of an image that it shows unchanged.
 
     A person accepts it, or does not any more: then it is the model's again, unless that person changed it. The mask names the
-    newest file of a page that has it.
+    newest file of a page that has it. Raise ImageError if the mask changed meanwhile.
     """
     entry, accepted, saved = folder.cache.get(image), plan.source.accepted, plan.source.saved
     if entry is None:
@@ -401,7 +404,7 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
         return
     bulk = {**entry.bulk.unpacked(), "origin": now.text()}
     if not entry.corrected:
-        bulk["model"] = folder.files.path(entry.place).read_bytes()
+        bulk["model"] = folder.read_mask(entry)
     facts = replace(entry.mask, by="person", source=now.format, accepted=now.accepted, saved=planner.saved)
     folder.rewrite(entry, facts, bulk)
 

@@ -85,7 +85,7 @@ def edited_masks(output: Path, images: Path | None) -> Iterator[EditedMasks]:
     with open_run(output) as run:
         refuse_raster(run.info)
         for image in run.images():
-            (refs if image.corrected else others).append(image.ref(images))
+            (refs if image.corrected or image.entry.place in run.faults else others).append(image.ref(images))
         if not refs:
             raise InputError(
                 f"{output}: nothing to learn from: no mask was edited",
