@@ -46,7 +46,7 @@ from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
 from tipsseg.run.labels import GEOTIFF, PNG, make_facts, read_entry, read_labels
 from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.moving import finish_moves
+from tipsseg.run.moving import finish_moves, moving_images
 from tipsseg.run.plan import plan_run
 from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refuse_other_ids, with_classes_of
 from tipsseg.run.read import Run, RunImage, finished_run, no_run_error
@@ -100,6 +100,11 @@ class OutputFolder(Run):
     def look(self) -> None:
         """Read the masks that are new, or that changed, once the moves of a killed command are finished."""
         if self.cache.lock is not None and self.info.spec.shard is None:
+            if moving := moving_images(self.context):
+                for image in moving:  # `settle` notes the scores again that lie there then
+                    places = [row.place for row in self.cache.files(image).values() if is_model_only(row.name)]
+                    self.cache.note_files(image, (), places)
+                self.cache.commit()
             finish_moves(self.files, self.context)
         super().look()
 

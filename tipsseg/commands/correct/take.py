@@ -466,10 +466,7 @@ class _OwnFiles:
         """Note the files that show older labels, in place of what is noted of other changed files."""
         if self.older:
             names = join_first([str(path) for path in self.older], 3)
-            progress.note(
-                f"Did not import {pluralize(len(self.older), 'file')} made from outdated labels: {names}. "
-                "To have such a file written again, move it elsewhere first."
-            )
+            progress.note(f"Did not import {pluralize(len(self.older), 'file')} made from outdated labels: {names}.")
         if self.changed_since:
             names = join_first(self.changed_since, 5)
             progress.note(
