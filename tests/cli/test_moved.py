@@ -144,6 +144,21 @@ def test_scores_follow_pictures_that_exchange_their_names(command: Command) -> N
     assert [*review.check_folder("out", verbose=False)] == []
 
 
+@pytest.mark.parametrize("corrected", [True, False])
+def test_another_picture_whose_mask_would_have_the_same_name_is_named(command: Command, corrected: bool) -> None:
+    mine = correct("a.png") if corrected else Path("out/masks/a.png").read_bytes()
+    with Image.open("photos/b.png") as picture:
+        picture.convert("RGB").save("photos/a.jpg")
+    Path("photos/a.png").unlink()
+    ran = command(*LABEL, *FORMATS)
+    assert (ran.code, "it has the labels of another image, a.png" in ran.err) == (1, True), ran.err
+    assert pixels(Path("out/masks/a.png")) == pixels(mine)
+    assert paste(command, next(line for line in commands(ran) if "--remove" in line).rstrip(")")).code == 0
+    assert command(*LABEL, *FORMATS).code == 0
+    assert listed() == {"a.jpg", "b.png", "c.png", "d.png", "e.png"}
+    assert list(map(pixels, trash("masks/a.png"))) == ([pixels(mine)] if corrected else [])
+
+
 def test_equal_pictures_are_not_followed(command: Command) -> None:
     Path("photos/a.png").rename("photos/x.png")
     shutil.copy("photos/x.png", "photos/y.png")
@@ -283,6 +298,21 @@ def test_an_old_file_for_the_whole_run_takes_no_correction_back(command: Command
     corrected = Path("out/masks/a.png").read_bytes()
     ran = command("correct", "out", "--from", "out/annotations.json")
     assert (ran.out, Path("out/masks/a.png").read_bytes()) == ("", corrected), ran.err
+
+
+def test_a_file_for_the_whole_run_takes_no_mask_changed_in_place_back(command: Command) -> None:
+    coco = json.loads(Path("out/annotations.json").read_text())
+    (number,) = [each["id"] for each in coco["images"] if each["file_name"] == "b.png"]
+    mine = [each for each in coco["annotations"] if each["image_id"] == number]
+    coco["annotations"] = [each for each in coco["annotations"] if each["image_id"] != number or each is mine[0]]
+    Path("out/annotations.json").write_text(json.dumps(coco))
+    before, corrected = Path("out/masks/b.png").read_bytes(), correct("a.png")
+    ran = command("correct", "out", "--from", "out/annotations.json")
+    assert (ran.code, ran.out) == (0, "out/masks/b.png\n"), ran.err
+    assert "Kept 1 mask changed since" in ran.err
+    assert pixels(Path("out/masks/a.png")) == pixels(corrected)
+    assert pixels(Path("out/masks/b.png")) != pixels(before)
+    assert [*map(json.loads, trash("annotations.json"))] == [coco]
 
 
 @pytest.mark.parametrize("name", ["z.png", "a.PNG"])

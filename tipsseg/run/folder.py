@@ -58,6 +58,7 @@ from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import RECORD_LIMIT, Fingerprint, atomic_write, clean_up, clean_up_below, remove_file, write_new
 from tipsseg.util.json import json_bytes
+from tipsseg.util.text import shell_word
 
 
 class OutputFolder(Run):
@@ -113,14 +114,15 @@ class OutputFolder(Run):
     def find(self, ref: ImageRef) -> Entry | None:
         """Return what the mask of an image says; None if there is none. Raise ImageError if it cannot be used. Thread-safe."""
         path = self.context.mask_path(ref)
-        place, known = self.files.place(path), self.cache.get(ref.name)
+        place = self.files.place(path)
+        known = self.cache.get(ref.name) or self.cache.at(place)
         try:
             status = path.lstat()
         except OSError:
             return None
         if place in self.faults:
             raise self.faults[place]
-        if known is not None and known.place == place and known.is_of(status):
+        if known is not None and known.image == ref.name and known.place == place and known.is_of(status):
             return known
         entry = read_entry(self.context, place, known, None if known else self._unlabelled(ref, place))
         if entry.image != ref.name:
@@ -150,6 +152,10 @@ class OutputFolder(Run):
             names = dict.fromkeys((*old.formerly, old.image))
             facts = replace(old, image=ref.name, formerly=tuple(name for name in names if name != ref.name))
             return replace(entry, mask=facts, state=max(entry.state, LOOSE), place=place)
+        if self._is_at_home(entry):  # the labels of a.png, where a.jpg is another picture
+            remove = f"tipsseg correct {shell_word(str(self.path))} --remove {shell_word(old.image)}"
+            what = f"it has the labels of another image, {old.image}"
+            raise ImageError(self.files.path(place), what, f"Remove the labels of that image: {remove}")
         new = self._unlabelled(ref, place)
         if new is None or new.mask.size != old.size:
             what = f"it is the mask of another image, {old.image}"
