@@ -178,6 +178,7 @@ def test_a_folder_without_scores_gets_them_by_the_printed_command(command: Comma
 
 
 def test_corrected_images_are_left_out(command: Command) -> None:
+    assert command("convert", "seen").code == 0  # it now knows the masks of this copy
     shutil.copy("masks/house.png", "seen/masks/house.png")
     ran = command(*AUDIT, "masks", *LEAVES, "--jsonl")
     assert {each["image"] for each in findings(ran)} == {"two-pandas.png"}

@@ -235,14 +235,13 @@ def test_masks_named_by_a_short_list(command: Command) -> None:
     assert classes("new") == ["tree", "car", "sky"]
 
 
-def test_a_run_is_repeated_and_merged(command: Command) -> None:
+def test_a_run_is_repeated_and_shared_out(command: Command) -> None:
     assert onto(command, "old").code == 0
     record = json.loads(Path("new/run.json").read_text())
     assert record["onto"] == {"source": "old", "added": ["sky", "car"]}
     assert command("label", "imgs", "--from", "new", "-o", "again", "-q").code == 0
     for shard in ("1/2", "2/2"):
         assert onto(command, "old", "--shard", shard, output="parts").code == 0
-    assert command("merge", "parts", "-o", "parts", "-q").code == 0
     for name in NAMES:
         for output in ("again", "parts"):
             assert (mask(name, "new") == mask(name, output)).all()

@@ -115,11 +115,12 @@ def test_other_commands_spell_out_too(command: Command, folder: str, mlp_checkpo
 
 
 def test_a_hint_with_a_command_can_be_pasted(command: Command, folder: str, mlp_checkpoint: Path) -> None:
-    ran = label(command, folder, mlp_checkpoint, "--shard", "1/1")
+    ran = label(command, folder, mlp_checkpoint)
     assert harmless(ran.err)
-    ran = command("convert", f"{HOSTILE}/out", "-f", "yolo")
-    quoted = "$'a\\033[2J\\302\\23331m\\342\\200\\256\\012Error: forged/out'"
-    assert ran.err.splitlines()[-1] == f"Hint: Join them first: tipsseg merge {quoted} -o {quoted}"
+    ran = label(command, folder, mlp_checkpoint, "-c", "another class")
+    quoted = "$'a\\033[2J\\302\\23331m\\342\\200\\256\\012Error: forged/out"
+    assert ran.err.splitlines()[-1].endswith(f" -o {quoted}' --overwrite")
+    assert ran.err.splitlines()[-2].endswith(f" -o {quoted}-2'")
 
 
 def test_errors_and_hints_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:

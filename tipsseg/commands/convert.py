@@ -142,7 +142,7 @@ def _settle(
     progress.begin(f"Converting {pluralize(number, 'image')} of {folder.path}{into}.", None)
     note_formats(formats, context.files, context.classes, progress)
     settled, job = Settled(), Job(progress, resumes=True)
-    for _ in job.each(settle_images(folder, settled, jobs, asked=formats, images=images)):
+    for _ in job.each(settle_images(folder, settled, jobs, asked=formats, only=names, images=images)):
         pass
     folder.finish_changes()
     if any(FORMATS[name].folder is not None for name in formats):

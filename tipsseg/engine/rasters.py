@@ -59,7 +59,7 @@ from tipsseg.types import (
     ignore_id,
     label_dtype,
 )
-from tipsseg.util.files import Fingerprint, atomic_write, describe_error
+from tipsseg.util.files import Fingerprint, atomic_write, describe_error, output_error
 from tipsseg.util.text import pluralize
 
 #: Windows of a row that are encoded together, always the same ones: rounding may depend on their number.
@@ -193,7 +193,10 @@ class RasterTask:
             )
             blocks = self._label_blocks(ref, raster, grid, fingerprint)
         summary = {**blocks.summary(grid.size), "transform": grid.transform, "epsg": grid.epsg}
-        digest = digest_blocks(blocks.read(self._context), grid.size)
+        try:
+            digest = digest_blocks(blocks.read(self._context), grid.size)
+        except OSError as error:
+            raise output_error(blocks.folder, error) from error
         picture = PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or "")
         facts = make_facts(ref.name, digest, summary, picture, question=self._context.question)
         return self._write(ref, grid, blocks, facts, fingerprint), blocks.folder

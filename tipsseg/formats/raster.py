@@ -349,10 +349,10 @@ def copy_mask(path: Path, target: Path, facts: str) -> None:
         mask.update_tags(**{FACTS_TAG: facts})
 
 
-def count_mask(
+def check_mask(
     path: Path, number_of_classes: int, size: tuple[int, int], transform: Sequence[float] | None, epsg: int | None
-) -> NDArray[np.int64]:
-    """Count the pixels of each id in a GeoTIFF mask that another program wrote: 256 counts, or 65536 for uint16.
+) -> None:
+    """Check that a GeoTIFF mask, which another program may have written, has the bands and the grid of its raster's labels.
 
     Args:
         path: The mask.
@@ -365,9 +365,6 @@ def count_mask(
         ImageError: The mask cannot be read, or has other bands, or another grid.
     """
     import numpy as np
-    from rasterio.windows import Window
-
-    from tipsseg.regions.components import count_labels
 
     dtype = np.dtype(label_dtype(number_of_classes)).name
     grid = mask_grid(path, number_of_classes)
@@ -381,8 +378,18 @@ def count_mask(
             moved = np.abs(np.subtract(grid.transform, transform)).reshape(2, 3) @ (size[1], size[0], 1)
             if grid.epsg != epsg or not (moved <= _MOVED * math.hypot(a, d)).all():  # also for NaN
                 raise ImageError(path, "its coordinates differ from its raster's")
+
+
+def count_mask(path: Path, number_of_classes: int) -> NDArray[np.int64]:
+    """Count the pixels of each id in a GeoTIFF mask: 256 counts, or 65536 for uint16. Raise ImageError if it cannot be read."""
+    import numpy as np
+    from rasterio.windows import Window
+
+    from tipsseg.regions.components import count_labels
+
+    with _open_mask(path) as mask:
         counts = np.zeros(ignore_id(number_of_classes) + 1, np.int64)
-        for place in block_places(size):
+        for place in block_places(mask.shape):
             counts += count_labels(mask.read(1, window=Window(place.left, place.top, place.width, place.height)))
         return counts
 

@@ -36,6 +36,7 @@ _SCHEMA = [
     "CREATE TABLE meta (folder TEXT)",
     "CREATE TABLE image (key BLOB PRIMARY KEY, place TEXT, size INTEGER, mtime_ns INTEGER, sha256 TEXT, sealed BLOB, "
     "state INTEGER, objects BLOB, path TEXT, input_mtime_ns INTEGER, input_size INTEGER, input_sha256 TEXT) WITHOUT ROWID",
+    "CREATE INDEX image_place ON image (place)",
     "CREATE TABLE file (image BLOB, place TEXT, name TEXT, digest TEXT, size INTEGER, mtime_ns INTEGER, shows TEXT, "
     "PRIMARY KEY (image, place)) WITHOUT ROWID",
     "CREATE TABLE row (name TEXT, image BLOB, data BLOB, PRIMARY KEY (name, image)) WITHOUT ROWID",
@@ -181,6 +182,11 @@ class Cache:
         found = self._select("SELECT * FROM image WHERE key = ?", key_of(image))
         with self._guarded():
             return _entry(found[0]) if found else None
+
+    def at(self, place: str) -> Entry | None:
+        """Return the entry of the mask at a place."""
+        found = self._select("SELECT * FROM image WHERE place = ?", place)
+        return _entry(found[0]) if found else None
 
     def knows(self, entry: Entry) -> bool:
         """Return True if this very mask is known."""

@@ -46,7 +46,7 @@ from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
 from tipsseg.run.labels import GEOTIFF, PNG, make_facts, read_entry, read_labels
 from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.moving import finish_moves
+from tipsseg.run.moving import finish_moves, moving_images
 from tipsseg.run.plan import plan_run
 from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refuse_other_ids, with_classes_of
 from tipsseg.run.read import Run, RunImage, finished_run, no_run_error
@@ -58,6 +58,7 @@ from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import RECORD_LIMIT, Fingerprint, atomic_write, clean_up, clean_up_below, remove_file, write_new
 from tipsseg.util.json import json_bytes
+from tipsseg.util.text import shell_word
 
 
 class OutputFolder(Run):
@@ -100,6 +101,11 @@ class OutputFolder(Run):
     def look(self) -> bool:
         """See `Run.look`; the moves of a killed command are finished first."""
         if self.cache.lock is not None and self.info.spec.shard is None:
+            if moving := moving_images(self.context):
+                for image in moving:  # `settle` notes the scores again that lie there then
+                    places = [row.place for row in self.cache.files(image).values() if is_model_only(row.name)]
+                    self.cache.note_files(image, (), places)
+                self.cache.commit()
             finish_moves(self.files, self.context)
         changed = super().look()
         self.changed |= changed
@@ -110,14 +116,15 @@ class OutputFolder(Run):
     def find(self, ref: ImageRef) -> Entry | None:
         """Return what the mask of an image says; None if there is none. Raise ImageError if it cannot be used. Thread-safe."""
         path = self.context.mask_path(ref)
-        place, known = self.files.place(path), self.cache.get(ref.name)
+        place = self.files.place(path)
+        known = self.cache.get(ref.name) or self.cache.at(place)
         try:
             status = path.lstat()
         except OSError:
             return None
         if place in self.faults:
             raise self.faults[place]
-        if known is not None and known.place == place and known.is_of(status):
+        if known is not None and known.image == ref.name and known.place == place and known.is_of(status):
             return known
         entry = read_entry(self.context, place, known, None if known else self._unlabelled(ref, place))
         if entry.image != ref.name:
@@ -147,6 +154,10 @@ class OutputFolder(Run):
             names = dict.fromkeys((*old.formerly, old.image))
             facts = replace(old, image=ref.name, formerly=tuple(name for name in names if name != ref.name))
             return replace(entry, mask=facts, state=max(entry.state, LOOSE), place=place)
+        if self._is_at_home(entry):  # the labels of a.png, where a.jpg is another picture
+            remove = f"tipsseg correct {shell_word(str(self.path))} --remove {shell_word(old.image)}"
+            what = f"it has the labels of another image, {old.image}"
+            raise ImageError(self.files.path(place), what, f"Remove the labels of that image: {remove}")
         new = self._unlabelled(ref, place)
         if new is None or new.mask.size != old.size:
             what = f"it is the mask of another image, {old.image}"

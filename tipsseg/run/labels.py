@@ -32,13 +32,14 @@ from tipsseg.folder.mask import (
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Need, RunFacts
 from tipsseg.formats.png import read_painted_mask
-from tipsseg.formats.raster import count_mask, digest_mask, read_facts_tag
+from tipsseg.formats.raster import check_mask, count_mask, digest_mask, read_facts_tag
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
 from tipsseg.run.entry import (
     EDITED,
     LOOSE,
     MANIFEST_FILE,
+    SEALED,
     Correction,
     Entry,
     ObjectScore,
@@ -234,6 +235,7 @@ def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry 
 
 _DAMAGED = "Restore the mask, or delete it: the image is then labelled again."
 _UNKNOWN = "Run the command again that labelled the folder, or move the mask elsewhere."
+_UNKNOWN_RASTER = "Move the mask elsewhere, label the raster again, and move the mask back."
 
 
 def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry | None) -> Entry:
@@ -251,15 +253,16 @@ def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry
         facts = read_facts(parse(tag.encode())) if tag else None
     before = known if facts is None else Entry.of(make_envelope(facts), **more)
     if before is None:
-        raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN)
-    digest = digest_mask(path, context)
-    if digest == before.mask.labels:
-        return replace(before, state=LOOSE if facts is None else 0, **more)
+        raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN_RASTER)
     numbers, number, hint = before.numbers, len(context.classes), _back_hint(context, before.image)
     try:
-        counts = count_mask(path, number, numbers.size, numbers.transform, numbers.epsg)
+        check_mask(path, number, numbers.size, numbers.transform, numbers.epsg)
     except ImageError as error:
         raise ImageError(path, f"changed by hand: {error.reason}", hint) from None
+    digest = digest_mask(path, context)
+    if digest == before.mask.labels:
+        return replace(before, state=LOOSE if facts is None else SEALED, **more)
+    counts = count_mask(path, number)
     _refuse_unknown_ids(path, counts, number, hint)
     old = before.mask
     summary = corrected_summary(counts, context.classes, before.summary)

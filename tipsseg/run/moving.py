@@ -53,6 +53,12 @@ def finish_moves(files: Files, context: RunContext) -> None:
     shutil.rmtree(top)
 
 
+def moving_images(context: RunContext) -> set[str]:
+    """Return the names, old and new, of the images whose files are in the folder of moves."""
+    found = [_facts_of(path, context) for path in (context.output / MOVING).glob(f"*/{MASK}")]
+    return {name for facts in found if facts is not None for name in (facts.image, facts.formerly[-1])}
+
+
 def model_files(context: RunContext, image: str) -> dict[str, Path]:
     """Return the files of an image that only the model can write, by format."""
     paths = {

@@ -141,6 +141,8 @@ class Run:
                 else:
                     self.strays[place] = None
                 continue
+            if image not in ("", entry.image):
+                self.cache.forget(image)
             if self._is_at_home(entry):
                 self.cache.note(entry if entry.path else replace(entry, path=self._address(entry.image)))
                 changed = True

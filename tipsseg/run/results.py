@@ -95,10 +95,13 @@ class Deriver:
             shown += f" {sha256(entry.path.encode()).hexdigest()[:8]}"
         return shown
 
-    def due(self, ref: ImageRef, entry: Entry, rows: Mapping[str, FileRow]) -> Due:
-        """Return the formats of an image whose files are missing or out of date; `rows` are its files by place."""
+    def due(self, ref: ImageRef, entry: Entry, rows: Mapping[str, FileRow], more: Sequence[str] = ()) -> Due:
+        """Return the formats of an image whose files are missing or out of date.
+
+        `rows` are its files by place, and `more` are formats that it is to have beside those of the folder and of its files.
+        """
         write, edited = list[str](), list[Path]()
-        for name in self.formats_of(rows):
+        for name in dict.fromkeys((*self.formats_of(rows), *filter(self.derives, more))):
             shown = {name: self.shows(name, entry), picture_key(name): self.picture_of(entry)}
             own = [row for row in rows.values() if format_name(row.name) == name]
             looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}

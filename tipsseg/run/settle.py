@@ -65,6 +65,7 @@ class _Item:
         entry: Its record.
         rows: Its files by place.
         due: Its formats that must be written.
+        asked: The formats that the user named for it.
         adopted: True if a person had changed its mask in place.
         derived: Its new files.
         lacking: The formats that lack the picture.
@@ -75,6 +76,7 @@ class _Item:
     entry: Entry
     rows: dict[str, FileRow]
     due: Due
+    asked: Sequence[str] = ()
     adopted: bool = False
     derived: Derived = field(default_factory=Derived)
     lacking: tuple[str, ...] = ()
@@ -102,7 +104,8 @@ def settle_images(
     settled: Settled,
     jobs: int,
     *,
-    asked: Container[str] = (),
+    asked: Sequence[str] = (),
+    only: Container[str] | None = None,
     images: Path | None = None,
 ) -> Generator[list[Path] | Failed, None, None]:
     """Write the derived files of a folder that are missing or out of date: files of images, then files for the whole run.
@@ -112,6 +115,7 @@ def settle_images(
         settled: Records the result.
         jobs: The number of threads.
         asked: The formats that the user named: an image whose picture is missing fails if one of them needs it.
+        only: The images that have these formats, if not all.
         images: The folder of the images, if they have moved.
 
     Yields:
@@ -124,7 +128,7 @@ def settle_images(
     for place, error in folder.faults.items():
         settled.failed.append(error)
         yield Failed(ImageRef(folder.files.path(place), PurePosixPath(place)), error)
-    for item in map_in_order(jobs, partial(_derive, folder, asked), _items(folder, images, settled)):
+    for item in map_in_order(jobs, partial(_derive, folder), _items(folder, asked, only, images, settled)):
         try:
             if isinstance(item, Failed):
                 raise item.error
@@ -140,10 +144,12 @@ def settle_images(
         settled.quality += item.derived.quality
         settled.in_pixels += [item.ref.name] if item.in_pixels else []
         yield [path for path in paths if folder.files.place(path) not in item.rows]
-    _settle_run_files(folder, settled)
+    _settle_run_files(folder, asked, settled)
 
 
-def _items(folder: OutputFolder, images: Path | None, settled: Settled) -> Iterator[_Item | Failed]:
+def _items(
+    folder: OutputFolder, asked: Sequence[str], only: Container[str] | None, images: Path | None, settled: Settled
+) -> Iterator[_Item | Failed]:
     for entry, rows in folder.cache.images():
         ref = RunImage(entry, rows, folder).ref(images)
         if entry.place in folder.faults:
@@ -154,10 +160,11 @@ def _items(folder: OutputFolder, images: Path | None, settled: Settled) -> Itera
         rows = rows | _note_scores(folder, entry, rows)  # noqa: PLW2901
         if input_path(ref) != entry.path and matches(entry.input, ref.path):
             entry = replace(entry, path=input_path(ref))  # noqa: PLW2901
-        due = folder.deriver.due(ref, entry, rows)
+        own = asked if only is None or entry.image in only else ()
+        due = folder.deriver.due(ref, entry, rows, own)
         settled.edited += due.edited
         if due.write or entry.state != SEALED:
-            yield _Item(ref, entry, rows, due)
+            yield _Item(ref, entry, rows, due, own)
 
 
 def _note_scores(folder: OutputFolder, entry: Entry, rows: Mapping[str, FileRow]) -> dict[str, FileRow]:
@@ -174,7 +181,7 @@ def _note_scores(folder: OutputFolder, entry: Entry, rows: Mapping[str, FileRow]
     return found
 
 
-def _derive(folder: OutputFolder, asked: Container[str], item: _Item | Failed) -> _Item | Failed:
+def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
     """Read the labels of an image, and write its files under temporary names. Thread-safe."""
     if isinstance(item, Failed):
         return item
@@ -183,14 +190,14 @@ def _derive(folder: OutputFolder, asked: Container[str], item: _Item | Failed) -
     try:
         if entry.state != SEALED:
             entry = folder.adopt(entry)
-        formats = folder.deriver.due(ref, entry, item.rows).write
+        formats = folder.deriver.due(ref, entry, item.rows, item.asked).write
         if spec.is_raster:
             derived = deriver.make_from_raster(ref, entry, formats)
             return replace(item, entry=entry, adopted=adopted, derived=derived)
         labels = read_labels(context, entry)
         needing = [name for name in formats if FORMATS[name].shows_picture]
         lacking = () if not needing or matches(entry.input, ref.path) else tuple(needing)
-        if failing := [name for name in lacking if name in asked]:
+        if failing := [name for name in lacking if name in item.asked]:
             raise _changed_image(ref, failing, corrected=entry.corrected)
         formats = tuple(name for name in formats if name not in lacking)
         needs = {need for name in formats for need in FORMATS[name].needs}
@@ -255,10 +262,10 @@ def run_file_shows(folder: OutputFolder, name: str) -> tuple[str, list[str]]:
     return digest.hexdigest()[:32], images
 
 
-def _settle_run_files(folder: OutputFolder, settled: Settled) -> None:
+def _settle_run_files(folder: OutputFolder, asked: Sequence[str], settled: Settled) -> None:
     """Write the files for the whole run that are missing or out of date."""
     known = folder.cache.files()
-    held = {*folder.context.formats, *(row.name for row in known.values())}
+    held = {*folder.context.formats, *asked, *(row.name for row in known.values())}
     for name, form in FORMATS.items():
         if not form.files or name not in held:
             continue

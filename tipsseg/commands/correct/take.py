@@ -415,7 +415,7 @@ class _OwnFiles:
     A file counts for an image if it shows the labels of now. Of others, the labels stay.
 
     Attributes:
-        older: Files of images that a person changed, and that show older labels; they stay too.
+        older: Files of images that a person changed, and that show older labels.
         changed_since: Images of a file for the whole run whose labels changed since it was written.
     """
 
@@ -462,20 +462,16 @@ class _OwnFiles:
             elif row.place in changed:
                 self.older[self._folder.files.path(row.place)] = None
 
-    def note_older(self, settled: Settled, progress: Progress) -> None:
-        """Note the files that show older labels, in place of what is noted of other changed files."""
+    def note_older(self, progress: Progress) -> None:
+        """Note the files that show older labels."""
         if self.older:
             names = join_first([str(path) for path in self.older], 3)
-            progress.note(
-                f"Did not import {pluralize(len(self.older), 'file')} made from outdated labels: {names}. "
-                "To have such a file written again, move it elsewhere first."
-            )
+            progress.note(f"Did not import {pluralize(len(self.older), 'file')} made from outdated labels: {names}.")
         if self.changed_since:
             names = join_first(self.changed_since, 5)
             progress.note(
                 f"Kept {pluralize(len(self.changed_since), 'mask')} changed since the corrected file was written: {names}."
             )
-        settled.edited = [path for path in settled.edited if path not in self.older]
 
     def _is_fresh(self, image: str, row: FileRow, *, whole: bool) -> bool:
         """Return True if a file shows the labels of an image as they are now."""
@@ -483,7 +479,9 @@ class _OwnFiles:
         if entry is None:
             return True
         if whole:  # which images changed since it was written is unknown, but corrections are never replaced by it
-            return not entry.corrected or row.shows == run_file_shows(self._folder, name)[0]
+            shown, shows = self._folder.cache.files(image).get(row.place), self._folder.deriver.shows(name, entry)
+            now = shown is not None and shown.shows == shows and row.shows == run_file_shows(self._folder, name)[0]
+            return now or not entry.corrected
         return row.shows.removesuffix(TAKEN) == self._folder.deriver.shows(name, entry)
 
     def take_in(self, images: Container[str]) -> None:
@@ -529,7 +527,7 @@ def _print_rest(
     for error in errors:
         progress.error(error)
     if own is not None:
-        own.note_older(settled, progress)
+        own.note_older(progress)
     if folder is not None:
         note_settled(folder, settled, progress)
 

@@ -115,6 +115,7 @@ def label_images(
     settled = Settled()
     for derived in settle_images(folder, settled, folder.info.spec.jobs):
         reporter.report_derived(derived)
+    folder.failed.forget_old()
     if not folder.finished:
         folder.finish(reporter.counts)
     _note_end(folder, settled, notes, reporter)
