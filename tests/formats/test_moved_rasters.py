@@ -46,6 +46,9 @@ def test_masks_follow_rasters_that_have_other_names(
         assert (ran.code, "0 images labelled, 2 unchanged" in ran.err) == (0, True), ran.err
         assert (read("c") == models).all()
         assert (read("a") == persons).all()
+        for name in "ac":
+            with rasterio.open(f"out/masks/{name}.tif") as mask:
+                assert mask.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         entries = read_entries(Path("out"))
         assert {name: (entry.corrected, entry.mask.formerly) for name, entry in entries.items()} == {
             "a.tif": (True, ("b.tif",)),

@@ -125,7 +125,6 @@ class GeoTiff(RasterFormat):
         `facts` is what it says of itself as the mask of a raster, as JSON.
         """
         import rasterio
-        import rasterio.shutil
         from rasterio.crs import CRS
         from rasterio.transform import Affine
         from rasterio.windows import Window
@@ -164,15 +163,7 @@ class GeoTiff(RasterFormat):
                     if (h, w) == (1, 1) and block.labels[0, 0] == grid.ignore:
                         continue  # a missing tile means no data
                     target.write(block.labels, 1, window=Window(block.place.left, block.place.top, w, h))
-            with gdal():
-                how = {
-                    "blocksize": TILE,
-                    "compress": "deflate",
-                    "resampling": "nearest",
-                    "bigtiff": "if_safer",
-                    "sparse_ok": True,
-                }
-                rasterio.shutil.copy(tiles, path, driver="COG", **how)
+            _optimize(tiles, path)
         finally:
             tiles.unlink(missing_ok=True)
 
@@ -344,9 +335,25 @@ def copy_mask(path: Path, target: Path, facts: str) -> None:
 
     from tipsseg.images.raster import gdal
 
-    shutil.copyfile(path, target)
-    with gdal(), rasterio.open(target, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as mask:
-        mask.update_tags(**{FACTS_TAG: facts})
+    tiles = temporary_path(target)
+    try:
+        shutil.copyfile(path, tiles)
+        with gdal(), rasterio.open(tiles, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as mask:
+            mask.update_tags(**{FACTS_TAG: facts})
+        _optimize(tiles, target)
+    finally:
+        tiles.unlink(missing_ok=True)
+
+
+def _optimize(tiles: Path, path: Path) -> None:
+    """Write a GeoTIFF mask as a Cloud Optimized GeoTIFF."""
+    import rasterio.shutil
+
+    from tipsseg.images.raster import gdal
+
+    how = {"blocksize": TILE, "compress": "deflate", "resampling": "nearest", "bigtiff": "if_safer", "sparse_ok": True}
+    with gdal():
+        rasterio.shutil.copy(tiles, path, driver="COG", **how)
 
 
 def check_mask(
