@@ -86,9 +86,11 @@ def _contents(package: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_waiting_for_the_disk() -> None:
+def no_waiting_for_the_disk() -> Iterator[None]:
     """No test loses power, and on a busy disk most of the time would go with waiting for it."""
-    os.fsync = lambda _: None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -199,17 +199,3 @@ def test_a_changed_file_is_noticed(path: Path, change: Callable[[Path], object],
     change(path)
     assert matches(before, path) == hashed
     assert matches(Fingerprint(before.size, before.mtime_ns, None), path) == unhashed
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        (Fingerprint(3, 1, "a"), Fingerprint(3, 2, "a"), True),
-        (Fingerprint(3, 1, "a"), Fingerprint(3, 1, "b"), False),
-        (Fingerprint(3, 1, None), Fingerprint(3, 1, None), True),
-        (Fingerprint(3, 1, None), Fingerprint(3, 2, None), False),
-        (Fingerprint(3, 1, None), Fingerprint(4, 1, None), False),
-    ],
-)
-def test_fingerprints_are_compared_by_content(one: Fingerprint, other: Fingerprint, same: bool) -> None:
-    assert one.same_content(other) is same
