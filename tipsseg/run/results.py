@@ -98,7 +98,7 @@ class Deriver:
     def due(self, ref: ImageRef, entry: Entry, rows: Mapping[str, FileRow], more: Sequence[str] = ()) -> Due:
         """Return the formats of an image whose files are missing or out of date.
 
-        `rows` are its files by place, and `more` are formats that it is to have beside those of the folder and of its files.
+        `rows` are its files by place, and `more` are formats that it is to have beside the formats of the folder and of its files.
         """
         write, edited = list[str](), list[Path]()
         for name in dict.fromkeys((*self.formats_of(rows), *filter(self.derives, more))):
