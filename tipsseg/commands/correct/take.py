@@ -393,7 +393,8 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     if entry is None:
         return
     before = entry.correction or Correction(source=planner.source, format=planner.format)
-    if planner.options.accept and not before.content:  # what a person drew, as a killed command may have, counts as drawn
+    # What a person drew, as a killed command may have, counts as drawn.
+    if planner.options.accept and not before.content:
         accepted = True
     if accepted is None and not entry.undone and not (saved and entry.corrected):
         return
