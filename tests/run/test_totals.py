@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from tipsseg.run.summary import ClassNumbers, ImageNumbers, TotalsSum
+from tipsseg.folder.mask import MaskFacts, PictureFacts
+from tipsseg.run.summary import TotalsSum
 from tipsseg.types import LabelClass
 
 
@@ -15,7 +16,7 @@ def classes_of(*names: str) -> tuple[LabelClass, ...]:
     return tuple(LabelClass(number, name, (1, 2, 3)) for number, name in enumerate(names, 1))
 
 
-def total(images: Iterable[ImageNumbers], classes: tuple[LabelClass, ...]) -> TotalsSum:
+def total(images: Iterable[MaskFacts], classes: tuple[LabelClass, ...]) -> TotalsSum:
     found = TotalsSum(classes)
     for each in images:
         found.add(each)
@@ -24,10 +25,19 @@ def total(images: Iterable[ImageNumbers], classes: tuple[LabelClass, ...]) -> To
 
 def one_of(share: int, images: int, *names: str) -> list[str]:
     """The lines of images of 10,000 pixels, the first of which has so many of each class."""
-    shown = enumerate(names, start=1) if share else ()
-    classes = tuple(ClassNumbers(number, name, share, 0.5) for number, name in shown)
-    empty = ImageNumbers((100, 100), 0, 0, (), None, None)
-    return list(total([replace(empty, classes=classes), *[empty] * (images - 1)], classes_of(*names)).lines())
+    shown = dict(enumerate(names, start=1)) if share else {}
+    empty = MaskFacts(
+        image="a.png",
+        question="",
+        picture=PictureFacts(bytes=0),
+        labels="",
+        size=(100, 100),
+        names={},
+        counts={},
+        confidence={},
+    )
+    first = replace(empty, names=shown, counts=dict.fromkeys(shown, share))
+    return list(total([first, *[empty] * (images - 1)], classes_of(*names)).lines())
 
 
 TEN = [f"c{number}" for number in range(1, 11)]

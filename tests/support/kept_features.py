@@ -26,7 +26,7 @@ def keep_features(out: Path, tokens: Mapping[str, Sequence[float]]) -> Path:
         vector = np.array(values, np.float32)
         vector /= np.linalg.norm(vector)
         record = FeatureRecord(
-            entries[image].numbers.size,
+            entries[image].mask.size,
             WindowPlan((14, 14), 14, ((0, 0),)),
             "float32",
             np.broadcast_to(vector, (1, 1, 1, len(vector))),

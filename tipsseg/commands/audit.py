@@ -179,7 +179,7 @@ class _Auditor:
         """Return the findings of an image, wholes and parts apart; None for one that a person corrected. Thread-safe."""
         if image.corrected:
             return None
-        ref, size = image.ref(None), image.entry.numbers.size
+        ref, size = image.ref(None), image.entry.mask.size
         try:
             given = self.source.read(ref, size)
             if given is None:

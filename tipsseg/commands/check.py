@@ -254,7 +254,7 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
     elif not matches(image.entry.input, path):
         report.problems.append(Problem(path, "changed since it was labelled"))
     elif not image.run.info.spec.is_raster:
-        size, labelled = image.run.reader.size(path), image.entry.numbers.size
+        size, labelled = image.run.reader.size(path), image.entry.mask.size
         if size != labelled:
             report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(labelled)}"))
 

@@ -306,7 +306,7 @@ class _Writer:
             picture, suffix, encoded = _picture(ref, size, run.reader)
         except ImageError as error:
             return error
-        names = [run.classes[each.id - 1].name for each in entry.numbers.classes]
+        names = [run.classes[each - 1].name for each in entry.mask.names]
         facts = {
             "file_name": printable_path(ref.relative), "height": size[0], "width": size[1], "names": names,
             "corrected": entry.corrected, "objects": records,

@@ -241,7 +241,7 @@ def _confidence(image: RunImage, labels: Labels) -> NDArray[np.float32] | None:
     if image.corrected or (path := image.file("npz")) is None:
         return None
     try:
-        return read_confidence(path, image.entry.numbers.size)
+        return read_confidence(path, image.entry.mask.size)
     except (OSError, ValueError) as error:
         raise ImageError(path, f"it cannot be read: {error}", image.run.hint) from error
 

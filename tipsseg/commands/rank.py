@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tipsseg.address import as_address
 from tipsseg.errors import ImageError, InputError
+from tipsseg.folder.mask import MaskFacts
 from tipsseg.options import check_whole_number
 from tipsseg.run.entry import Entry, ObjectScore
 from tipsseg.run.inputs import check_image_root
@@ -111,7 +112,7 @@ def iter_ranked(
             progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
         for name in order.names()[:limit]:
             image = run.image(name)
-            yield Ranked(image.path(root), name, mean_confidence(image.entry))
+            yield Ranked(image.path(root), name, mean_confidence(image.entry.mask))
 
 
 class _Image(NamedTuple):
@@ -128,7 +129,7 @@ class ReviewOrder:
         self._images: list[_Image] = []
 
     def add(self, entry: Entry, objects: Iterable[ObjectScore]) -> None:
-        confidence = mean_confidence(entry) or 0.0
+        confidence = mean_confidence(entry.mask) or 0.0
         self._images.append(_Image(entry.corrected, confidence, entry.image, _label_shares(entry, objects)))
 
     def names(self) -> list[str]:
@@ -148,35 +149,25 @@ class ReviewOrder:
         return first + repeated + corrected
 
 
-def mean_confidence(entry: Entry) -> float | None:
+def mean_confidence(facts: MaskFacts) -> float | None:
     """Return the mean confidence, 0..1, of labelled pixels; None if no pixel is labelled."""
-    numbers = entry.numbers
-    background = background_confidence(entry)
-    parts = [(entry.pixels, entry.confidence) for entry in numbers.classes]
-    parts += [] if background is None else [(numbers.background, background)]
+    parts = [(facts.counts.get(each, 0), confidence) for each, confidence in facts.confidence.items()]
     pixels = sum(number for number, _ in parts)
     return round(sum(number * confidence for number, confidence in parts) / pixels, 4) if pixels else None
 
 
-def background_confidence(entry: Entry) -> float | None:
-    """Return the mean confidence, 0..1, of the background; None if it is unknown."""
-    background = entry.summary.get("background")
-    value = background.get("confidence") if isinstance(background, dict) else None
-    return float(value) if isinstance(value, int | float) and 0 <= value <= 1 else None
-
-
 def _label_shares(entry: Entry, objects: Iterable[ObjectScore]) -> NDArray[np.float32]:
     """Return the shares of an image's pixels by label and place, [_BINS]."""
-    numbers, shares = entry.numbers, np.zeros(_BINS, np.float32)
-    height, width = numbers.size
-    rest = {each.id: each.pixels for each in numbers.classes}
+    facts, shares = entry.mask, np.zeros(_BINS, np.float32)
+    height, width = facts.size
+    rest = {each: facts.counts[each] for each in facts.names}
     for label, area, y, x, h, w, _ in objects:
         row, column = (
             min(_GRID * (2 * at + side) // (2 * size), _GRID - 1) for at, side, size in ((y, h, height), (x, w, width))
         )
         shares[((label * _GRID + row) * _GRID + column) % _BINS] += area
         rest[label] = rest.get(label, 0) - area
-    rest[BACKGROUND] = numbers.background
+    rest[BACKGROUND] = facts.counts.get(BACKGROUND, 0)
     for label, pixels in rest.items():
         shares[label * _GRID**2 % _BINS] += max(pixels, 0)
     return shares / np.float32(height * width)

@@ -481,10 +481,11 @@ class Reporter:
 
     def _print(self, result: Labelled | Unchanged) -> None:
         if self._jsonl:
-            record = image_summary(result.ref, result.entry.summary, result.files, result.reason)
+            record = image_summary(result.ref, result.entry.mask, result.files, result.reason)
             self.progress.text(json_bytes(record).decode() + "\n")
         else:
-            sure = sum(each.pixels * (each.confidence or 0) for each in result.entry.numbers.classes)
+            facts = result.entry.mask
+            sure = sum(facts.counts[each] * facts.confidence.get(each, 0) for each in facts.names)
             if Overlay.name in result.files and sure > self._most:
                 self.shown, self._most = result.files[Overlay.name], sure
             self.progress.results(path for path in result.files.values() if path.exists())

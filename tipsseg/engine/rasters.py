@@ -44,10 +44,10 @@ from tipsseg.labelling.view import window_side, window_starts
 from tipsseg.regions.objects import EVERY_OBJECT, add_to_wholes
 from tipsseg.run.cache import CACHE_FOLDER
 from tipsseg.run.files import Content, StagedFile, one_image
-from tipsseg.run.labels import RunContext, make_facts
+from tipsseg.run.labels import RunContext
 from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, new_entry, stage_files
 from tipsseg.run.spec import RunInfo
-from tipsseg.run.summary import share_record, summary_record
+from tipsseg.run.summary import class_facts, mean_confidences
 from tipsseg.types import (
     BlockPlace,
     Failed,
@@ -192,13 +192,20 @@ class RasterTask:
                 ignore=self._ignore,
             )
             blocks = self._label_blocks(ref, raster, grid, fingerprint)
-        summary = {**blocks.summary(grid.size), "transform": grid.transform, "epsg": grid.epsg}
         try:
             digest = digest_blocks(blocks.read(self._context), grid.size)
         except OSError as error:
             raise output_error(blocks.folder, error) from error
-        picture = PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or "")
-        facts = make_facts(ref.name, digest, summary, picture, question=self._context.question)
+        facts = MaskFacts(
+            image=ref.name,
+            question=self._context.question,
+            picture=PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or ""),
+            labels=digest,
+            size=grid.size,
+            transform=grid.transform,
+            epsg=grid.epsg,
+            **blocks.count_facts(math.prod(grid.size)),
+        )
         return self._write(ref, grid, blocks, facts, fingerprint), blocks.folder
 
     @contextmanager
@@ -323,9 +330,9 @@ class BlockFiles:
                 labels, scores = stored["labels"], stored["scores"]
             yield RasterBlock(place=place, labels=labels, objects=block_objects(labels, run.classes, scores.tolist()))
 
-    def summary(self, size: tuple[int, int]) -> dict[str, object]:
-        """Return the summary of the labels, as `label_summary` does."""
-        classes, pixels = self._classes, math.prod(size)
+    def count_facts(self, pixels: int) -> dict[str, Any]:
+        """Count the labels of a raster with this number of pixels (see `summary.count_facts`)."""
+        classes = self._classes
         counts, sums = np.zeros(ignore_id(len(classes)) + 1, np.int64), np.zeros(len(classes) + 1)
         for place in self.places:
             with np.load(self._path(place)) as stored:
@@ -333,8 +340,7 @@ class BlockFiles:
                 sums += stored["sums"]
         counts[-1] = pixels - counts.sum()
         counts, sums = add_to_wholes(counts, classes), add_to_wholes(sums, classes)
-        shares = [share_record(number, total, pixels) for number, total in zip(counts, sums, strict=False)]
-        return summary_record(size, classes, counts, shares)
+        return class_facts(counts, classes, mean_confidences(counts, sums))
 
     def _path(self, place: BlockPlace) -> Path:
         return self.folder / f"{place.number:06d}.npz"

@@ -104,12 +104,17 @@ class MaskFacts:
     counts: Mapping[int, int]
     confidence: Mapping[int, float]
     present: tuple[int, ...] | None = None
-    transform: tuple[float, float, float, float, float, float] | None = None
+    transform: tuple[float, ...] | None = None
     epsg: int | None = None
 
     @property
     def by_person(self) -> bool:
         return self.by == "person"
+
+    @property
+    def ignored(self) -> int:
+        """The number of ignored pixels."""
+        return sum(count for each, count in self.counts.items() if each and each not in self.names)
 
     def record(self) -> dict[str, Any]:
         """Return the facts as JSON values, without those that say nothing."""
@@ -196,7 +201,7 @@ def _texts(values: list[Any]) -> tuple[str, ...]:
 
 
 def _by_id(record: Mapping[str, Any], *kinds: type) -> dict[int, Any]:
-    found = {int(key): value for key, value in record.items()}
+    found = dict(sorted((int(key), value) for key, value in record.items()))
     if not all(type(value) in kinds for value in found.values()):
         raise ValueError("a value of a class has another type")
     return found

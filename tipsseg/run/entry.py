@@ -17,8 +17,8 @@ from tipsseg.errors import ImageError
 from tipsseg.folder.mask import MaskFacts, SealedMask, open_envelope
 from tipsseg.images.access import absolute, exists
 from tipsseg.regions.objects import LabelledObject
-from tipsseg.run.summary import ClassNumbers, ImageNumbers
-from tipsseg.types import BACKGROUND, ImageRef, printable_path
+from tipsseg.run.summary import summary_of
+from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import Fingerprint, actual_name, actual_path, is_folder, is_inside
 from tipsseg.util.json import json_bytes, parse, read_value, take
 
@@ -188,49 +188,6 @@ class Entry:
             digest.update(bulk.bulk.get(name, b"-"))
         return digest.hexdigest()[:32]
 
-    @cached_property
-    def summary(self) -> Mapping[str, Any]:
-        """The summary of the labels (see `summary.label_summary`)."""
-        facts, pixels = self.mask, self.mask.size[0] * self.mask.size[1]
-
-        def share(label_id: int) -> dict[str, object]:
-            count = facts.counts.get(label_id, 0)
-            return {"pixels": count, "share": round(count / pixels, 6), "confidence": facts.confidence.get(label_id)}
-
-        found: dict[str, object] = {
-            "height": facts.size[0],
-            "width": facts.size[1],
-            "classes": [{"id": each, "name": name, **share(each)} for each, name in sorted(facts.names.items())],
-            "background": share(BACKGROUND),
-            "ignored": self._ignored(),
-        }
-        if facts.present is not None:
-            found["present"] = list(facts.present)
-        if facts.transform is not None:
-            found |= {"transform": list(facts.transform), "epsg": facts.epsg}
-        return found
-
-    @cached_property
-    def numbers(self) -> ImageNumbers:
-        """The numbers of the summary."""
-        facts, counts = self.mask, self.mask.counts
-        return ImageNumbers(
-            facts.size,
-            counts.get(BACKGROUND, 0),
-            self._ignored(),
-            tuple(
-                ClassNumbers(each, name, counts.get(each, 0), facts.confidence.get(each, 0.0))
-                for each, name in sorted(facts.names.items())
-            ),
-            facts.transform,
-            facts.epsg,
-        )
-
-    def _ignored(self) -> int:
-        """Return the number of ignored pixels, whose id depends on the number of classes."""
-        facts = self.mask
-        return sum(count for each, count in facts.counts.items() if each != BACKGROUND and each not in facts.names)
-
     @property
     def objects(self) -> tuple[ObjectScore, ...] | None:
         """All objects with their scores, whatever the file options; None if they were not looked for."""
@@ -249,7 +206,7 @@ class Entry:
             "sha256": facts.picture.sha256 or None,
             **({"given": facts.given} if facts.given else {}),
             "files": {mask_format: self.place, **{file.name: file.place for file in files.values() if file.is_file}},
-            **self.summary,
+            **summary_of(facts),
             **({} if correction is None else {"corrected": asdict(correction)}),
         }
 

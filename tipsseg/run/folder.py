@@ -44,7 +44,7 @@ from tipsseg.run.entry import (
 from tipsseg.run.failures import Failures
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
-from tipsseg.run.labels import GEOTIFF, PNG, make_facts, read_entry, read_labels
+from tipsseg.run.labels import GEOTIFF, PNG, read_entry, read_labels, unknown_labels
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.moving import finish_moves, moving_images
 from tipsseg.run.plan import plan_run
@@ -136,13 +136,10 @@ class OutputFolder(Run):
         if self.context.mask_format == GEOTIFF:
             return None
         with suppress(ImageError, OSError, ValueError):
-            height, width = self.reader.size(ref.path)
-            nothing = {"pixels": 0, "confidence": None}
-            summary = {"height": height, "width": width, "classes": [], "background": nothing, "ignored": 0}
             found = identify(ref.path)[0]
             pixels = pixel_digest(self.reader.upright(ref.path))
             picture = PictureFacts(bytes=found.size, sha256=found.sha256 or "", pixels=pixels)
-            facts = make_facts(ref.name, "", summary, picture, question=self.context.question)
+            facts = unknown_labels(ref.name, self.reader.size(ref.path), picture, question=self.context.question)
             stamp = Fingerprint(0, 0, None)
             return Entry(mask=facts, place=place, stamp=stamp, sealed=b"", path=input_path(ref))
         return None
@@ -559,7 +556,7 @@ class OutputFolder(Run):
         """Return the totals over all images in the folder."""
         totals = TotalsSum(self.context.classes)
         for entry in self.cache.entries():
-            totals.add(entry.numbers, entry.mask.present)
+            totals.add(entry.mask)
         return totals
 
 

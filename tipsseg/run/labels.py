@@ -46,7 +46,7 @@ from tipsseg.run.entry import (
     object_scores,
     pack_objects,
 )
-from tipsseg.run.summary import CERTAIN, corrected_summary
+from tipsseg.run.summary import CERTAIN, corrected_facts
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.files import RECORD_LIMIT, Fingerprint, actual_path, describe_error, open_regular
 from tipsseg.util.json import json_bytes, parse, take
@@ -99,33 +99,9 @@ class Labels:
 # ---- what a mask says ----
 
 
-def make_facts(
-    image: str, digest: str, summary: Mapping[str, Any], picture: PictureFacts, *, question: str, given: str = ""
-) -> MaskFacts:
-    """Return what the mask of an image says of itself, from the digest and the summary of its labels."""
-    shares = {BACKGROUND: summary["background"], **{each["id"]: each for each in summary["classes"]}}
-    counts = {each: share["pixels"] for each, share in shares.items() if share["pixels"]}
-    if summary["ignored"]:
-        counts[_IGNORED] = summary["ignored"]
-    present, transform = summary.get("present"), summary.get("transform")
-    return MaskFacts(
-        image=image,
-        question=question,
-        given=given,
-        names={each["id"]: each["name"] for each in summary["classes"]},
-        picture=picture,
-        labels=digest,
-        size=(summary["height"], summary["width"]),
-        counts=counts,
-        confidence={each: share["confidence"] for each, share in shares.items() if share["confidence"] is not None},
-        present=None if present is None else tuple(present),
-        transform=None if transform is None else tuple(transform),
-        epsg=summary.get("epsg"),
-    )
-
-
-#: The id of ignored pixels in counts, whatever the number of classes.
-_IGNORED = 65535
+def unknown_labels(image: str, size: tuple[int, int], picture: PictureFacts, **more: Any) -> MaskFacts:
+    """Return the facts of an image whose mask says nothing."""
+    return MaskFacts(image=image, size=size, picture=picture, labels="", names={}, counts={}, confidence={}, **more)
 
 
 def label_bulk(labels: Labels, objects: Iterable[ObjectScore]) -> dict[str, bytes]:
@@ -151,13 +127,14 @@ def corrected_mask(
     `known` are the objects that were there before, and `model` is the content of the model's mask, if it is known.
     """
     objects = object_scores(scored_objects(labels, classes, known, None, None))
-    summary = corrected_summary(count_labels(labels.labels), classes, before.summary)
-    old = before.mask
-    facts = make_facts(
-        before.image, label_digest(labels.labels), summary, old.picture, question=old.question, given=old.given
-    )
     facts = replace(
-        facts, formerly=old.formerly, by="person", source=correction.format, saved=saved, accepted=correction.accepted
+        before.mask,
+        by="person",
+        source=correction.format,
+        saved=saved,
+        accepted=correction.accepted,
+        labels=label_digest(labels.labels),
+        **corrected_facts(count_labels(labels.labels), classes, before.mask.confidence),
     )
     bulk = {**label_bulk(labels, objects), "origin": correction.text()}
     return facts, bulk if model is None else {**bulk, "model": model}, objects
@@ -254,20 +231,25 @@ def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry
     before = known if facts is None else Entry.of(make_envelope(facts), **more)
     if before is None:
         raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN_RASTER)
-    numbers, number, hint = before.numbers, len(context.classes), _back_hint(context, before.image)
+    old, number, hint = before.mask, len(context.classes), _back_hint(context, before.image)
     try:
-        check_mask(path, number, numbers.size, numbers.transform, numbers.epsg)
+        check_mask(path, number, old.size, old.transform, old.epsg)
     except ImageError as error:
         raise ImageError(path, f"changed by hand: {error.reason}", hint) from None
     digest = digest_mask(path, context)
-    if digest == before.mask.labels:
+    if digest == old.labels:
         return replace(before, state=LOOSE if facts is None else SEALED, **more)
     counts = count_mask(path, number)
     _refuse_unknown_ids(path, counts, number, hint)
-    old = before.mask
-    summary = corrected_summary(counts, context.classes, before.summary)
-    new = make_facts(before.image, digest, summary, old.picture, question=old.question, given=old.given)
-    new = replace(new, formerly=old.formerly, by="person", saved=saved_at(status.st_mtime_ns))
+    new = replace(
+        old,
+        by="person",
+        source="",
+        saved=saved_at(status.st_mtime_ns),
+        accepted=False,
+        labels=digest,
+        **corrected_facts(counts, context.classes, old.confidence),
+    )
     return Entry.of(make_envelope(new, {"origin": Correction().text()}), state=EDITED, **more)
 
 
@@ -303,9 +285,14 @@ def listed_entries(context: RunContext, places: Container[str]) -> Iterator[Entr
                 place = record["files"][context.mask_format]
                 if place in places:
                     picture = PictureFacts(bytes=record["size"], sha256=record["sha256"] or "")
-                    given = record.get("given", "")
-                    facts = make_facts(record["image"], "", record, picture, question=context.question, given=given)
-                    facts = replace(facts, formerly=tuple(record.get("formerly", ())))
+                    facts = unknown_labels(
+                        record["image"],
+                        (record["height"], record["width"]),
+                        picture,
+                        question=context.question,
+                        given=record.get("given", ""),
+                        formerly=tuple(record.get("formerly", ())),
+                    )
                     sealed = make_envelope(read_facts(facts.record()))
                     yield Entry.of(sealed, place=place, stamp=Fingerprint(0, 0, None), path=take(record, "path", str))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.folder.mask import PictureFacts, envelope, label_digest, seal
+from tipsseg.folder.mask import MaskFacts, PictureFacts, envelope, label_digest, seal
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
@@ -27,8 +27,8 @@ from tipsseg.regions.objects import LabelledObject, object_regions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ROWS, Entry, FileRow, ObjectScore, input_path, object_scores, pack_objects
 from tipsseg.run.files import Content, Files, StagedFile, one_image
-from tipsseg.run.labels import PNG, Labels, RunContext, label_bulk, make_facts
-from tipsseg.run.summary import CERTAIN, label_summary
+from tipsseg.run.labels import PNG, Labels, RunContext, label_bulk
+from tipsseg.run.summary import CERTAIN, count_facts
 from tipsseg.types import Failed, ImageRef, RasterGrid, Remark
 from tipsseg.util.files import Fingerprint
 from tipsseg.util.json import json_bytes
@@ -137,12 +137,12 @@ class Deriver:
     def objects(self, entry: Entry, labels: Labels, every: Sequence[LabelledObject]) -> list[LabelledObject]:
         """Return the objects that files list, of `every` object."""
         options = self.context.files
-        least = options.min_area.pixels(entry.numbers.size)
+        least = options.min_area.pixels(entry.mask.size)
         if options.instances == "component":
             return [each for each in every if each.region.area >= least]
         regions = object_regions(labels.labels, self.context.classes, options)
         by_hand = entry.corrected
-        means = {each.id: CERTAIN if by_hand else each.confidence for each in entry.numbers.classes}
+        means = {each: CERTAIN if by_hand else entry.mask.confidence.get(each, 0.0) for each in entry.mask.names}
         return [LabelledObject(region, means[region.class_id], options.simplify) for region in regions]
 
     def make(self, image: ImageLabels, entry: Entry, formats: Iterable[str]) -> Derived:
@@ -359,10 +359,16 @@ def write_image(
         pixels=pixels() if context.need("pixels") else None,
         grid=grid() if context.need("grid") else None,
     )
-    summary, objects = label_summary(label_map), object_scores(every)
-    picture = PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or "", pixels=pixel_digest)
-    digest = label_digest(image.labels)
-    facts = make_facts(ref.name, digest, summary, picture, question=context.question, given=given)
+    objects = object_scores(every)
+    facts = MaskFacts(
+        image=ref.name,
+        question=context.question,
+        given=given,
+        picture=PictureFacts(bytes=fingerprint.size, sha256=fingerprint.sha256 or "", pixels=pixel_digest),
+        labels=label_digest(image.labels),
+        size=label_map.shape,
+        **count_facts(label_map),
+    )
     data = seal(encode_mask(image.labels, context.classes), facts, label_bulk(labels, objects))
     staged = list[StagedFile]()
     with one_image(ref, staged):

@@ -205,9 +205,9 @@ def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
         if "thumbnail" in needs:
             thumbnail = spec.reader.thumbnail(ref.path)
         if "pixels" in needs:
-            pixels = spec.reader.pixels(ref.path, entry.numbers.size)
+            pixels = spec.reader.pixels(ref.path, entry.mask.size)
         if "grid" in needs:
-            grid = image_grid(ref.path, entry.numbers.size, len(context.classes), spec.reader)
+            grid = image_grid(ref.path, entry.mask.size, len(context.classes), spec.reader)
         known = known_objects(entry, labels, context.classes)
         entry = replace(entry, packed=entry.packed or pack_objects(known))  # a cache that was lost
         every = scored_objects(labels, context.classes, known, None, context.files.simplify)

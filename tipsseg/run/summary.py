@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.folder.mask import MaskFacts
 from tipsseg.label_map import LabelMap
 from tipsseg.regions.objects import add_to_wholes, split_levels
 from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, ignore_id
@@ -29,14 +29,11 @@ _NAMED = 8
 _LETTERS = 40
 
 
-def label_summary(label_map: LabelMap) -> dict[str, object]:
-    """Summarise labels.
+def count_facts(label_map: LabelMap) -> dict[str, Any]:
+    """Count the labels of an image. A pixel of a part counts in its whole too.
 
     Returns:
-        `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of the classes in the
-        image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels);
-        `ignored`: pixels below the minimum confidence. A pixel of a part counts in its whole too.
-        `present` are the ids of the classes that competed, unless all did.
+        `names`, `counts`, `confidence` and `present` of `MaskFacts`.
     """
     pixels, sums = _totals(label_map.labels, label_map.confidence)
     pixels, sums = add_to_wholes(pixels, label_map.classes), add_to_wholes(sums, label_map.classes)
@@ -45,81 +42,81 @@ def label_summary(label_map: LabelMap) -> dict[str, object]:
     for labels, confidence in levels:
         own, of_level = _totals(labels, confidence)
         sums[1:] = np.where(own[1:] > 0, of_level[1:], sums[1:])
-    ids = range(BACKGROUND, len(label_map.classes) + 1)
-    shares = [share_record(pixels[each], sums[each], label_map.labels.size) for each in ids]
-    summary = summary_record(label_map.shape, label_map.classes, pixels, shares)
-    return summary if label_map.present is None else {**summary, "present": sorted(label_map.present)}
+    present = None if label_map.present is None else tuple(sorted(label_map.present))
+    return {**class_facts(pixels, label_map.classes, mean_confidences(pixels, sums)), "present": present}
 
 
-def summary_record(
-    size: tuple[int, ...], classes: Sequence[LabelClass], pixels: NDArray[np.int64], shares: Sequence[dict[str, object]]
-) -> dict[str, object]:
-    """Return a summary; `pixels` are by label id, and `shares` are the records of the background and the classes."""
-    return {
-        "height": size[0],
-        "width": size[1],
-        "classes": [{"id": each.id, "name": each.name, **shares[each.id]} for each in classes if pixels[each.id]],
-        "background": shares[BACKGROUND],
-        "ignored": int(pixels[ignore_id(len(classes))]),
+def class_facts(
+    pixels: NDArray[np.int64], classes: Sequence[LabelClass], confidence: Mapping[int, float]
+) -> dict[str, Any]:
+    """Return `names`, `counts` and `confidence` of `MaskFacts`, from the pixels and the mean confidence by label id."""
+    counts = {each: int(pixels[each]) for each in range(len(classes) + 1) if pixels[each]}
+    found = {each: confidence[each] for each in counts if each in confidence}
+    if ignored := int(pixels[ignore_id(len(classes))]):
+        counts[_IGNORED] = ignored
+    names = {each.id: each.name for each in classes if each.id in counts}
+    return {"names": names, "counts": counts, "confidence": found}
+
+
+#: The id of ignored pixels in counts, whatever the number of classes.
+_IGNORED = 65535
+
+
+def mean_confidences(pixels: NDArray[np.int64], sums: NDArray[np.float64]) -> dict[int, float]:
+    """Return the mean confidence of each label id that has one, from the pixels and the summed confidence by label id."""
+    both = enumerate(zip(pixels.tolist(), sums.tolist(), strict=False))
+    return {each: round(total / number, 4) for each, (number, total) in both if number and not math.isnan(total)}
+
+
+def corrected_facts(
+    counts: NDArray[np.int64], classes: Sequence[LabelClass], before: Mapping[int, float]
+) -> dict[str, Any]:
+    """Count labels that a person made, as `count_facts` does; `counts` is from `count_labels`.
+
+    Classes keep the mean confidence that they had `before`; a class that had none gets CERTAIN.
+    """
+    confidence = {each: before.get(each, CERTAIN) for each in range(len(classes) + 1)}
+    return class_facts(add_to_wholes(counts, classes), classes, confidence)
+
+
+def summary_of(facts: MaskFacts) -> dict[str, object]:
+    """Return what a mask shows, for manifest.jsonl and JSON lines.
+
+    Returns:
+        `height` and `width` in pixels; `classes`: id, name, pixels, share of the image and mean confidence of the classes in the
+        image; `background`: pixels, share and mean confidence of id 0 (None if it has no pixels);
+        `ignored`: pixels below the minimum confidence.
+        `present` are the ids of the classes that competed, unless all did.
+    """
+
+    def share(label_id: int) -> dict[str, object]:
+        count = facts.counts.get(label_id, 0)
+        return {
+            "pixels": count,
+            "share": round(count / math.prod(facts.size), 6),
+            "confidence": facts.confidence.get(label_id),
+        }
+
+    found: dict[str, object] = {
+        "height": facts.size[0],
+        "width": facts.size[1],
+        "classes": [{"id": each, "name": name, **share(each)} for each, name in facts.names.items()],
+        "background": share(BACKGROUND),
+        "ignored": facts.ignored,
     }
+    if facts.present is not None:
+        found["present"] = list(facts.present)
+    if facts.transform is not None:
+        found |= {"transform": list(facts.transform), "epsg": facts.epsg}
+    return found
 
 
-def corrected_summary(
-    counts: NDArray[np.int64], classes: tuple[LabelClass, ...], before: Mapping[str, Any]
-) -> dict[str, object]:
-    """Summarise corrected labels, as `label_summary` does for a run's labels; `counts` is from `count_labels`.
-
-    Classes keep their mean confidence from `before`; a class that was not in it gets CERTAIN.
-    """
-    size, pixels = (before["height"], before["width"]), add_to_wholes(counts, classes)
-    known = (before["background"], *before["classes"])
-    means = {each.get("id", BACKGROUND): each["confidence"] for each in known if each["confidence"] is not None}
-    shares = []
-    for label_id, number in enumerate(pixels[: len(classes) + 1].tolist()):
-        confidence = means.get(label_id, CERTAIN) if number else None
-        shares.append({"pixels": number, "share": round(number / math.prod(size), 6), "confidence": confidence})
-    return {**before, **summary_record(size, classes, pixels, shares)}
-
-
-@dataclass(frozen=True, slots=True)
-class ClassNumbers:
-    """A class in an image: id, name, number of pixels, and their mean confidence, 0..1."""
-
-    id: int
-    name: str
-    pixels: int
-    confidence: float
-
-
-@dataclass(frozen=True, slots=True)
-class ImageNumbers:
-    """The numbers of a `label_summary`.
-
-    Attributes:
-        size: (height, width) in pixels.
-        background: Pixels of id 0.
-        ignored: Pixels below the minimum confidence.
-        classes: The classes in the image.
-        transform: Of a raster (see `RasterGrid`); None for other images.
-        epsg: See `RasterGrid`.
-    """
-
-    size: tuple[int, int]
-    background: int
-    ignored: int
-    classes: tuple[ClassNumbers, ...]
-    transform: tuple[float, float, float, float, float, float] | None
-    epsg: int | None
-
-
-def image_summary(
-    ref: ImageRef, summary: Mapping[str, object], files: Mapping[str, Path], reason: str
-) -> dict[str, object]:
+def image_summary(ref: ImageRef, facts: MaskFacts, files: Mapping[str, Path], reason: str) -> dict[str, object]:
     """Return the record of an image for a JSON line.
 
     Args:
         ref: The image.
-        summary: The `label_summary` of its labels.
+        facts: What its mask says.
         files: Its per-image files, by format.
         reason: Why it was labelled, or why its labels stayed.
 
@@ -133,7 +130,7 @@ def image_summary(
         "mask": os.fspath(files["png"]) if "png" in files else None,
         "files": [os.fspath(file) for file in files.values()],
         "reason": reason,
-        **summary,
+        **summary_of(facts),
     }
 
 
@@ -154,15 +151,6 @@ def _totals(labels: LabelArray, confidence: ConfidenceArray) -> tuple[NDArray[np
     return pixels, sums
 
 
-def share_record(pixels: np.int64, confidence: np.float64, size: int) -> dict[str, object]:
-    """Return the pixels of a label id, their share of an image of `size` pixels, and their mean confidence."""
-    return {
-        "pixels": int(pixels),
-        "share": round(int(pixels) / size, 6),
-        "confidence": None if not pixels or np.isnan(confidence) else round(float(confidence) / int(pixels), 4),
-    }
-
-
 class TotalsSum:
     """Totals over images, which are added one by one. Memory grows with the number of classes, not of images."""
 
@@ -172,20 +160,19 @@ class TotalsSum:
         self._asked: Counter[int] | None = None  # the images in which a class competed, if not all did everywhere
         self._of_class = {each.id: [0, 0] for each in classes}  # images that contain it, and its pixels
 
-    def add(self, numbers: ImageNumbers, present: Collection[int] | None = None) -> None:
-        """Add an image; `present` are the ids of the classes that competed, None if all did."""
-        if present is not None:
+    def add(self, facts: MaskFacts) -> None:
+        """Add what the mask of an image says."""
+        if facts.present is not None:
             self._asked = self._asked or Counter({each.id: self._images for each in self._classes})
         if self._asked is not None:
-            self._asked.update([*self._of_class] if present is None else present)
+            self._asked.update([*self._of_class] if facts.present is None else facts.present)
         self._images += 1
-        self._pixels += numbers.size[0] * numbers.size[1]
-        self._background += numbers.background
-        self._ignored += numbers.ignored
-        for each in numbers.classes:
-            if each.id in self._of_class and each.pixels > 0:
-                self._of_class[each.id][0] += 1
-                self._of_class[each.id][1] += each.pixels
+        self._pixels += math.prod(facts.size)
+        self._background += facts.counts.get(BACKGROUND, 0)
+        self._ignored += facts.ignored
+        for label_id in facts.names.keys() & self._of_class.keys():
+            self._of_class[label_id][0] += 1
+            self._of_class[label_id][1] += facts.counts[label_id]
 
     def record(self) -> dict[str, object]:
         classes = []

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -154,13 +155,12 @@ def _read_labelled(spec: RunSpec, images: list[Done]) -> Iterator[FolderImage]:
 
 
 def _labelled_image(entry: Entry, files: Mapping[str, Path], path: Path, status: Status) -> FolderImage:
-    numbers = entry.numbers
-    height, width = numbers.size
+    facts = entry.mask
     return FolderImage(
         path=path,
         status=status,
         files=files,
-        classes={found.name: found.pixels / (height * width) for found in numbers.classes},
+        classes={name: facts.counts[each] / prod(facts.size) for each, name in facts.names.items()},
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.address import address_text
-from tipsseg.commands.rank import background_confidence, mean_confidence
+from tipsseg.commands.rank import mean_confidence
 from tipsseg.commands.report import pictures
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats.npz import read_confidence
@@ -30,7 +30,7 @@ from tipsseg.run.files import Files, digest_of
 from tipsseg.run.inputs import REPORT_FILE
 from tipsseg.run.labels import Labels
 from tipsseg.run.read import RunImage
-from tipsseg.types import LabelArray, LabelClass, printable_path
+from tipsseg.types import BACKGROUND, LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file, set_aside
 from tipsseg.util.json import json_bytes, parse, take
 
@@ -174,9 +174,9 @@ class ImageMaker:
         others: LabelArray | None = None
         unread: ImageError | None = None
         try:
-            given = None if self.others is None else self.others.read(image.ref(self.images), entry.numbers.size)
+            given = None if self.others is None else self.others.read(image.ref(self.images), entry.mask.size)
             if given is not None:
-                others, _ = paint_objects(given, entry.numbers.size, self.classes)
+                others, _ = paint_objects(given, entry.mask.size, self.classes)
         except ImageError as error:
             unread = error
         signature = self._signature(entry, path, fault, others)
@@ -202,21 +202,21 @@ class ImageMaker:
         confidence, npz = None, None if entry.corrected else image.file("npz")
         if npz is not None:
             with suppress(ImageError, OSError, ValueError):  # the page works without confidences
-                confidence = read_confidence(npz, image.entry.numbers.size)
+                confidence = read_confidence(npz, image.entry.mask.size)
         regions, number = every_region(labels, len(self.classes), found.instances)
         objects = number_pixels(enumerate(regions, start=1), (labels.shape[0], labels.shape[1]))
-        numbers, key, correction = entry.numbers, image_key(entry.image), entry.correction
+        facts, key, correction = entry.mask, image_key(entry.image), entry.correction
         is_accepted = correction is not None and correction.accepted and not correction.content
         record = {
             "image": entry.image,
             "path": address_text(path),
             "key": key,
-            "size": list(numbers.size),
+            "size": list(facts.size),
             "state": "unchanged" if not entry.corrected else "accepted" if is_accepted else "edited",
-            "confidence": mean_confidence(entry),
-            "classes": [[each.id, each.pixels, each.confidence] for each in numbers.classes],
-            "background": [numbers.background, background_confidence(entry)],
-            "ignored": numbers.ignored,
+            "confidence": mean_confidence(facts),
+            "classes": [[each, facts.counts[each], facts.confidence.get(each, 0.0)] for each in facts.names],
+            "background": [facts.counts.get(BACKGROUND, 0), facts.confidence.get(BACKGROUND)],
+            "ignored": facts.ignored,
             "objects": number,
             "shown": pixels is not None,
             "confidences": confidence is not None,

@@ -240,7 +240,7 @@ def _draw(run: Run, maker: ImageMaker, jobs: int, progress: Progress) -> _Drawn:
         entry = result.entry
         review.add(entry, result.objects)
         hashes[entry.image] = entry.input.sha256
-        totals.add(entry.numbers, entry.mask.present)
+        totals.add(entry.mask)
         counts["failed" if result.error else "drawn" if result.new else "unchanged"] += 1
         if result.error is not None and result.error.hint == MOVED_HINT:
             moved.append(result.error)
