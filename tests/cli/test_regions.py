@@ -367,6 +367,22 @@ def test_an_edited_instance_mask_stays_and_changes_no_objects(command: Command) 
     assert (objects(), command("check", "labels").out) == (before, "")
 
 
+def test_an_edited_instance_mask_regroups_pixels(command: Command) -> None:
+    label_two_trees(command)
+    assert command("convert", "labels", "-f", "instances", "-q").code == 0
+    labels, path = mask("a"), Path("labels/instances/a.png")
+    ran = command("correct", "labels", "--from", "labels/instances")
+    assert (ran.code, "0 masks corrected" in ran.err) == (0, True), ran.err
+    with Image.open(path) as picture:
+        instances = np.array(picture)
+    instances[instances == 2] = 1
+    Image.fromarray(instances).save(path)
+    assert command("correct", "labels", "--from", "labels/instances").out.split() == ["labels/masks/a.png"]
+    assert places() == {(3500, 10, 10, 50, 70)}
+    assert (mask("a") == labels).all()
+    assert command("check", "labels").code == 0
+
+
 def test_corrections_of_other_objects_are_refused(command: Command) -> None:
     """The page numbered other objects, although the mask is the same."""
     label = (*LABEL[:-1], "tree", "--regions", "regions", "--regions-only", "-f", "png", "-q")

@@ -47,22 +47,22 @@ def _digest(parts: Iterable[str | NDArray[np.generic]], exact: bool) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PixelLabels:
-    """The labels of all pixels in an image.
+    """The labels of all pixels in an image, or its objects alone.
 
     Attributes:
-        labels: [H, W], the label ids.
+        labels: [H, W], the label ids; None if they stay as they are.
         ignores: True if the format can mark ignored pixels. If False, ignored pixels may be stored as background.
         instances: [H, W] int32, the objects, 0 for none; None if the format does not tell objects of one class apart.
     """
 
-    labels: LabelArray
-    ignores: bool
+    labels: LabelArray | None
+    ignores: bool = True
     instances: NDArray[np.int32] | None = None
 
     def digest(self, *, exact: bool) -> str:
         """Return the sha256 of the labels in hex. It depends on `exact`, which decides the pixels that are corrected."""
-        instances = [] if self.instances is None else [self.instances]
-        return _digest([repr((self.labels.shape, str(self.labels.dtype))), self.labels, *instances], exact)
+        arrays = [each for each in (self.labels, self.instances) if each is not None]
+        return _digest([repr((arrays[0].shape, str(arrays[0].dtype))), *arrays], exact)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,16 +1,23 @@
 """Instance masks: one 16-bit PNG per image. Values number the objects from 1, in the order of other formats; 0 is background.
 
-A part has the number of its whole. In a run with regions, the regions below the minimum area follow the objects.
+A part has the number of its whole. In a run with regions, the regions below the minimum area follow the objects. Of such a file
+that a person edited, the numbers are read: the labels stay as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
+
 import numpy as np
 from PIL import Image
 
+from tipsseg.corrections.files import Source
+from tipsseg.corrections.records import ClassNames, PixelLabels, Size, SourceImage
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.formats.png import encode_picture
+from tipsseg.formats.png import encode_picture, read_ids, read_source_picture
+from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.objects import number_pixels
 
 _MOST = 65_535
@@ -36,3 +43,14 @@ class InstanceMasks(Format):
                 "Omit small objects with argument `min_area`, or write the format panoptic.",
             )
         return encode_picture(Image.fromarray(ids.astype(np.uint16)))
+
+    def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
+        """Yield an image for each PNG. A PNG is named after its image."""
+        for name in source.find_suffix(".png"):
+            yield SourceImage(name[: -len(".png")], source.display_path(name), partial(_read_instances, source, name))
+
+
+def _read_instances(source: Source, name: str, size: Size) -> PixelLabels:
+    picture = read_source_picture(source, name, size)
+    with as_image_error(source.display_path(name)):
+        return PixelLabels(None, instances=read_ids(picture).astype(np.int32))

@@ -96,7 +96,7 @@ def _read_with_objects(
     image: SourceImage, source: Source, mask: str, classes: Sequence[LabelClass], size: Size
 ) -> PixelLabels | Objects:
     labels = image.read(size)
-    if not isinstance(labels, PixelLabels):
+    if not isinstance(labels, PixelLabels) or labels.labels is None:
         return labels
     with source.file(mask) as path:
         objects = read_sealed(path.read_bytes()).objects(size)
@@ -149,6 +149,7 @@ def paint_objects(
     dtype = label_dtype(len(classes))
     instances = np.zeros(size, np.int32)
     if isinstance(given, PixelLabels):
+        assert given.labels is not None  # only `correct` reads objects alone
         own = instances if given.instances is None else given.instances
         return cast(LabelArray, given.labels.astype(dtype)), own.copy()
     labels = cast(LabelArray, np.zeros(size, dtype))

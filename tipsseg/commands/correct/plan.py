@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tipsseg.commands.correct.compare import Comparison, compare_masks, join_levels, return_parts
 from tipsseg.commands.correct.sources import BASE_LIMIT, PAGE, encode_base
@@ -24,6 +25,7 @@ from tipsseg.regions.objects import (
     ancestors,
     follow_correction,
     has_parts,
+    number_pixels,
     object_regions,
     split_levels,
     visible_objects,
@@ -208,7 +210,10 @@ class Planner:
             depends=depends,
             redrawn=self._redrawn_objects(image, found, exact=exact) if depends else (),
         )
-        changed = int(np.count_nonzero(labels != old))
+        instances, regroups = current.instances, isinstance(new, PixelLabels) and new.labels is None
+        if isinstance(new, PixelLabels) and new.instances is not None:
+            instances = new.instances
+        changed = self._count_regrouped(current, instances) if regroups else int(np.count_nonzero(labels != old))
         if not changed:
             return plan
         in_place = recorded is not None and not (recorded.source or source_image.made_on)
@@ -230,8 +235,7 @@ class Planner:
             accepted=bool(source_image.accepted),
             saved=source_image.saved,
         )
-        page = new if source_image.made_on and isinstance(new, PixelLabels) else current
-        file, entry = self._stage(image, Labels(labels=labels, instances=page.instances), current, correction)
+        file, entry = self._stage(image, Labels(labels=labels, instances=instances), current, correction)
         return replace(plan, file=file, entry=entry)
 
     def _count(self, new: PixelLabels | Objects, found: Sequence[Comparison]) -> None:
@@ -241,6 +245,21 @@ class Planner:
             self._same += len(each.same)
             self._redrawn += len(each.redrawn.intersection(each.partners))
             self._boxes += len(each.boxes)
+
+    def _count_regrouped(self, current: Labels, new: NDArray[np.int32] | None) -> int:
+        """Return the number of pixels that are in other objects by the instances `new` [H, W]."""
+        old, labels, classes = current.instances, current.labels, self.run.classes
+        if new is None:
+            return 0
+        if old is None:
+            wholes = [each for each in object_regions(labels, classes) if not classes[each.class_id - 1].part_of]
+            old = number_pixels(enumerate(wholes, start=1), (labels.shape[0], labels.shape[1])).astype(np.int32)
+        new = follow_correction(new, labels, classes)
+        pairs, counts = np.unique(old.astype(np.int64) << 32 | new, return_counts=True)
+        kept = [np.zeros(int(pairs.max() >> 32) + 1, np.int64), np.zeros(int(new.max()) + 1, np.int64)]
+        np.maximum.at(kept[0], pairs >> 32, counts)
+        np.maximum.at(kept[1], pairs & 0xFFFFFFFF, counts)
+        return int(old.size - min(each.sum() for each in kept))
 
     def _has_objects(self, labels: LabelArray) -> bool:
         return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
@@ -252,7 +271,9 @@ class Planner:
         """
         old = current.labels
         if isinstance(new, PixelLabels):
-            return [] if new.ignores or self.options.exact else [compare_masks(old, new.labels, self._ignored)]
+            if new.labels is None or new.ignores or self.options.exact:
+                return []
+            return [compare_masks(old, new.labels, self._ignored)]
         options, classes, form = self.run.context.files, self._known(), FORMATS[new.written_as]
         regions = object_regions(old, classes, options, current.instances)
         depths = [0, *(len(chain) - 1 for chain in ancestors(classes))]
@@ -292,6 +313,8 @@ class Planner:
 
     def _copy(self, old: LabelArray, new: PixelLabels) -> LabelArray:
         """Return the labels [H, W] of a mask. Keep ignored pixels if its format cannot store them."""
+        if new.labels is None:
+            return old
         labels: LabelArray = new.labels.astype(np.uint8) if old.dtype == np.uint8 else new.labels.astype(np.uint16)
         if not new.ignores:
             labels[(old == self._ignored) & (labels == BACKGROUND)] = self._ignored

@@ -112,7 +112,6 @@ def correct_folder(
         else:
             run = folder = stack.enter_context(change_folder(Path(output), max_pixels=reading.max_pixels))
         refuse_raster(run.info)
-        refuse_parts(source)
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, stack, everything=options.everything)
         reader = _reader(options, source_run, files, run)
@@ -246,6 +245,11 @@ def remove_images(
 
 
 def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Format:
+    objects = FORMATS["instances"]
+    own = Path(os.path.realpath(run.output / str(objects.folder)))
+    if options.source_format in (None, objects.name) and Path(os.path.realpath(files.path)).is_relative_to(own):
+        return objects
+    refuse_parts(files.path)
     if options.source_format in (None, PAGE) and (reader := find_page(files, run)):
         return reader
     if options.source_format == PAGE:
