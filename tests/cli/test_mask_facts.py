@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from masks import pixels
 from PIL import Image
 from resuming import CLASSES, Run, correct
 
-from tipsseg.folder.mask import MaskFacts, SealedMask, label_digest, read_sealed
+from tipsseg.folder.mask import MaskFacts, SealedMask, label_digest, read_facts, read_sealed
 from tipsseg.run.read import open_run
 
 MASK = Path("out/masks/a.png")
@@ -62,6 +64,20 @@ def test_a_mask_says_what_it_labels_and_from_what(run: Run) -> None:
     others = {facts(Path(f"out/masks/sub/{name}.png")).picture.pixels for name in ("b c", "ü")}
     assert (len(same), len(others), len(same | others)) == (1, 2, 3)
     assert len({facts(Path(f"out/masks/{name}.png")).picture.sha256 for name in ("a", "packed", "other")}) == 3
+
+
+def test_what_only_the_model_can_write_says_the_same(run: Run) -> None:
+    run("-f", "png,npz,confidence")
+    Path("imgs/a.png").rename("imgs/z.png")
+    run("-f", "png,npz,confidence")
+    expected = facts(Path("out/masks/z.png"))
+    assert expected.formerly == ("a.png",)
+    with zipfile.ZipFile("out/npz/z.npz") as archive:
+        assert read_facts(json.loads(archive.comment)) == expected
+    with np.load("out/npz/z.npz") as arrays:
+        assert (arrays["labels"] == np.asarray(Image.open("out/masks/z.png"))).all()
+    found = facts(Path("out/confidence/z.png"))
+    assert replace(found, data=expected.data) == expected
 
 
 @pytest.mark.parametrize("options", [("-f", "coco,yolo"), ("--features", "store"), ("--jobs", "1")], ids=str)

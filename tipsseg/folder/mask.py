@@ -31,6 +31,9 @@ from tipsseg.util.json import parse
 LIMIT = 16 << 10
 
 _SIGNATURE, _KEYWORD, _BULK = b"\x89PNG\r\n\x1a\n", b"tipsseg", b"tpSg"
+#: The mark of the end of a zip archive, and the place of the length of the comment after it.
+_ZIP_END, _ZIP_COMMENT = b"PK\5\6", 20
+
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 _TEXTS = (b"iTXt", b"zTXt", b"tEXt")
 
@@ -274,6 +277,31 @@ def seal(png: bytes, facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) 
 def facts_text(facts: MaskFacts) -> str:
     """Return facts as the masks of rasters have them."""
     return _json(facts.record()).decode()
+
+
+def attach(data: bytes, facts: MaskFacts) -> bytes:
+    """Return a file that belongs to a mask with the facts of the mask: of a PNG in chunks, of a NumPy archive in the comment."""
+    with suppress(ValueError):  # a damaged file stays as it is
+        if data.startswith(_SIGNATURE):
+            return seal(data, facts)
+        end = data.rindex(_ZIP_END) + _ZIP_COMMENT
+        record = facts.record()
+        text = _json(record)
+        if len(text) > LIMIT:
+            text = _json({key: value for key, value in record.items() if key not in _LONG})
+        return data[:end] + struct.pack("<H", len(text)) + text
+    return data
+
+
+def read_attached(data: bytes) -> MaskFacts | None:
+    """Return the facts in a mask, or in a file from `attach`; None if the file has none, or has other content than it says."""
+    with suppress(ValueError, TypeError, RecursionError):
+        if data.startswith(_SIGNATURE):
+            found = read_sealed(data)
+            return found.facts if found.intact else None
+        comment = data[data.rindex(_ZIP_END) + _ZIP_COMMENT + 2 :]
+        return read_facts(_typed({"facts": parse(comment)}, "facts", dict))
+    return None
 
 
 def make_envelope(facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) -> bytes:

@@ -116,19 +116,15 @@ class Files:
         """
         self.refuse_outside(path)
         with staged_path(path) as temporary:
-            if isinstance(data, bytes):
-                with temporary.open("wb", buffering=0) as target:
-                    target.write(data)
-                    if synced:
-                        os.fsync(target.fileno())
-                written = stamp(temporary, hashlib.sha256(data).hexdigest())
+            if callable(data):
+                data(temporary)
             else:
-                if callable(data):
-                    data(temporary)
-                else:
-                    with temporary.open("wb") as target:
-                        target.writelines(data)
-                written = stamp(temporary)
+                with temporary.open("wb") as target:
+                    target.writelines([data] if isinstance(data, bytes) else data)
+            if synced:
+                with temporary.open("rb+") as target:
+                    os.fsync(target.fileno())
+            written = stamp(temporary, hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else None)
         row = FileRow(place=self.place(path), name=name, digest="", shows=shows)
         return StagedFile(temporary=temporary, row=row.stamped(written))
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import DeviceError, ImageError, OtherRunError, OutputError
-from tipsseg.folder.mask import MaskFacts, PictureFacts, envelope, open_envelope, read_sealed, seal
+from tipsseg.folder.mask import MaskFacts, PictureFacts, envelope, open_envelope, read_attached, read_sealed, seal
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders, is_model_only
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.formats.png import encode_mask, read_painted_mask
@@ -581,9 +581,9 @@ def written_mask(data: bytes, row: FileRow) -> dict[str, Any]:
 
 def is_models(path: Path) -> bool:
     """Return True for a mask that the model made, and nobody changed since."""
-    with suppress(OSError, ValueError):
-        found = read_sealed(path.read_bytes())
-        return found.intact and found.facts is not None and not found.facts.by_person
+    with suppress(OSError):
+        facts = read_attached(path.read_bytes())
+        return facts is not None and not facts.by_person
     return False
 
 
@@ -591,10 +591,9 @@ def replaceable(new: MaskFacts) -> Judge:
     """Return a judge of masks: the model's, and a person's with the same labels, may be destroyed."""
 
     def judge(path: Path) -> bool:
-        with suppress(OSError, ValueError):
-            found = read_sealed(path.read_bytes())
-            if found.intact and found.facts is not None:
-                return not found.facts.by_person or found.facts.labels == new.labels
+        with suppress(OSError):
+            facts = read_attached(path.read_bytes())
+            return facts is not None and (not facts.by_person or facts.labels == new.labels)
         return False
 
     return judge

@@ -7,14 +7,13 @@ mask gets another name, so that chains and exchanges of names work, and a killed
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tipsseg.errors import ImageError
-from tipsseg.folder.mask import facts_text, seal
+from tipsseg.folder.mask import attach, facts_text, seal
 from tipsseg.formats.raster import copy_mask
 from tipsseg.images.access import below, identify, is_gone, matches
 from tipsseg.images.upright import pixel_digest
@@ -151,4 +150,4 @@ def _stage(folder: OutputFolder, entry: Entry, ref: ImageRef, place: Path) -> No
         (place / MASK).write_bytes(seal(folder.read_mask(entry), new, entry.bulk.unpacked()))
     for name, path in model_files(folder.context, entry.image).items():
         if path.is_file():
-            shutil.copyfile(path, place / name)
+            (place / name).write_bytes(attach(path.read_bytes(), new))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import shutil
 from contextlib import suppress
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError
-from tipsseg.folder.mask import MaskFacts, read_facts, read_sealed
+from tipsseg.folder.mask import MaskFacts, read_attached, read_facts
 from tipsseg.formats import FORMATS, file_path, is_model_only
 from tipsseg.formats.raster import digest_mask, read_facts_tag
 from tipsseg.run.files import Files, digest_of
@@ -48,7 +49,7 @@ def finish_moves(files: Files, context: RunContext) -> None:
         targets = {MASK: _mask_path(context, facts.image), **model_files(context, facts.image)}
         for path in sorted(place.iterdir()):
             if path.name in targets:
-                file = files.stage(path.name, targets[path.name], path.read_bytes(), synced=True)
+                file = files.stage(path.name, targets[path.name], partial(shutil.copyfile, path), synced=True)
                 files.put(file, (), is_staged)
     shutil.rmtree(top)
 
@@ -79,6 +80,5 @@ def _facts_of(path: Path, context: RunContext) -> MaskFacts | None:
         if context.mask_format == GEOTIFF:
             facts = read_facts(parse(read_facts_tag(path).encode()))
             return facts if facts.labels == digest_mask(path, context) else None
-        found = read_sealed(path.read_bytes())
-        return found.facts if found.intact else None
+        return read_attached(path.read_bytes())
     return None

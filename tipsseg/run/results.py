@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.folder.mask import MaskFacts, PictureFacts, envelope, label_digest, seal
+from tipsseg.folder.mask import MaskFacts, PictureFacts, attach, envelope, label_digest, seal
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
@@ -159,7 +159,8 @@ class Deriver:
         made, pictures, notes = dict[str, tuple[Path, Content]](), dict[str, Path](), list[FileRow]()
         shows = {form.name: self.shows(form.name, entry) for form in forms}
         for form in forms:
-            for key, data in form.encode_files(image, context).items():
+            for key, encoded in form.encode_files(image, context).items():
+                data = attach(encoded, entry.mask) if form.model_only else encoded
                 path = file_path(key, ref.relative, context.files)
                 assert path is not None
                 made[key] = context.output / path, data
