@@ -132,6 +132,23 @@ def test_a_mask_that_was_edited_in_place_says_so(run: Run) -> None:
     assert (run.code, run.labelled, MASK.read_bytes()) == (0, [], written)
 
 
+def test_a_program_that_leaves_out_what_is_bulky_costs_nothing(run: Run) -> None:
+    """ImageMagick keeps the text of a mask and drops other chunks: the cache still has them."""
+    run("-f", "png")
+    model = MASK.read_bytes()
+    shutil.copytree("out/masks", "fix")
+    correct(Path("fix/a.png"))
+    assert run.command("correct", "out", "--from", "fix").code == 0
+    mine = MASK.read_bytes()
+    start, length = mine.index(b"tpSg") - 4, len(b"\0\0\0\0IEND....")
+    MASK.write_bytes(mine[:start] + mine[-length:])
+    assert (facts().by, sealed().bulk) == ("person", {})
+    run("-f", "png")
+    assert MASK.read_bytes() == mine
+    assert run.command("correct", "out", "--undo", "a.png").code == 0
+    assert MASK.read_bytes() == model
+
+
 def test_changes_on_a_page_fit_a_mask_that_says_more_by_now(run: Run) -> None:
     """The page shows a mask as an editor saved it. The next command writes into it that a person made it: the same labels."""
     run("-f", "png")

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ class OutputFolder(Run):
             raise self.faults[place]
         if known is not None and known.image == ref.name and known.place == place and known.is_of(status):
             return known
-        entry = read_entry(self.context, place, known, None if known else self._unlabelled(ref, place))
+        entry = read_entry(self.context, place, known, partial(self._unlabelled, ref, place))
         if entry.image != ref.name:
             entry = self._taken_over(entry, ref, place)
         return replace(entry, path=entry.path or input_path(ref))

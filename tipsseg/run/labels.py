@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict, deque
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -148,14 +148,16 @@ def saved_at(mtime_ns: int) -> str:
 # ---- what a mask is ----
 
 
-def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry | None = None) -> Entry:
+def read_entry(
+    context: RunContext, place: str, known: Entry | None, new: Callable[[], Entry | None] = lambda: None
+) -> Entry:
     """Read what a mask says of itself, and judge who made it.
 
     Args:
         context: The run.
         place: The place of the mask.
         known: What was last known of the mask at this place.
-        new: What is known of the image of a mask that says nothing, and of which nothing is known.
+        new: Returns what is known of the image of a mask that says nothing, and of which nothing is known.
 
     Returns:
         The entry. It is LOOSE if a program wrote the same labels in another way, and EDITED if a person changed them.
@@ -165,7 +167,7 @@ def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry 
     """
     path, classes = actual_path(context.output, place), context.classes
     if context.mask_format == GEOTIFF:
-        return _read_raster_entry(context, path, place, known or new)
+        return _read_raster_entry(context, path, place, known or new())
     try:
         with open_regular(path) as file:
             status = os.fstat(file.fileno())
@@ -177,13 +179,18 @@ def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry 
     more: dict[str, Any] = {"place": place, "stamp": stamp}
     if known is not None:
         more |= {"path": known.path, "input_mtime_ns": known.input_mtime_ns}
-    if found.intact:
-        same = known is not None and known.mask.labels == (found.facts and found.facts.labels)
-        entry = Entry.of(envelope(data), packed=known.packed if same and known else b"", **more)
-        if entry.corrected and (foreign := _foreign_names(entry, context)) is not None:
-            raise foreign
-        return entry
-    before = Entry.of(envelope(data), place=place, stamp=stamp) if found.facts is not None else known or new
+    before = known
+    if found.facts is not None:
+        same = known is not None and (known.image, known.mask.labels) == (found.facts.image, found.facts.labels)
+        is_stripped = same and known is not None and bool(known.bulk.bulk) and not found.bulk
+        if not is_stripped:
+            packed = known.packed if same and known is not None else b""
+            before = Entry.of(envelope(data), packed=packed, **more)
+            if (before.corrected or not found.intact) and (foreign := _foreign_names(before, context)) is not None:
+                raise foreign
+            if found.intact:
+                return before
+    before = before or new()
     if before is None:
         raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN)
     said = before.mask.labels
@@ -192,19 +199,18 @@ def read_entry(context: RunContext, place: str, known: Entry | None, new: Entry 
     except ImageError as error:
         raise ImageError(path, f"changed by hand: {error.reason}", _back_hint(context, before.image)) from None
     if label_digest(labels) == said:
-        return replace(before, state=LOOSE, **{**more, "stamp": stamp})
+        return replace(before, state=LOOSE, **more)
     _refuse_unknown_ids(path, count_labels(labels), len(classes), _back_hint(context, before.image))
-    bulk = before.bulk if found.facts is not None or known is None else known.bulk
-    instances = bulk.objects(before.mask.size)
+    instances = before.bulk.objects(before.mask.size)
     if instances is not None:
         instances = follow_correction(instances, labels, classes)
     facts, kept, objects = corrected_mask(
         before,
         Labels(labels=labels, instances=instances),
-        (known.objects if known is not None else None) or (),
+        before.objects or (),
         classes,
         Correction(),
-        model=bulk.unpack("model", RECORD_LIMIT),
+        model=before.bulk.unpack("model", RECORD_LIMIT),
         saved=saved_at(stamp.mtime_ns),
     )
     return Entry.of(make_envelope(facts, kept), packed=pack_objects(objects), state=EDITED, **more)

@@ -159,7 +159,7 @@ class Run:
         for listed in filter(self._is_at_home, listed_entries(self.context, places)):
             entry, place = listed, listed.place
             try:
-                entry = read_entry(self.context, place, None, listed)
+                entry = read_entry(self.context, place, listed)
             except ImageError as error:
                 self.faults[place] = error
             self.strays.pop(place, None)
