@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from masks import pixels
 from PIL import Image
 from running import Command
 
@@ -118,6 +119,20 @@ def labels_of(folder: Path) -> dict[str, bytes]:
         for path in folder.rglob("*")
         if path.is_file() and not path.is_symlink() and path.name not in ("run.json", "manifest.jsonl", "cache.db")
     }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of files")
+def test_a_mask_that_cannot_be_written_whole_stays_as_a_person_painted_it(images: Path, tmp_path: Path) -> None:
+    save(images / "large.png", 300)
+    words = [*TIPSSEG, "label", "imgs", "-c", "a,b,c", "-m", "tiny", "--device", "cpu", "-f", "png,yolo"]
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    mask, limit = tmp_path / "labels/masks/large.png", f"ulimit -f 16; {shlex.join(words)}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 4, (300, 300)).astype(np.uint8)).save(mask)
+    mine = mask.read_bytes()
+    ran = subprocess.run(["bash", "-c", limit], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.returncode, "Traceback" in ran.stderr, mask.read_bytes()) == (1, False, mine), ran.stderr
+    subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
+    assert pixels(mask) == pixels(mine)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs namespaces")

@@ -88,6 +88,11 @@ def renamed_again(top: Path) -> None:
     (top / "imgs/old/Dune.png").rename(top / "imgs/dune.png")
 
 
+def exchanged(top: Path) -> None:
+    for old, new in (("desert.png", "x"), ("sea.gif", "desert.gif"), ("x", "sea.png")):
+        (top / "imgs" / old).rename(top / "imgs" / new)
+
+
 def renamed_suffix(top: Path) -> None:
     (top / "imgs/desert.png").rename(top / "imgs/desert.jpg")
 
@@ -189,6 +194,7 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
     ),
     "a picture that is renamed with an edited mask": ([f"{LABEL},yolo,overlay", edited, renamed], f"{LABEL},yolo,overlay", []),
     "a picture that is renamed twice": ([LABEL, renamed, LABEL, edited_dune, renamed_again], LABEL, []),
+    "pictures that exchange their names": ([ALL, edited, ALL, exchanged], ALL, []),
     "a picture with another suffix": ([LABEL, renamed_suffix], LABEL, []),
     "labels that are pruned": ([ALL, edited_too, deleted], f"{ALL} --prune 1", []),
     "an image that is removed": ([ALL, edited], "correct out --remove desert.png -q", []),

@@ -107,6 +107,28 @@ def test_a_corrected_mask_that_cannot_be_used_fails_its_image_and_can_be_undone(
     assert pixels(Path("out/masks/sub/b c.png")) == pixels(other)
 
 
+@pytest.mark.parametrize("words", [["--replace-edited"], ["--overwrite"]], ids=str)
+def test_a_mask_that_cannot_be_read_is_replaced_only_on_request(run: Run, words: list[str]) -> None:
+    run("-f", "png")
+    before = MASK.read_bytes()
+    MASK.write_bytes(b"")
+    run("-f", "png", *words)
+    replaces = words == ["--replace-edited"]
+    assert (run.code, MASK.read_bytes()) == ((0, before) if replaces else (1, b""))
+    assert trashed() == ({"masks/a.png": b""} if replaces else {})
+
+
+def test_a_folder_in_the_place_of_a_mask_is_named(run: Run) -> None:
+    run("-f", "png,coco")
+    lists = Path("out/annotations.json").read_bytes()
+    MASK.unlink()
+    MASK.mkdir()
+    run("-f", "png,coco")
+    assert (run.code, Path("out/annotations.json").read_bytes()) == (1, lists)
+    ran = run.command("check", "out")
+    assert (ran.code, "out/masks/a.png: it is not a file" in ran.out) == (1, True)
+
+
 def test_a_corrected_mask_that_is_gone_is_labelled_again(run: Run) -> None:
     run("-f", "png,coco")
     fresh = contents(Path("out"))
@@ -340,7 +362,7 @@ def test_a_lost_record_of_the_run_is_written_again_by_the_same_command(run: Run)
     kept = tree("out")
     for words in (("convert", "out", "-f", "csv"), ("report", "out"), ("check", "out")):
         ran = run.command(*words)
-        assert (ran.code, "not an output folder of tipsseg label" in ran.err + ran.out) == (1, True), words
+        assert (ran.code, "run.json is missing" in ran.err + ran.out) == (1, True), words
     assert tree("out") == kept
     run("-f", "png,coco")
     assert (run.code, run.labelled, pixels(MASK), contents(Path("out"))) == (0, [], pixels(mine), before)

@@ -15,6 +15,7 @@ from PIL import Image
 from running import Command, Ran
 
 from tipsseg import review
+from tipsseg.folder.mask import read_sealed, seal
 from tipsseg.vocabulary.palette import colour
 
 LABEL = ("label", "photos", "-c", "tree,sky", "-m", "tiny", "--device", "cpu", "-o", "out")
@@ -150,6 +151,72 @@ def test_scores_follow_pictures_that_exchange_their_names(command: Command) -> N
     assert [*review.check_folder("out", verbose=False)] == []
 
 
+def test_without_its_cache_a_folder_follows_pictures_too(command: Command) -> None:
+    mine = correct("a.png")
+    command(*LABEL, *FORMATS)
+    Path("photos/a.png").rename("photos/z.png")
+    Path("photos/b.png").unlink()
+    shutil.rmtree("out/.tipsseg")
+    ran = command(*LABEL, *FORMATS, "--prune", "1")
+    assert (ran.code, "Renamed: a.png is now z.png" in ran.err) == (0, True), ran.err
+    images = {each["file_name"] for each in json.loads(Path("out/annotations.json").read_text())["images"]}
+    assert (images, pixels(Path("out/masks/z.png"))) == ({"c.png", "d.png", "e.png", "z.png"}, pixels(mine))
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+def test_a_mask_whose_picture_is_gone_and_whose_name_is_taken_leaves(command: Command, corrected: bool) -> None:
+    mine = correct("a.png") if corrected else b""
+    command(*LABEL, *FORMATS)
+    expected = [pixels(Path(f"out/masks/{name}.png")) for name in "bc"]
+    Path("photos/b.png").replace("photos/a.png")
+    Path("photos/c.png").rename("photos/b.png")
+    ran = command(*LABEL, *FORMATS)
+    assert (ran.code, "3 of them" in ran.err, "0 images labelled" in ran.err) == (0, False, True), ran.err
+    assert [pixels(Path(f"out/masks/{name}.png")) for name in "ab"] == expected
+    assert (
+        "a.png: the picture that was corrected is gone" in ran.err if corrected else not Path("out/replaced").exists()
+    )
+    assert list(map(pixels, trash("masks/a.png"))) == ([pixels(mine)] if corrected else [])
+
+
+def test_masks_that_were_renamed_with_their_pictures_are_where_they_belong(command: Command) -> None:
+    """A person's program leaves out what one of them says, and both are exchanged."""
+    for folder, suffix in (("photos", ".png"), ("out/masks", ".png")):
+        if folder == "out/masks":
+            mine, theirs = correct("a.png"), Path("out/masks/b.png").read_bytes()
+        for old, new in (("a", "x"), ("b", "a"), ("x", "b")):
+            Path(f"{folder}/{old}{suffix}").rename(f"{folder}/{new}{suffix}")
+    assert command(*LABEL, *FORMATS).code == 0
+    assert [pixels(Path(f"out/masks/{name}.png")) for name in "ab"] == [pixels(theirs), pixels(mine)]
+
+
+def test_files_of_others_in_the_folder_of_moves_go_to_the_trash(command: Command) -> None:
+    Path("out/moving/0").mkdir(parents=True)
+    Path("out/moving/notes.txt").write_text("mine")
+    shutil.copy("out/masks/a.png", "out/moving/0/mask")
+    assert command(*LABEL, *FORMATS).code == 0
+    assert (trash("moving/notes.txt"), Path("out/moving").exists()) == ([b"mine"], False)
+    Path("out/moving").symlink_to(Path("photos").absolute())
+    ran = command(*LABEL, *FORMATS)
+    assert (ran.code, "out/moving: it is a symbolic link" in ran.err, len(list(Path("photos").iterdir()))) == (
+        1,
+        True,
+        5,
+    )
+
+
+def test_a_picture_that_was_saved_again_with_the_same_pixels_is_the_same(command: Command) -> None:
+    mine = correct("a.png")
+    command(*LABEL, *FORMATS)
+    with Image.open("photos/a.png") as picture:
+        picture.save("photos/a.png", compress_level=0)
+    assert command("check", "out").out == ""
+    assert command("convert", "out", "-f", "cutouts").code == 0
+    assert command("report", "out").code == 0
+    assert command(*LABEL, *FORMATS).code == 0
+    assert pixels(Path("out/masks/a.png")) == pixels(mine)
+
+
 @pytest.mark.parametrize("corrected", [True, False])
 def test_another_picture_whose_mask_would_have_the_same_name_is_named(command: Command, corrected: bool) -> None:
     mine = correct("a.png") if corrected else Path("out/masks/a.png").read_bytes()
@@ -259,6 +326,24 @@ def test_corrections_move_to_another_question_by_class_name(command: Command) ->
         shutil.rmtree("out-2")
 
 
+def test_a_mask_of_other_classes_is_refused_and_imported_by_their_names(command: Command) -> None:
+    other = ["sky,tree" if word == "tree,sky" else "out-2" if word == "out" else word for word in LABEL]
+    command(*other, "-f", "png")
+    shutil.copy("out-2/masks/a.png", "theirs.png")
+    ids = np.array(Image.open("theirs.png"))
+    ids[:12, :12] = 1
+    Image.fromarray(ids).save("out-2/masks/a.png")
+    command(*other, "-f", "png")
+    shutil.copy("out-2/masks/a.png", "out/masks/a.png")
+    ran = command(*LABEL, *FORMATS)
+    assert (ran.code, "classes of another folder: 1 is sky" in ran.err) == (1, True), ran.err
+    Path("away").mkdir()
+    Path("out/masks/a.png").rename("away/a.png")
+    assert command(*LABEL, *FORMATS).code == 0
+    assert command("correct", "out", "--from", "away").code == 0
+    assert (np.array(Image.open("out/masks/a.png")) == np.array([0, 2, 1], np.uint8)[ids]).all()
+
+
 def test_a_run_without_a_single_image_leaves_no_folder(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -277,15 +362,35 @@ def test_counts_are_those_of_the_record(command: Command) -> None:
     assert "1 of 8 images failed: see out/errors.jsonl" in ran.err
 
 
-def test_masks_of_one_bit_have_ids_and_those_of_16_bits_are_refused(command: Command) -> None:
+def test_programs_that_change_the_depth_of_a_mask_change_no_label(command: Command) -> None:
+    """Of ids of 16 bits, files of 8 bits have lost some; values of 16 bits may be ids."""
     ids = np.array(Image.open("out/masks/a.png"))
-    Image.fromarray(ids == 1).save("out/masks/a.png")
+    Image.fromarray(ids == 1).save("out/masks/a.png")  # a person's
+    half = np.where(np.arange(60) < 30, 255, 0).astype(np.uint8) * np.ones((48, 1), np.uint8)
+    Image.fromarray(half).save("out/masks/c.png")
+    Image.fromarray(np.array(Image.open("out/masks/d.png")).astype(np.uint16)).save("out/masks/d.png")
     deep = cv2.cvtColor(np.array(Image.open("out/masks/b.png")).astype(np.uint16), cv2.COLOR_GRAY2BGR)
     cv2.imwrite("out/masks/b.png", deep)
     theirs = Path("out/masks/b.png").read_bytes()
     ran = command(*LABEL, *FORMATS)
     assert (ran.code, "16 bits" in ran.err, Path("out/masks/b.png").read_bytes()) == (1, True, theirs)
     assert (np.array(Image.open("out/masks/a.png")) == (ids == 1)).all()
+    with Image.open("out/masks/d.png") as picture:
+        assert picture.mode == "L"
+    said = read_sealed(Path("out/masks/c.png").read_bytes()).facts
+    assert said is not None
+    for facts in (None, said):  # of one bit: 0 and 255, with and without what the mask says
+        Image.fromarray(half == 255).save("out/masks/c.png")
+        if facts is not None:
+            Path("out/masks/c.png").write_bytes(seal(Path("out/masks/c.png").read_bytes(), facts))
+        command(*LABEL, *FORMATS)
+        assert (np.array(Image.open("out/masks/c.png")) == half).all()
+    many = ["-c", ",".join(f"thing {number}" for number in range(300)), "-m", "tiny", "-o", "many", "-f", "png"]
+    assert command("label", "photos", *many).code == 0
+    Image.new("1", (60, 48), 1).save("many/masks/a.png")
+    Image.fromarray(ids).save("many/masks/b.png")
+    ran = command("label", "photos", *many)
+    assert (ran.code, ran.err.count("8 bits per pixel")) == (1, 2)
 
 
 def test_an_old_file_for_the_whole_run_takes_no_correction_back(command: Command) -> None:

@@ -106,7 +106,7 @@ def test_files_have_the_coordinates_of_the_input(command: Command, tmp_path: Pat
         assert (mask.crs, mask.transform, mask.shape) == (source.crs, source.transform, source.shape)
         assert (mask.nodata, mask.profile["tiled"], mask.overviews(1)) == (255, True, [2, 4])
         assert json.loads(mask.tags()["TIPSSEG"])["image"] == "scene.tif"
-        assert {key: value for key, value in mask.tags().items() if key not in ("AREA_OR_POINT", "TIPSSEG")} == {
+        assert {key: value for key, value in mask.tags().items() if key.startswith("class")} == {
             f"class_{number}": name for number, name in enumerate(CLASSES, 1)
         }
         assert mask.colormap(1)[1][3] == 255
@@ -451,7 +451,7 @@ def test_a_mask_that_is_no_label_is_named(
     for arguments in (["convert", out, "-f", "geojson"], again):
         ran = command(*arguments)
         assert (ran.code, str(polygons) in ran.out, fault in ran.err) == (1, False, True), ran.err
-        assert ("--undo" if profile else "--replace-edited") in ran.err
+        assert ("--undo" if profile else "delete it") in ran.err
     assert fault in command("check", out).out
     assert mask.read_bytes() == kept
     assert command("correct", out, "--undo", "scene.tif").code == 0
@@ -469,6 +469,31 @@ def test_without_a_cache_a_mask_tells_its_coordinates(command: Command, tmp_path
         raster.crs = "EPSG:32633"
     ran = command("label", path, "-o", out, *OPTIONS)
     assert (ran.code, "coordinates" in ran.err) == (1, True), ran.err
+
+
+def test_without_a_cache_files_of_a_raster_stay_as_they_are(command: Command, tmp_path: Path) -> None:
+    """Of a mask that a program wrote again without its tags, what it says is put back first."""
+    path, out = write_raster(tmp_path / "scene.tif", drawn(300, 700)), tmp_path / "out"
+    again = ["label", path, "-o", out, *OPTIONS, "-f", "geotiff,geojson,gpkg"]
+    assert command(*again).code == 0
+    mask, before = out / "masks/scene.tif", labels_of(out)
+    assert properties(out / "polygons/scene.geojson")[0]["score"] is not None
+    shutil.rmtree(out / ".tipsseg")
+    assert command(*again).code == 0
+    assert (labels_of(out), (out / "replaced").exists()) == (before, False)
+    with rasterio.open(mask) as raster:
+        profile, labels, colours = raster.profile, raster.read(1), raster.colormap(1)
+    with rasterio.open(mask, "w", **profile) as raster:
+        raster.write_colormap(1, colours)
+        raster.write(labels, 1)
+    assert command(*again).code == 0
+    shutil.rmtree(out / ".tipsseg")
+    ran = command(*again)
+    assert (ran.code, "edited" in ran.err, (read(mask) == labels).all()) == (0, False, True), ran.err
+
+
+def labels_of(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.rglob("*.*") if path.parent.name in ("masks", "polygons")}
 
 
 def test_without_a_cache_a_mask_that_says_nothing_is_taken_in_beside_a_new_one(
@@ -508,7 +533,7 @@ def properties(path: Path) -> list[dict[str, Any]]:
 
 
 def test_convert_adds_polygons_to_masks_of_rasters(command: Command, tmp_path: Path) -> None:
-    """They are those that label writes, but for the scores, which masks do not store."""
+    """They are those that label writes: masks have the scores."""
     path, classes = write_raster(tmp_path / "scene.tif", drawn(700, 900)), ["-c", "car,road,car/wheel", *OPTIONS[2:]]
     once, later = tmp_path / "once", tmp_path / "later"
     both = [*classes, "--min-area", 40]
@@ -521,10 +546,9 @@ def test_convert_adds_polygons_to_masks_of_rasters(command: Command, tmp_path: P
     assert (read(once / "masks/scene.tif") == read(later / "masks/scene.tif")).all()
     written, added = (properties(each / "polygons/scene.geojson") for each in (once, later))
     assert places(once) == places(later)
-    assert len(added) == len(written)
-    assert {each["score"] for each in added} == {None}
+    assert added == written
     scores = pyogrio.raw.read(later / "polygons/scene.gpkg")[3][2]
-    assert (len(scores), np.isnan(scores).all()) == (len(added), True)
+    assert scores.tolist() == [each["score"] for each in added]
     assert "nothing wrong" in command("check", later).err
 
 

@@ -29,14 +29,15 @@ from tipsseg.features.folder import (
     read_store,
 )
 from tipsseg.formats import FORMATS, format_name, is_model_only
-from tipsseg.images.access import below, exists, matches
+from tipsseg.images.access import below, exists
 from tipsseg.options.fields import take_options
 from tipsseg.options.keywords import ReadingKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions
 from tipsseg.run.cache import CACHE_FOLDER
-from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS
+from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS, Entry
 from tipsseg.run.files import TRASH, digest_of
 from tipsseg.run.inputs import check_image_root
+from tipsseg.run.labels import is_same_picture
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.results import TAKEN, Deriver
@@ -176,15 +177,16 @@ def _check_run(run: Run) -> Iterator[Problem]:
     if is_locked(run.output):
         yield Problem(run.output, "a run is in progress; check again when it has finished")
     elif run.info.ended is None:
-        yield Problem(run.output, "the last command was interrupted; run it again")
+        yield Problem(run.output, "the last command was interrupted, or parts are missing; run it again")
     else:
         for path in _lost_masks(run):
             yield Problem(path, "missing")
     for error in run.faults.values():
         yield Problem(error.path, f"{error.reason}. {error.hint}")
-    for place in run.strays:
+    for place, stray in run.strays.items():
+        what = f"the mask of {stray.image}, whose labels are elsewhere" if isinstance(stray, Entry) else stray.reason
         yield Problem(
-            run.files.path(place), "it belongs to no image of the run; the next run over its images takes it in"
+            run.files.path(place), f"{what}. Move it out of this folder, or label the image that it belongs to."
         )
 
 
@@ -251,7 +253,7 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
     path = image.path(None) if images is None else below(images, actual_name(image.entry.image))
     if not exists(path):
         report.gone = 1
-    elif not matches(image.entry.input, path):
+    elif not is_same_picture(image.entry, path, image.run.reader):
         report.problems.append(Problem(path, "changed since it was labelled"))
     elif not image.run.info.spec.is_raster:
         size, labelled = image.run.reader.size(path), image.entry.mask.size

@@ -28,7 +28,7 @@ from tipsseg.formats.coco import annotation_records, encode_masks
 from tipsseg.formats.dataset import CARD, DATA_FOLDER, DATASETS, Dataset, Sample, card, cut, is_card
 from tipsseg.formats.png import encode_mask, encode_picture
 from tipsseg.formats.yolo import is_for_validation
-from tipsseg.images.access import absence, exists, matches
+from tipsseg.images.access import absence, exists
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.finding import Paths, as_paths
 from tipsseg.images.upright import orientation_of
@@ -39,7 +39,7 @@ from tipsseg.options.run import DatasetOptions, ReadingOptions
 from tipsseg.run.cache import key_of
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.labels import scored_objects
+from tipsseg.run.labels import is_same_picture, scored_objects
 from tipsseg.run.read import Run, RunImage, find_only, open_run, refuse_raster, unlabelled_error
 from tipsseg.run.results import Deriver
 from tipsseg.types import ImageRef, printable_path
@@ -296,9 +296,10 @@ class _Writer:
             "Set the folder of the images with argument `images`, or label it again.",
         )
         try:
-            if not matches(image.entry.input, ref.path):
-                reason = "changed since it was labelled" if exists(ref.path) else absence(ref.path)
-                raise ImageError(ref.path, reason, hint)
+            if not exists(ref.path):
+                raise ImageError(ref.path, absence(ref.path), hint)
+            if not is_same_picture(image.entry, ref.path, run.reader):
+                raise ImageError(ref.path, "changed since it was labelled", hint)
             entry, labels, size = image.entry, image.labels(), image.entry.mask.size
             every = scored_objects(labels, run.classes, image.objects(labels), None, None)
             objects = self._derivers[id(run)].objects(entry, labels, every)

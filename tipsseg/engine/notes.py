@@ -244,7 +244,7 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
     if strays := [place for place in folder.strays if place not in known]:
         number = pluralize(len(strays), "mask that belongs to no image", "masks that belong to no image")
         progress.note(
-            f"Left out {number} of the run; the next run over the images takes them in: {join_first(strays, _MAX_NAMES)}."
+            f"Left out {number} of the run: {join_first(strays, _MAX_NAMES)}. Move such masks away, or label their images."
         )
     note_trashed(folder, progress)
     if settled.in_pixels:

@@ -273,7 +273,7 @@ class RasterTask:
         parts: dict[str, Any] = {"grid": grid, "blocks": partial(blocks.read, context), "run": context}
         with one_image(ref, staged):
             text = facts_text(facts)
-            write = partial(GeoTiff().write, **parts, facts=text)
+            write = partial(GeoTiff().write, **parts, facts=text, scores=blocks.scores())
             staged.append(mask := files.stage(GeoTiff.name, context.mask_path(ref), write))
             entry = new_entry(ref, mask, make_envelope(facts), fingerprint, ())
             made, shows = dict[str, tuple[Path, Content]](), dict[str, str]()
@@ -328,7 +328,15 @@ class BlockFiles:
         for place in self.places:
             with np.load(self._path(place)) as stored:
                 labels, scores = stored["labels"], stored["scores"]
-            yield RasterBlock(place=place, labels=labels, objects=block_objects(labels, run.classes, scores.tolist()))
+            yield RasterBlock(place=place, labels=labels, objects=block_objects(labels, run.classes, iter(scores)))
+
+    def scores(self) -> NDArray[np.float64]:
+        """Return the scores of the objects in all blocks, [K]."""
+        found = []
+        for place in self.places:
+            with np.load(self._path(place)) as stored:
+                found.append(stored["scores"])
+        return np.concatenate(found)
 
     def count_facts(self, pixels: int) -> dict[str, Any]:
         """Count the labels of a raster with this number of pixels (see `summary.count_facts`)."""

@@ -226,11 +226,13 @@ class SealedMask:
         facts: Its facts; None without any that can be read.
         data: The digest of the chunks with the pixels.
         bulk: What is bulky, by name, compressed.
+        depth: The bits of a pixel; 0 if there are no pixels.
     """
 
     facts: MaskFacts | None
     data: str
     bulk: Mapping[str, memoryview] = field(default_factory=dict)
+    depth: int = 0
 
     @property
     def intact(self) -> bool:
@@ -323,25 +325,34 @@ def _ours(facts: MaskFacts, bulk: Mapping[str, bytes]) -> tuple[bytes, bytes]:
 def read_sealed(png: bytes) -> SealedMask:
     """Read the facts of a mask. Raise ValueError for a file that is damaged, or not a PNG."""
     text: bytes | None = None
-    digest, last, bulk = sha256(), b"", dict[str, memoryview]()
+    digest, last, bulk, depth = sha256(), b"", dict[str, memoryview](), 0
     for kind, body, _ in _chunks(png):
         if kind in _PIXELS:
             if kind != last:
                 digest.update(kind)
             digest.update(body)
+            depth = body[8] if kind == b"IHDR" and len(body) > 8 else depth
         elif kind == _BULK:
             name = bytes(body[:32]).partition(b"\0")[0]
             bulk[name.decode("ascii", "replace")] = body[len(name) + 1 :]
         elif text is None:
             text = _text_of(kind, body)
         last = kind
-    found, facts = SealedMask(None, digest.hexdigest()[:32], bulk), None
+    found, facts = SealedMask(None, digest.hexdigest()[:32], bulk, depth), None
     with suppress(ValueError, TypeError, RecursionError):  # the message of an error is as deep as its value
         record = _typed({"facts": parse(text or b"{}")}, "facts", dict)
         if "facts" in bulk:
             record |= _typed({"facts": parse(found.unpack("facts", _LONG_LIMIT) or b"{}")}, "facts", dict)
         facts = read_facts(record)
     return replace(found, facts=facts)
+
+
+def read_names(png: bytes) -> Mapping[int, str]:
+    """Return the names of the classes that occur in a mask, by id, also if its pixels changed since; empty if it says nothing."""
+    with suppress(ValueError):
+        found = read_sealed(png).facts
+        return {} if found is None else found.names
+    return {}
 
 
 def envelope(png: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,13 +97,16 @@ class MaskIds:
         for listed in (*self._inside.values(), self._outside or ()):
             names.declare(listed)
 
-    def to_run_ids(self, name: str, where: Path, stored: LabelArray) -> NDArray[np.uint16]:
+    def to_run_ids(
+        self, name: str, where: Path, stored: LabelArray, inside: Mapping[int, str] = MappingProxyType({})
+    ) -> NDArray[np.uint16]:
         """Map the ids in a mask to the label ids of the run.
 
         Args:
             name: The path of the mask in the source.
             where: The path of the mask, for messages.
             stored: [H, W] uint8 or uint16, the ids in the mask.
+            inside: The names of classes by id that the mask has itself.
 
         Returns:
             [H, W] uint16. `ClassNames.raise_unknown` reports unknown classes.
@@ -113,14 +117,18 @@ class MaskIds:
         folders = PurePosixPath(name).parents
         written = next((self._inside[folder] for folder in folders if folder in self._inside), self._outside)
         number = self._run.count if written is None else len(written)
+        own = {each.id: each.name for each in self._run.classes}
+        is_foreign = written is None and any(own.get(each) != inside[each] for each in inside)
         table = np.zeros(1 << 16, np.uint16)
         unknown = []
         for stored_id in np.flatnonzero(count_labels(stored)).tolist():
             if stored_id == BACKGROUND:
                 continue
-            if stored_id == ignore_id(number):
+            if stored_id == (int(np.iinfo(stored.dtype).max) if inside else ignore_id(number)):
                 table[stored_id] = ignore_id(self._run.count)
-            elif stored_id > number:
+            elif stored_id in inside:
+                table[stored_id] = self._run.id_of(inside[stored_id])
+            elif stored_id > number or is_foreign:
                 unknown.append(str(stored_id))
             else:
                 table[stored_id] = stored_id if written is None else self._run.id_of(written[stored_id - 1])

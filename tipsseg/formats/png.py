@@ -19,6 +19,7 @@ from PIL import Image
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, Size, SourceImage
 from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.folder.mask import read_names
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.images.decoding import ImageReader, as_image_error
@@ -109,7 +110,8 @@ def read_painted_mask(
 ) -> tuple[LabelArray, bool]:
     """Return the label ids [H, W] in a mask as paint programs save it, and True if it has the mode of masks.
 
-    A file of another mode has ids as grey values or palette indices, or it has the colours of the classes.
+    A file of another mode has ids as grey values or palette indices, or it has the colours of the classes. Ids of 16 bits are not
+    read from files of 8 bits, which may have lost some.
 
     Args:
         path: The mask.
@@ -121,12 +123,14 @@ def read_painted_mask(
         ImageError: The file is not a PNG of this size, a pixel is transparent, or is neither an id nor a colour of a class, or both
             that differ.
     """
-    picture, ignored = read_picture(path, size), ignore_id(len(classes))
-    expected = _mask_mode(len(classes))
+    picture, ignored, dtype = read_picture(path, size), ignore_id(len(classes)), label_dtype(len(classes))
+    expected, wide = _mask_mode(len(classes)), dtype is np.uint16
     with as_image_error(path):
-        if picture.mode in ("1", expected):
-            return read_ids(picture), picture.mode == expected
-        if picture.mode not in ("L", "LA", "P", "RGB", "RGBA"):
+        if picture.mode == expected:
+            return read_ids(picture), True
+        if picture.mode in ("1", "L") or picture.mode.startswith("I"):
+            return _ids_of_depth(read_ids(picture), dtype, is_known), False
+        if picture.mode not in ("LA", "P", "RGB", "RGBA"):
             raise InputError(f"PNG mode {picture.mode}, expected {expected}")
         _refuse_deep(path)
         colours = np.asarray(picture.convert("RGBA"), np.uint8)  # [H, W, 4]
@@ -139,16 +143,35 @@ def read_painted_mask(
         if picture.mode == "P":
             indices = np.asarray(picture).astype(np.int32)
             readings.append(np.where(known[indices], indices, -1))
-        whole = [ids for ids in readings if (ids >= 0).all()]
+            readings.append(indices * 257)  # of 16 bits whose bytes are equal
+        whole = [ids for ids in readings if ((ids >= 0) & (ids <= np.iinfo(dtype).max)).all()]
         for ids in whole:
-            if is_known(labels := cast(LabelArray, ids.astype(label_dtype(len(classes))))):
+            if is_known(labels := cast(LabelArray, ids.astype(dtype))):
                 return labels, False
+        readings = readings[:1] if wide else readings[:3]
+        whole = [ids for ids in readings if (ids >= 0).all()]
         if not whole:
             _refuse_pixel(np.maximum.reduce(readings) < 0, "is neither an id nor a colour of a class")
             raise InputError("its pixels are ids and colours of classes")
         for other in whole[1:]:
             _refuse_pixel(whole[0] != other, "is one class by its colour and another by its value")
-        return cast(LabelArray, whole[0].astype(label_dtype(len(classes)))), False
+        return cast(LabelArray, whole[0].astype(dtype)), False
+
+
+def _ids_of_depth(stored: LabelArray, dtype: Any, is_known: Callable[[LabelArray], bool]) -> LabelArray:
+    """Return the ids in a mask of another depth. Programs that make files smaller scale values, also to one bit.
+
+    Raise InputError if the file has more bits than masks, and values beyond them, or less.
+    """
+    values, most = stored.astype(np.int64), np.iinfo(dtype).max
+    for ids in (values, values * 255, values * 257, values // 257):
+        if ids.max() <= most and is_known(labels := cast(LabelArray, ids.astype(dtype))):
+            return labels
+    if dtype is np.uint16:
+        raise InputError("8 bits per pixel, but masks of more than 254 classes have 16")
+    if values.max() > most:
+        raise InputError(f"values up to {values.max()}, but masks have 8 bits")
+    return cast(LabelArray, values.astype(dtype))
 
 
 def _ids_of_colours(colours: NDArray[np.uint8], classes: Sequence[LabelClass]) -> NDArray[np.int32]:
@@ -239,10 +262,11 @@ def read_named_masks(masks: Iterable[tuple[str, str]], source: Source, names: Cl
 
 
 def read_index_mask(source: Source, name: str, classes: int, ids: MaskIds, size: Size) -> PixelLabels | Objects:
-    picture = read_source_picture(source, name, size)
+    with source.file(name) as path:
+        picture, inside = read_picture(path, size), read_names(path.read_bytes())
     with as_image_error(source.display_path(name)):
         stored = read_ids(picture)
-    labels = ids.to_run_ids(name, source.display_path(name), stored)
+    labels = ids.to_run_ids(name, source.display_path(name), stored, inside)
     return PixelLabels(labels.astype(np.uint8) if label_dtype(classes) is np.uint8 else labels, ignores=True)
 
 

@@ -11,6 +11,8 @@ import shutil
 import struct
 import tempfile
 import warnings
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -47,6 +49,9 @@ _COLUMNS = {"class": "O", "class_id": "int32", "score": "float64", "area": "floa
 
 #: Places that differ by at most this share of a pixel are the same: programs round coordinates.
 _MOVED = 0.01
+
+#: The size limit of unpacked scores, in bytes.
+_SCORES_LIMIT = 1 << 30
 
 #: Polygons written at a time.
 _CHUNK = 10_000
@@ -90,8 +95,8 @@ def check_rasterio(formats: Iterable[str]) -> None:
 Blocks = Callable[[], Iterable[RasterBlock]]
 
 
-#: The metadata item of a mask with what it says of itself.
-FACTS_TAG = "TIPSSEG"
+#: The metadata items of a mask with what it says of itself, and with the scores of the objects in the blocks.
+FACTS_TAG, SCORES_TAG = "TIPSSEG", "TIPSSEG_SCORES"
 
 
 class RasterFormat(Format):
@@ -119,10 +124,18 @@ class GeoTiff(RasterFormat):
     folder = "masks"
     suffix = ".tif"
 
-    def write(self, path: Path, grid: RasterGrid, blocks: Blocks, run: RunFacts, facts: str = "") -> None:
+    def write(
+        self,
+        path: Path,
+        grid: RasterGrid,
+        blocks: Blocks,
+        run: RunFacts,
+        facts: str = "",
+        scores: NDArray[np.float64] | None = None,
+    ) -> None:
         """Write a Cloud Optimized GeoTIFF with a palette, the class names as tags `class_<id>`, and overviews.
 
-        `facts` is what it says of itself as the mask of a raster, as JSON.
+        The mask of a raster has `facts`, what it says of itself as JSON, and the `scores` of the objects in the blocks, in order.
         """
         import rasterio
         from rasterio.crs import CRS
@@ -158,6 +171,10 @@ class GeoTiff(RasterFormat):
                 target.update_tags(**{f"class_{entry.id}": entry.name for entry in run.classes})
                 if facts:
                     target.update_tags(**{FACTS_TAG: facts})
+                if scores is not None and len(scores):
+                    target.update_tags(
+                        **{SCORES_TAG: b64encode(zlib.compress(scores.astype("<f8").tobytes())).decode()}
+                    )
                 for block in blocks():
                     h, w = block.labels.shape
                     if (h, w) == (1, 1) and block.labels[0, 0] == grid.ignore:
@@ -260,14 +277,13 @@ def _features(blocks: Iterable[RasterBlock], grid: RasterGrid, run: RunFacts) ->
 
 
 def block_objects(
-    labels: LabelArray, classes: Sequence[LabelClass], scores: Sequence[float] | None = None
+    labels: LabelArray, classes: Sequence[LabelClass], scores: Iterator[float]
 ) -> Iterator[LabelledObject]:
-    """Yield the connected objects in a block, of any area: other blocks may continue them. Without `scores`, theirs are NaN."""
+    """Yield the connected objects in a block, of any area: other blocks may continue them. Without a score, it is NaN."""
     from tipsseg.regions.objects import LabelledObject, object_regions
 
-    regions = object_regions(labels, classes)
-    for region, score in zip(regions, [math.nan] * len(regions) if scores is None else scores, strict=True):
-        yield LabelledObject(region, float(score))
+    for region in object_regions(labels, classes):
+        yield LabelledObject(region, float(next(scores, math.nan)))
 
 
 def image_grid(path: Path, size: tuple[int, int], number_of_classes: int, reader: ImageReader) -> RasterGrid:
@@ -329,8 +345,11 @@ def read_facts_tag(path: Path) -> str:
         return str(mask.tags().get(FACTS_TAG, ""))
 
 
-def copy_mask(path: Path, target: Path, facts: str) -> None:
-    """Copy a GeoTIFF mask that says other things of itself, as JSON. Raise OSError if that fails."""
+def copy_mask(path: Path, target: Path, facts: str, *, scored: bool = True) -> None:
+    """Copy a GeoTIFF mask that says other things of itself, as JSON, with the scores of its objects or without them.
+
+    Raise OSError if that fails.
+    """
     import rasterio
 
     from tipsseg.images.raster import gdal
@@ -339,7 +358,7 @@ def copy_mask(path: Path, target: Path, facts: str) -> None:
     try:
         shutil.copyfile(path, tiles)
         with gdal(), rasterio.open(tiles, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as mask:
-            mask.update_tags(**{FACTS_TAG: facts})
+            mask.update_tags(**{FACTS_TAG: facts, **({} if scored else {SCORES_TAG: ""})})
         _optimize(tiles, target)
     finally:
         tiles.unlink(missing_ok=True)
@@ -402,13 +421,19 @@ def count_mask(path: Path, number_of_classes: int) -> NDArray[np.int64]:
 
 
 def mask_blocks(path: Path, run: RunFacts) -> Iterator[RasterBlock]:
-    """Yield the blocks of a GeoTIFF mask, without scores, which it does not store. Raise ImageError if it cannot be read."""
+    """Yield the blocks of a GeoTIFF mask, to be read in order. Raise ImageError if it cannot be read."""
+    import numpy as np
     from rasterio.windows import Window
 
     with _open_mask(path) as mask:
+        scores = iter(np.array([], np.float64))
+        with suppress(ValueError, zlib.error):
+            unpacker = zlib.decompressobj()
+            packed = unpacker.decompress(b64decode(mask.tags().get(SCORES_TAG, "")), _SCORES_LIMIT)
+            scores = iter(np.frombuffer(packed, "<f8"))
         for place in block_places(mask.shape):
             labels = mask.read(1, window=Window(place.left, place.top, place.width, place.height))
-            yield RasterBlock(place=place, labels=labels, objects=block_objects(labels, run.classes))
+            yield RasterBlock(place=place, labels=labels, objects=block_objects(labels, run.classes, scores))
 
 
 @contextmanager
@@ -422,9 +447,7 @@ def _open_mask(path: Path) -> Iterator[Any]:
         with gdal(), rasterio.open(path, driver="GTiff") as mask:
             yield mask
     except RasterioError as error:
-        raise ImageError(
-            path, "the mask cannot be read", "Label the image again with argument `replace_edited`."
-        ) from error
+        raise ImageError(path, "the mask cannot be read") from error
 
 
 def is_geographic(grid: RasterGrid) -> bool:

@@ -42,6 +42,9 @@ _SCHEMA = [
     "CREATE TABLE row (name TEXT, image BLOB, data BLOB, PRIMARY KEY (name, image)) WITHOUT ROWID",
 ]
 
+#: Errors of the disk, not of the database.
+_DISK = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
+
 #: Images per query, so that they can be changed between two queries.
 _PAGE = 500
 
@@ -118,6 +121,8 @@ class Cache:
         try:
             yield
         except (sqlite3.Error, zlib.error, ValueError) as error:
+            if getattr(error, "sqlite_errorname", "").startswith(_DISK):
+                raise OutputError(self.path, str(error)) from error
             hint = "Delete it, and run the same command again: it is only a cache."
             raise OutputError(self.path, f"the cache is damaged ({error})", hint) from error
 
@@ -158,6 +163,8 @@ class Cache:
 
     def absorb(self) -> None:
         """Take over what the shards that have ended know, and remove their caches."""
+        if self.lock is not None and self.lock.missing:
+            return  # which shards have ended is unknown
         for path in sorted(self.path.parent.glob("cache-*-of-*.db")):
             if is_locked(self.folder, path.stem.removeprefix("cache-")):
                 continue

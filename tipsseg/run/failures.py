@@ -42,7 +42,10 @@ class Failures:
         self.changed |= self._found.pop(image, None) is not None
 
     def join(self) -> None:
-        """Take over the failures of the shards that have ended, and remove their files."""
+        """Take over the failures of the shards that have ended, and remove their files.
+
+        On a file system without locks, all must have ended.
+        """
         for path in sorted(self._folder.glob("errors-*-of-*.jsonl")):
             if not is_locked(self._folder, path.stem.removeprefix("errors-")):
                 found = _read(path)

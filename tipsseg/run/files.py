@@ -35,8 +35,6 @@ from tipsseg.util.files import (
     temporary_path,
 )
 
-#: The hint for a file that is in the way.
-MOVE = "Move the file away, or choose another output folder with argument `output`."
 _OUTSIDE = "Put a folder in the place of the link, or write into another folder."
 
 #: The folder of files that tipsseg did not write, or that a person made, and that a command replaced or removed.
@@ -190,7 +188,7 @@ class Files:
         """Put a copy of an image in place. Raise OutputError if that fails, or a link leads out of the folder."""
         self.refuse_outside(place)
         with staged_path(place) as temporary, open_source(ref.path) as source:
-            with temporary.open("wb", buffering=0) as copy:
+            with temporary.open("wb") as copy:
                 copy_file(source, copy)
             file = StagedFile(
                 temporary=temporary,

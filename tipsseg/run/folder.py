@@ -22,10 +22,20 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.errors import DeviceError, ImageError, OtherRunError, OutputError
-from tipsseg.folder.mask import MaskFacts, PictureFacts, envelope, open_envelope, read_attached, read_sealed, seal
+from tipsseg.folder.mask import (
+    MaskFacts,
+    PictureFacts,
+    envelope,
+    facts_text,
+    open_envelope,
+    read_attached,
+    read_sealed,
+    seal,
+)
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders, is_model_only
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.formats.png import encode_mask, read_painted_mask
+from tipsseg.formats.raster import copy_mask
 from tipsseg.images.access import identify, stamp_source
 from tipsseg.images.upright import pixel_digest
 from tipsseg.options import DTYPE_NAMES, MAX_PIXELS
@@ -45,7 +55,7 @@ from tipsseg.run.entry import (
 from tipsseg.run.failures import Failures
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
-from tipsseg.run.labels import GEOTIFF, PNG, read_entry, read_labels, unknown_labels
+from tipsseg.run.labels import GEOTIFF, PNG, is_same_picture, read_entry, read_labels, unknown_labels
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.moving import finish_moves, moving_images
 from tipsseg.run.plan import plan_run
@@ -53,7 +63,7 @@ from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refus
 from tipsseg.run.read import Run, RunImage, finished_run, no_run_error
 from tipsseg.run.record import RUN_FILE, run_context, run_json, stored_run
 from tipsseg.run.results import TAKEN, Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
-from tipsseg.run.resume import NEW, SCORES, Todo, decide, is_same_picture
+from tipsseg.run.resume import NEW, SCORES, Todo, decide
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, with_classes
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
@@ -148,7 +158,7 @@ class OutputFolder(Run):
     def _taken_over(self, entry: Entry, ref: ImageRef, place: str) -> Entry:
         """Return the entry of a mask that names another image: of the same picture, or of a person who copied it here."""
         old = entry.mask
-        if is_same_picture(entry, ref, self.info.spec):
+        if is_same_picture(entry, ref.path, self.reader):
             names = dict.fromkeys((*old.formerly, old.image))
             facts = replace(old, image=ref.name, formerly=tuple(name for name in names if name != ref.name))
             return replace(entry, mask=facts, state=max(entry.state, LOOSE), place=place)
@@ -233,14 +243,28 @@ class OutputFolder(Run):
 
         Raise ImageError if the mask changed since it was looked at.
         """
-        if self.info.spec.is_raster:
-            return replace(entry, state=SEALED)
         path = self.files.path(entry.place)
+        if self.info.spec.is_raster:
+            return self._adopt_raster(entry, path)
         labels, data = read_labels(self.context, entry), self.read_mask(entry)
         _, is_plain = read_painted_mask(path, entry.mask.size, self.classes, lambda _: True)
         png = data if is_plain else encode_mask(labels.labels, self.classes)
-        ours = [str(entry.stamp.sha256)] if is_plain else []
+        ours = [str(entry.stamp.sha256)] if is_plain or not entry.edited else []
         return self._write_mask(entry, seal(png, entry.mask, entry.bulk.unpacked()), ours)
+
+    def _adopt_raster(self, entry: Entry, path: Path) -> Entry:
+        """Write into the mask of a raster what it is; it keeps the labels. Raise as `adopt` does."""
+        digest = digest_of(path)
+        if not path.is_file() or not entry.is_of(path.stat()):
+            raise ImageError(path, "changed while the command ran", "Run the same command again.")
+        with one_image(recorded_ref(entry), ()):
+            write = partial(copy_mask, path, facts=facts_text(entry.mask), scored=not entry.edited)
+            row = (file := self.files.stage(GEOTIFF, path, write, synced=True)).row
+            self.files.put(file, [digest])
+        new = replace(entry, state=SEALED, stamp=Fingerprint(row.size, row.mtime_ns, row.digest))
+        self.cache.note(new)
+        self.changed = True
+        return new
 
     def read_mask(self, entry: Entry) -> bytes:
         """Return the content of a mask. Raise ImageError if it changed since it was looked at."""
@@ -326,16 +350,12 @@ class OutputFolder(Run):
         self.changed = True
         staged = [*derived.files, *([] if mask is None else [mask])]
         with one_image(ref, staged):
-            # The scores of a raster's objects are in none of its masks.
-            is_raster = self.info.spec.is_raster
-            first = [file for file in derived.files if is_raster or is_model_only(file.row.name)]
+            first = [file for file in derived.files if is_model_only(file.row.name)]
             for file in first:
                 self._put_derived(file, rows)
             if mask is not None:
-                if is_raster:
-                    self.cache.note_files(ref.name, [file.row for file in first])
-                    self._commit()
                 self.files.put(mask, self._digests(ref.name), replaceable(entry.mask))
+                self.faults.pop(mask.row.place, None)
                 self.cache.note(entry)
             written = [*derived.notes, *(file.row for file in first)]
             for name, place in derived.pictures.items():
@@ -440,7 +460,7 @@ class OutputFolder(Run):
         assert self.before is not None
         self.write_record(replace(self.before, ended=None))  # a killed command starts over again
         for entry in self.cache.entries():
-            if not entry.corrected:
+            if not entry.corrected and entry.place not in self.faults:
                 self.forget(entry)
         self.clear_orphans()
         for name in {*self.before.spec.formats} - {*self.info.spec.formats}:
@@ -475,6 +495,11 @@ class OutputFolder(Run):
 
     def write_record(self, info: RunInfo | None = None) -> None:
         atomic_write(self.path / RUN_FILE, run_json(info or self.info))
+
+    def note_removed(self, images: Iterable[str]) -> None:
+        """Record the images that a command removes or gives back to the model: after a kill the same command finds them there."""
+        self.info = replace(self.info, removed=tuple(images))
+        self.write_record()
 
     def abandon(self) -> None:
         """Remove the records of a new folder in which nothing was labelled, and nothing failed; other files stay."""
@@ -709,7 +734,7 @@ def locked_cache(output: Path, shard: Shard | None = None) -> Iterator[Cache]:
                 cache.absorb()
             yield cache
     except BaseException:
-        if shard is None:
+        if shard is None and not lock.missing:
             clean_up_folder(output)
         raise
     finally:

@@ -33,6 +33,9 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Need, RunFacts
 from tipsseg.formats.png import read_painted_mask
 from tipsseg.formats.raster import check_mask, count_mask, digest_mask, read_facts_tag
+from tipsseg.images.access import identify, matches
+from tipsseg.images.decoding import ImageReader
+from tipsseg.images.upright import pixel_digest
 from tipsseg.regions.components import count_labels
 from tipsseg.regions.objects import LabelledObject, follow_correction, object_regions
 from tipsseg.run.entry import (
@@ -47,7 +50,7 @@ from tipsseg.run.entry import (
     pack_objects,
 )
 from tipsseg.run.summary import CERTAIN, corrected_facts
-from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id
+from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.files import RECORD_LIMIT, Fingerprint, actual_path, describe_error, open_regular
 from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import join_first, shell_word
@@ -188,11 +191,13 @@ def read_entry(
             before = Entry.of(envelope(data), packed=packed, **more)
             if (before.corrected or not found.intact) and (foreign := _foreign_names(before, context)) is not None:
                 raise foreign
-            if found.intact:
+            if found.intact and found.depth == 8 * label_dtype(len(classes))().itemsize:
                 return before
     before = before or new()
     if before is None:
         raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN)
+    if found.facts is None and found.bulk and not before.bulk.bulk:
+        before = replace(before, sealed=make_envelope(before.mask, found.unpacked()))
     said = before.mask.labels
     try:
         labels, _ = read_painted_mask(path, before.mask.size, classes, lambda ids: label_digest(ids) == said)
@@ -228,6 +233,8 @@ def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry
         tag = read_facts_tag(path)
     except OSError as error:
         raise ImageError(path, f"cannot be read: {describe_error(error)}", _DAMAGED) from error
+    except ImageError as error:
+        raise ImageError(path, error.reason, _DAMAGED) from error
     more: dict[str, Any] = {"place": place, "stamp": Fingerprint(status.st_size, status.st_mtime_ns, None)}
     if known is not None:
         more |= {"path": known.path, "input_mtime_ns": known.input_mtime_ns}
@@ -266,7 +273,8 @@ def _foreign_names(entry: Entry, context: RunContext) -> ImageError | None:
     if not others:
         return None
     path = context.output / entry.place
-    hint = f"Move it elsewhere, and import it by class names: tipsseg correct {shell_word(str(context.output))} --from FOLDER"
+    correct = f"tipsseg correct {shell_word(str(context.output))} --from FOLDER"
+    hint = f"Move it elsewhere, run the same command again, and import the mask by class names: {correct}"
     return ImageError(path, f"the mask has classes of another folder: {join_first(others, 3)}", hint)
 
 
@@ -313,6 +321,22 @@ def read_labels(context: RunContext, entry: Entry) -> Labels:
     if label_digest(labels) != said:
         raise ImageError(path, "changed while the command ran", "Run the same command again.")
     return Labels(labels=labels, instances=entry.bulk.objects(entry.mask.size))
+
+
+def is_same_picture(entry: Entry, path: Path, reader: ImageReader) -> bool:
+    """Return True if an image has the content that was labelled, or other bytes with the same upright pixels.
+
+    A file that cannot be read counts as the same: that is reported when it is read.
+    """
+    if matches(entry.input, path):
+        return True
+    with suppress(OSError, ValueError):
+        identify(path)
+        with suppress(ImageError):
+            pixels = entry.mask.picture.pixels
+            return bool(pixels) and pixels == pixel_digest(reader.upright(path))
+        return False
+    return True
 
 
 # ---- objects ----

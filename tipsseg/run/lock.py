@@ -68,6 +68,8 @@ class FolderLock:
                     else "another tipsseg process is using it"
                 )
                 raise OutputError(state, what, "Wait for it to finish, or use another folder.")
+            for left in others if shard is None else []:
+                left.unlink(missing_ok=True)  # of a killed process
         except Timeout as error:
             raise OutputError(
                 state,
@@ -77,7 +79,8 @@ class FolderLock:
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 self.missing = True
-                self.give_back()
+                with suppress(OSError):
+                    path.unlink()
                 return
             raise output_error(path, error) from error
 

@@ -20,8 +20,8 @@ from tipsseg.images.upright import pixel_digest
 from tipsseg.run.entry import SEALED, Entry
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
+from tipsseg.run.labels import is_same_picture
 from tipsseg.run.moving import MASK, MOVING, model_files
-from tipsseg.run.resume import is_same_picture
 from tipsseg.types import ImageRef
 from tipsseg.util.files import actual_path, is_same, output_error, temporary_path
 
@@ -36,6 +36,7 @@ class Moves:
         alike: Pictures of which several have the same pixels, so that no mask follows them.
         gone: The images without a picture that nobody corrected.
         corrected: The images without a picture that a person corrected.
+        replaced: Those of them whose name another picture has by now, so that its mask takes their place.
     """
 
     recorded: int = 0
@@ -43,6 +44,7 @@ class Moves:
     alike: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
     corrected: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
 
 
 def find_moves(folder: OutputFolder, images: Images) -> Moves:
@@ -50,7 +52,7 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
     refs = {item.name: item for item in images.known if isinstance(item, ImageRef)}
     if not len(folder) or folder.info.spec.shard is not None or not refs:
         return Moves()
-    known, spec = {*folder.cache.names()}, folder.info.spec
+    known = {*folder.cache.names()}
     new = [ref for name, ref in refs.items() if name not in known]
     # On a file system that ignores case, the old name of a picture still finds it.
     folded = {ref.name.casefold(): ref.path for ref in new}
@@ -59,23 +61,40 @@ def find_moves(folder: OutputFolder, images: Images) -> Moves:
         if (ref := refs.get(name)) is None:
             if _is_missing(name, path, images, folded.get(name.casefold())):
                 elsewhere.append(folder.image(name).entry)
-        elif not matches(stamp, ref.path) and not is_same_picture(entry := folder.image(name).entry, ref, spec):
+        elif not matches(stamp, ref.path) and not is_same_picture(
+            entry := folder.image(name).entry, ref.path, folder.reader
+        ):
             changed.append(entry)
     renamed, alike = _pair(folder, [*elsewhere, *changed], [*new, *(refs[entry.image] for entry in changed)])
+    # A mask that was renamed with its picture is where it belongs.
+    home = {name: folder.files.place(folder.context.mask_path(ref)) for name, ref in renamed.items()}
+    for name, place in home.items():
+        if isinstance(stray := folder.strays.get(place), Entry) and stray.image == name:
+            del renamed[name]
     left = [entry for entry in elsewhere if entry.image not in renamed and images.whole]
     return Moves(
-        recorded=len(refs) - len(new),
+        recorded=len({*refs} & known | {ref.name for ref in renamed.values()}),
         renamed=renamed,
         alike=alike,
         gone=tuple(sorted(entry.image for entry in left if not entry.corrected)),
         corrected=tuple(sorted(entry.image for entry in left if entry.corrected)),
+        replaced=tuple(
+            sorted(
+                entry.image
+                for entry in changed
+                if entry.corrected
+                and entry.image not in renamed
+                and entry.image in {ref.name for ref in renamed.values()}
+            )
+        ),
     )
 
 
 def _is_missing(name: str, address: str, images: Images, twin: Path | None) -> bool:
     """Return True if the picture of an image is not where it was; `twin` is a new one with the same letters."""
     path = actual_path(Path(), address)
-    here = path if path.is_relative_to(images.root) else below(images.root, name)
+    here = path if address and path.is_relative_to(images.root) else below(images.root, name)
+    path = path if address else here
     return (is_gone(path) and is_gone(here)) or (twin is not None and is_same(here, twin))
 
 

@@ -11,14 +11,14 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, OutputError
 from tipsseg.folder.mask import MaskFacts, read_attached, read_facts
 from tipsseg.formats import FORMATS, file_path, is_model_only
 from tipsseg.formats.raster import digest_mask, read_facts_tag
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.labels import GEOTIFF, RunContext
 from tipsseg.types import ImageRef
-from tipsseg.util.files import actual_name
+from tipsseg.util.files import actual_name, temporary_path
 from tipsseg.util.json import parse
 
 #: The folder of masks on their way to other names, and the name of a mask there.
@@ -26,38 +26,50 @@ MOVING, MASK = "moving", "mask"
 
 
 def finish_moves(files: Files, context: RunContext) -> None:
-    """Put the files in the folder of moves where they belong. Raise OutputError if that fails."""
+    """Put the files in the folder of moves where they belong. Files of others go to the trash. Raise OutputError if that fails."""
     top = files.output / MOVING
+    if top.is_symlink():
+        raise OutputError(top, "it is a symbolic link", "Remove the link, or choose another output folder.")
     if not top.is_dir():
         return
-    moves = [
-        (place, facts) for place in sorted(top.iterdir()) if (facts := _facts_of(place / MASK, context)) is not None
-    ]
-    copies = {digest_of(path) for place, _ in moves for path in place.iterdir()}
+    moves = _moves(context)
+    staged = [path for place, _ in moves for path in sorted(place.iterdir()) if path.name in {MASK, *FORMATS}]
+    copies = {digest_of(path) for path in staged}
     labels, names = {facts.labels for _, facts in moves}, {facts.image for _, facts in moves}
 
-    def is_staged(path: Path) -> bool:
+    def may_go(path: Path) -> bool:
         facts = _facts_of(path, context)
-        return digest_of(path) in copies or (facts is not None and facts.labels in labels)
+        return digest_of(path) in copies or (facts is not None and (facts.labels in labels or not facts.by_person))
 
     for _, facts in moves:
         old = facts.formerly[-1]
         if old not in names:  # else the mask of another image comes there
             for path in (_mask_path(context, old), *model_files(context, old).values()):
-                files.remove(files.place(path), (), is_staged)
+                files.remove(files.place(path), (), may_go)
     for place, facts in moves:
         targets = {MASK: _mask_path(context, facts.image), **model_files(context, facts.image)}
-        for path in sorted(place.iterdir()):
-            if path.name in targets:
+        for path in staged:
+            if path.parent == place and path.name in targets:
                 file = files.stage(path.name, targets[path.name], partial(shutil.copyfile, path), synced=True)
-                files.put(file, (), is_staged)
-    shutil.rmtree(top)
+                files.put(file, (), may_go)
+    for path in sorted(top.rglob("*")):
+        if path not in staged and (path.is_symlink() or not path.is_dir()):
+            files.remove(files.place(path))
+    done = temporary_path(top)
+    with suppress(FileNotFoundError):  # only files of others were there
+        top.rename(done)  # at once: of moves that are finished, none is to be made again
+    shutil.rmtree(done, ignore_errors=True)
 
 
 def moving_images(context: RunContext) -> set[str]:
     """Return the names, old and new, of the images whose files are in the folder of moves."""
-    found = [_facts_of(path, context) for path in (context.output / MOVING).glob(f"*/{MASK}")]
-    return {name for facts in found if facts is not None for name in (facts.image, facts.formerly[-1])}
+    return {name for _, facts in _moves(context) for name in (facts.image, facts.formerly[-1])}
+
+
+def _moves(context: RunContext) -> list[tuple[Path, MaskFacts]]:
+    """Return the folders of moves, each with the facts of its mask."""
+    found = [(path.parent, _facts_of(path, context)) for path in sorted((context.output / MOVING).glob(f"*/{MASK}"))]
+    return [(place, facts) for place, facts in found if facts is not None and facts.formerly]
 
 
 def model_files(context: RunContext, image: str) -> dict[str, Path]:

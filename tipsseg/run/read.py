@@ -30,7 +30,7 @@ from tipsseg.run.failures import Failures
 from tipsseg.run.files import Files
 from tipsseg.run.labels import Labels, known_objects, listed_entries, read_entry, read_labels
 from tipsseg.run.lock import is_locked
-from tipsseg.run.record import run_context, stored_run
+from tipsseg.run.record import RUN_FILE, run_context, stored_run
 from tipsseg.run.spec import RunInfo, check_hint
 from tipsseg.types import ImageRef, LabelClass, printable_path
 from tipsseg.util.files import actual_name, actual_path, is_folder, output_error
@@ -116,14 +116,14 @@ class Run:
         cache: What is known of its files: of all masks, once it is opened.
         files: Its files.
         faults: The errors of masks that cannot be used, by place.
-        strays: The places of masks that are not where the mask of their image would be, or say nothing of it.
+        strays: Masks that are not where the mask of their image would be, by place, and the errors of those without a known image.
     """
 
     def __init__(self, info: RunInfo, cache: Cache) -> None:
         self.info, self.cache = info, cache
         self.context, self.files = run_context(info), Files(info.spec.output)
         self.faults: dict[str, ImageError] = {}
-        self.strays: dict[str, Entry | None] = {}
+        self.strays: dict[str, Entry | ImageError] = {}
 
     def look(self) -> bool:
         """Read the masks that are new, or that changed since they were last looked at. Return True if any did, or is gone."""
@@ -139,7 +139,7 @@ class Run:
                 if image:
                     self.faults[place] = error
                 else:
-                    self.strays[place] = None
+                    self.strays[place] = error
                 continue
             if image not in ("", entry.image):
                 self.cache.forget(image)
@@ -148,9 +148,14 @@ class Run:
                 changed = True
             else:
                 self.strays[place] = entry
-        for image, *_ in known.values():
-            self.cache.forget(image)
-        if silent := {place for place, stray in self.strays.items() if stray is None}:
+        for place, (image, *_) in known.items():
+            if os.path.lexists(path := self.files.path(place)):
+                self.faults[place] = ImageError(
+                    path, "it is not a file", "Move it away; the image is then labelled again."
+                )
+            else:
+                self.cache.forget(image)
+        if silent := {place for place, stray in self.strays.items() if isinstance(stray, ImageError)}:
             self._look_up(silent)
         return changed or bool(known)
 
@@ -302,6 +307,10 @@ def walk_files(output: Path, folder: str, suffix: str) -> Iterator[tuple[str, in
 
 
 def no_run_error(folder: Path) -> RecordError:
+    if is_folder(folder / str(FORMATS["png"].folder)):
+        return RecordError(
+            folder, f"{RUN_FILE} is missing", "Run the original command again, which writes it; masks are kept."
+        )
     return RecordError(folder, "not an output folder of tipsseg label", _NAME_FOLDER)
 
 

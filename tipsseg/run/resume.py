@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 from tipsseg.errors import ImageError
 from tipsseg.formats import file_path, is_model_only
-from tipsseg.images.access import identify, matches
-from tipsseg.images.upright import pixel_digest
 from tipsseg.run.entry import Entry, input_path
-from tipsseg.run.labels import RunContext
+from tipsseg.run.labels import RunContext, is_same_picture
 from tipsseg.run.results import OTHER_PICTURE, Unchanged
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
@@ -40,7 +38,7 @@ def decide(  # noqa: PLR0911 - one judge, one list
     """Decide what becomes of an image; `entry` is what its mask says."""
     if entry is None:
         return Todo(NEW)
-    same = is_same_picture(entry, ref, spec)
+    same = is_same_picture(entry, ref.path, spec.reader)
     if not same and entry.path not in ("", input_path(ref)) and not spec.replace_edited:
         reason = f"the folder has labels of another image with that name, {entry.path}"
         remove = f"tipsseg correct {shell_word(str(context.output))} --remove {shell_word(entry.image)}"
@@ -58,25 +56,6 @@ def decide(  # noqa: PLR0911 - one judge, one list
     if _lacks_scores(ref, context):
         return Todo(SCORES)
     return Unchanged(ref, entry)
-
-
-def is_same_picture(entry: Entry, ref: ImageRef, spec: RunSpec) -> bool:
-    """Return True if an image has the content that was labelled, or other bytes with the same upright pixels.
-
-    A file that cannot be read counts as the same: that is reported when it is read.
-    """
-    if matches(entry.input, ref.path):
-        return True
-    with suppress(OSError, ValueError):
-        identify(ref.path)
-        return bool(entry.mask.picture.pixels) and entry.mask.picture.pixels == _pixels_of(ref, spec)
-    return True
-
-
-def _pixels_of(ref: ImageRef, spec: RunSpec) -> str:
-    with suppress(ImageError):
-        return pixel_digest(spec.reader.upright(ref.path))
-    return ""
 
 
 def _lacks_scores(ref: ImageRef, context: RunContext) -> bool:

@@ -22,7 +22,7 @@ from tipsseg.images.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import SEALED, Entry, FileRow, input_path, pack_objects
 from tipsseg.run.folder import OutputFolder
-from tipsseg.run.labels import known_objects, read_labels, scored_objects
+from tipsseg.run.labels import is_same_picture, known_objects, read_labels, scored_objects
 from tipsseg.run.moving import model_files
 from tipsseg.run.read import RunImage
 from tipsseg.run.results import Derived, Due
@@ -196,7 +196,11 @@ def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
             return replace(item, entry=entry, adopted=adopted, derived=derived)
         labels = read_labels(context, entry)
         needing = [name for name in formats if FORMATS[name].shows_picture]
-        lacking = () if not needing or matches(entry.input, ref.path) else tuple(needing)
+        lacking = (
+            ()
+            if not needing or (exists(ref.path) and is_same_picture(entry, ref.path, spec.reader))
+            else tuple(needing)
+        )
         if failing := [name for name in lacking if name in item.asked]:
             raise _changed_image(ref, failing, corrected=entry.corrected)
         formats = tuple(name for name in formats if name not in lacking)

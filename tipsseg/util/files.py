@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from io import BufferedReader, BytesIO, FileIO
+from io import BufferedReader, BufferedWriter, BytesIO, FileIO
 from pathlib import Path, PurePath, PurePosixPath
 from types import TracebackType
 
@@ -365,12 +365,13 @@ def stamp(path: Path, digest: str | None = None) -> Fingerprint:
 # ---- copies ----
 
 
-def copy_file(source: FileIO | BytesIO, target: FileIO) -> None:
+def copy_file(source: FileIO | BytesIO, target: BufferedWriter) -> None:
     """Copy the rest of an open file. Where the file system can, the copy shares its blocks until one of the two changes."""
     with suppress(AttributeError, OSError):  # another system, a file in memory, or two file systems
         while os.copy_file_range(source.fileno(), target.fileno(), 1 << 30):
             pass
     shutil.copyfileobj(source, target)
+    target.flush()
 
 
 def is_same(one: Path, other: Path) -> bool:

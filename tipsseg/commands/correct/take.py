@@ -183,15 +183,17 @@ def undo_corrections(
     output = Path(output)
     with progress_for(verbose) as progress, change_folder(output) as folder:
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
-        corrected = [folder.image(name) for name in sorted(names)]
-        others = [str(path) for path in unknown]
-        others += [
-            each.entry.image for each in corrected if not each.corrected and each.entry.place not in folder.faults
-        ]
+        before = {*folder.info.removed}  # by the same command, if it was killed
+        found = [folder.image(name) for name in sorted(names)]
+        corrected = [each for each in found if each.corrected or each.entry.place in folder.faults]
+        others = [str(path) for path in unknown if str(path) not in before]
+        others += sorted(names - before - {each.entry.image for each in corrected})
         if others:
             raise InputError(
                 f"{output}: no correction of {join_first(others, 3)}", "Name corrected images of this folder."
             )
+        if not dry_run:
+            folder.note_removed([*map(str, images), *sorted(names)])
         again = list[str]()
         for image in corrected:
             progress.results([image.mask])
@@ -202,7 +204,7 @@ def undo_corrections(
             settled = settle(folder, default_jobs())
             folder.finish_changes()
             note_settled(folder, settled, progress)
-        progress.note(f"{'Would undo' if dry_run else 'Undid'} {pluralize(len(names), 'correction')}.")
+        progress.note(f"{'Would undo' if dry_run else 'Undid'} {pluralize(len(corrected), 'correction')}.")
         if again:
             progress.note(f"The next run labels {pluralize(len(again), 'image')} again: {join_first(again, 5)}.")
 
@@ -230,8 +232,7 @@ def remove_images(
                 f"{output}: no image {join_first([str(path) for path in unknown], 3)}", "See manifest.jsonl."
             )
         if not dry_run:
-            folder.info = replace(folder.info, removed=tuple(map(str, images)))
-            folder.write_record()  # the same command after a kill finds them there
+            folder.note_removed(map(str, images))
             for name in names:
                 folder.forget(folder.image(name).entry)
             settled = settle(folder, default_jobs())
@@ -400,6 +401,8 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     ):  # what a person drew, as a killed command may have, counts as drawn
         accepted = True
     if accepted is None and not (saved and entry.corrected):
+        return
+    if accepted is False and not entry.corrected:
         return
     if accepted is False and before.accepted and not before.content and folder.restore(entry):
         return

@@ -18,11 +18,12 @@ from tipsseg.engine.local import LoadedModel
 from tipsseg.engine.notes import note_damaged
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError
-from tipsseg.images.access import exists, matches
+from tipsseg.images.access import exists
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.regions.components import count_labels
 from tipsseg.run.inputs import check_image_root
+from tipsseg.run.labels import is_same_picture
 from tipsseg.run.read import Run, open_run, refuse_raster
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.progress import Progress
@@ -63,7 +64,7 @@ class EditedMasks:
         if not exists(ref.path):
             raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
         image = self.run.image(ref.name)
-        if not matches(image.entry.input, ref.path):
+        if not is_same_picture(image.entry, ref.path, self.run.reader):
             raise ImageError(ref.path, f"changed since it was labelled, so its mask {image.mask} is out of date")
         return image.labels().labels
 

@@ -30,6 +30,7 @@ from tipsseg.engine.notes import (
 )
 from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.options.values import index_of
+from tipsseg.run.files import TRASH
 from tipsseg.run.folder import OutputFolder, locked_cache
 from tipsseg.run.inputs import Images
 from tipsseg.run.moves import Moves, find_moves, follow
@@ -130,6 +131,11 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     if folder.info.spec.given is not None:
         folder.info.spec.given.follow(folder.former)
     note_renamed(moves.renamed, progress)
+    if moves.replaced:
+        progress.note(
+            f"{join_first(moves.replaced, 5)}: the picture that was corrected is gone, and another one has its name. "
+            f"The correction is in {folder.path / TRASH}."
+        )
     if moves.alike:
         progress.note(f"Several pictures have the same pixels, so no labels followed: {join_first(moves.alike, 5)}.")
     if prune is not None:
@@ -196,7 +202,7 @@ def _begun(
     left = known[known.index(first) :] if first in known else known
     again = folder.before is not None and not folder.starting_over
     with make_engine(folder, reporter.progress, left) as engine:
-        recorded = moves.recorded + len(moves.renamed) if again else 0
+        recorded = moves.recorded if again else 0
         info = begin(engine, images, folder)
         note_begin(info, images, reporter.counts, reporter.progress, recorded=recorded, again=again)
         yield engine

@@ -22,13 +22,13 @@ from tipsseg.commands.report import pictures
 from tipsseg.errors import ImageError, OutputError
 from tipsseg.formats.npz import read_confidence
 from tipsseg.given.labels import LabelSource, paint_objects
-from tipsseg.images.access import absence, exists, matches
+from tipsseg.images.access import absence, exists
 from tipsseg.regions.components import every_region
 from tipsseg.regions.objects import number_pixels
 from tipsseg.run.entry import Entry, ObjectScore
 from tipsseg.run.files import Files, digest_of
 from tipsseg.run.inputs import REPORT_FILE
-from tipsseg.run.labels import Labels
+from tipsseg.run.labels import Labels, is_same_picture
 from tipsseg.run.read import RunImage
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file, set_aside
@@ -168,7 +168,7 @@ class ImageMaker:
         fault: ImageError | None = None
         if not exists(path):
             fault = ImageError(path, absence(path), MOVED_HINT)
-        elif not matches(image.entry.input, path):
+        elif not is_same_picture(image.entry, path, image.run.reader):
             fault = ImageError(path, "changed since it was labelled", "Label it again.")
         entry = image.entry
         others: LabelArray | None = None
