@@ -167,7 +167,11 @@ def test_a_mask_that_says_nothing_in_a_copied_folder_is_named(command: Command, 
     _edit(copy / place)
     edited = (copy / place).read_bytes()
     ran = command("convert", copy)
-    assert (ran.code, f"takes them in: {place}." in ran.err, (copy / place).read_bytes()) == (0, True, edited), ran.err
+    assert (ran.code, f"belongs to no image of the run: {place}." in ran.err, (copy / place).read_bytes()) == (
+        0,
+        True,
+        edited,
+    ), ran.err
     ran = command(*LABEL[:-1], *OPTIONS, "-o", copy)
     assert (ran.code, "takes them in" in ran.err, "Kept 1 edited image" in ran.err) == (0, False, True), ran.err
     _edit(out / place)

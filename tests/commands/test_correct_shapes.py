@@ -16,7 +16,6 @@ from PIL import Image
 from saying import Said
 
 from tipsseg.commands.correct.take import correct_folder
-from tipsseg.errors import InputError
 from tipsseg.types import LabelArray
 
 SIZE = (60, 80)
@@ -293,11 +292,3 @@ def test_the_box_of_an_object_that_nobody_edited_changes_nothing(tmp_path: Path,
     (tmp_path / "new").mkdir()
     write(box if write is xml else {"bbox": [x, y, right - x, bottom - y]})(tmp_path / "new")
     assert correct_folder(tmp_path / "out", tmp_path / "new", verbose=Said()).masks == ()
-
-
-def test_instance_masks_are_no_index_masks(tmp_path: Path) -> None:
-    labels = UPRIGHT.astype(np.uint8)
-    save_inputs(tmp_path / "imgs", {NAME: labels})
-    make_run(tmp_path / "out", tmp_path / "imgs", {NAME: labels}, formats=("png", "instances"))
-    with pytest.raises(InputError, match="files of the format instances, which are not index masks"):
-        correct_folder(tmp_path / "out", tmp_path / "out/instances", verbose=Said())

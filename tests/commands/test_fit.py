@@ -214,7 +214,7 @@ def _broken_masks(folder: Path) -> None:
             _broken_masks, "1 of 3 corrected masks can be used", r"^Fix this first: .*masks/a.png", id="broken masks"
         ),
         pytest.param(lambda f: shutil.rmtree(f / "out"), "no such folder", "", id="no folder"),
-        pytest.param(lambda f: (f / "out/run.json").unlink(), "not an output folder", "", id="no record"),
+        pytest.param(lambda f: (f / "out/run.json").unlink(), "run.json is missing", "", id="no record"),
     ],
 )  # fmt: skip
 def test_unusable_runs_are_refused(folder: Path, change: Callable[[Path], object], message: str, hint: str) -> None:

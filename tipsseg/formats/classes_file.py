@@ -106,7 +106,7 @@ class MaskIds:
             name: The path of the mask in the source.
             where: The path of the mask, for messages.
             stored: [H, W] uint8 or uint16, the ids in the mask.
-            inside: The names of classes by id that the mask has itself.
+            inside: The names of classes by id that the mask has itself, if no classes.json lists them.
 
         Returns:
             [H, W] uint16. `ClassNames.raise_unknown` reports unknown classes.
@@ -117,8 +117,10 @@ class MaskIds:
         folders = PurePosixPath(name).parents
         written = next((self._inside[folder] for folder in folders if folder in self._inside), self._outside)
         number = self._run.count if written is None else len(written)
+        if written is not None:
+            inside = {}
         own = {each.id: each.name for each in self._run.classes}
-        is_foreign = written is None and any(own.get(each) != inside[each] for each in inside)
+        is_foreign = any(own.get(each) != inside[each] for each in inside)
         table = np.zeros(1 << 16, np.uint16)
         unknown = []
         for stored_id in np.flatnonzero(count_labels(stored)).tolist():

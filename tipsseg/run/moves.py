@@ -36,7 +36,7 @@ class Moves:
         alike: Pictures of which several have the same pixels, so that no mask follows them.
         gone: The images without a picture that nobody corrected.
         corrected: The images without a picture that a person corrected.
-        replaced: Those of them whose name another picture has by now, so that its mask takes their place.
+        replaced: Corrected images without a picture whose name another picture has by now: the mask of that one comes there.
     """
 
     recorded: int = 0

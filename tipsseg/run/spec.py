@@ -332,7 +332,7 @@ class RunInfo:
         summary: Summary of all labels in the folder (see `summary.TotalsSum`).
         added: The classes that `tipsseg correct` added to the question.
         overwriting: True while a run replaces all labels of its folder.
-        removed: The images that the last `tipsseg correct --remove` or `--undo` was given.
+        removed: The images that the last command removed or gave back to the model, as the user named them.
         noted: The program that wrote the record of an earlier run; None for a run of this process.
     """
 

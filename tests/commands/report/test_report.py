@@ -228,7 +228,7 @@ def other_files(out: Path) -> None:
     [
         pytest.param(other_record, OutputError, "neither empty", id="a record of something else"),
         pytest.param(other_files, OutputError, "neither empty", id="a folder of something else"),
-        pytest.param(lambda out: (out / "run.json").unlink(), InputError, "not an output folder", id="no record"),
+        pytest.param(lambda out: (out / "run.json").unlink(), InputError, "run.json is missing", id="no record"),
     ],
 )
 def test_report_refuses_damaged_folders(
