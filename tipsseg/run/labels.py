@@ -204,8 +204,15 @@ def read_entry(
     except ImageError as error:
         raise ImageError(path, f"changed by hand: {error.reason}", _back_hint(context, before.image)) from None
     if label_digest(labels) == said:
+        if before.mask.ignored and not (labels == ignore_id(len(classes))).any():
+            raise _foreign_error(context, before, "its id of ignored pixels is that of a class")
         return replace(before, state=LOOSE, **more)
     _refuse_unknown_ids(path, count_labels(labels), len(classes), _back_hint(context, before.image))
+    return _edited_entry(before, labels, classes, more)
+
+
+def _edited_entry(before: Entry, labels: LabelArray, classes: tuple[LabelClass, ...], more: Mapping[str, Any]) -> Entry:
+    """Return the entry of a mask that a person changed in place; `more` are its place and its file."""
     instances = before.bulk.objects(before.mask.size)
     if instances is not None:
         instances = follow_correction(instances, labels, classes)
@@ -216,7 +223,7 @@ def read_entry(
         classes,
         Correction(),
         model=before.bulk.unpack("model", RECORD_LIMIT),
-        saved=saved_at(stamp.mtime_ns),
+        saved=saved_at(more["stamp"].mtime_ns),
     )
     return Entry.of(make_envelope(facts, kept), packed=pack_objects(objects), state=EDITED, **more)
 
@@ -270,12 +277,13 @@ def _foreign_names(entry: Entry, context: RunContext) -> ImageError | None:
     """Return the error of a person's mask whose ids have other names in the folder; else None."""
     names = {each.id: each.name for each in context.classes}
     others = [f"{each} is {name}" for each, name in entry.mask.names.items() if names.get(each) != name]
-    if not others:
-        return None
-    path = context.output / entry.place
+    return _foreign_error(context, entry, join_first(others, 3)) if others else None
+
+
+def _foreign_error(context: RunContext, entry: Entry, what: str) -> ImageError:
     correct = f"tipsseg correct {shell_word(str(context.output))} --from FOLDER"
     hint = f"Move it elsewhere, run the same command again, and import the mask by class names: {correct}"
-    return ImageError(path, f"the mask has classes of another folder: {join_first(others, 3)}", hint)
+    return ImageError(context.output / entry.place, f"the mask has classes of another folder: {what}", hint)
 
 
 def _back_hint(context: RunContext, image: str) -> str:
