@@ -85,6 +85,7 @@ class OutputFolder(Run):
         copied_bytes: Their size in bytes.
         failed: The images that failed.
         changed: True once this process has changed anything.
+        totals: The totals of the images, once the folder is settled.
     """
 
     def __init__(self, info: RunInfo, cache: Cache, before: RunInfo | None) -> None:
@@ -96,7 +97,7 @@ class OutputFolder(Run):
         self.starting_over = self.changed = False
         self._committed = time.monotonic()
         self._todo: dict[str, str] = {}
-        self.deriver = Deriver(self.context)
+        self.deriver, self.totals = Deriver(self.context), TotalsSum(self.context.classes)
 
     @property
     def is_new(self) -> bool:
@@ -526,15 +527,19 @@ class OutputFolder(Run):
 
     def finish_changes(self) -> None:
         """Write the last records of a command that changed a finished run. Raise OutputError if that fails."""
-        self.info = replace(self.info, summary=self.totals().record())
+        self.totals = TotalsSum(self.context.classes)
+        self.write_file(self.path / MANIFEST_FILE, self._manifest_lines(), "manifest", "")
+        self.info = replace(self.info, summary=self.totals.record())
         self._write_classes()
-        name = self.context.mask_format
-        lines = (json_bytes(entry.record(name, files)) + b"\n" for entry, files in self.cache.images())
-        self.write_file(self.path / MANIFEST_FILE, lines, "manifest", "")
         self.failed.write()
         self.write_record()
         self.cache.settled = True
         self._commit()
+
+    def _manifest_lines(self) -> Iterator[bytes]:
+        for entry, files in self.cache.images():
+            self.totals.add(entry.mask)
+            yield json_bytes(entry.record(self.context.mask_format, files)) + b"\n"
 
     def _write_classes(self) -> None:
         vocabulary = self.info.vocabulary or self.info.spec.vocabulary
@@ -577,13 +582,6 @@ class OutputFolder(Run):
         """Return the existing files for the whole run, classes.json last."""
         files = [file for name in self.context.formats for file in FORMATS[name].files]
         return [path for name in (*files, CLASSES_FILE) if (path := self.path / name).exists()]
-
-    def totals(self) -> TotalsSum:
-        """Return the totals over all images in the folder."""
-        totals = TotalsSum(self.context.classes)
-        for entry in self.cache.entries():
-            totals.add(entry.mask)
-        return totals
 
 
 #: Seconds between two times that files are made to count. What a killed process wrote since then is read again.

@@ -26,6 +26,7 @@ from tipsseg.run.labels import is_same_picture, known_objects, read_labels, scor
 from tipsseg.run.moving import model_files
 from tipsseg.run.read import RunImage
 from tipsseg.run.results import Derived, Due
+from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import stamp
 from tipsseg.util.threads import map_in_order
@@ -150,7 +151,9 @@ def settle_images(
 def _items(
     folder: OutputFolder, asked: Sequence[str], only: Container[str] | None, images: Path | None, settled: Settled
 ) -> Iterator[_Item | Failed]:
+    folder.totals = TotalsSum(folder.classes)
     for entry, rows in folder.cache.images():
+        folder.totals.add(entry.mask)
         ref = RunImage(entry, rows, folder).ref(images)
         if entry.place in folder.faults:
             continue

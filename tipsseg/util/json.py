@@ -31,7 +31,7 @@ def parse(data: bytes) -> Any:
     that cannot be encoded as UTF-8.
     """
     try:
-        value = json.loads(data, parse_constant=_refuse_constant)
+        value = _DECODER.decode(data.decode(json.detect_encoding(data), "surrogatepass"))
         if _MAYBE_HUGE.search(data):
             json.loads(data, parse_float=_refuse_huge, parse_int=_refuse_huge)
     except RecursionError as error:
@@ -41,13 +41,17 @@ def parse(data: bytes) -> Any:
     return value
 
 
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not valid JSON")
+
+
+#: Made once: for a short text, making it takes most of the time.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def _refuse_huge(text: str) -> None:
     if math.isinf(float(text)):
         raise ValueError(f"the number {text[:20]}... is too large")
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not valid JSON")
 
 
 @overload

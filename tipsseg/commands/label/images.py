@@ -220,7 +220,7 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
         note_skipped(spec.given.labels.skipped, spec.onto, progress)
     note_division(spec.formats, folder.cache.names(), folder.context.files, progress)
     note_edited(folder.info, counts, progress)
-    for line in folder.totals().lines():
+    for line in folder.totals.lines():
         progress.note(line)
     note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.output}")
     reporter.note_failures(folder)
