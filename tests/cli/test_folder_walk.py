@@ -472,6 +472,42 @@ class FolderWalk(RuleBasedStateMachine):
             self._judge_check(ran)
             self._compare_with_a_run_from_nothing("1")
 
+    @precondition(lambda self: self.kind in ("plain", "features") and bool(entries(self.out)))
+    @rule(number=st.integers(0, 3), kill=kills)
+    def exchange_two_pictures(self, number: int, kill: Kill) -> None:
+        """Under their names; then a person looks for what the trash has of their masks."""
+        known = {str(entry["image"]): entry["sha256"] for entry in entries(self.out)}
+        there = {
+            name: path
+            for name, path in self._pictures().items()
+            if known.get(name) == sha256(path.read_bytes()).hexdigest() and self._mask(name).exists()
+        }
+        names = [name for name in there if Path(name).suffix == ".png"]
+        one, other = names[number % max(len(names), 1) :][:1], names[(number + 1) % max(len(names), 1) :][:1]
+        if (
+            one == other
+            or self._moves()
+            or self._whole(self._asked("png", "1", "out", self.classes, KINDS[self.kind][0])).code
+        ):
+            return
+        masks = [read_mask(self._mask(name)) for name in (*one, *other)]
+        for old, new in (
+            (there[one[0]], "x.png"),
+            (there[other[0]], there[one[0]]),
+            (self.top / "x.png", there[other[0]]),
+        ):
+            old.rename(self.top / new)
+        places = [f"masks/{name}" for name in (*one, *other)]
+        for image in (*one, *other):
+            self.edits.pop(f"labelme/{Path(image).with_suffix('.json')}", None)
+        kept = [self.edits.pop(place, None) for place in places]
+        self.edits |= {place: data for place, data in zip(reversed(places), kept, strict=True) if data is not None}
+        ran = self._label("png", "1", [], kill)
+        assert ran.code == 0, ran
+        for name, mask in zip((*other, *one), masks, strict=True):
+            assert (read_mask(self._mask(name)) == mask).all(), ran
+        self._judge(ran)
+
     @rule(name=st.sampled_from(NAMES), kill=kills)
     def remove_an_image(self, name: str, kill: Kill) -> None:
         """With its labels, whether a person corrected it or not."""
@@ -616,6 +652,7 @@ class FolderWalk(RuleBasedStateMachine):
     )
     def lose_the_cache(self, damage: str, share: float, noise: bytes) -> None:
         """Nothing changes: the masks are the record."""
+        self._whole(["convert", "out", "-q"])  # writes into masks that a person changed that they are theirs
         before, cache = contents(self.out), self.out / ".tipsseg/cache.db"
         if not cache.exists():
             return

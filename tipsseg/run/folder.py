@@ -466,6 +466,7 @@ class OutputFolder(Run):
         self.clear_orphans()
         for name in {*self.before.spec.formats} - {*self.info.spec.formats}:
             self.drop(name)
+        self._commit()  # what is gone is forgotten before run.json says that the run began
 
     def forget(self, entry: Entry) -> None:
         """Remove an image, corrected or not, with its mask; `settle` clears its other files. A person's mask goes to the trash."""

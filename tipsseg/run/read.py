@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, RecordError
 from tipsseg.formats import FORMATS, file_path, format_name
-from tipsseg.images.access import absolute, below, exists
+from tipsseg.images.access import absolute, below
 from tipsseg.images.decoding import ImageReader
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.cache import Cache
@@ -176,10 +176,9 @@ class Run:
         return self.context.mask_path(ref) == self.files.path(entry.place)
 
     def _address(self, image: str) -> str:
-        """Return where an image is, if nothing else is known: below the root of the run, or "" if it is not there."""
+        """Return where an image was, if nothing else is known: below the root of the run; "" if it had none."""
         root = self.info.image_root
-        path = None if root is None else below(actual_path(Path(), root), image)
-        return "" if path is None or not exists(path) else printable_path(absolute(path))
+        return "" if root is None else printable_path(absolute(below(actual_path(Path(), root), image)))
 
     @property
     def output(self) -> Path:
