@@ -291,7 +291,7 @@ class FolderWalk(RuleBasedStateMachine):
             ids = read_mask(path)
             self.turn += 1
             half = ids[:, : ids.shape[1] // 2]
-            half[:] = (half + self.turn) % 4
+            half[:] = (half + 1 + self.turn % 3) % 4
             Image.fromarray(ids).save(path)
             self.edits[f"masks/{name}"] = pixels(path)
 
