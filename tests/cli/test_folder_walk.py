@@ -291,7 +291,9 @@ class FolderWalk(RuleBasedStateMachine):
             ids = read_mask(path)
             self.turn += 1
             half = ids[:, : ids.shape[1] // 2]
-            half[:] = (half + 1 + self.turn % 3) % 4
+            half[:] = (half + 2) % 4
+            row = ids[self.turn % len(ids)]  # another one each time, so that no edit takes another back
+            row[:] = (row + 1) % 4
             Image.fromarray(ids).save(path)
             self.edits[f"masks/{name}"] = pixels(path)
 
@@ -361,7 +363,8 @@ class FolderWalk(RuleBasedStateMachine):
             else:
                 self.server.run(self.top, arguments, 1 + kill * changes // 100)
             ran = self._whole(arguments)
-            assert differences(contents(self.out), expected) == {}, ran
+            if "1/2" not in arguments:  # what that part was killed in is written by the last one
+                assert differences(contents(self.out), expected) == {}, ran
         return ran
 
     def _whole(self, arguments: list[str]) -> Ran:
@@ -670,7 +673,10 @@ class FolderWalk(RuleBasedStateMachine):
                 del self.edits[place]  # it goes to the trash, as nobody knows any more what it shows
         else:
             ran = self._whole(["convert", "out", "-q"])
-            assert differences(contents(self.out), before).keys() <= {"run.json"}, ran
+            addresses = (
+                {"manifest.jsonl"} if self.kind == "archive" else set()
+            )  # a folder beside it has the pictures too
+            assert differences(contents(self.out), before).keys() <= {"run.json", *addresses}, ran
 
     @precondition(lambda self: bool(entries(self.out)))
     @rule(
