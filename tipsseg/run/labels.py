@@ -205,7 +205,7 @@ def read_entry(
         raise ImageError(path, f"changed by hand: {error.reason}", _back_hint(context, before.image)) from None
     if label_digest(labels) == said:
         if before.mask.ignored and not (labels == ignore_id(len(classes))).any():
-            raise _foreign_error(context, before, "its id of ignored pixels is that of a class")
+            raise _foreign_error(context, before, "its id of ignored pixels is a class here")
         return replace(before, state=LOOSE, **more)
     _refuse_unknown_ids(path, count_labels(labels), len(classes), _back_hint(context, before.image))
     return _edited_entry(before, labels, classes, more)
