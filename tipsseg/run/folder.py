@@ -476,10 +476,13 @@ class OutputFolder(Run):
 
     def clear_orphans(self) -> None:
         """Remove the files of images that are gone; what a person changed goes to the trash."""
-        for image, row, is_held in self.cache.orphans():
+        orphans = self.cache.orphans()
+        for image, row, is_held in orphans:
             if not is_held:
                 self.files.remove_row(row)
             self.cache.note_files(image, (), [row.place])
+        if orphans:
+            self._commit()  # before the files of other images come to their places
 
     def write_file(self, path: Path, data: bytes | Iterable[bytes], name: str, shows: str) -> bool:
         """Write a file for the whole run, if it has other content. Return False if it has this content."""
