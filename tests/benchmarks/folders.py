@@ -70,7 +70,6 @@ def measure(top: Path, number: int, shards: int) -> None:
     for form in ("parquet", "webdataset"):
         title = f"convert OUT -f {form} --to DIR, {shards} shards of a run"
         report(title, number, "convert", top / "out", "-f", form, "--to", top / form)
-    report(f"merge OUT -o OUT, {shards} shards", number, "merge", top / "out", "-o", top / "out")
     for turn in range(2):
         report(
             ["nothing to do", "one mask changed"][turn] + ": convert OUT -f coco",
