@@ -1,9 +1,9 @@
-"""Join the shards of a run over many images, and measure the commands that read the folder.
+"""Label many images in shards, and measure the commands that read the folder.
 
     PYTHONPATH=tests/support python tests/benchmarks/folders.py --images 100000
 
 Makes a run in shards, with the images and labels of the example scenes, in a temporary folder; no model labels these images.
-Prints, as tables in Markdown, seconds and peak memory of `convert --to` and `merge`, of `convert -f coco` with nothing to do and
+Prints, as tables in Markdown, seconds and peak memory of `convert --to`, of `convert -f coco` with nothing to do and
 after a change of one mask, of `check` and of `rank`; then files and bytes by kind.
 """
 

@@ -116,7 +116,20 @@ def test_a_correction_is_undone(command: Command, folder: Path) -> None:
     assert not read_entries(folder / "out")["a.png"].corrected
     (kept,) = (folder / "out/replaced").rglob("a.png")
     assert kept.read_bytes() == corrected
-    assert f"Moved 1 file changed or made by others to {folder}/out/replaced" in done.err
+    assert f"Moved 1 file that may be somebody's work to {folder}/out/replaced" in done.err
+
+
+def test_a_correction_is_accepted_for_a_retouched_picture(command: Command, folder: Path) -> None:
+    assert command("correct", folder / "out", "--from", folder / "new").code == 0
+    mask, picture = folder / "out/masks/a.png", folder / "imgs/a.png"
+    before = np.asarray(Image.open(mask))
+    Image.new("RGB", A.shape[::-1], "red").save(picture)
+    found = command("check", folder / "out")
+    printed = f"tipsseg correct {folder}/out --from {mask} --accept"
+    assert (found.code, printed in found.out) == (1, True), found
+    assert command(*printed.split()[1:]).code == 0
+    assert command("check", folder / "out").code == 0
+    assert np.array_equal(np.asarray(Image.open(mask)), before)
 
 
 def test_an_invalid_mask_of_another_image_is_kept_and_named(command: Command, folder: Path) -> None:

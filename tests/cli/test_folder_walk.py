@@ -694,6 +694,7 @@ class FolderWalk(RuleBasedStateMachine):
         mine, given = read_mask(mask), read_mask(mask)
         mine[:, : mine.shape[1] // 2] = self.turn % 4
         given[: given.shape[0] // 2] = (self.turn + 1) % 4
+        shutil.rmtree(self.top / "given", ignore_errors=True)  # which another rule may have left
         save(self.top / "given" / Path(name).with_suffix(".png"), given)
         formats = KINDS[self.kind][1][1]
         commands = {

@@ -189,7 +189,7 @@ def test_an_edited_file_is_kept_while_the_labels_stay_and_then_goes_to_the_trash
     correct(MASK)
     err = run(*formats)
     assert (run.code, trashed()) == (0, {str(path.relative_to("out")): mine})
-    assert "Moved 1 file changed or made by others to out/replaced: replaced/" in err
+    assert "Moved 1 file that may be somebody's work to out/replaced: replaced/" in err
     run(*formats, "--overwrite", "--replace-edited")
     assert (run.code, run.command("check", "out").out) == (0, "")
     run(*formats, output="fresh")

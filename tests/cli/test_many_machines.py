@@ -179,7 +179,7 @@ def test_a_run_that_is_divided_otherwise_goes_on(run: Run, others: list[str]) ->
 def test_missing_shards_are_named(run: Run) -> None:
     said = run("-f", "png", "--shard", "1/3")
     left = len(ALL) - len(masks())
-    assert f"{left} image{'s have' if left > 1 else ' has'} no labels yet, of parts" in said
+    assert f"{left} image{'s have' if left > 1 else ' has'} no labels yet, in shard" in said
     ran = run.command("check", "out")
     assert (ran.code, "interrupted" in ran.out + ran.err) == (1, True)
     ran = run.command("convert", "out", "-f", "coco")

@@ -160,7 +160,7 @@ def test_the_file_of_another_tool_is_kept(label: Command) -> None:
     other.parent.mkdir(parents=True)
     other.write_bytes(b"theirs")
     ran = label("-c", CLASSES, "-f", "binary")
-    assert (ran.code, "Moved 1 file changed or made by others to out/replaced" in ran.err) == (0, True)
+    assert (ran.code, "Moved 1 file that may be somebody's work to out/replaced" in ran.err) == (0, True)
     assert trash("binary/tree/a.png") == [b"theirs"]
     assert parts("a.png") == on_disk("a")
     assert len(on_disk("a")) == len(on_disk("b c")) == 3

@@ -184,7 +184,7 @@ def test_starting_over_removes_what_the_program_wrote_and_keeps_what_others_made
     found = tree("out")
     (place,) = (name for name in found if name.startswith("replaced/"))
     assert (place.endswith("/labelme/sub/ü.json"), found.pop(place)) == (True, data)
-    assert f"Moved 1 file changed or made by others to out/replaced: {place}." in err
+    assert f"Moved 1 file that may be somebody's work to out/replaced: {place}." in err
     assert found.pop("notes.txt") == b"mine"
     files = {name for name in found if not name.startswith(".")}
     masks = {str(Path("masks", each).with_suffix(".png")) for each in ALL}

@@ -136,7 +136,7 @@ def test_the_parts_of_a_run_give_the_bytes_of_one_run(here: Path, command: Comma
 
     assert "the run was interrupted" in convert(command, name, "more", outputs=("own", "others")).err
     ran = command("merge", "own", "others", "-o", "joined")
-    assert (ran.code, "not finished: own, others" in ran.err) == (0, True)
+    assert (ran.code, "some images are not labelled: own, others" in ran.err) == (0, True)
     assert convert(command, name, "more", outputs=("joined",)).code == 0
     assert shards(here / "more") == shards(here / "whole")
 

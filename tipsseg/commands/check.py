@@ -40,7 +40,7 @@ from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import is_same_picture
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_run
-from tipsseg.run.results import TAKEN, Deriver
+from tipsseg.run.results import TAKEN, Deriver, accept_command
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
 from tipsseg.util.json import parse, take
 from tipsseg.util.progress import Progress, Verbosity, progress_for
@@ -59,7 +59,7 @@ class _Report:
         files: The number of files.
         edited: Files that a person changed.
         stale: Files that show older labels.
-        others: Files in the folders of formats that tipsseg did not write.
+        others: Files in the folders of formats that tipsseg does not know, or no longer knows.
         trash: The number and the size in bytes of the files in the trash.
     """
 
@@ -136,7 +136,7 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
         )
     if whole.others:
         names = join_first([str(path) for path in whole.others], 3)
-        progress.note(f"{pluralize(len(whole.others), 'file')} that tipsseg did not write; they stay: {names}.")
+        progress.note(f"{pluralize(len(whole.others), 'file')} that tipsseg does not know, so they stay: {names}.")
     looked = f"{pluralize(whole.images, 'image')}, {pluralize(whole.files, 'file')} checked"
     progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
 
@@ -254,7 +254,8 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
     if not exists(path):
         report.gone = 1
     elif not is_same_picture(image.entry, path, image.run.reader):
-        report.problems.append(Problem(path, "changed since it was labelled"))
+        fits = f"; if the labels still fit: {accept_command(image.run.output, image.entry)}" if image.corrected else ""
+        report.problems.append(Problem(path, f"changed since it was labelled{fits}"))
     elif not image.run.info.spec.is_raster:
         size, labelled = image.run.reader.size(path), image.entry.mask.size
         if size != labelled:

@@ -103,7 +103,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
             progress.error(error)
         note_settled(joined, settled, progress)
         if parts := [str(run.output) for run in runs if run.info.ended is None]:
-            progress.note(f"Joined what is labelled so far in runs that are not finished: {join_first(parts, 5)}.")
+            progress.note(f"Joined folders in which some images are not labelled: {join_first(parts, 5)}.")
         if conflicts:
             progress.note(f"{pluralize(len(conflicts), 'image')} had two corrections, of which the newer one stays: "
                           f"{join_first(sorted(conflicts), 5)}.")  # fmt: skip

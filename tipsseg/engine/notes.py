@@ -19,12 +19,12 @@ from tipsseg.labelling.view import LONGEST_ASPECT
 from tipsseg.options import DEFAULT_LABEL_OPTIONS, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import ERRORS_FILE
+from tipsseg.run.entry import ERRORS_FILE, Entry
 from tipsseg.run.files import TRASH
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.moves import Moves
-from tipsseg.run.results import OTHER_PICTURE, Labelled, Unchanged
+from tipsseg.run.results import OTHER_PICTURE, Labelled, Unchanged, accept_command
 from tipsseg.run.resume import NEW
 from tipsseg.run.settle import Settled
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
@@ -87,13 +87,13 @@ class ImageNotes:
         """Set up for a model, from `ModelSource.facts`, and the formats of a folder."""
         self._formats = formats
         self._progress = progress
-        self._quality, self._other_pictures = PolygonQuality(), list[str]()
+        self._quality, self._other_pictures = PolygonQuality(), list[Entry]()
         self._remarks = Remarks()
         self._is_demo = model.get("sha256") == ModelSource(_DEMO_MODEL, get_model(_DEMO_MODEL)).facts()["sha256"]
 
     def add(self, result: Labelled | Unchanged) -> None:
         if isinstance(result, Unchanged):
-            self._other_pictures += [result.ref.name] if result.reason == OTHER_PICTURE else []
+            self._other_pictures += [result.entry] if result.reason == OTHER_PICTURE else []
             return
         labelled = result
         self._quality += labelled.derived.quality
@@ -110,12 +110,14 @@ class ImageNotes:
     def end(self, output: Path = Path()) -> None:
         note_polygon_quality(self._progress, self._quality)
         self._remarks.end(self._progress)
-        if names := self._other_pictures:
+        if self._other_pictures:
+            names = [entry.image for entry in self._other_pictures]
             number = pluralize(len(names), "picture")
             self._progress.note(
                 f"{number} changed since the labels were corrected, which stay: {join_first(names, _MAX_NAMES)}. To let the model "
                 f"label such an image again: tipsseg correct {shell_word(str(output))} --undo {shell_word(names[0])}"
             )
+            self._progress.note(f"Where they fit the new picture: {accept_command(output, self._other_pictures[0])}")
 
 
 def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOptions = DEFAULT_LABEL_OPTIONS) -> None:
@@ -189,13 +191,13 @@ def note_gone(folder: OutputFolder, images: Images, moves: Moves, progress: Prog
         number = pluralize(len(gone), "labelled image is", "labelled images are")
         command = folder.info.spec.command(prune=len(gone))
         progress.note(
-            f"{number} no longer in {root}: {join_first(gone, _MAX_NAMES)}. Their labels stay; to remove them, run: {command}"
+            f"{number} no longer in {root}: {join_first(gone, _MAX_NAMES)}. The labels stay; to remove them, run: {command}"
         )
     if moves.corrected:
         number = pluralize(len(moves.corrected), "corrected image is", "corrected images are")
         each = " for each" if len(moves.corrected) > 1 else ""
         progress.note(
-            f"{number} no longer in {root}: {join_first(moves.corrected, _MAX_NAMES)}. Their labels stay; to remove them, "
+            f"{number} no longer in {root}: {join_first(moves.corrected, _MAX_NAMES)}. The labels stay; to remove them, "
             f"run{each}: tipsseg correct {output} --remove {shell_word(moves.corrected[0])}"
         )
 
@@ -214,11 +216,11 @@ def note_aside(paths: Iterable[Path], progress: Progress) -> None:
 
 
 def note_trashed(folder: OutputFolder, progress: Progress) -> None:
-    """Note the files that a command replaced or removed, and that it did not write."""
+    """Note the files that a command moved to the trash."""
     if paths := folder.files.trashed:
         names = join_first([str(path.relative_to(folder.path)) for path in paths], _MAX_NAMES)
         them = "it" if len(paths) == 1 else "them"
-        progress.note(f"Moved {pluralize(len(paths), 'file')} changed or made by others to {folder.path / TRASH}: {names}. "
+        progress.note(f"Moved {pluralize(len(paths), 'file')} that may be somebody's work to {folder.path / TRASH}: {names}. "
                       f"To have {them} again, move {them} back.")  # fmt: skip
 
 

@@ -91,7 +91,10 @@ class OutputNames:
     @property
     def hint(self) -> str:
         """Return the hint for two images that would share a file."""
-        keep = " Or set argument `names`=full: the files of all images then keep the image suffix, as in a.jpg.png."
+        keep = (
+            " Or set argument `names`=full, in a new output folder if this one has labels: the files of all images then keep the "
+            "image suffix, as in a.jpg.png."
+        )
         full = "" if self._names == NAMES[1] else keep
         alike = "" if self.key is exact else _ALIKE
         return f"Rename one of the two images, or label them in two runs with separate output folders.{full}{alike}"

@@ -36,8 +36,7 @@ from tipsseg.formats import FORMATS, check_formats, format_name, image_folders, 
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.formats.png import encode_mask, read_painted_mask
 from tipsseg.formats.raster import copy_mask
-from tipsseg.images.access import identify, stamp_source
-from tipsseg.images.upright import pixel_digest
+from tipsseg.images.access import exists, identify, stamp_source
 from tipsseg.options import DTYPE_NAMES, MAX_PIXELS
 from tipsseg.options.values import Shard
 from tipsseg.run.cache import CACHE_FILE, CACHE_FOLDER, Cache, cache_name
@@ -55,7 +54,15 @@ from tipsseg.run.entry import (
 from tipsseg.run.failures import Failures
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
-from tipsseg.run.labels import GEOTIFF, PNG, is_same_picture, read_entry, read_labels, unknown_labels
+from tipsseg.run.labels import (
+    GEOTIFF,
+    PNG,
+    is_same_picture,
+    read_entry,
+    read_labels,
+    read_picture_facts,
+    unknown_labels,
+)
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.moving import finish_moves, moving_images
 from tipsseg.run.plan import plan_run
@@ -67,7 +74,16 @@ from tipsseg.run.resume import NEW, SCORES, Todo, decide
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, with_classes
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import RECORD_LIMIT, Fingerprint, atomic_write, clean_up, clean_up_below, remove_file, write_new
+from tipsseg.util.files import (
+    RECORD_LIMIT,
+    Fingerprint,
+    actual_path,
+    atomic_write,
+    clean_up,
+    clean_up_below,
+    remove_file,
+    write_new,
+)
 from tipsseg.util.json import json_bytes
 from tipsseg.util.text import shell_word
 
@@ -148,9 +164,7 @@ class OutputFolder(Run):
         if self.context.mask_format == GEOTIFF:
             return None
         with suppress(ImageError, OSError, ValueError):
-            found = identify(ref.path)[0]
-            pixels = pixel_digest(self.reader.upright(ref.path))
-            picture = PictureFacts(bytes=found.size, sha256=found.sha256 or "", pixels=pixels)
+            picture = read_picture_facts(ref.path, self.reader)
             facts = unknown_labels(ref.name, self.reader.size(ref.path), picture, question=self.context.question)
             stamp = Fingerprint(0, 0, None)
             return Entry(mask=facts, place=place, stamp=stamp, sealed=b"", path=input_path(ref))
@@ -279,6 +293,15 @@ class OutputFolder(Run):
     def rewrite(self, entry: Entry, facts: MaskFacts, bulk: Mapping[str, bytes]) -> None:
         """Write other facts into a mask. Raise ImageError if that fails."""
         self._write_mask(entry, seal(self.read_mask(entry), facts, bulk))
+
+    def current_picture(self, entry: Entry) -> PictureFacts:
+        """Return the picture that an image has now; the picture that was labelled if that is gone, or has another size."""
+        path = actual_path(Path(), entry.path)
+        if entry.path and exists(path) and not is_same_picture(entry, path, self.reader):
+            with suppress(ImageError, OSError, ValueError):
+                if self.reader.size(path) == entry.mask.size:
+                    return read_picture_facts(path, self.reader)
+        return entry.mask.picture
 
     def restore(self, entry: Entry) -> bool:
         """Put the model's mask back in the place of a person's. Return False if it is not known, or answers another question.

@@ -347,6 +347,12 @@ def is_same_picture(entry: Entry, path: Path, reader: ImageReader) -> bool:
     return True
 
 
+def read_picture_facts(path: Path, reader: ImageReader) -> PictureFacts:
+    """Read what masks say of a picture. Raise ImageError, OSError or ValueError if that fails."""
+    found = identify(path)[0]
+    return PictureFacts(bytes=found.size, sha256=found.sha256 or "", pixels=pixel_digest(reader.upright(path)))
+
+
 # ---- objects ----
 
 

@@ -32,6 +32,7 @@ from tipsseg.run.summary import CERTAIN, count_facts
 from tipsseg.types import Failed, ImageRef, RasterGrid, Remark
 from tipsseg.util.files import Fingerprint
 from tipsseg.util.json import json_bytes
+from tipsseg.util.text import shell_word
 from tipsseg.vocabulary.palette import colour
 
 
@@ -258,6 +259,11 @@ class Labelled:
 
 #: Why the labels of an image stay whose picture changed.
 OTHER_PICTURE = "the picture changed since it was corrected"
+
+
+def accept_command(output: Path, entry: Entry) -> str:
+    """Return the command that says of an image's labels that they fit the picture of now."""
+    return f"tipsseg correct {shell_word(str(output))} --from {shell_word(str(output / entry.place))} --accept"
 
 
 @dataclass(frozen=True, slots=True)

@@ -389,30 +389,34 @@ _EDITED_MEANWHILE = "It counts as corrected by you; the same command with argume
 def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> None:
     """Write into a mask what a source says of an image that it shows unchanged.
 
-    A person accepts it, or does not any more: then it is the model's again, unless that person changed it. The mask names the
-    newest file of a page that has it. Raise ImageError if the mask changed meanwhile.
+    A person accepts it, also for another picture of its size, or does not any more: then it is the model's again, unless that
+    person changed it. The mask names the newest file of a page that has it. Raise ImageError if the mask changed meanwhile.
     """
     entry, accepted, saved = folder.cache.get(image), plan.source.accepted, plan.source.saved
     if entry is None:
         return
     before = entry.correction or Correction(source=planner.source, format=planner.format)
+    picture = folder.current_picture(entry) if planner.options.accept else entry.mask.picture
+    is_other = picture != entry.mask.picture
     if (
         planner.options.accept and not before.content
     ):  # what a person drew, as a killed command may have, counts as drawn
         accepted = True
-    if accepted is None and not (saved and entry.corrected):
+    if accepted is None and not (saved and entry.corrected) and not is_other:
         return
     if accepted is False and not entry.corrected:
         return
     if accepted is False and before.accepted and not before.content and folder.restore(entry):
         return
     now = replace(before, accepted=before.accepted if accepted is None else accepted, saved=saved or before.saved)
-    if now == entry.correction:
+    if now == entry.correction and not is_other:
         return
     bulk = {**entry.bulk.unpacked(), "origin": now.text()}
     if not entry.corrected:
         bulk["model"] = folder.read_mask(entry)
-    facts = replace(entry.mask, by="person", source=now.format, accepted=now.accepted, saved=planner.saved)
+    facts = replace(
+        entry.mask, by="person", source=now.format, accepted=now.accepted, saved=planner.saved, picture=picture
+    )
     folder.rewrite(entry, facts, bulk)
 
 

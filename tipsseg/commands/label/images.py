@@ -250,11 +250,10 @@ def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter
             lacking = [ref for ref in images.elsewhere if not whole.context.mask_path(ref).exists()]
             if missing := [ref for ref in lacking if ref.name not in failed]:
                 assert spec.shard is not None
-                parts = sorted({index_of(ref.name, spec.shard.count) for ref in missing})
+                shards = sorted({index_of(ref.name, spec.shard.count) for ref in missing})
+                names = join_first([f"{each}/{spec.shard.count}" for each in shards], 10)
                 number = pluralize(len(missing), "image has", "images have")
-                progress.note(
-                    f"{number} no labels yet, of parts {join_first(list(map(str, parts)), 10)} of {spec.shard.count}."
-                )
+                progress.note(f"{number} no labels yet, in {'shard' if len(shards) == 1 else 'shards'} {names}.")
                 return
             whole.look()
             settled = Settled()
