@@ -526,8 +526,10 @@ class OutputFolder(Run):
 
     def note_removed(self, images: Iterable[str]) -> None:
         """Record the images that a command removes or gives back to the model: after a kill the same command finds them there."""
-        self.info = replace(self.info, removed=tuple(images))
-        self.write_record()
+        removed = dict.fromkeys(images)
+        if not {*removed} <= {*self.info.removed}:
+            self.info = replace(self.info, removed=tuple(removed))
+            self.write_record()
 
     def abandon(self) -> None:
         """Remove the records of a new folder in which nothing was labelled, and nothing failed; other files stay."""
