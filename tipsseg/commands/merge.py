@@ -185,9 +185,10 @@ def _copied(folder: OutputFolder, image: RunImage) -> Labelled:
             entry = replace(entry, **written_mask(data, mask.row))
         staged.append(mask)
         for row in image.rows.values():
-            if row.digest == ROWS or run.files.look(row) != "ours" or _is_outdated(folder, entry, row):
-                continue
-            staged.append(copy(run.files.path(row.place), row.name, row.shows))
+            look = "gone" if row.digest == ROWS else run.files.look(row)
+            if look != "gone" and not _is_outdated(folder, entry, row):
+                file = copy(run.files.path(row.place), row.name, row.shows)
+                staged.append(file if look == "ours" else replace(file, row=row))  # a person's, as before
     notes = tuple(row for row in image.rows.values() if row.digest == ROWS)
     derived = Derived(
         formats=(),

@@ -69,7 +69,7 @@ from tipsseg.run.plan import plan_run
 from tipsseg.run.question import MODEL_FACTS, merged_info, other_question, refuse_other_ids, with_classes_of
 from tipsseg.run.read import Run, RunImage, finished_run, no_run_error
 from tipsseg.run.record import RUN_FILE, run_context, run_json, stored_run
-from tipsseg.run.results import TAKEN, Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
+from tipsseg.run.results import Derived, Deriver, ImageResult, Labelled, Triaged, Unchanged, picture_key
 from tipsseg.run.resume import NEW, SCORES, Todo, decide
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, with_classes
 from tipsseg.run.summary import TotalsSum
@@ -409,8 +409,8 @@ class OutputFolder(Run):
         return [self.files.path(file.row.place) for file in staged]
 
     def _stays(self, row: FileRow, shows: str) -> bool:
-        """Return True for a file that a person changed, and that shows the labels of now."""
-        return row.shows.removesuffix(TAKEN) == shows and self.files.look(row) == "other"
+        """Return True for a file that a person changed, and that shows the labels of now, whatever the options."""
+        return row.shows.partition(" ")[0] == shows.partition(" ")[0] and self.files.look(row) == "other"
 
     def _put_derived(self, file: StagedFile, rows: Mapping[str, FileRow]) -> None:
         row = rows.get(file.row.place)

@@ -108,10 +108,12 @@ class Deriver:
             looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}
             current = {row.place for row in own if row.shows.removesuffix(TAKEN) == shown.get(row.name, shown[name])}
             taken = {row.place for row in own if row.shows.endswith(TAKEN)}
-            if not self._places(name, ref) | {row.place for row in own} <= current or "gone" in looks.values():
+            # What a person edited stays while the labels do, whatever the options.
+            of_labels = current | {row.place for row in own if row.shows.startswith(entry.version)}
+            stay = {place for place in of_labels if looks.get(place) == "other"}
+            if not self._places(name, ref) | {row.place for row in own} <= current | stay or "gone" in looks.values():
                 write.append(name)
-            stay = [place for place in sorted(looks) if looks[place] == "other" and place in current - taken]
-            edited += map(self.files.path, stay)
+            edited += map(self.files.path, sorted(stay - taken))
         return Due(write=tuple(write), edited=tuple(edited))
 
     def formats_of(self, rows: Mapping[str, FileRow]) -> list[str]:

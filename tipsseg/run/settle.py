@@ -25,7 +25,7 @@ from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import is_same_picture, known_objects, read_labels, scored_objects
 from tipsseg.run.moving import model_files
 from tipsseg.run.read import RunImage
-from tipsseg.run.results import Derived, Due
+from tipsseg.run.results import Derived, Due, accept_command
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import stamp
@@ -205,7 +205,7 @@ def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
             else tuple(needing)
         )
         if failing := [name for name in lacking if name in item.asked]:
-            raise _changed_image(ref, failing, corrected=entry.corrected)
+            raise _changed_image(ref, failing, accept_command(context.output, entry) if entry.corrected else "")
         formats = tuple(name for name in formats if name not in lacking)
         needs = {need for name in formats for need in FORMATS[name].needs}
         thumbnail = pixels = grid = None
@@ -245,14 +245,12 @@ def _remove_lacking(folder: OutputFolder, item: _Item) -> list[str]:
     return gone
 
 
-def _changed_image(ref: ImageRef, formats: Sequence[str], *, corrected: bool) -> ImageError:
+def _changed_image(ref: ImageRef, formats: Sequence[str], accept: str) -> ImageError:
     without = f"or leave out {' and '.join(formats)}."
     if not exists(ref.path):
         hint = f"Set the folder of the images with argument `images`, {without}"
         return ImageError(ref.path, absence(ref.path), hint)
-    again = "Label it again,"
-    if corrected:
-        again = "Restore the image; label it again with argument `replace_edited`, which discards the correction;"
+    again = f"If its labels still fit, run: {accept}. Or restore the image," if accept else "Label it again,"
     return ImageError(ref.path, "changed since it was labelled", f"{again} {without}")
 
 
