@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from tipsseg.commands.audit import Audit, audit
-from tipsseg.commands.check import check_folder
 from tipsseg.commands.convert import convert_folder, drop_formats
 from tipsseg.commands.correct.take import Corrections, correct_folder, remove_images, undo_corrections
 from tipsseg.commands.evaluate import Evaluation, score_masks
-from tipsseg.commands.merge import merge_folders
-from tipsseg.commands.rank import Ranked, rank
+from tipsseg.commands.rank import Ranked
 from tipsseg.commands.report.make import report_folder
+from tipsseg.verbs.check import check_folder
+from tipsseg.verbs.merge import merge_folders
+from tipsseg.verbs.rank import rank
 
 __all__ = [
     "Audit",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.commands.check import check_folder
+from tipsseg.verbs.check import check_folder
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import image_grid
 from tipsseg.images.decoding import ImageReader

@@ -50,6 +50,9 @@ _COMMANDS: Mapping[str, str] = {
 #: Commands whose module and app have a different name, because `eval` is a built-in function.
 _FUNCTIONS = {"eval": "evaluate"}
 
+#: The verbs, by command: module and function.
+_VERBS = {"check": "check:check_folder", "merge": "merge:merge_folders", "rank": "rank:iter_ranked"}
+
 #: Seconds after an interrupted command in which threads may end.
 _GRACE_SECONDS = 3
 
@@ -73,6 +76,13 @@ class _Main(Group):
         # Importing all commands with their options would take 0.45 times as long as importing typer.
         _refuse_paths(ctx, args)
         if args[0] in _COMMANDS:
+            if args[0] in _VERBS:
+                from tipsseg.cli.verbs import command_of
+
+                place, _, name = _VERBS[args[0]].partition(":")
+                verb = getattr(import_module(f"tipsseg.verbs.{place}"), name)
+                self.commands[args[0]] = typer.main.get_command(command_of(verb))
+                return super().resolve_command(ctx, args)
             name = _FUNCTIONS.get(args[0], args[0])
             module = import_module(f"tipsseg.cli.commands.{name}")
             self.commands[args[0]] = typer.main.get_command(getattr(module, name))

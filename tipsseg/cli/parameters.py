@@ -7,11 +7,12 @@ record.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import MISSING, dataclass, is_dataclass
+from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -22,6 +23,9 @@ from tipsseg.errors import UsageError
 from tipsseg.formats import DATASET_FORMATS, FORMATS
 from tipsseg.options.fields import OTHER, Option, choices_of, options_of, text_of
 from tipsseg.util.files import local_path
+
+if TYPE_CHECKING:
+    pass
 
 #: The hint for an empty path.
 EMPTY_PATH = "Is a shell variable unset? Write . (a dot) for the current folder."
@@ -81,22 +85,34 @@ def command(
             if function(**{part.name: part.value(values) for part in parts}):
                 raise typer.Exit(1)
 
-        parameters = [_CONTEXT, *(each for part in parts for each in part.parameters if each.name != _CONTEXT.name)]
+        parameters = [each for part in parts for each in part.parameters if each.name != _CONTEXT.name]
         rare = {key for part in parts for key, option in part.options.items() if option.rare}
-        if len(parameters) < _MANY:
-            rare = set()
-        if rare:
-            parameters.append(_HELP_ALL)
-        kind = type("Command", (Command,), {"rare": frozenset(rare)})
-        # typer reads the signature and the annotations.
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        run.__doc__ = function.__doc__
         target = app or typer.Typer(add_completion=False, rich_markup_mode=None)
-        target.command(function.__name__, cls=kind, epilog=epilog, **{"no_args_is_help": True, **settings})(run)
+        add_command(target, function.__name__, run, parameters, rare, function.__doc__, epilog, settings)
         return target
 
     return add
+
+
+def add_command(
+    app: typer.Typer,
+    name: str,
+    run: Callable[..., None],
+    parameters: Sequence[inspect.Parameter],
+    rare: Container[str],
+    doc: str | None,
+    epilog: str,
+    settings: Mapping[str, Any],
+) -> None:
+    """Add a command to an app. Typer reads the signature and the annotations of `run`."""
+    parameters = [_CONTEXT, *parameters]
+    kept = frozenset() if len(parameters) < _MANY else frozenset(each.name for each in parameters if each.name in rare)
+    parameters += [_HELP_ALL] * bool(kept)
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__doc__ = doc
+    kind = type("Command", (Command,), {"rare": kept})
+    app.command(name, cls=kind, epilog=epilog, **{"no_args_is_help": True, **settings})(run)
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -143,15 +159,15 @@ def _part(parameter: inspect.Parameter, hint: Any) -> _Part:
             if option.commands_give is None and all(key in mark.names for mark in marks):
                 default = inspect.Parameter.empty if field.default is MISSING else field.default
                 options[key] = option
-                parameters.append(_parameter(key, option, hints[key], default))
+                parameters.append(parameter_of(key, option, hints[key], default))
         return _Part(name, parameters, options, kind)
     return _Part(name, [parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY)], {}, None)
 
 
-def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Parameter:
+def parameter_of(name: str, option: Option, kind: Any, default: Any, *, positional: bool = False) -> inspect.Parameter:
     plain = next(each for each in get_args(kind) if each is not NoneType) if NoneType in get_args(kind) else kind
     choices = option.choices or choices_of(kind)
-    typed: Any = plain if plain in (bool, int, float, Path, list[str]) else str
+    typed: Any = option.typed or (plain if plain in (bool, int, float, Path, list[str]) else str)
     if plain == tuple[str, ...]:
         typed = list[str]
     if typed is str and default not in (None, inspect.Parameter.empty):
@@ -159,10 +175,11 @@ def _parameter(name: str, option: Option, kind: Any, default: Any) -> inspect.Pa
     help_text = option.help.replace("{formats}", ", ".join(FORMATS)).replace("{datasets}", " or ".join(DATASET_FORMATS))
     if "{corrections}" in help_text:
         help_text = help_text.replace("{corrections}", ", ".join(correction_formats()))
-    info = typer.Option(
-        *option.flags(name),
+    info = (typer.Argument if option.argument else partial(typer.Option, *option.flags(name)))(
         metavar=option.metavar or "|".join(choices) or None,
-        parser=path_of(option.long(name), urls=name in ("images", "to")) if typed is Path else None,
+        parser=path_of("the folder" if option.argument else option.long(name), urls=name in ("images", "to"))
+        if typed is Path
+        else None,
         rich_help_panel=option.group,
         autocompletion=completion_of(choices) if choices else None,
         help=as_typed(help_text),

@@ -13,9 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
 
-from tipsseg.address import as_address
 from tipsseg.engine.notes import readable_size
 from tipsseg.errors import FeatureFileError, ImageError, OutputError, RecordError
 from tipsseg.features.file import read_feature_file
@@ -30,8 +28,6 @@ from tipsseg.features.folder import (
 )
 from tipsseg.formats import FORMATS, format_name, is_model_only
 from tipsseg.images.access import below, exists
-from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import ReadingKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions
 from tipsseg.run.cache import CACHE_FOLDER
 from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS, Entry
@@ -43,7 +39,7 @@ from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.results import TAKEN, Deriver, accept_command
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
 from tipsseg.util.json import parse, take
-from tipsseg.util.progress import Progress, Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
 from tipsseg.util.threads import map_in_order
 
@@ -71,43 +67,6 @@ class _Report:
     stale: list[Path] = field(default_factory=list)
     others: list[Path] = field(default_factory=list)
     trash: tuple[int, int] = (0, 0)
-
-
-@with_keywords(ReadingKeywords, ReadingOptions)
-def check_folder(
-    folder: str | Path,
-    *,
-    images: str | Path | None = None,
-    verbose: Verbosity = None,
-    **keywords: Unpack[ReadingKeywords],
-) -> Iterator[Problem]:
-    """Find the faults of an output folder or of a feature store.
-
-        for problem in tipsseg.review.check_folder("labels"):
-            print(problem.path, problem.what)
-
-    Args:
-        folder: The folder.
-        images: The folder that image names are relative to, instead of the recorded addresses.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Yields:
-        The problems, sorted by image name.
-
-    Raises:
-        UsageError: `images` is not a folder.
-        OtherSchemaError: The record is from another version of tipsseg.
-    """
-    folder, root, reading = (
-        Path(folder),
-        None if images is None else as_address(images),
-        take_options(ReadingOptions, keywords),
-    )
-    with progress_for(verbose) as progress:
-        if is_store(folder):
-            yield from check_store(folder, reading.jobs, progress)
-        else:
-            yield from check_labels(folder, root, reading, progress)
 
 
 def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, progress: Progress) -> Iterator[Problem]:

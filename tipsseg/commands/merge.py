@@ -16,7 +16,6 @@ from tipsseg.errors import ImageError, InputError, RecordError, UsageError
 from tipsseg.folder.mask import seal
 from tipsseg.formats import format_name, is_model_only
 from tipsseg.images.access import is_gone
-from tipsseg.images.finding import as_paths
 from tipsseg.run.entry import ROWS, SEALED, Entry, FileRow
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import StagedFile, one_image
@@ -31,32 +30,12 @@ from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, refuse_file
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import Fingerprint, is_same
-from tipsseg.util.progress import Progress, Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize
 
 
-def merge_folders(folders: Sequence[str | Path], output: str | Path, *, verbose: Verbosity = None) -> int:
-    """Join the runs in output folders into one: a new folder, or one of `folders`.
-
-        tipsseg.review.merge_folders(["labels-a", "labels-b"], "labels")
-
-    An image that several folders have keeps its correction. Of two corrections the newer one stays, and the older one goes to the
-    trash of `output`.
-
-    Args:
-        folders: Output folders of `tipsseg label`.
-        output: The folder of the joined run.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The number of images that could not be joined.
-
-    Raises:
-        UsageError: A folder is given twice.
-        InputError: The runs cannot be joined.
-        OutputError: The target cannot be written.
-    """
-    paths, target = as_paths(folders), Path(output)
+def join_folders(paths: Sequence[Path], target: Path, progress: Progress) -> int:
+    """Join output folders (see `merge_folders`)."""
     for number, folder in enumerate(paths):
         if any(is_same(folder, other) for other in paths[:number]):
             raise UsageError(f"{folder} is given twice", "Pass each output folder once.")
@@ -64,8 +43,7 @@ def merge_folders(folders: Sequence[str | Path], output: str | Path, *, verbose:
             raise UsageError(f"{target} is in {folder}, which is to be joined", "Choose a folder outside.")
     refuse_file(target)
     try:
-        with progress_for(verbose) as progress:
-            return _merge([path for path in paths if not is_same(path, target)], target, progress)
+        return _merge([path for path in paths if not is_same(path, target)], target, progress)
     except KeyboardInterrupt as interrupt:
         interrupt.add_note("run the same command to resume")
         raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,15 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.address import as_address
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError
 from tipsseg.folder.mask import MaskFacts
-from tipsseg.options import check_whole_number
 from tipsseg.run.entry import Entry, ObjectScore
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import find_only, open_run, unlabelled_error
 from tipsseg.types import BACKGROUND, name_order, printable_path
-from tipsseg.util.progress import Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 
 #: The number of images that later ones are compared with.
@@ -49,60 +47,18 @@ class Ranked:
         return {"path": printable_path(self.path), "image": self.image, "confidence": self.confidence}
 
 
-def rank(
-    output: str | Path,
-    *,
-    only: Iterable[str | Path] | None = None,
-    images: str | Path | None = None,
-    limit: int | None = None,
-) -> list[Ranked]:
-    """Order the images of a run for review, as `tipsseg rank` does.
-
-    The images with the lowest mean confidence come first. Images with nearly the same labels at the same places as an earlier image
-    come last. Corrected images are left out. The order is deterministic.
-
-    Args:
-        output: The output folder of a run, finished or not.
-        only: The paths of the images to rank. None ranks all images.
-        images: The folder of the images, if they have moved.
-        limit: Return at most this many images.
-
-    Returns:
-        The images in review order.
-
-    Raises:
-        UsageError: If the limit is below 1, or `images` is not a folder.
-        InputError: If the output folder does not exist, or an image in `only` is not labelled.
-        OutputError: If the manifest cannot be read.
-    """
-    ranked = []
-    for result in iter_ranked(output, only=only, images=images, limit=limit, verbose=False):
-        if isinstance(result, ImageError):
-            raise InputError(result.message, result.hint)
-        ranked.append(result)
-    return ranked
-
-
-def iter_ranked(
-    output: str | Path,
-    *,
-    only: Iterable[str | Path] | None = None,
-    images: str | Path | None = None,
-    limit: int | None = None,
-    verbose: Verbosity = None,
-) -> Generator[Ranked | ImageError, None, None]:
-    """Yield an error for each path in `only` that is not labelled, then the images in review order (see `rank`)."""
-    output, root, progress = Path(output), None if images is None else as_address(images), progress_for(verbose)
-    if limit is not None:
-        check_whole_number("argument `limit`", limit)
+def ranked_images(
+    output: Path, names: Iterable[str | Path] | None, root: Path | None, limit: int | None, progress: Progress
+) -> Iterator[Ranked | ImageError]:
+    """Yield an error for each path in `names` that is not labelled, then the images in review order (see `rank`)."""
     check_image_root(root)
-    order, corrected, names = ReviewOrder(), 0, None
+    order, corrected, chosen = ReviewOrder(), 0, None
     with open_run(output, ended=False) as run:
-        if only is not None:
-            names, unknown = find_only(run.cache.entries(), map(Path, only), root)
+        if names is not None:
+            chosen, unknown = find_only(run.cache.entries(), map(Path, names), root)
             yield from (unlabelled_error(path, output) for path in unknown)
         for image in run.images():
-            if names is not None and image.entry.image not in names:
+            if chosen is not None and image.entry.image not in chosen:
                 continue
             if image.corrected:
                 corrected += 1

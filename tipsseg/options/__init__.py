@@ -110,10 +110,11 @@ def check_options(record: Any) -> None:
             if value is None:
                 continue
             kind = get_args(kind)[0]
-        object.__setattr__(record, name, _checked(f"argument `{name}`", value, kind, about))
+        object.__setattr__(record, name, check_value(f"argument `{name}`", value, kind, about))
 
 
-def _checked(argument: str, value: Any, kind: object, about: Option) -> object:
+def check_value(argument: str, value: Any, kind: object, about: Option) -> object:
+    """Convert the value of an option, and check it against its type, choices and limits. Raise UsageError that names it."""
     if about.check is not None:
         return about.check(value)
     if kind is bool and not isinstance(value, bool):

@@ -62,6 +62,8 @@ class Option:
         recorded: Where run.json has it: the object, and its key there if that is not its name, such as "regions.source"; COMMAND if
             only the recorded command line has it; "" if run.json does not have it.
         rasters: False if a run of rasters rejects it.
+        argument: True for an argument of the command line, which has no flag.
+        typed: The type of the words on the command line, if that is not the option's own.
     """
 
     help: str
@@ -84,6 +86,8 @@ class Option:
     repeated: bool = False
     recorded: str = ""
     rasters: bool = True
+    argument: bool = False
+    typed: Any = None
 
     def long(self, name: str) -> str:
         """Return the long flag of the field `name`."""
