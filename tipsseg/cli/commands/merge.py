@@ -1,4 +1,4 @@
-"""The `tipsseg merge` command: join shards or runs."""
+"""The `tipsseg merge` command: join output folders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tipsseg.options.fields import FILES, option
 
 EPILOG = """\b
 Examples:
-  tipsseg merge labels/ -o labels/        (join the shards in a folder)
-  tipsseg merge node1/ node2/ -o labels/  (join shards, or runs)
+  tipsseg merge node1/ node2/ -o labels/  (join the shards of two machines)
+  tipsseg merge labels/ more/ -o labels/  (add more/ to labels/)
   tipsseg merge ann/ bob/ -o labels/      (join two corrected copies)
 
 \b
-Files are copied; files of shards in the output folder are moved. All runs must
-have the same settings. An image in two runs is taken from the run in which it was
-corrected.
+Files are copied. All folders must have the same settings. A corrected mask
+replaces a mask of the model; of two corrections, the newer one stays, and the
+other goes to labels/replaced.
 Run the same command again to resume an interrupted merge. Paths of files for
 the whole run go to stdout unless it is a terminal, everything else to stderr.
 Exit code: 0 success, 1 error, 2 wrong usage.
@@ -45,7 +45,7 @@ def merge(
     results: opt.Results,
     printing: opt.Quiet,
 ) -> int:
-    """Join the shards of a run, or several runs, into one output folder."""
+    """Join output folders of the same settings into one."""
     from tipsseg.commands.merge import merge_folders
 
     prints = prints_paths(results.null)
