@@ -146,7 +146,7 @@ class OutputOptions(OptionRecord):
         help="Also label images again whose files were edited by hand, and overwrite the edits.")
     shard: Shard | None = option(None, metavar="I/N|auto", group=MACHINES, rare=True, check=parse_shard,
         role="images",
-        help="Label only part I of N parts, for several processes or machines; see tipsseg merge. auto reads the part from Slurm, "
+        help="Label only part I of N parts, for several processes or machines, also into one folder. auto reads it from Slurm, "
         "SkyPilot, torchrun or Open MPI.")
     # fmt: on
 

@@ -33,7 +33,7 @@ Examples:
 Adds formats to the folder, and updates all others from the masks; without a
 format, only updates. Keeps the file options of the run, such as --min-area,
 and by default --val-fraction. With --to, writes images and labels as a data set
-of shards, also from the shards of a run, into an empty place.
+of shards, also from several folders, into an empty place.
 Paths of written files go to stdout unless it is a terminal, everything else to
 stderr.
 Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.

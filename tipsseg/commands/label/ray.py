@@ -1,7 +1,7 @@
-"""Label the shards of a run as tasks of a Ray cluster, then join them.
+"""Label the shards of a run as tasks of a Ray cluster.
 
-This process finds the images, keeps the record and prints; it does not import torch. A task labels a shard in its own folder, on a
-file system that all machines share. Ray starts a task again if its process dies, and the shard resumes.
+This process finds the images, settles the folder and prints; it does not import torch. A task labels a shard, on a file system that
+all machines share. Ray starts a task again if its process dies, and the shard resumes.
 """
 
 from __future__ import annotations
