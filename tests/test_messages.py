@@ -20,10 +20,10 @@ from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
 from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.doctor import examine
 from tipsseg.commands.merge import merge_folders
-from tipsseg.commands.report.make import report_folder
 from tipsseg.integrations.label_studio import serve
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.run.spec import RunSpec
+from tipsseg.verbs.report import report_folder
 
 TOP = Path(tipsseg.__file__).parent
 

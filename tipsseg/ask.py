@@ -15,6 +15,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
+from tipsseg.address import address_text, as_address, has_scheme, without_secrets
 from tipsseg.options import check_value
 from tipsseg.options.fields import Option, text_of
 from tipsseg.util.text import shell_line
@@ -79,13 +80,16 @@ class Ask:
     values: Mapping[str, Any]
     given: frozenset[str]
 
-    def command(self, **others: object) -> str:
-        """Return the command line of what was given; `others` replace values or are added, and None leaves an option out."""
-        values = {name: self.values[name] for name in self.options if name in self.given} | others
-        words = [
-            word for name, value in values.items() if value is not None for word in self.options[name].words(value)
-        ]
-        return shell_line(["tipsseg", self.name, *words])
+    def command(self, *, anywhere: bool = False) -> str:
+        """Return the command line of what was given; `anywhere` makes paths absolute. Secrets in addresses are left out."""
+        words = ["tipsseg", self.name]
+        for name, option in self.options.items():
+            value = self.values[name]
+            if isinstance(value, Path):
+                place = as_address(value)
+                value = without_secrets(address_text(place.absolute() if anywhere and not has_scheme(place) else place))
+            words += option.words(value) if name in self.given and value is not None else []
+        return shell_line(words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

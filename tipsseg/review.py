@@ -7,10 +7,10 @@ from tipsseg.commands.convert import convert_folder, drop_formats
 from tipsseg.commands.correct.take import Corrections, correct_folder, remove_images, undo_corrections
 from tipsseg.commands.evaluate import Evaluation, score_masks
 from tipsseg.commands.rank import Ranked
-from tipsseg.commands.report.make import report_folder
 from tipsseg.verbs.check import check_folder
 from tipsseg.verbs.merge import merge_folders
 from tipsseg.verbs.rank import rank
+from tipsseg.verbs.report import report_folder
 
 __all__ = [
     "Audit",

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.verbs.check import check_folder
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import image_grid
 from tipsseg.images.decoding import ImageReader
@@ -26,6 +25,7 @@ from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import stamp
 from tipsseg.util.progress import Progress
+from tipsseg.verbs.check import check_folder
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 from tipsseg.weights.sources import find_model
 

@@ -50,8 +50,8 @@ _COMMANDS: Mapping[str, str] = {
 #: Commands whose module and app have a different name, because `eval` is a built-in function.
 _FUNCTIONS = {"eval": "evaluate"}
 
-#: The verbs, by command: module and function.
-_VERBS = {"check": "check:check_folder", "merge": "merge:merge_folders", "rank": "rank:iter_ranked"}
+#: The functions of verbs, by command.
+_VERBS = {"check": "check_folder", "merge": "merge_folders", "rank": "iter_ranked", "report": "report_folder"}
 
 #: Seconds after an interrupted command in which threads may end.
 _GRACE_SECONDS = 3
@@ -79,8 +79,7 @@ class _Main(Group):
             if args[0] in _VERBS:
                 from tipsseg.cli.verbs import command_of
 
-                place, _, name = _VERBS[args[0]].partition(":")
-                verb = getattr(import_module(f"tipsseg.verbs.{place}"), name)
+                verb = getattr(import_module(f"tipsseg.verbs.{args[0]}"), _VERBS[args[0]])
                 self.commands[args[0]] = typer.main.get_command(command_of(verb))
                 return super().resolve_command(ctx, args)
             name = _FUNCTIONS.get(args[0], args[0])

@@ -19,7 +19,6 @@ from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 
 from tipsseg.commands.report import make
-from tipsseg.commands.report.make import report_folder
 from tipsseg.commands.report.pictures import script
 from tipsseg.errors import InputError, OutputError, TipssegError
 from tipsseg.run.entry import Failure
@@ -27,6 +26,7 @@ from tipsseg.run.failures import Failures
 from tipsseg.run.inputs import Ignored, found_images
 from tipsseg.run.read import open_run
 from tipsseg.util.progress import Progress, Silence
+from tipsseg.verbs.report import report_folder
 
 HOSTILE_CLASS = "</script><script>alert(1)</script>"
 HOSTILE_IMAGE = 'a"><img src=x onerror=alert(1)>.png'

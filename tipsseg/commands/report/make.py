@@ -11,12 +11,11 @@ from importlib import resources
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.address import address_text, as_address, has_scheme, without_secrets
+from tipsseg.address import address_text
 from tipsseg.commands.audit import read_doubts
 from tipsseg.commands.evaluate import score_masks
 from tipsseg.commands.rank import ReviewOrder
@@ -28,20 +27,18 @@ from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
-from tipsseg.options.fields import keywords_of, options_of, take_options
-from tipsseg.options.keywords import ReportKeywords, with_keywords
+from tipsseg.options.fields import keywords_of
 from tipsseg.options.run import ReadingOptions, TruthOptions
 from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files
 from tipsseg.run.inputs import REPORT_FILE, check_image_root
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_run, refuse_raster
-from tipsseg.run.spec import option_words
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
-from tipsseg.util.progress import Progress, Verbosity, progress_for
-from tipsseg.util.text import pluralize, shell_line
+from tipsseg.util.progress import Progress
+from tipsseg.util.text import pluralize
 from tipsseg.util.threads import map_in_order
 
 #: The static files of the page.
@@ -79,45 +76,23 @@ _FIRST_CHUNK = 200
 _CHUNK = 1000
 
 
-@with_keywords(ReportKeywords, TruthOptions, ReadingOptions)
-def report_folder(
-    output: str | Path,
-    target: str | Path | None = None,
+def write_page(
+    output: Path,
+    target: Path | None,
     *,
-    images: str | Path | None = None,
-    features: str | Path | None = None,
-    labels: str | Path | None = None,
-    doubts: str | Path | None = None,
-    truths: str | Path | None = None,
-    verbose: Verbosity = None,
-    **keywords: Unpack[ReportKeywords],
+    images: Path | None,
+    features: str | Path | None,
+    labels: str | Path | None,
+    doubts: str | Path | None,
+    truths: str | Path | None,
+    truth: TruthOptions,
+    reading: ReadingOptions,
+    command: str,
+    progress: Progress,
 ) -> int:
-    """Write the page of a run, finished or not, and return the number of images that cannot be read or scored.
-
-    Files that show the present labels stay. Memory use grows by a few hundred bytes per image, plus the pixels of `jobs` images.
-
-    Args:
-        output: The run's output folder.
-        target: The folder for the page. If None, `report` in the output folder.
-        images: The folder of the images, if they have moved.
-        features: A feature store, to find similar images by their class tokens. None compares their labels.
-        labels: Other labels to compare with on the page, in any format that `tipsseg correct` reads.
-        doubts: The findings of `tipsseg audit --jsonl` to list on the page.
-        truths: A folder of ground-truth masks. The page shows the scores of the labels (see `score_masks`).
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Raises:
-        UsageError: If `images` is not a folder.
-        InputError: If `output` is not an output folder, `features` is not a feature store, or `labels`, `doubts` or `truths` cannot
-            be read.
-        OutputError: If the folder for the page cannot be written, or contains other files.
-    """
-    output, root = Path(output), None if images is None else as_address(images)
-    truth, reading = take_options(TruthOptions, keywords), take_options(ReadingOptions, keywords)
-    check_image_root(root)
-    given = {"output": target, "images": images, "features": features, "labels": labels, "doubts": doubts, "gt": truths}
+    """Write the page of a run (see `report_folder`); `command` writes it again from any folder."""
+    check_image_root(images)
     with ExitStack() as stack:
-        progress = stack.enter_context(progress_for(verbose))
         run = stack.enter_context(open_run(output, ended=False, max_pixels=reading.max_pixels))
         refuse_raster(run.info)
         classes = run.classes
@@ -126,7 +101,7 @@ def report_folder(
         evaluation = None
         if truths is not None:
             evaluation = score_masks(output, truths, verbose=progress, **keywords_of(truth), **keywords_of(reading))
-        folder = output / "report" if target is None else Path(target)
+        folder = output / "report" if target is None else target
         if target is None:
             Files(output).refuse_outside(folder / REPORT_FILE)
         lock = FolderLock(folder)
@@ -137,8 +112,8 @@ def report_folder(
         place, began = Place(folder), time.monotonic()
         progress.begin(f"Drawing {pluralize(len(run), 'image')} of {run.output} into {folder}.", len(run))
         if others or findings:
-            _note_unmatched([image.ref(root) for image in run.images()], others, findings, progress)
-        drawn = _draw(run, ImageMaker(place, classes, root, others), reading.jobs, progress)
+            _note_unmatched([image.ref(images) for image in run.images()], others, findings, progress)
+        drawn = _draw(run, ImageMaker(place, classes, images, others), reading.jobs, progress)
         place.remove_others({image_key(image) for image in drawn.order if image not in drawn.unreadable})
         alike = {} if features is None else _similar_images(Path(features), drawn, progress)
         scored = () if evaluation is None else evaluation.images
@@ -147,7 +122,7 @@ def report_folder(
         failures = [
             failed_record(
                 each.image,
-                str(each.ref.path) if root is None else address_text(root / actual_name(each.image)),
+                str(each.ref.path) if images is None else address_text(images / actual_name(each.image)),
                 each.reason,
             )
             for each in run.failed.all()
@@ -174,7 +149,7 @@ def report_folder(
             "truth": None if scores is None else {name: scores[name] for name in _SCORES},
             "scored": len(accuracies),
             "doubted": len(findings),
-            "command": _command(output, given, truth, reading),
+            "command": command,
             "summary": [*_facts(run), *drawn.totals.lines()],
         }
         place.write(folder / DATA / "run.js", script("run", run_facts))
@@ -187,20 +162,6 @@ def report_folder(
         done = list_counts(drawn.counts["drawn"], "drawn", counts)
         progress.note(f"{done} in {time.monotonic() - began:.1f} s, into {folder}")
         return drawn.counts["failed"] + (0 if evaluation is None else evaluation.failed)
-
-
-def _command(output: Path, given: Mapping[str, str | Path | None], *records: TruthOptions | ReadingOptions) -> str:
-    """Return the command line that writes the page again, from any folder."""
-    words = ["tipsseg", "report", str(output.absolute())]
-    for name, path in given.items():
-        if path is not None:
-            place = as_address(path)
-            words += [f"--{name}", without_secrets(address_text(place if has_scheme(place) else place.absolute()))]
-    for record in records:
-        for name, (item, about) in options_of(type(record)).items():
-            if (value := getattr(record, name)) != item.default and name != "jobs":
-                words += option_words(about.long(name), value)
-    return shell_line(words)
 
 
 def _note_unmatched(
