@@ -38,7 +38,7 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Join shards of many images, and measure the commands that read the folder.",
+        description="Label many images in shards, and measure the commands that read the folder.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--images", type=int, default=10_000, help="how many")

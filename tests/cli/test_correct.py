@@ -130,6 +130,8 @@ def test_a_correction_is_accepted_for_a_retouched_picture(command: Command, fold
     assert command(*printed.split()[1:]).code == 0
     assert command("check", folder / "out").code == 0
     assert np.array_equal(np.asarray(Image.open(mask)), before)
+    Image.new("RGB", (9, 9), "red").save(picture)
+    assert "--accept" not in command("check", folder / "out").out  # the labels cannot fit
 
 
 def test_an_invalid_mask_of_another_image_is_kept_and_named(command: Command, folder: Path) -> None:

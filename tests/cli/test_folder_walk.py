@@ -448,9 +448,11 @@ class FolderWalk(RuleBasedStateMachine):
     def label(self, number: int, least: str, flags: list[str], kill: Kill, classes: str = "") -> None:
         offered = KINDS[self.kind][1]
         formats = offered[number % len(offered)]
-        if OVERWRITE in flags and "labelme" not in formats:  # they go to the trash
-            self.edits = {place: data for place, data in self.edits.items() if place.startswith("masks/")}
+        ends = OVERWRITE in flags and "labelme" not in formats
+        ended = {place: data for place, data in self.edits.items() if ends and not place.startswith("masks/")}
+        self.edits = {place: data for place, data in self.edits.items() if place not in ended}
         ran = self._label(formats, least, flags, kill, classes=classes)
+        self._judge_trash(ended, ran)
         self._judge(ran, replaced=REPLACE in flags)
         if ran.code == 0 and not self.edits:
             self._judge_check(ran)
@@ -471,8 +473,7 @@ class FolderWalk(RuleBasedStateMachine):
         left = {entry["image"] for entry in entries(self.out)}
         assert kept <= left, f"{kept - left} are gone: {self.last} {ran}"
         assert left.isdisjoint(gone), f"{gone} are there: {self.last} {ran}"
-        for name in gone:
-            self.edits.pop(f"labelme/{Path(name).with_suffix('.json')}", None)
+        self._judge_trash(self._forget([f"labelme/{Path(name).with_suffix('.json')}" for name in gone]), ran)
         self._judge(ran)
         self._judge_lists(ran)
         if ran.code == 0 and not self.edits:
@@ -522,8 +523,8 @@ class FolderWalk(RuleBasedStateMachine):
         if name in before:
             ran = self._run(["correct", "out", "--remove", name, "-q"], kill)
             assert {entry["image"] for entry in entries(self.out)} == before - {name}, ran
-            for place in (f"masks/{name}", f"labelme/{Path(name).with_suffix('.json')}"):
-                self.edits.pop(place, None)
+            self._forget([f"masks/{name}"])
+            self._judge_trash(self._forget([f"labelme/{Path(name).with_suffix('.json')}"]), ran)
             self._judge(ran)
             self._judge_lists(ran)
 
@@ -535,6 +536,16 @@ class FolderWalk(RuleBasedStateMachine):
         before = contents(self.out)
         assert self._label("png,coco", "1", [*option], None).code == 1
         assert contents(self.out) == before
+
+    def _forget(self, places: list[str]) -> dict[str, object]:
+        return {place: self.edits.pop(place) for place in places if place in self.edits}
+
+    def _judge_trash(self, gone: Mapping[str, object], ran: Ran) -> None:
+        """Hold the trash against files that a person edited, and that are gone."""
+        for place, data in gone.items():
+            found = [path.read_bytes() for path in (self.out / TRASH).glob(f"*/{Path(place).with_suffix('')}*")]
+            here = self.out / place
+            assert data in found or (here.exists() and here.read_bytes() == data), f"{place} is lost: {self.last} {ran}"
 
     def _judge_lists(self, ran: Ran) -> None:
         """Hold all files against the images of the manifest: there are none of other images, but those that a person changed."""
@@ -662,9 +673,12 @@ class FolderWalk(RuleBasedStateMachine):
         """Nothing changes: the masks are the record."""
         self._whole(["convert", "out", "-q"])  # writes into masks that a person changed that they are theirs
         before, cache = contents(self.out), self.out / ".tipsseg/cache.db"
+        if not cache.exists():
+            return
         there = {(name, sha256(path.read_bytes()).hexdigest()) for name, path in self._pictures().items()}
-        if not cache.exists() or not {(entry["image"], entry["sha256"]) for entry in entries(self.out)} <= there:
-            return  # without the cache nobody knows what files show of a picture that is gone
+        if not {(entry["image"], entry["sha256"]) for entry in entries(self.out)} <= there:
+            self._keep_masks_without_cache()
+            return
         data = cache.read_bytes()
         at = int(share * (len(data) - 40))
         if damage == "lost":
@@ -680,10 +694,19 @@ class FolderWalk(RuleBasedStateMachine):
         else:
             ran = self._whole(["convert", "out", "-q"])
             changed = differences(contents(self.out), before).keys() - {"run.json"}
-            addresses = (
-                {"manifest.jsonl"} if self.kind == "archive" else set()
-            )  # a folder beside it has the pictures too
-            assert changed <= addresses, ran
+            # Of an archive, a folder beside it has the pictures too.
+            assert changed <= ({"manifest.jsonl"} if self.kind == "archive" else set()), ran
+
+    def _keep_masks_without_cache(self) -> None:
+        """Lose the cache for a while: nobody knows then what files show of pictures that are gone, but masks stay."""
+        before, kept = contents(self.out), self.top / "kept"
+        shutil.copytree(self.out, kept, symlinks=True)
+        shutil.rmtree(self.out / ".tipsseg")
+        ran = self._whole(["convert", "out", "-q"])
+        changed = differences(contents(self.out), before).keys()
+        assert not {place for place in changed if place.startswith("masks/")}, ran
+        bring_back(kept, self.out)
+        shutil.rmtree(kept)
 
     @precondition(lambda self: bool(entries(self.out)))
     @rule(

@@ -197,6 +197,19 @@ def test_an_edited_file_is_kept_while_the_labels_stay_and_then_goes_to_the_trash
     assert [name for name in fresh if ours[name] != fresh[name] and name != "manifest.jsonl"] == []
 
 
+def test_an_edited_file_is_kept_in_a_merge_and_where_only_options_change(run: Run) -> None:
+    run("-f", "png,labelme")
+    path = next(Path("out/labelme").rglob("a.json"))
+    mine = path.read_bytes() + b" "
+    path.write_bytes(mine)
+    err = run("-f", "png,labelme", "--min-area", "20")
+    assert (run.code, path.read_bytes(), str(path) in err, trashed()) == (0, mine, True, {})
+    assert run.command("merge", "out", "-o", "joined").code == 0
+    copy = Path("joined") / path.relative_to("out")
+    assert copy.read_bytes() == mine
+    assert f"{copy}: changed by hand" in run.command("check", "joined").err
+
+
 def test_a_file_that_was_taken_in_stays_until_the_labels_change(run: Run) -> None:
     formats = ("-f", "png,labelme,overlay")
     run(*formats)

@@ -289,7 +289,7 @@ def test_a_download_ends_at_once_on_a_signal_and_can_be_repeated(
     process = installation.start("-m", "tipsseg", "weights", "download", "l14")
     assert installation.hub.stalled.wait(30)
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=5)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
     assert not (installation.snapshot / MODEL).exists()
     assert installation.download().returncode == 0

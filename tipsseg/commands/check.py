@@ -213,8 +213,10 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
     if not exists(path):
         report.gone = 1
     elif not is_same_picture(image.entry, path, image.run.reader):
-        fits = f"; if the labels still fit: {accept_command(image.run.output, image.entry)}" if image.corrected else ""
-        report.problems.append(Problem(path, f"changed since it was labelled{fits}"))
+        run, what = image.run, "changed since it was labelled"
+        if image.corrected and (command := accept_command(run.context, path, image.entry, run.reader)):
+            what += f"; if the labels still fit: {command}"
+        report.problems.append(Problem(path, what))
     elif not image.run.info.spec.is_raster:
         size, labelled = image.run.reader.size(path), image.entry.mask.size
         if size != labelled:

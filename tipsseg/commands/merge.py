@@ -18,7 +18,7 @@ from tipsseg.formats import format_name, is_model_only
 from tipsseg.images.access import is_gone
 from tipsseg.run.entry import ROWS, SEALED, Entry, FileRow
 from tipsseg.run.file_names import refuse_shared
-from tipsseg.run.files import StagedFile, one_image
+from tipsseg.run.files import Look, StagedFile, one_image
 from tipsseg.run.folder import OutputFolder, locked_cache, written_mask
 from tipsseg.run.lock import is_locked
 from tipsseg.run.moves import follow
@@ -164,7 +164,7 @@ def _copied(folder: OutputFolder, image: RunImage) -> Labelled:
         staged.append(mask)
         for row in image.rows.values():
             look = "gone" if row.digest == ROWS else run.files.look(row)
-            if look != "gone" and not _is_outdated(folder, entry, row):
+            if look != "gone" and not _is_outdated(folder, entry, row, look):
                 file = copy(run.files.path(row.place), row.name, row.shows)
                 staged.append(file if look == "ours" else replace(file, row=row))  # a person's, as before
     notes = tuple(row for row in image.rows.values() if row.digest == ROWS)
@@ -178,11 +178,13 @@ def _copied(folder: OutputFolder, image: RunImage) -> Labelled:
     return Labelled(ref, replace(entry, stamp=stamp), mask, derived)
 
 
-def _is_outdated(folder: OutputFolder, entry: Entry, row: FileRow) -> bool:
-    """Return True for a file of older labels, which is written again."""
+def _is_outdated(folder: OutputFolder, entry: Entry, row: FileRow, look: Look) -> bool:
+    """Return True for a file that is written again: of older labels, or of other options if nobody edited it."""
     name = format_name(row.name)
-    shown = row.shows.removesuffix(TAKEN)
-    return row.is_file and not is_model_only(name) and shown != folder.deriver.shows(name, entry)
+    if not row.is_file or is_model_only(name):
+        return False
+    shows = folder.deriver.shows(name, entry)
+    return not row.shows_labels(shows) if look == "other" else row.shows.removesuffix(TAKEN) != shows
 
 
 def _stage(folder: OutputFolder, top: Path, path: Path, name: str, shows: str) -> StagedFile:

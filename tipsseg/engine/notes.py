@@ -19,7 +19,7 @@ from tipsseg.labelling.view import LONGEST_ASPECT
 from tipsseg.options import DEFAULT_LABEL_OPTIONS, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of
 from tipsseg.regions.polygons import PolygonQuality
-from tipsseg.run.entry import ERRORS_FILE, Entry
+from tipsseg.run.entry import ERRORS_FILE
 from tipsseg.run.files import TRASH
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
@@ -87,13 +87,13 @@ class ImageNotes:
         """Set up for a model, from `ModelSource.facts`, and the formats of a folder."""
         self._formats = formats
         self._progress = progress
-        self._quality, self._other_pictures = PolygonQuality(), list[Entry]()
+        self._quality, self._other_pictures = PolygonQuality(), list[Unchanged]()
         self._remarks = Remarks()
         self._is_demo = model.get("sha256") == ModelSource(_DEMO_MODEL, get_model(_DEMO_MODEL)).facts()["sha256"]
 
     def add(self, result: Labelled | Unchanged) -> None:
         if isinstance(result, Unchanged):
-            self._other_pictures += [result.entry] if result.reason == OTHER_PICTURE else []
+            self._other_pictures += [result] if result.reason == OTHER_PICTURE else []
             return
         labelled = result
         self._quality += labelled.derived.quality
@@ -107,17 +107,22 @@ class ImageNotes:
                 "photographs; use argument `model`=l14."
             )
 
-    def end(self, output: Path = Path()) -> None:
+    def end(self, folder: OutputFolder) -> None:
         note_polygon_quality(self._progress, self._quality)
         self._remarks.end(self._progress)
         if self._other_pictures:
-            names = [entry.image for entry in self._other_pictures]
+            names = [each.ref.name for each in self._other_pictures]
             number = pluralize(len(names), "picture")
             self._progress.note(
                 f"{number} changed since the labels were corrected, which stay: {join_first(names, _MAX_NAMES)}. To let the model "
-                f"label such an image again: tipsseg correct {shell_word(str(output))} --undo {shell_word(names[0])}"
+                f"label such an image again: tipsseg correct {shell_word(str(folder.path))} --undo {shell_word(names[0])}"
             )
-            self._progress.note(f"Where they fit the new picture: {accept_command(output, self._other_pictures[0])}")
+            commands = (
+                accept_command(folder.context, each.ref.path, each.entry, folder.reader)
+                for each in self._other_pictures
+            )
+            if command := next(filter(None, commands), ""):
+                self._progress.note(f"Where they fit the new picture: {command}")
 
 
 def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOptions = DEFAULT_LABEL_OPTIONS) -> None:

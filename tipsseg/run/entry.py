@@ -68,6 +68,10 @@ class FileRow:
         """The contents that tipsseg wrote."""
         return self.digest.split()
 
+    def shows_labels(self, shows: str) -> bool:
+        """Return True if a file shows the same labels, or the same picture, whatever the options."""
+        return self.shows.partition(" ")[0] == shows.partition(" ")[0]
+
     def stamped(self, found: Fingerprint) -> FileRow:
         """Return the record of the file with this content."""
         return replace(self, digest=str(found.sha256), size=found.size, mtime_ns=found.mtime_ns)

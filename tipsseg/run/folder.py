@@ -74,16 +74,7 @@ from tipsseg.run.resume import NEW, SCORES, Todo, decide
 from tipsseg.run.spec import Counts, RunInfo, RunSpec, with_classes
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.files import (
-    RECORD_LIMIT,
-    Fingerprint,
-    actual_path,
-    atomic_write,
-    clean_up,
-    clean_up_below,
-    remove_file,
-    write_new,
-)
+from tipsseg.util.files import RECORD_LIMIT, Fingerprint, atomic_write, clean_up, clean_up_below, remove_file, write_new
 from tipsseg.util.json import json_bytes
 from tipsseg.util.text import shell_word
 
@@ -296,7 +287,7 @@ class OutputFolder(Run):
 
     def current_picture(self, entry: Entry) -> PictureFacts:
         """Return the picture that an image has now; the picture that was labelled if that is gone, or has another size."""
-        path = actual_path(Path(), entry.path)
+        path = self.image(entry.image).path(None)
         if entry.path and exists(path) and not is_same_picture(entry, path, self.reader):
             with suppress(ImageError, OSError, ValueError):
                 if self.reader.size(path) == entry.mask.size:
@@ -410,7 +401,7 @@ class OutputFolder(Run):
 
     def _stays(self, row: FileRow, shows: str) -> bool:
         """Return True for a file that a person changed, and that shows the labels of now, whatever the options."""
-        return row.shows.partition(" ")[0] == shows.partition(" ")[0] and self.files.look(row) == "other"
+        return row.shows_labels(shows) and self.files.look(row) == "other"
 
     def _put_derived(self, file: StagedFile, rows: Mapping[str, FileRow]) -> None:
         row = rows.get(file.row.place)
@@ -526,10 +517,8 @@ class OutputFolder(Run):
 
     def note_removed(self, images: Iterable[str]) -> None:
         """Record the images that a command removes or gives back to the model: after a kill the same command finds them there."""
-        removed = dict.fromkeys(images)
-        if not {*removed} <= {*self.info.removed}:
-            self.info = replace(self.info, removed=tuple(removed))
-            self.write_record()
+        self.info = replace(self.info, removed=tuple(images))
+        self.write_record()
 
     def abandon(self) -> None:
         """Remove the records of a new folder in which nothing was labelled, and nothing failed; other files stay."""

@@ -7,6 +7,7 @@ it shows. It is out of date if that differs from what it would show now.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -15,12 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.errors import ImageError
 from tipsseg.folder.mask import MaskFacts, PictureFacts, attach, envelope, label_digest, seal
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
 from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
 from tipsseg.formats.coco import category_record
 from tipsseg.formats.png import encode_mask
 from tipsseg.formats.raster import RasterFormat, mask_blocks, mask_grid
+from tipsseg.images.decoding import ImageReader
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
 from tipsseg.regions.objects import LabelledObject, object_regions
@@ -109,7 +112,7 @@ class Deriver:
             current = {row.place for row in own if row.shows.removesuffix(TAKEN) == shown.get(row.name, shown[name])}
             taken = {row.place for row in own if row.shows.endswith(TAKEN)}
             # What a person edited stays while the labels do, whatever the options.
-            of_labels = current | {row.place for row in own if row.shows.startswith(entry.version)}
+            of_labels = current | {row.place for row in own if row.shows_labels(entry.version)}
             stay = {place for place in of_labels if looks.get(place) == "other"}
             if not self._places(name, ref) | {row.place for row in own} <= current | stay or "gone" in looks.values():
                 write.append(name)
@@ -263,9 +266,13 @@ class Labelled:
 OTHER_PICTURE = "the picture changed since it was corrected"
 
 
-def accept_command(output: Path, entry: Entry) -> str:
-    """Return the command that says of an image's labels that they fit the picture of now."""
-    return f"tipsseg correct {shell_word(str(output))} --from {shell_word(str(output / entry.place))} --accept"
+def accept_command(context: RunContext, path: Path, entry: Entry, reader: ImageReader) -> str:
+    """Return the command that says of labels that they fit the picture of now; "" of a raster, and of another size."""
+    with suppress(ImageError):
+        if context.mask_format == PNG and reader.size(path) == entry.mask.size:
+            mask = shell_word(str(context.output / entry.place))
+            return f"tipsseg correct {shell_word(str(context.output))} --from {mask} --accept"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,7 +205,7 @@ def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
             else tuple(needing)
         )
         if failing := [name for name in lacking if name in item.asked]:
-            raise _changed_image(ref, failing, accept_command(context.output, entry) if entry.corrected else "")
+            raise _changed_image(folder, entry, ref, failing)
         formats = tuple(name for name in formats if name not in lacking)
         needs = {need for name in formats for need in FORMATS[name].needs}
         thumbnail = pixels = grid = None
@@ -245,13 +245,15 @@ def _remove_lacking(folder: OutputFolder, item: _Item) -> list[str]:
     return gone
 
 
-def _changed_image(ref: ImageRef, formats: Sequence[str], accept: str) -> ImageError:
+def _changed_image(folder: OutputFolder, entry: Entry, ref: ImageRef, formats: Sequence[str]) -> ImageError:
     without = f"or leave out {' and '.join(formats)}."
     if not exists(ref.path):
         hint = f"Set the folder of the images with argument `images`, {without}"
         return ImageError(ref.path, absence(ref.path), hint)
-    again = f"If its labels still fit, run: {accept}. Or restore the image," if accept else "Label it again,"
-    return ImageError(ref.path, "changed since it was labelled", f"{again} {without}")
+    hint = f"{'Restore the image' if entry.corrected else 'Label it again'}, {without}"
+    if entry.corrected and (command := accept_command(folder.context, ref.path, entry, folder.reader)):
+        hint += f" If its labels still fit: {command}"
+    return ImageError(ref.path, "changed since it was labelled", hint)
 
 
 # ---- files for the whole run ----

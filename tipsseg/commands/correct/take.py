@@ -183,17 +183,16 @@ def undo_corrections(
     output = Path(output)
     with progress_for(verbose) as progress, change_folder(output) as folder:
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
-        before = {*folder.info.removed}  # by the same command, if it was killed
+        repeated = folder.info.removed == tuple(map(str, images))  # the same command was killed
         found = [folder.image(name) for name in sorted(names)]
         corrected = [each for each in found if each.corrected or each.entry.place in folder.faults]
-        others = [str(path) for path in unknown if str(path) not in before]
-        others += sorted(names - before - {each.entry.image for each in corrected})
-        if others:
+        others = [*map(str, unknown), *sorted(names - {each.entry.image for each in corrected})]
+        if others and not repeated:
             raise InputError(
                 f"{output}: no correction of {join_first(others, 3)}", "Name corrected images of this folder."
             )
         if not dry_run:
-            folder.note_removed([*map(str, images), *sorted(names)])
+            folder.note_removed(map(str, images))
         again = list[str]()
         for image in corrected:
             progress.results([image.mask])

@@ -213,7 +213,7 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
     spec, progress, counts = folder.info.spec, reporter.progress, reporter.counts
     progress.end()
     progress.results(folder.run_paths)
-    notes.end(spec.output)
+    notes.end(folder)
     note_reasons(folder.reasons, progress)
     note_settled(folder, settled, progress)
     if spec.given is not None and spec.given.labels is not None:
@@ -232,7 +232,7 @@ def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter
     """Print the totals of a shard, and settle the folder if no other shard runs, and no image of them lacks a mask."""
     spec, progress = folder.info.spec, reporter.progress
     progress.end()
-    notes.end(spec.output)
+    notes.end(folder)
     note_reasons(folder.reasons, progress)
     note_end(progress, reporter.counts, time.monotonic() - reporter.began, f", into {spec.output}")
     if images.elsewhere is None:  # a task of Ray, whose driver settles
