@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import struct
 import subprocess
 import sys
@@ -21,8 +20,9 @@ CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.mode
 
 # Loads each folder in a folder and prints, as JSON, what came of it; what is no CheckpointError ends it.
 CHILD = """
-import json, sys
+import json, resource, sys
 from pathlib import Path
+resource.setrlimit(resource.RLIMIT_AS, 2 * (int(sys.argv[2]),))
 import torch
 from tipsseg.errors import CheckpointError
 from tipsseg.backbones.tipsv2 import checkpoint
@@ -44,16 +44,12 @@ ADDRESS_SPACE = 6 << 30
 def load_all(folder: Path) -> dict[str, str | None]:
     """What came of each folder in a folder: the message, without the folder's path; None where it was loaded."""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", CHILD, str(folder)],
+        [sys.executable, "-W", "error", "-c", CHILD, str(folder), str(ADDRESS_SPACE)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=120,
-        preexec_fn=limit,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     outcomes: dict[str, str | None] = json.loads(ran.stdout)

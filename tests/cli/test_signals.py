@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +26,6 @@ def test_a_run_that_is_stopped_leaves_whole_files(mlp_checkpoint: Path, tmp_path
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  the tests may run where it is ignored
     ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
@@ -92,7 +90,6 @@ def signalled(folder: Path, case: str, moment: str, way: str = "once") -> subpro
         cwd=folder,
         capture_output=True,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
@@ -148,8 +145,7 @@ main()
 @pytest.mark.parametrize("case", STOPS)
 def test_a_signal_after_the_work_changes_nothing(tmp_path: Path, case: str, moment: str) -> None:
     command = [sys.executable, "-c", AT_THE_END, str(int(STOPS[case][0])), moment, "vocab", "list"]
-    reset = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=reset)
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr, "cityscapes" in ran.stdout) == (0, "", True)
 
 

@@ -13,7 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from http.client import HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -482,8 +481,7 @@ def post_quietly(url: str, body: bytes) -> None:
 def test_the_command_serves_until_it_is_interrupted(tmp_path: Path) -> None:
     words = ["-m", "tipsseg", "serve", "-m", "tiny", "--device", "cpu", "--port", "0", "--images"]
     command = [sys.executable, *words, str(SCENES)]
-    reset = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=reset)  # noqa: PLW1509
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stderr is not None
     with process.stderr as lines:
         line = next(line for line in lines if "http://" in line)

@@ -44,6 +44,7 @@ class ImageNames:
             *folders, file = image.split("/")
             for last in {file, PurePosixPath(file).stem}:
                 self._images.setdefault((*folders, last), []).append(image)
+        self._most = max(map(len, self._images), default=0)
         #: Images by the last N of these parts, filled for each N that a search needs.
         self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
 
@@ -59,7 +60,7 @@ class ImageNames:
         for parts in _spellings(_parts(name)):
             images = set(self._images.get(parts, ()))
             if not images:  # the paths that end with the name, and the longest one that it ends with
-                ends = (parts[place:] for place in range(1, len(parts)))
+                ends = (parts[place:] for place in range(max(1, len(parts) - self._most), len(parts)))
                 longest = next((end for end in ends if end in self._images), ())
                 images = {*self._find_ending_with(parts), *self._images.get(longest, ())}
             if len(images) > 1:
