@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from tipsseg import errors as errors
     from tipsseg import learn as learn
     from tipsseg import review as review
-    from tipsseg.commands.dataset import write_dataset as write_dataset
-    from tipsseg.commands.encode import encode_folder as encode_folder
     from tipsseg.commands.label.folder import iter_label_folder as iter_label_folder
     from tipsseg.commands.label.folder import label_folder as label_folder
     from tipsseg.errors import DeviceError as DeviceError
@@ -62,6 +60,8 @@ if TYPE_CHECKING:
     from tipsseg.labelling.model import label as label
     from tipsseg.labelling.model import load as load
     from tipsseg.options import LabelOptions as LabelOptions
+    from tipsseg.verbs.convert import write_dataset as write_dataset
+    from tipsseg.verbs.encode import encode_folder as encode_folder
     from tipsseg.vocabulary.files import read_vocabulary as read_vocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec as ClassSpec
     from tipsseg.vocabulary.vocabulary import Vocabulary as Vocabulary
@@ -69,8 +69,6 @@ if TYPE_CHECKING:
 
 #: Names imported on first use, by module, so that `import tipsseg` stays fast.
 _LAZY = {
-    "commands.dataset": ("write_dataset",),
-    "commands.encode": ("encode_folder",),
     "commands.label.folder": ("iter_label_folder", "label_folder"),
     "errors": ("DeviceError", "ImageError", "OutputError", "TipssegError", "UsageError", "WeightsError"),
     "label_map": ("LabelMap",),
@@ -78,6 +76,8 @@ _LAZY = {
     "labelling.labeller": ("Labeller",),
     "labelling.model": ("Model", "label", "load"),
     "options": ("LabelOptions",),
+    "verbs.convert": ("write_dataset",),
+    "verbs.encode": ("encode_folder",),
     "vocabulary.files": ("read_vocabulary",),
     "vocabulary.vocabulary": ("ClassSpec", "Vocabulary", "make_vocabulary"),
 }

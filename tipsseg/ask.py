@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from functools import wraps
@@ -23,8 +23,8 @@ from tipsseg.util.text import shell_line
 #: The declaration of an option.
 Opt = Option
 
-#: What a command prints on stdout (see `Verb`).
-Prints = Literal["paths", "files", "json lines", "json"]
+#: The paths that a command prints on stdout (see `Verb`).
+Prints = Literal["", "paths", "files"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -57,6 +57,8 @@ class Declared:
     def words(self, value: object) -> list[str]:
         """Return the words of a value on the command line."""
         flag = self.about.long(self.name)
+        if self.about.commands_give is not None:
+            return []
         if self.about.argument:
             return [text_of(value)]
         if isinstance(value, bool):
@@ -80,6 +82,10 @@ class Ask:
     values: Mapping[str, Any]
     given: frozenset[str]
 
+    def some(self, names: Collection[str]) -> dict[str, Any]:
+        """Return the values of the parameters with these names, to hand on."""
+        return {name: self.values[name] for name in names}
+
     def command(self, *, anywhere: bool = False) -> str:
         """Return the command line of what was given; `anywhere` makes paths absolute. Secrets in addresses are left out."""
         words = ["tipsseg", self.name]
@@ -99,14 +105,17 @@ class Verb:
     Attributes:
         name: The name of the command.
         epilog: The text at the end of the help.
-        prints: What goes to stdout: paths, or paths of written files (where stdout is no terminal); with JSON lines, one JSON
-            object, or text.
+        prints: The paths that go to stdout: of images, or of written files where stdout is no terminal.
+        jsonl: The help of --jsonl; "" if the command has no such option.
+        json: The help of --json; "" if the command has no such option.
         options: The parameters of the function, by name.
     """
 
     name: str
     epilog: str
-    prints: frozenset[Prints]
+    prints: Prints
+    jsonl: str
+    json: str
     options: Mapping[str, Declared]
 
 
@@ -114,10 +123,13 @@ class Verb:
 _VERBS = dict[Callable[..., Any], Verb]()
 
 
-def verb(name: str, epilog: str, *prints: Prints) -> Callable[[Callable[Concatenate[Ask, _P], _R]], Callable[_P, _R]]:
+def verb(
+    name: str, epilog: str = "", *, prints: Prints = "", jsonl: str = "", json: str = ""
+) -> Callable[[Callable[Concatenate[Ask, _P], _R]], Callable[_P, _R]]:
     """Return a decorator that makes a function the verb of a command.
 
-    The decorated function has no `ask`. It takes and checks its values when it is called, also where it returns a generator.
+    The decorated function has no `ask`. It takes and checks its values when it is called, also where it returns a generator. The
+    other parameters: see `Verb`.
     """
 
     def decorate(function: Callable[Concatenate[Ask, _P], _R]) -> Callable[_P, _R]:
@@ -141,7 +153,7 @@ def verb(name: str, epilog: str, *prints: Prints) -> Callable[[Callable[Concaten
 
         call.__signature__ = public  # type: ignore[attr-defined]  # for help(), notebooks and editors
         call.__doc__ = _with_options(function.__doc__ or "", options)
-        _VERBS[call] = Verb(name=name, epilog=epilog, prints=frozenset(prints), options=options)
+        _VERBS[call] = Verb(name=name, epilog=epilog, prints=prints, jsonl=jsonl, json=json, options=options)
         return call
 
     return decorate
@@ -160,9 +172,8 @@ def _options_of(function: Callable[..., Any], signature: inspect.Signature) -> d
             hint = eval(str(parameter.annotation), scope)
         except NameError:  # a type that only type checkers import: no option
             continue
-        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
-        if marks := [mark for mark in marks if isinstance(mark, Opt)]:
-            kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+        kinds, marks = _taken_apart(hint)
+        if marks:
             found[name] = Declared(
                 name=name,
                 kind=Path if Path in kinds else next(each for each in kinds if each is not NoneType),
@@ -171,6 +182,17 @@ def _options_of(function: Callable[..., Any], signature: inspect.Signature) -> d
                 about=_merged(marks),
             )
     return found
+
+
+def _taken_apart(hint: Any) -> tuple[list[Any], list[Opt]]:
+    """Return the types and the declarations in an annotation: `Annotated`, a union, or one in the other."""
+    if get_origin(hint) in (Union, UnionType):
+        parts = [_taken_apart(each) for each in get_args(hint)]
+        return [kind for kinds, _ in parts for kind in kinds], [mark for _, marks in parts for mark in marks]
+    if get_origin(hint) is Annotated:
+        kinds, marks = _taken_apart(get_args(hint)[0])
+        return kinds, [*marks, *(mark for mark in get_args(hint)[1:] if isinstance(mark, Opt))]
+    return [hint], []
 
 
 def _merged(marks: list[Opt]) -> Opt:

@@ -41,10 +41,12 @@ class TipssegError(Exception):
         hint: A remedy; may be empty.
         exit_code: The exit code of the command line.
         commands: Command lines that the hint quotes; may be empty.
+        result: What was computed before the error; None if there is nothing.
     """
 
     exit_code = 1
     commands: tuple[str, ...] = ()
+    result: object = None
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.message, self.hint = without_secrets(message), without_secrets(hint)

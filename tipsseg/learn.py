@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tipsseg.commands.fit.vectors import Fit, fit_folder
+from tipsseg.commands.fit.vectors import Fit
+from tipsseg.verbs.fit import fit_folder
 from tipsseg.vocabulary.fitted import FittedVocabulary
 
 if TYPE_CHECKING:

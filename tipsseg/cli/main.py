@@ -47,11 +47,23 @@ _COMMANDS: Mapping[str, str] = {
     "doctor": "Check this installation: packages, devices, weights.",
 }
 
-#: Commands whose module and app have a different name, because `eval` is a built-in function.
-_FUNCTIONS = {"eval": "evaluate"}
-
-#: The functions of verbs, by command.
-_VERBS = {"check": "check_folder", "merge": "merge_folders", "rank": "iter_ranked", "report": "report_folder"}
+#: The functions of the verbs of each command: those of a module of `tipsseg.verbs` that has the command's name.
+_VERBS: Mapping[str, tuple[str, ...]] = {
+    "audit": ("audit",),
+    "check": ("check_folder",),
+    "convert": ("convert",),
+    "correct": ("correct",),
+    "doctor": ("doctor",),
+    "encode": ("iter_encode_folder",),
+    "eval": ("score_masks",),
+    "fit": ("fit_folder",),
+    "merge": ("merge_folders",),
+    "rank": ("iter_ranked",),
+    "report": ("report_folder",),
+    "serve": ("serve",),
+    "vocab": ("list_presets", "show", "check"),
+    "weights": ("list_weights", "download", "verify", "lock", "show_path"),
+}
 
 #: Seconds after an interrupted command in which threads may end.
 _GRACE_SECONDS = 3
@@ -77,14 +89,14 @@ class _Main(Group):
         _refuse_paths(ctx, args)
         if args[0] in _COMMANDS:
             if args[0] in _VERBS:
-                from tipsseg.cli.verbs import command_of
+                from tipsseg.cli.verbs import commands_of
 
-                verb = getattr(import_module(f"tipsseg.verbs.{args[0]}"), _VERBS[args[0]])
-                self.commands[args[0]] = typer.main.get_command(command_of(verb))
+                module = import_module(f"tipsseg.verbs.{args[0]}")
+                functions = (getattr(module, name) for name in _VERBS[args[0]])
+                self.commands[args[0]] = typer.main.get_command(commands_of(_COMMANDS[args[0]], *functions))
                 return super().resolve_command(ctx, args)
-            name = _FUNCTIONS.get(args[0], args[0])
-            module = import_module(f"tipsseg.cli.commands.{name}")
-            self.commands[args[0]] = typer.main.get_command(getattr(module, name))
+            module = import_module(f"tipsseg.cli.commands.{args[0]}")
+            self.commands[args[0]] = typer.main.get_command(getattr(module, args[0]))
         return super().resolve_command(ctx, args)
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:

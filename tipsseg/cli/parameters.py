@@ -185,6 +185,10 @@ def parameter_of(name: str, option: Option, kind: Any, default: Any, *, position
         help=as_typed(help_text),
         show_default=default is not None,
     )
+    if option.required:
+        default = inspect.Parameter.empty
+    if option.stdin == "paths":
+        default = None  # an error of ours says more
     annotation = typed | None if default is None else typed
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, info]

@@ -1,4 +1,4 @@
-"""Build a vocabulary from option values, and reject common mistakes that would otherwise be misread."""
+"""Read class names from words, and reject common mistakes that would otherwise be misread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from tipsseg.cli.options import Question
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.formats import FORMATS
-from tipsseg.util.files import is_file, local_path, path_exists
+from tipsseg.util.files import is_file, path_exists
 from tipsseg.util.text import quote, shell_word
 
 if TYPE_CHECKING:
@@ -23,64 +22,29 @@ if TYPE_CHECKING:
 
 
 def parse_question(question: Question, templates: str | None = None) -> tuple[Vocabulary, FittedVocabulary | None]:
-    """Return the vocabulary for a question, and its fit if --vocab is a .fit file. Raise UsageError if it is invalid.
+    """Return the vocabulary for a question, and its fit if --vocab is a .fit file. Raise as `asked_vocabulary` does."""
+    from tipsseg.vocabulary.asked import asked_vocabulary
 
-    `templates` is the value of --templates.
-    """
-    from tipsseg.vocabulary.fitted import is_fit
-
-    vocab = question.vocab
-    if question.classes or vocab is None or not is_fit(vocab):
-        return _parse_vocabulary(question, templates), None
-    for option, value in (("--templates", templates), ("--background", question.background)):
-        if value is not None:
-            raise UsageError(
-                f"{option} requires phrases to encode, but {vocab} has vectors",
-                f"Remove {option}, or fit again with {option}.",
-            )
-    fitted = read_fit(Path(vocab))
-    return fitted.vocabulary, fitted
+    classes = class_names(question.classes) if question.classes else None
+    return asked_vocabulary(classes, question.vocab, question.background, templates)
 
 
-def read_fit(path: Path) -> FittedVocabulary:
-    """Read a .fit file, and set its name as the vocabulary's source. Raise VocabularyError if the file does not hold a fit."""
-    from tipsseg.vocabulary.fitted import FittedVocabulary
+def class_names(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in the values of --classes. Raise UsageError or VocabularyError for what seems to be something else."""
+    from tipsseg.vocabulary.vocabulary import split_phrases
 
-    fitted = FittedVocabulary.load(local_path("--vocab", path))
-    return replace(fitted, vocabulary=replace(fitted.vocabulary, source=path.name))
-
-
-def _parse_vocabulary(question: Question, templates: str | None) -> Vocabulary:
-    from tipsseg.vocabulary.files import read_vocabulary
-    from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, find_templates
-    from tipsseg.vocabulary.vocabulary import make_vocabulary, parse_background, split_phrases
-
-    classes, vocab, background = question.classes or (), question.vocab, question.background
-    if classes and vocab is not None:
-        raise UsageError("--classes and --vocab exclude each other", "Use one of them.")
-    if not classes and vocab is None:
-        raise VocabularyError("no classes given", 'Pass the classes, for example: --classes "panda leg,tree"')
-    for value in classes:
-        path = value.removeprefix("@")
+    for word in words:
+        path = word.removeprefix("@")
         if Path(path).suffix in (".txt", ".csv", ".json", ".toml", ".names"):
             is_or_looks = "is a file" if is_file(Path(path)) else "looks like a file, but does not exist"
             raise UsageError(
-                f"--classes takes names, but {quote(value)} {is_or_looks}", f"Write --vocab {shell_word(path)}"
+                f"--classes takes names, but {quote(word)} {is_or_looks}", f"Write --vocab {shell_word(path)}"
             )
-        if value.startswith(("[", "{")):
+        if word.startswith(("[", "{")):
             raise UsageError(
-                f"--classes takes names separated by commas, not {quote(value)}", 'Write --classes "panda leg,tree".'
+                f"--classes takes names separated by commas, not {quote(word)}", 'Write --classes "panda leg,tree".'
             )
-    if background is not None and Path(background).suffix.lower() in (".txt", ".toml"):
-        raise UsageError(
-            f"--background takes phrases, but {background} is a file name",
-            "Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall",
-        )
-    prompts = None if templates is None else find_templates(templates)
-    phrases = None if background is None else parse_background(background)
-    if vocab is not None:
-        return read_vocabulary(vocab, phrases, prompts)
-    names = split_phrases(classes)
+    names = split_phrases(words)
     for number, name in enumerate(names, start=1):
         if not name.strip(" _"):
             raise VocabularyError(
@@ -93,9 +57,7 @@ def _parse_vocabulary(question: Question, templates: str | None) -> Vocabulary:
                 f"For classes in a file, write --vocab {shell_word(name.strip())}. For a part of this name, put a space around "
                 f'the slash: -c "{name.strip().replace("/", " / ")}"',
             )
-    return make_vocabulary(
-        names, "auto" if phrases is None else phrases, PROTOCOL_TEMPLATES if prompts is None else prompts
-    )
+    return names
 
 
 def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, formats: Sequence[str] | None) -> None:

@@ -1,87 +1,158 @@
-"""Make the command of a verb: parameters from the options, and what the verb returns on stdout."""
+"""Make the commands of verbs: parameters from the options, and what a verb returns on stdout."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tipsseg.ask import verb_of
+from tipsseg.ask import Verb, verb_of
+from tipsseg.cli import stdin
+from tipsseg.cli.main import Group
 from tipsseg.cli.parameters import add_command, is_given, parameter_of
-from tipsseg.cli.stdin import read_only
+from tipsseg.cli.values import class_names, refuse_split_lists
 from tipsseg.cli.wording import as_typed, open_progress, prints_paths
-from tipsseg.errors import ImageError, UsageError
+from tipsseg.errors import ImageError, TipssegError, UsageError
 from tipsseg.options.fields import OTHER
+from tipsseg.run.outcome import FolderImage
 from tipsseg.util.json import json_bytes
 from tipsseg.util.text import Problem
 
 if TYPE_CHECKING:
     from tipsseg.util.progress import Progress
 
-
-def _switch(name: str, *flags: str, help: str, group: str = OTHER) -> inspect.Parameter:  # noqa: A002  typer's word
-    info = typer.Option(*flags, rich_help_panel=group, help=help)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, info])
+#: The switches of printing that have another name in Python.
+_FLAGS = {"as_json": "--json", "null": "--null/-0", "quiet": "--quiet/-q"}
 
 
-_QUIET = _switch("quiet", "--quiet", "-q", help="Do not print progress and notes.")
-_NULL = _switch("null", "--null", "-0", help="End paths on stdout with NUL instead of a newline.")
-_AS_JSON = {
-    "json lines": _switch("jsonl", "--jsonl", help="Print one JSON object per image, instead of paths."),
-    "json": _switch("as_json", "--json", help="Print the result as one JSON object."),
-}
+def commands_of(summary: str, *functions: Callable[..., Any]) -> typer.Typer:
+    """Return the command of a verb, or a group with the commands of several verbs."""
+    app = typer.Typer(cls=Group, help=summary, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+    for function in functions:
+        _add_command(app, function)
+    return app
 
 
-def command_of(function: Callable[..., Any]) -> typer.Typer:
-    """Return the command of a verb. It prints what the verb returns; the exit code is 1 if there is a fault among that."""
-    verb = verb_of(function)
-    printing = [_QUIET, *([_NULL] if verb.prints & {"paths", "files"} else ())]
-    printing += [parameter for what, parameter in _AS_JSON.items() if what in verb.prints]
+def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
+    """Add the command of a verb. It prints what the verb returns; the exit code is 1 if there is a fault among that."""
+    verb, own = verb_of(function), inspect.signature(function).parameters
+    options = {key: each for key, each in verb.options.items() if each.about.commands_give is None}
+    fixed = {key: each.about.commands_give for key, each in verb.options.items() if key not in options}
+    switches = _switches(verb, prints_notes="verbose" in own)
 
-    def run(
-        context: typer.Context,
-        quiet: bool,
-        null: bool = False,
-        jsonl: bool = False,
-        as_json: bool = False,
-        **values: Any,
-    ) -> None:
+    def run(context: typer.Context, **values: Any) -> None:
+        printing = {each.name: values.pop(each.name) for each in switches}
+        null, jsonl, as_json = (printing.get(each, False) for each in ("null", "jsonl", "as_json"))
         given = {key: value for key, value in values.items() if is_given(context, key)}
-        if null and jsonl and str(given.get("only")) != "-":
-            raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")
-        prints = "paths" in verb.prints or ("files" in verb.prints and prints_paths(null))
-        with open_progress(quiet, results=prints, null=null) as progress:
-            if "only" in given:
-                given["only"] = read_only(given["only"], null, verb.name, given["output"])
-            if _print(function(**given, verbose=progress), progress, jsonl or as_json):
+        given = {**{key: [] for key, each in options.items() if each.about.stdin == "paths"}, **given}
+        _refuse_mistakes(verb, given, null=null, jsonl=jsonl)
+        paths = not jsonl and (verb.prints == "paths" or (verb.prints == "files" and prints_paths(null)))
+        with open_progress(printing.get("quiet", False), results=paths, null=null, jsonl=jsonl) as progress:
+            given = {key: _value_of(verb, key, value, null, given) for key, value in given.items()}
+            more = {"verbose": progress} if "verbose" in own else {}
+            try:
+                result = function(**given, **fixed, **more)
+            except TipssegError as error:
+                if error.result is not None:
+                    _print(error.result, progress, as_json=as_json, jsonl=jsonl)
+                raise
+            if _print(result, progress, as_json=as_json, jsonl=jsonl):
                 raise typer.Exit(1)
 
-    parameters = [parameter_of(key, each.about, each.kind, each.default) for key, each in verb.options.items()]
-    target = typer.Typer(add_completion=False, rich_markup_mode=None)
-    rare = {key for key, each in verb.options.items() if each.about.rare}
+    parameters = [parameter_of(key, each.about, each.kind, each.default) for key, each in options.items()]
+    required = any(each.about.required or each.default is inspect.Parameter.empty for each in options.values())
+    rare = {*(key for key, each in options.items() if each.about.rare), *(["null"] if _reads_list(verb) else [])}
     summary = (function.__doc__ or "").partition("\n")[0]
-    add_command(target, verb.name, run, [*parameters, *printing], rare, summary, verb.epilog, {})
-    return target
+    name = verb.name.split()[-1]
+    add_command(app, name, run, [*parameters, *switches], rare, summary, verb.epilog, {"no_args_is_help": required})
 
 
-def _print(result: Any, progress: Progress, as_json: bool) -> int:
+def _reads_list(verb: Verb) -> bool:
+    return any(each.about.stdin for each in verb.options.values())
+
+
+def _switches(verb: Verb, *, prints_notes: bool) -> list[inspect.Parameter]:
+    """Return the parameters that change what a command prints."""
+    separates = "Separate paths with NUL instead of newlines, on stdin and stdout."
+    if not verb.prints:
+        separates = "Separate the list on stdin with NUL instead of newlines."
+    elif not _reads_list(verb):
+        separates = "End paths on stdout with NUL instead of a newline."
+    texts = {
+        "as_json": verb.json,
+        "jsonl": verb.jsonl,
+        "null": separates if verb.prints or _reads_list(verb) else "",
+        "quiet": "Do not print progress and notes." if prints_notes else "",
+    }
+    found = []
+    for name, text in texts.items():
+        if text:
+            info = typer.Option(*_FLAGS.get(name, f"--{name}").split("/"), rich_help_panel=OTHER, help=text)
+            kind = inspect.Parameter.KEYWORD_ONLY
+            found.append(inspect.Parameter(name, kind, default=False, annotation=Annotated[bool, info]))
+    return found
+
+
+def _refuse_mistakes(verb: Verb, given: Mapping[str, Any], *, null: bool, jsonl: bool) -> None:
+    """Raise UsageError for words that the shell split, and for options that print different things to stdout."""
+    words = [word for key, value in given.items() if verb.options[key].about.argument for word in _listed(value)]
+    refuse_split_lists(words, given.get("classes"), given.get("formats"))
+    reads = any(value in ("-", ["-"], Path("-")) for key, value in given.items() if verb.options[key].about.stdin)
+    if null and not reads and not verb.prints:
+        raise UsageError("-0 is for a list on stdin", "Write - in place of the folder.")
+    if null and not reads and jsonl:
+        raise UsageError("-0 separates paths, but --jsonl prints no paths", "Remove -0.")
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _value_of(verb: Verb, key: str, value: Any, null: bool, given: Mapping[str, Any]) -> Any:
+    """Return the value of an option from the words on the command line. Read lists on stdin, and the list of --only."""
+    if key == "classes":
+        return class_names(value)
+    match verb.options[key].about.stdin:
+        case "paths":
+            return stdin.images(value, null)
+        case "path":
+            return stdin.images([value], null) if value == "-" else value
+        case "list":
+            return stdin.read_only(value, null, verb.name, Path(_listed(next(iter(given.values())))[0]))
+    return value
+
+
+def _print(result: Any, progress: Progress, *, as_json: bool, jsonl: bool) -> int:
     """Print what a verb returned, and return the number of faults."""
-    if isinstance(result, int):
-        return result
-    if not isinstance(result, Iterator):
-        progress.text(json_bytes(result.record()).decode() + "\n" if as_json else result.table())
-        return result.failed
-    faults = 0
-    for each in result:
-        if isinstance(each, ImageError):
-            progress.error(each)
-        elif isinstance(each, Problem):
-            progress.text(f"{as_typed(str(each))}\n")
-        elif as_json:
-            progress.text(json_bytes(each.record()).decode() + "\n")
-        else:
-            progress.path(each.path)
-        faults += isinstance(each, ImageError | Problem)
-    return faults
+    if isinstance(result, int | None):
+        return result or 0
+    if isinstance(result, Generator):
+        with closing(result):
+            return sum(_print_one(each, progress, jsonl=jsonl) for each in result)
+    if as_json:
+        progress.text(json_bytes(result.record()).decode() + "\n")
+    elif jsonl and hasattr(result, "records"):
+        for record in result.records():
+            progress.text(json_bytes(record).decode() + "\n")
+    elif hasattr(result, "table"):
+        progress.text(result.table())
+    return int(result.failed)
+
+
+def _print_one(each: Any, progress: Progress, *, jsonl: bool) -> bool:
+    """Print one of several results, and return True if it is a fault."""
+    if isinstance(each, FolderImage):  # the verb has printed the files of the image
+        return each.status == "failed"
+    if isinstance(each, ImageError):
+        progress.error(each)
+    elif isinstance(each, Problem):
+        progress.text(f"{as_typed(str(each))}\n")
+    elif jsonl:
+        progress.text(json_bytes(each.record()).decode() + "\n")
+    else:
+        progress.path(each.path)
+    return isinstance(each, ImageError | Problem)

@@ -55,10 +55,10 @@ from tipsseg.types import (
 )
 from tipsseg.util.files import atomic_write, describe_error, read_regular
 from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
-from tipsseg.util.progress import Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import fold, join_first, pluralize, shell_line, shell_word
 from tipsseg.util.threads import map_in_order
-from tipsseg.vocabulary.fitted import Classes, as_vocabulary
+from tipsseg.vocabulary.vocabulary import Vocabulary
 
 #: "class": the model sees another class; "nothing": it sees the background; "unlabelled": it sees a class without a label.
 Kind = Literal["class", "nothing", "unlabelled"]
@@ -135,6 +135,15 @@ class Audit:
             "nothing": f"labelled {label}, looks like background",
             "unlabelled": f"no label, looks like {seen}",
         }[doubt.kind]
+
+    def table(self) -> str:
+        """Return the findings as text, a line each."""
+        lines = []
+        for finding in self.findings:
+            y, x, h, w = finding.doubt.region.box
+            place = f"{finding.ref.name}: {w} x {h} pixels at x {x}, y {y}"
+            lines.append(f"{finding.doubt.score:.2f}  {place}: {self.describe(finding.doubt)}\n")
+        return "".join(lines)
 
     def records(self) -> Iterator[dict[str, object]]:
         """Yield the findings as JSON values: image, path, kind, label, seen, score, bbox [x, y, w, h] and area in pixels."""
@@ -393,36 +402,12 @@ def read_doubts(path: Path) -> Mapping[str, list[ListedDoubt]]:
     return {image: sorted(own, key=lambda doubt: -doubt[3])[:_LISTED] for image, own in found.items()}
 
 
-def audit(
-    output: str | Path, labels: str | Path, classes: Classes | None = None, *, verbose: Verbosity = None
-) -> Audit:
-    """Find likely errors in existing labels, and things without a label, as `tipsseg audit` does.
-
-        tipsseg.label_folder("photos/", ["tree", "car"], output="seen", formats=["png", "npz"])
-        for record in tipsseg.review.audit("seen", "annotations.json").records():
-            print(record["score"], record["image"], record["label"], record["seen"])
-
-    Classes are compared by name. Corrected images are left out, as are images without labels. An image that fails is counted and
-    left out.
-
-    Args:
-        output: The output folder of a run with the format npz, finished or not.
-        labels: A folder, zip or file in any format that `correct_folder` reads.
-        classes: Classes by name, to add synonyms, or to name the ids of index masks. None: the classes of the labels.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The findings, the most doubtful first; `records()` yields them as JSON values.
-
-    Raises:
-        TipssegError: The folder or the labels cannot be read, the folder has no scores, or no image has labels.
-    """
-    output, labels = Path(output), Path(labels)
+def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, progress: Progress) -> Audit:
+    """Find likely errors in existing labels. See `verbs.audit.audit`."""
     with ExitStack() as stack:
-        progress = stack.enter_context(progress_for(verbose))
         run = stack.enter_context(open_run(output, ended=False))
         _refuse_other_runs(run)
-        known = classes_of_labels(labels, None if classes is None else as_vocabulary(classes)[0])
+        known = classes_of_labels(labels, vocabulary)
         ids, absent = _match_classes(known, run.classes)
         source, refs = LabelSource(labels, known), [image.ref(None) for image in run.images()]
         source.names.expect(refs)

@@ -6,9 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
 
-from tipsseg.address import as_address
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_division, note_end, note_formats, note_settled, note_trashed
 from tipsseg.errors import InputError, UsageError
@@ -22,8 +20,6 @@ from tipsseg.formats import (
 )
 from tipsseg.formats.raster import check_rasterio
 from tipsseg.options import FileOptions
-from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import ConvertKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions
 from tipsseg.run.entry import FileRow
 from tipsseg.run.file_names import refuse_shared
@@ -32,44 +28,24 @@ from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import find_only, unlabelled_error
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
-from tipsseg.util.progress import Progress, Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 
 
-@with_keywords(ConvertKeywords, FileOptions, ReadingOptions)
-def convert_folder(
-    output: str | Path,
-    formats: Sequence[str] = (),
+def convert_labels(
+    output: Path,
+    formats: Sequence[str],
     *,
-    images: str | Path | None = None,
-    only: Iterable[str | Path] | None = None,
-    verbose: Verbosity = None,
-    **keywords: Unpack[ConvertKeywords],
+    root: Path | None,
+    only: Iterable[str | Path] | None,
+    options: FileOptions,
+    reading: ReadingOptions,
+    progress: Progress,
 ) -> int:
-    """Add formats to an output folder, byte for byte as its run would have written them, and update all others.
-
-        tipsseg.review.convert_folder("labels", ["yolo", "labelme"])
-
-    Args:
-        output: The output folder.
-        formats: The names of the formats; none only updates the folder.
-        images: The folder of the images, if they have moved.
-        only: The paths of the images to convert. None converts all images.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The number of failed images and unknown paths in `only`.
-
-    Raises:
-        UsageError: If an argument is invalid.
-        InputError: If the folder has no finished run, or a run of rasters and other formats than theirs are requested.
-        OutputError: If the folder cannot be written.
-    """
-    output, root = Path(output), None if images is None else as_address(images)
-    options, reading = take_options(FileOptions, keywords), take_options(ReadingOptions, keywords)
+    """Add formats to an output folder, and update all others. See `verbs.convert.convert_folder`; `root` has the images."""
     check_image_root(root)
     _check(formats)
-    with progress_for(verbose) as progress, change_folder(output, max_pixels=reading.max_pixels) as folder:
+    with change_folder(output, max_pixels=reading.max_pixels) as folder:
         folder.change(_with_formats(folder.info, formats, options, covers=only is None))
         names, unknown = None, list[Path]()
         if only is not None:
@@ -161,22 +137,11 @@ def _settle(
     return failed
 
 
-def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity = None) -> None:
-    """End formats: remove their files. Those that a person changed go to the trash.
-
-    Args:
-        output: The output folder.
-        names: The formats.
-        verbose: See `convert_folder`.
-
-    Raises:
-        UsageError: A format is unknown, or is the format of the labels.
-        InputError: The folder has no finished run.
-        OutputError: A file cannot be removed.
-    """
+def end_formats(output: Path, names: Sequence[str], progress: Progress) -> None:
+    """End formats: remove their files. See `verbs.convert.drop_formats`."""
     for name in names:
         check_format(name)
-    with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
+    with change_folder(output) as folder:
         spec = folder.info.spec
         for name in names:
             if name == spec.mask_format:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from PIL import Image
 
@@ -30,11 +30,8 @@ from tipsseg.formats.png import encode_mask, encode_picture
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.images.access import absence, exists
 from tipsseg.images.decoding import ImageReader
-from tipsseg.images.finding import Paths, as_paths
+from tipsseg.images.finding import as_paths
 from tipsseg.images.upright import orientation_of
-from tipsseg.options import FileOptions
-from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import DatasetKeywords, with_keywords
 from tipsseg.options.run import DatasetOptions, ReadingOptions
 from tipsseg.run.cache import key_of
 from tipsseg.run.file_names import refuse_shared
@@ -45,7 +42,7 @@ from tipsseg.run.results import Deriver
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import output_error
 from tipsseg.util.json import json_bytes
-from tipsseg.util.progress import Progress, Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize, quote
 from tipsseg.util.threads import map_in_order
 
@@ -79,62 +76,37 @@ class WrittenDataset:
     failed: tuple[ImageError, ...]
 
 
-@with_keywords(DatasetKeywords, DatasetOptions, ReadingOptions)
-def write_dataset(
-    output: Paths,
+def write_shards(
+    outputs: Sequence[Path],
     to: str | Path,
+    name: str,
     *,
-    format: str = "parquet",  # noqa: A002  the word of the command
-    images: str | Path | None = None,
-    only: Iterable[str | Path] | None = None,
-    val_fraction: float | None = None,
-    verbose: Verbosity = None,
-    **keywords: Unpack[DatasetKeywords],
+    root: Path | None,
+    only: Iterable[str | Path] | None,
+    val_fraction: float | None,
+    options: DatasetOptions,
+    reading: ReadingOptions,
+    progress: Progress,
 ) -> WrittenDataset:
-    """Write the labels and images of a folder as a data set of shards, as `tipsseg convert --to` does.
-
-        tipsseg.write_dataset("labels", "set")
-        data = datasets.load_dataset("set")
-
-    Args:
-        output: The output folder of `label_folder`, with a run or with shards of one, or several folders of one run.
-        to: An empty or missing folder, or a URL that fsspec writes, such as "s3://bucket/set".
-        format: "parquet" or "webdataset".
-        images: The image folder, if it has moved.
-        only: The paths of the images to write. None writes all.
-        val_fraction: The fraction of images for the validation split. None: as in the folder, or 0.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The shards, and the images that failed.
-
-    Raises:
-        UsageError: An argument is invalid, or a package is missing.
-        InputError: The folders have no finished run, or runs of different settings.
-        OutputError: The data set cannot be written.
-    """
-    options, reading = take_options(DatasetOptions, keywords), take_options(ReadingOptions, keywords)
-    root = None if images is None else as_address(images)
-    fraction = FileOptions(val_fraction=val_fraction).val_fraction
-    if not isinstance(format, str) or format not in DATASETS:
+    """Write a data set in the format `name`. See `verbs.convert.write_dataset`; `root` has the images."""
+    if not isinstance(name, str) or name not in DATASETS:
         raise UsageError(
-            f"{quote(format)} is not a data set with images",
+            f"{quote(name)} is not a data set with images",
             f"Use one of {', '.join(DATASETS)}. Or remove argument `to`, to write other formats into the output folder.",
         )
-    form, place, outputs = DATASETS[format], _Place(to), as_paths(output)
+    form, place = DATASETS[name], _Place(to)
     form.check()
     check_image_root(root)
     with ExitStack() as stack:
-        progress = stack.enter_context(progress_for(verbose))
         runs = [stack.enter_context(open_run(folder, max_pixels=reading.max_pixels)) for folder in outputs]
-        _refuse_runs(runs, format)
+        _refuse_runs(runs, name)
         names = None
         if only is not None:
             entries = (entry for run in runs for entry in run.cache.entries())
             names, unknown = find_only(entries, as_paths(only), root)
             if unknown:
                 raise unlabelled_error(unknown[0], runs[0].output)
-        fraction = runs[0].context.files.val_fraction if fraction is None else fraction
+        fraction = runs[0].context.files.val_fraction if val_fraction is None else val_fraction
         writer = _Writer(runs, names, root, fraction or 0.0, progress)
         writer.refuse_moved()
         place.clear(overwrite=options.overwrite)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Unpack
 
 from tipsseg.backbones.registry import read_sizes
 from tipsseg.engine.job import Job
@@ -21,29 +20,26 @@ from tipsseg.errors import ImageError
 from tipsseg.features.file import FeatureHeader, feature_bytes
 from tipsseg.features.folder import FeatureFiles, feature_path, read_store
 from tipsseg.images.access import identify
-from tipsseg.images.finding import Paths, as_paths
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import short_sides, view_of
 from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, LabelOptions, choose
-from tipsseg.options.fields import take_options, text_of
-from tipsseg.options.keywords import EncodeFolderKeywords, with_keywords
+from tipsseg.options.fields import text_of
 from tipsseg.options.run import (
     EncodeOptions,
-    ImageOptions,
     StoreOptions,
 )
 from tipsseg.run.entry import Failure
 from tipsseg.run.failures import Failures
-from tipsseg.run.inputs import Choice, find_images, require_paths
+from tipsseg.run.inputs import Choice, find_images
 from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.outcome import Done, FolderImage, FolderSummary
+from tipsseg.run.outcome import FolderImage
 from tipsseg.run.plan import plan_run
 from tipsseg.run.results import Encoded
 from tipsseg.run.spec import Counts, RunSpec
 from tipsseg.types import Failed
 from tipsseg.util.files import clean_up, is_folder
 from tipsseg.util.json import json_bytes
-from tipsseg.util.progress import Progress, Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
@@ -63,18 +59,15 @@ def encode_spec(compute: EncodeOptions, store: StoreOptions, view: LabelOptions)
     )
 
 
-def encode_images(
-    spec: RunSpec, choice: Choice, progress: Progress, *, jsonl: bool = False
-) -> Generator[EncodeResult, None, None]:
-    """Encode the images that the store lacks. Yield the result of every image once its features are stored.
+def encode_images(spec: RunSpec, choice: Choice, progress: Progress) -> Iterator[FolderImage]:
+    """Encode the images that the store lacks. Yield every image once its features are stored.
 
-    A bad image is a Failed. Any number of runs may add features to a store, but only one at a time owns its records.
+    Any number of runs may add features to a store, but only one at a time owns its records.
 
     Args:
         spec: The settings, from `encode_spec`.
         choice: The images.
         progress: Prints results and notes.
-        jsonl: Print a line of JSON per image instead of the paths of its files.
 
     Raises:
         TipssegError: The run cannot continue.
@@ -95,6 +88,7 @@ def encode_images(
     progress.begin(f"{what} with {place}, features in {spec.feature_dtype}.", images.number)
     began = time.monotonic()
     with ExitStack() as stack:
+        stack.enter_context(progress)
         lock = FolderLock(spec.output, spec.shard)
         stack.callback(lock.give_back)
         if lock.left_over:
@@ -111,11 +105,11 @@ def encode_images(
                 remarks.add(result.ref, result.remarks)
                 if result.damaged:
                     note_damaged(result.damaged, progress)
-            if jsonl:
+            if progress.jsonl:
                 progress.text(json_bytes(result_record(result)).decode() + "\n")
             elif isinstance(result, Encoded):
                 progress.results(result.files)
-            yield result
+            yield _outcome(result, spec)
         if spec.shard is None:
             failures.join()
         failures.forget_old()
@@ -123,6 +117,13 @@ def encode_images(
     remarks.end(progress)
     counts = Counts(labelled=made, unchanged=job.done - made, failed=job.failed)
     note_end(progress, counts, time.monotonic() - began, f", into {spec.output}", "encoded")
+
+
+def _outcome(result: EncodeResult, spec: RunSpec) -> FolderImage:
+    if isinstance(result, Failed):
+        return FolderImage(path=result.ref.path, status="failed", error=result.error)
+    files = {f"{scale:g}": file for scale, file in zip(spec.options.scales, result.files, strict=False)}
+    return FolderImage(path=result.ref.path, status="encoded" if result.made else "unchanged", files=files)
 
 
 def _encoded(
@@ -167,16 +168,13 @@ def result_record(result: EncodeResult) -> dict[str, object]:
     }
 
 
-def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> int:
-    """Print the images to encode, and note the size of their features. Write nothing.
+def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> Iterator[FolderImage]:
+    """Yield the images to encode, print their paths, and note the size of their features. Write nothing.
 
     Args:
         spec: The settings, from `encode_spec`.
         choice: The images.
         progress: Prints the paths and notes.
-
-    Returns:
-        The number of images that cannot be encoded.
     """
     spec = plan_run(spec).spec
     images, store = find_images(spec, choice, progress), read_store(spec.output)
@@ -191,16 +189,20 @@ def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> int:
         if isinstance(ref, Failed):
             failed += 1
             progress.error(ref.error)
+            yield FolderImage(path=ref.ref.path, status="failed", error=ref.error)
             continue
         try:
             sides = set() if store is None else _stored_sides(spec, store.recipe.short_side, ref.path)
             if len(sides) == len(spec.options.scales):
                 unchanged += 1
+                yield FolderImage(path=ref.path, status="unchanged")
                 continue
             size = spec.reader.size(ref.path)
         except (ImageError, OSError, ValueError) as error:
             failed += 1
-            progress.error(error if isinstance(error, ImageError) else ImageError(ref.path, str(error)))
+            failure = error if isinstance(error, ImageError) else ImageError(ref.path, str(error))
+            progress.error(failure)
+            yield FolderImage(path=ref.path, status="failed", error=failure)
             continue
         todo += 1
         if model is not None and view is not None:
@@ -208,6 +210,7 @@ def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> int:
             windows += sum(grid[0] for grid in grids)
             total += sum(feature_bytes((*grid, model.embed_dim), model.class_tokens, dtype) for grid in grids)
         progress.path(ref.path)
+        yield FolderImage(path=ref.path, status="planned")
     totals = list_counts(todo, "to encode", {"unchanged": unchanged, "cannot be encoded": failed})
     progress.note(f"{totals}, into {spec.output}. Nothing was written.")
     if todo and model is None:
@@ -222,7 +225,6 @@ def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> int:
             progress.note(
                 f"At scales {text_of(spec.options.scales)}: {windows / todo:.1f} windows per image to encode."
             )
-    return failed
 
 
 def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:
@@ -233,50 +235,3 @@ def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:
         for side in short_sides(own, spec.options.scales)
     }
     return {side for side, path in paths.items() if os.path.lexists(path)}
-
-
-@with_keywords(EncodeFolderKeywords, LabelOptions, EncodeOptions, StoreOptions, ImageOptions)
-def encode_folder(
-    images: Paths, output: str | Path, *, verbose: Verbosity = None, **keywords: Unpack[EncodeFolderKeywords]
-) -> FolderSummary:
-    """Encode images and store their features in a folder, as `tipsseg encode` does.
-
-        tipsseg.encode_folder("photos/", "feats")
-        tipsseg.label_folder("photos/", ["car", "road"], features="feats")      # does not run the model again
-
-    Args:
-        images: See `label_folder`.
-        output: The feature folder. Images with features in it are not encoded again.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        A FolderSummary: iterate over it for the FolderImage of each image, with its files and error. A bad image does not end
-        the run.
-
-    Raises:
-        TipssegError: The run cannot start or continue.
-    """
-    paths, choice = as_paths(images), take_options(ImageOptions, keywords)
-    require_paths(paths)
-    spec = encode_spec(
-        take_options(EncodeOptions, keywords),
-        take_options(StoreOptions, {**keywords, "output": output}),
-        take_options(LabelOptions, keywords),
-    )
-    done = []
-    with (
-        progress_for(verbose) as progress,
-        closing(encode_images(spec, Choice(**vars(choice), images=paths), progress)) as results,
-    ):
-        for result in results:
-            if isinstance(result, Failed):
-                done.append(Done(result.ref, "failed", error=result.error))
-            else:
-                done.append(Done(result.ref, "encoded" if result.made else "unchanged", result.files))
-    return FolderSummary(spec.output, done, partial(_read_encoded, spec))
-
-
-def _read_encoded(spec: RunSpec, images: list[Done]) -> Iterator[FolderImage]:
-    for image in images:
-        files = {f"{scale:g}": file for scale, file in zip(spec.options.scales, image.files, strict=False)}
-        yield FolderImage(path=image.ref.path, status=image.status, files=files, error=image.error)

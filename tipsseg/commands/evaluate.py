@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +34,6 @@ from tipsseg.learning.truth import (
     read_predicted,
     read_truth,
 )
-from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import ScoreMasksKeywords, with_keywords
 from tipsseg.options.run import ReadingOptions, TruthOptions
 from tipsseg.run.inputs import Ignored, find_alone, is_output
 from tipsseg.run.labels import Labels
@@ -44,11 +41,10 @@ from tipsseg.run.read import Run, RunImage, find_run, refuse_raster
 from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json import parse, take
-from tipsseg.util.progress import Silence, Verbosity, progress_for
+from tipsseg.util.progress import Progress, Silence
 from tipsseg.util.text import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.files import read_vocabulary
-from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 
 #: The folder of masks in an output folder.
@@ -87,6 +83,10 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return f"Evaluation(mean IoU {self.scores.mean_iou:.3f} over {self.scored} images, {self.failed} failed)"
+
+    def table(self) -> str:
+        """Return the scores in percent as a text table, and with stored confidences the precision by confidence."""
+        return metrics.table(self.scores) + ("" if self.kept is None else f"\n{self.kept.table()}")
 
     def record(self) -> dict[str, object]:
         """Return the result as JSON values."""
@@ -157,46 +157,20 @@ class _Scorer:
         )
 
 
-@with_keywords(ScoreMasksKeywords, TruthOptions, ReadingOptions)
-def score_masks(
-    predicted: str | Path | Listed,
-    truths: str | Path,
-    classes: Classes | None = None,
-    *,
-    verbose: Verbosity = None,
-    **keywords: Unpack[ScoreMasksKeywords],
+def score_labels(
+    predicted: Path | Listed,
+    truths: Path,
+    given: Sequence[LabelClass] | None,
+    truth: TruthOptions,
+    reading: ReadingOptions,
+    progress: Progress,
 ) -> Evaluation:
-    """Score labels against ground-truth masks, as `tipsseg eval` does.
-
-    Masks without ground truth, and pairs with a file that cannot be read, are counted and left out.
-
-        tipsseg.label_folder("photos/", ["car", "road"], output="labels")
-        print(tipsseg.review.score_masks("labels", "masks/").scores.mean_iou)
-
-    Args:
-        predicted: The output folder of a run, its folder of masks, any folder of index masks, or a list of these.
-        truths: The folder with the ground-truth masks, laid out like the labels.
-        classes: The classes of the masks. None: the classes of `layout`, of the run, or of classes.json beside the masks.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The scores: `scores.mean_iou` (0..1), `scores.iou` per class, `confusion`, the pixel counts of `images`, the precision by
-        confidence in `kept`, the numbers of images `scored`, `failed` and `without_truth`, and `record()`, all of them as JSON
-        values.
-
-    Raises:
-        UsageError: Both folders are the same, no names are known, or they differ from the run's or the layout's.
-        InputError: The folder has no masks, or no mask has ground truth.
-        LabelIdError: A mask has unknown ids.
-    """
-    predicted, truths = predicted if isinstance(predicted, Listed) else Path(predicted), Path(truths)
+    """Score labels against ground-truth masks. See `verbs.eval.score_masks`."""
     place = "a list" if isinstance(predicted, Listed) else str(predicted)
-    truth, reading = take_options(TruthOptions, keywords), take_options(ReadingOptions, keywords)
     reader = ImageReader(reading.max_pixels)
-    given = None if classes is None else as_vocabulary(classes)[0].classes
     if given is None and truth.layout is not None:
         given = read_vocabulary(get_layout(truth.layout).name).classes
-    with progress_for(verbose) as progress, _open_run(predicted, truths) as run:
+    with _open_run(predicted, truths) as run:
         known = _classes_of(predicted, run, given)
         layout = layout_of(truth, [entry.name for entry in known], truths)
         refs = _find_masks(predicted) if run is None else [image.ref(None) for image in run.images()]
@@ -215,6 +189,29 @@ def score_masks(
         for _ in job.each(map_in_order(reading.jobs, score, pairs.pairs)):
             pass
         return scorer.evaluation({"pred": place, "gt": str(truths), "layout": layout.name}, job, len(without))
+
+
+def note_doubts(evaluation: Evaluation, progress: Progress) -> None:
+    """Note what scores may not show: ids that mean something else, and masks that were left out."""
+    if swapped := metrics.find_swapped_classes(evaluation.confusion, evaluation.classes):
+        first, taken = (evaluation.scores.names[row] for row in swapped[0])
+        progress.note(
+            f"Most pixels of {first!r} in the ground truth are labelled {taken!r}, and likewise for "
+            f"{pluralize(len(swapped) - 1, 'more class', 'more classes')}. Check that the classes are in the order of the masks' "
+            "ids; if the ids do not begin at 1, see argument `zero_based` and argument `layout`."
+        )
+    if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():
+        progress.note(
+            "The ground truth has no pixels of these classes. If its ids mean something else, see argument `ignore_index`, "
+            "argument `zero_based` and argument `layout`."
+        )
+    if evaluation.kept is None:
+        progress.note("The precision by confidence requires labels with argument `formats` npz.")
+    failed, without = evaluation.failed, evaluation.without_truth
+    left_out = [pluralize(failed, "failed image")] * bool(failed)
+    left_out += [f"{pluralize(without, 'mask')} without ground truth"] * bool(without)
+    if left_out:
+        progress.note(f"The scores do not include {' and '.join(left_out)}.")
 
 
 def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageReader, pair: Pair) -> Failed | None:

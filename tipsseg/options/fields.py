@@ -64,6 +64,8 @@ class Option:
         rasters: False if a run of rasters rejects it.
         argument: True for an argument of the command line, which has no flag.
         typed: The type of the words on the command line, if that is not the option's own.
+        required: True if the command requires it, although the library has a default.
+        stdin: What `-` on the command line means: a list on stdin, in place of "paths", of one "path", or of a "list" in a file.
     """
 
     help: str
@@ -88,6 +90,8 @@ class Option:
     rasters: bool = True
     argument: bool = False
     typed: Any = None
+    required: bool = False
+    stdin: Literal["", "paths", "path", "list"] = ""
 
     def long(self, name: str) -> str:
         """Return the long flag of the field `name`."""

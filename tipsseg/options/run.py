@@ -36,7 +36,7 @@ def _model_id(model: object) -> str:
     return os.fspath(model)
 
 
-def _format_names(formats: object) -> tuple[str, ...]:
+def format_names(formats: object) -> tuple[str, ...]:
     if not isinstance(formats, Sequence) or not all(isinstance(name, str) for name in formats):
         raise UsageError(f"formats must be a list of names, not {quote(formats)}", 'For example: ["png", "coco"].')
     return split_names([formats] if isinstance(formats, str) else formats)
@@ -132,7 +132,7 @@ class OutputOptions(OptionRecord):
         help="Output folder.")
     formats: tuple[str, ...] | None = option(None, metavar="NAMES", flag="format", short="f", group=FILES, choices="formats",
         role="files", held="identity", repeated=True, recorded="formats",
-        check=_format_names,
+        check=format_names,
         help=f"One or more, separated by commas: {{formats}}.  [default: {','.join(DEFAULT_FORMATS)}; an existing folder keeps "
         "its formats]")
     overwrite: bool = option(False, group=FILES,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tipsseg.address import is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
@@ -91,6 +92,15 @@ class Images:
     def number(self) -> int | None:
         """The number of images; None for a stream."""
         return len(self.refs) if isinstance(self.refs, tuple) else None
+
+
+def choice_of(values: Mapping[str, Any]) -> Choice:
+    """Return the images that the options of a verb choose. Raise UsageError if there are none."""
+    images = values["images"]
+    paths = images if isinstance(images, Listed) else as_paths(images)
+    if not isinstance(paths, Listed):
+        require_paths(paths)
+    return Choice(images=paths, sample=values["sample"], every=values["every"])
 
 
 def require_paths(paths: Sequence[object]) -> None:

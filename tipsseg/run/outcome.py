@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, ParamSpec, get_args
 
 from tipsseg.errors import ImageError
 from tipsseg.types import ImageRef
 
-#: The outcome of an image. "unchanged" means that an earlier call completed it.
-Status = Literal["labelled", "encoded", "unchanged", "failed"]
+_P = ParamSpec("_P")
+
+#: The outcome of an image. "unchanged" means that an earlier call completed it, "planned" that a dry run would label or encode it.
+Status = Literal["labelled", "encoded", "planned", "unchanged", "failed"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class FolderSummary:
         output: The folder.
     """
 
-    def __init__(self, output: Path, images: list[Done], read: Callable[[list[Done]], Iterator[FolderImage]]) -> None:
+    def __init__(self, output: Path, images: list[Any], read: Callable[[list[Any]], Iterator[FolderImage]]) -> None:
         self.output = output
         self._images = images
         self._read = read
@@ -78,6 +82,23 @@ class FolderSummary:
         return self._read(self._images)
 
     def __repr__(self) -> str:
-        statuses: tuple[Status, ...] = ("labelled", "encoded", "unchanged", "failed")
+        statuses: tuple[Status, ...] = get_args(Status)
         counts = [f"{number} {status}" for status in statuses if (number := self.count(status))]
         return f"FolderSummary({str(self.output)!r}: {', '.join(counts) or 'no images'})"
+
+
+def summed(function: Callable[_P, Iterator[FolderImage]], doc: str) -> Callable[_P, FolderSummary]:
+    """Return a function that takes what `function` takes, and returns the summary of what it yields; `doc` describes it."""
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def call(*args: _P.args, **keywords: _P.kwargs) -> FolderSummary:
+        images = list(function(*args, **keywords))
+        bound = signature.bind(*args, **keywords)
+        bound.apply_defaults()
+        return FolderSummary(Path(bound.arguments["output"]), images, iter)
+
+    call.__signature__ = signature.replace(return_annotation="FolderSummary")  # type: ignore[attr-defined]  # for help()
+    call.__name__ = call.__qualname__ = function.__name__.removeprefix("iter_")
+    call.__doc__ = f"{doc.rstrip()}\n\n    Keyword Args:{(function.__doc__ or '').partition('    Keyword Args:')[2]}"
+    return call

@@ -41,15 +41,23 @@ class Progress:
         quiet: Print no notes and no progress, only errors and results.
         results: Print paths of finished files on stdout.
         null: End paths on stdout with NUL instead of a newline.
+        jsonl: Print a line of JSON for each image on stdout.
         wording: A function that every line for stderr passes through.
 
     The bar never shares a line with other text: it is removed before a line is printed, and drawn again below.
     """
 
     def __init__(
-        self, quiet: bool, *, results: bool = True, null: bool = False, wording: Callable[[str], str] = str
+        self,
+        quiet: bool,
+        *,
+        results: bool = True,
+        null: bool = False,
+        jsonl: bool = False,
+        wording: Callable[[str], str] = str,
     ) -> None:
         self.quiet = quiet
+        self.jsonl = jsonl
         self._results = results
         self._null = null
         self._wording = wording
@@ -193,6 +201,9 @@ class Silence(Progress):
 
     def error(self, error: TipssegError) -> None:
         """Print nothing; the result has the error."""
+
+    def path(self, path: Path) -> None:
+        """Print nothing."""
 
     def text(self, text: str) -> None:
         """Print nothing."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from tipsseg.address import as_address
 from tipsseg.ask import Ask, verb
-from tipsseg.options import MAX_PIXELS, default_jobs
+from tipsseg.options import MAX_PIXELS
+from tipsseg.options.fields import take_options
 from tipsseg.options.run import ReadingOptions
 from tipsseg.util.text import Problem
 from tipsseg.verbs.shared import Jobs, Labelled, MaxPixels, Moved
@@ -58,7 +59,7 @@ def check_folder(
     from tipsseg.commands.check import check_labels, check_store, is_store
     from tipsseg.util.progress import progress_for
 
-    top, reading = Path(folder), ReadingOptions(jobs=jobs or default_jobs(), max_pixels=max_pixels)
+    top, reading = Path(folder), take_options(ReadingOptions, ask.values)
     with progress_for(verbose) as progress:
         if is_store(top):
             yield from check_store(top, reading.jobs, progress)

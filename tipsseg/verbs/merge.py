@@ -35,7 +35,7 @@ _Folders = Annotated[
 _Output = Annotated[str | Path, Opt(short="o", metavar="DIR", group=FILES, help="A new folder, or one of OUT.")]
 
 
-@verb("merge", EPILOG, "files")
+@verb("merge", EPILOG, prints="files")
 def merge_folders(ask: Ask, folders: _Folders, output: _Output, *, verbose: Verbosity = None) -> int:
     """Join output folders of the same settings into one.
 

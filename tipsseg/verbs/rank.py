@@ -30,7 +30,7 @@ usage.
 """
 
 
-@verb("rank", EPILOG, "paths", "json lines")
+@verb("rank", EPILOG, prints="paths", jsonl="Print one JSON object per image, with its confidence, instead of paths.")
 def iter_ranked(
     ask: Ask,
     output: Labelled,

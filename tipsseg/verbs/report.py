@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, Opt, verb
-from tipsseg.options import MAX_PIXELS, default_jobs
-from tipsseg.options.fields import FILES, TRUTH
+from tipsseg.options import MAX_PIXELS
+from tipsseg.options.fields import FILES, TRUTH, take_options
 from tipsseg.options.run import ReadingOptions, TruthOptions
 from tipsseg.verbs.shared import IgnoreIndex, Jobs, Labelled, Layout, MaxPixels, Moved, ReduceZeroLabel, ZeroBased
 
@@ -43,7 +43,7 @@ _Truths = Annotated[str | Path | None, Opt(flag="gt", metavar="DIR", group=TRUTH
 # fmt: on
 
 
-@verb("report", EPILOG, "paths")
+@verb("report", EPILOG, prints="paths")
 def report_folder(
     ask: Ask,
     output: Labelled,
@@ -82,10 +82,8 @@ def report_folder(
     from tipsseg.commands.report.make import write_page
     from tipsseg.util.progress import progress_for
 
-    truth = TruthOptions(
-        layout=layout, ignore_index=ignore_index, reduce_zero_label=reduce_zero_label, zero_based=zero_based
-    )
-    reading = ReadingOptions(jobs=jobs or default_jobs(), max_pixels=max_pixels)
+    truth = take_options(TruthOptions, ask.values)
+    reading = take_options(ReadingOptions, ask.values)
     with progress_for(verbose) as progress:
         return write_page(
             Path(output),

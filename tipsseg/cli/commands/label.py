@@ -194,13 +194,15 @@ def _again(repeated: RepeatedRun, question: opt.Question) -> tuple[Vocabulary, F
 
     Raise UsageError if the command line has classes too, or if fitted vectors of the run are missing.
     """
+    from tipsseg.vocabulary.asked import read_fit
+
     vocabulary, vocab = repeated.info.spec.vocabulary, question.vocab
     # --vocab names the .fit file again.
     if question.classes or question.background is not None or (vocab is not None and not vocabulary.fit):
         raise UsageError("--from repeats the classes of a run", "Remove --classes, --vocab and --background.")
     if not vocabulary.fit:
         return vocabulary, None
-    fitted = None if vocab is None else values.read_fit(Path(vocab))
+    fitted = None if vocab is None else read_fit(Path(vocab))
     if fitted is None or fitted.vocabulary.fit != vocabulary.fit:
         name = vocabulary.source or "FIT"
         place = "are not in run.json" if vocab is None else f"are not in {vocab}"

@@ -11,7 +11,6 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Unpack
 
 from tipsseg.address import as_address
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
@@ -24,8 +23,6 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS, detect_format, find_reading_format, format_name, refuse_parts
 from tipsseg.formats.base import Format
 from tipsseg.options import default_jobs
-from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import CorrectKeywords, with_keywords
 from tipsseg.options.run import CorrectOptions, ReadingOptions
 from tipsseg.run.entry import Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
@@ -35,7 +32,7 @@ from tipsseg.run.read import Run, find_only, open_run, refuse_raster
 from tipsseg.run.results import TAKEN, Derived
 from tipsseg.run.settle import Settled, adopt_masks, run_file_shows, settle
 from tipsseg.types import name_order, printable_path
-from tipsseg.util.progress import Progress, Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize, shorten
 
 #: The maximum number of redrawn objects to name.
@@ -76,41 +73,24 @@ class Corrections:
     redrawn: tuple[RedrawnObject, ...] = ()
     failed: int = 0
 
+    def records(self) -> Iterator[dict[str, object]]:
+        """Yield the corrected masks as JSON values: image, mask, and the number of changed pixels."""
+        for mask in self.masks:
+            yield {"image": mask.image, "mask": printable_path(mask.path), "changed": mask.changed}
 
-@with_keywords(CorrectKeywords, CorrectOptions, ReadingOptions)
-def correct_folder(
-    output: str | Path, corrections: str | Path, *, verbose: Verbosity = None, **keywords: Unpack[CorrectKeywords]
+
+def take_corrections(
+    output: Path, source: Path, options: CorrectOptions, reading: ReadingOptions, progress: Progress
 ) -> Corrections:
-    """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
-
-    The masks then count as edited by a person, and later commands keep them.
-
-    Args:
-        output: The output folder.
-        corrections: The file, folder or zip that a labelling tool exported.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
-        `unmatched` images, `uncorrected` images of a source run, new `classes`, `redrawn` objects, which are left unchanged
-        although their edges differ, and the number of files that `failed` to follow.
-
-    Raises:
-        UsageError: The format is unknown.
-        InputError: A correction cannot be imported. Nothing was changed.
-        ImageError: A file of the corrections cannot be read. Nothing was changed.
-        OutputError: The folder cannot be written.
-    """
-    options, reading = take_options(CorrectOptions, keywords), take_options(ReadingOptions, keywords)
-    source, moved = Path(corrections), None if options.images is None else as_address(options.images)
+    """Import corrected labels: all of them, or none. See `verbs.correct.correct_folder`."""
+    moved = None if options.images is None else as_address(options.images)
     check_image_root(moved)
     with ExitStack() as stack:
-        progress = stack.enter_context(progress_for(verbose))
         folder = None
         if options.dry_run:
-            run = stack.enter_context(open_run(Path(output), max_pixels=reading.max_pixels))
+            run = stack.enter_context(open_run(output, max_pixels=reading.max_pixels))
         else:
-            run = folder = stack.enter_context(change_folder(Path(output), max_pixels=reading.max_pixels))
+            run = folder = stack.enter_context(change_folder(output, max_pixels=reading.max_pixels))
         refuse_raster(run.info)
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, stack, everything=options.everything)
@@ -164,24 +144,9 @@ def correct_folder(
         return result
 
 
-def undo_corrections(
-    output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
-) -> None:
-    """Give images that a person corrected back to the model: with the labels that it made, or the next run labels them again.
-
-    The corrected masks go to the trash.
-
-    Args:
-        output: The output folder.
-        images: The images: their paths, or their names in the folder.
-        dry_run: Only check the images.
-        verbose: See `correct_folder`.
-
-    Raises:
-        InputError: The folder has no finished run, or an image is not in it, or nobody corrected it. Nothing was changed.
-    """
-    output = Path(output)
-    with progress_for(verbose) as progress, change_folder(output) as folder:
+def undo(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_run: bool) -> None:
+    """Give corrected images back to the model. See `verbs.correct.undo_corrections`."""
+    with change_folder(output) as folder:
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
         repeated = folder.info.removed == tuple(map(str, images))  # the same command was killed
         found = [folder.image(name) for name in sorted(names)]
@@ -208,23 +173,9 @@ def undo_corrections(
             progress.note(f"The next run labels {pluralize(len(again), 'image')} again: {join_first(again, 5)}.")
 
 
-def remove_images(
-    output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
-) -> None:
-    """Remove images from an output folder, corrected or not; a later run labels those whose pictures exist.
-
-    Corrected masks go to the trash.
-
-    Args:
-        output: The output folder.
-        images: The images: their paths, or their names in the folder.
-        dry_run: Only check the images.
-        verbose: See `correct_folder`.
-
-    Raises:
-        InputError: The folder has no finished run, or an image is not in it. Nothing was changed.
-    """
-    with progress_for(verbose) as progress, change_folder(Path(output)) as folder:
+def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_run: bool) -> None:
+    """Remove images from an output folder. See `verbs.correct.remove_images`."""
+    with change_folder(output) as folder:
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
         if unknown := [path for path in unknown if str(path) not in folder.info.removed]:
             raise InputError(

@@ -7,24 +7,21 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
-from tipsseg.address import as_address
 from tipsseg.commands.fit.masks import EditedMasks, draw_masks, edited_masks, learn_from, require_masks
 from tipsseg.engine.local import load_for
-from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.metrics import BACKGROUND_NAME, percent, rounded
 from tipsseg.options import ONE_SCALE, LabelOptions
-from tipsseg.options.fields import take_options
-from tipsseg.options.keywords import FitKeywords, with_keywords
 from tipsseg.options.run import ComputeOptions
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec, model_identity, refuse_file
 from tipsseg.util.files import cache_folder, is_folder
-from tipsseg.util.progress import Progress, Verbosity, progress_for
+from tipsseg.util.progress import Progress
 from tipsseg.util.text import format_duration, join_first, pluralize, text_table
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary
 from tipsseg.weights.sources import find_model
@@ -90,41 +87,23 @@ class Fit:
         return text_table(["in %", "text", "fitted", "images", "made from"], rows, left=(0, 4))
 
 
-@with_keywords(FitKeywords, ComputeOptions)
-def fit_folder(
-    output: str | Path,
-    *,
-    images: str | Path | None = None,
-    verbose: Verbosity = None,
-    **keywords: Unpack[FitKeywords],
+def fit_masks(
+    output: Path, images: Path | None, compute: ComputeOptions, target: Path | None, progress: Progress
 ) -> Fit:
-    """Fit the classes of a run to the masks in its output folder that a person edited, as `tipsseg fit` does.
-
-    Images are encoded as the run did, at scale 1. To learn from ground-truth masks, import them with `correct_folder` first.
-
-        fit = tipsseg.learn.fit_folder("labels")
-        print(fit.table())
-        fit.fitted.save("farm.fit")
-
-    Args:
-        output: The output folder of `label_folder`.
-        images: The image folder, if it has moved.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The fit: `fitted`, to pass as classes; the numbers of `images` it was fitted to and of `failed` ones; `table()`; and
-        `record()`, the scores as JSON values.
-
-    Raises:
-        InputError: Fewer than two masks were edited, or `output` is not the folder of a finished run.
-        TipssegError: The run cannot start or continue.
-    """
-    compute, moved = take_options(ComputeOptions, keywords), None if images is None else as_address(images)
-    with progress_for(verbose) as progress, edited_masks(Path(output), moved) as edited:
+    """Fit the classes of a run to the masks that a person edited, and write them. See `verbs.fit.fit_folder`."""
+    with edited_masks(output, images) as edited:
         spec = _spec(edited, compute)
         spec.check()
         note_other_scales(edited, progress)
-        return _fit(spec, edited, progress)
+        fit = _fit(spec, edited, progress)
+    try:
+        if target is not None:
+            fit.save(target)
+            progress.note(f"Wrote {target}.")
+    except TipssegError as error:
+        error.result = fit
+        raise
+    return fit
 
 
 def _spec(masks: EditedMasks, compute: ComputeOptions) -> RunSpec:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tipsseg.address import address_text
 from tipsseg.commands.audit import read_doubts
-from tipsseg.commands.evaluate import score_masks
+from tipsseg.commands.evaluate import score_labels
 from tipsseg.commands.rank import ReviewOrder
 from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, PageRecord, Place, failed_record, image_key
 from tipsseg.commands.report.pictures import script
@@ -27,7 +27,6 @@ from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
-from tipsseg.options.fields import keywords_of
 from tipsseg.options.run import ReadingOptions, TruthOptions
 from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files
@@ -100,7 +99,7 @@ def write_page(
         others = None if labels is None else LabelSource(Path(labels), classes)
         evaluation = None
         if truths is not None:
-            evaluation = score_masks(output, truths, verbose=progress, **keywords_of(truth), **keywords_of(reading))
+            evaluation = score_labels(output, Path(truths), None, truth, reading, progress)
         folder = output / "report" if target is None else target
         if target is None:
             Files(output).refuse_outside(folder / REPORT_FILE)

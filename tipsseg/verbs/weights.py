@@ -1,37 +1,30 @@
-"""The `tipsseg weights` commands: download and verify models."""
+"""Download and verify models."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
-import typer
-
-from tipsseg.cli.help import Command, completion_of
-from tipsseg.cli.main import Group
+from tipsseg.ask import Ask, Opt, verb
 from tipsseg.errors import WeightsError
-from tipsseg.util.progress import print_path
+from tipsseg.util.progress import print_path, print_text
 
-weights = typer.Typer(
-    cls=Group,
-    help="Download and verify the pinned weights.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
+_IDS = Opt(
+    argument=True,
+    metavar="ID",
+    choices="models",
+    typed=list[str],
+    check=tuple,
+    help="Model ids: l14, b14, so400m14, g14, tiny.",
 )
+_Models = Annotated[Sequence[str], _IDS]
+_AnyModels = Annotated[Sequence[str], _IDS, Opt(help="Model ids: l14, b14, so400m14, g14, tiny.  [default: all]")]
+_Model = Annotated[str, Opt(argument=True, metavar="ID", choices="models", help="Model id.")]
+_Quiet = Annotated[bool, Opt(short="q", help="Do not print progress bars.")]
 
 
-Models = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="ID",
-        autocompletion=completion_of("models"),
-        help="Model ids: l14, b14, so400m14, g14, tiny.  [default: all]",
-    ),
-]
-
-
-@weights.command("list", cls=Command)
-def list_weights() -> None:
+@verb("weights list")
+def list_weights(ask: Ask) -> None:
     """List the models in weights.lock, and whether they are downloaded."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import read_lock
@@ -45,21 +38,13 @@ def list_weights() -> None:
             f"{model.repository}@{model.revision[:12]}" if model.repository and model.revision else "in the package"
         )
         megabytes = f"{size / 1e6:.1f} MB" if known else f"{model.parameters * 4 / 1e6:.0f} MB as float32"
-        print(
-            f"{model.id:10} {model.parameters / 1e6:8.1f}M parameters  {megabytes}  {model.licence}  {source}  {state}, {hashes}"
+        print_text(
+            f"{model.id:10} {model.parameters / 1e6:8.1f}M parameters  {megabytes}  {model.licence}  {source}  {state}, {hashes}\n"
         )
 
 
-@weights.command(cls=Command)
-def download(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="ID", autocompletion=completion_of("models"), help="Model ids: l14, b14, so400m14, g14, tiny."
-        ),
-    ],
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress bars.")] = False,
-) -> None:
+@verb("weights download")
+def download(ask: Ask, models: _Models, *, quiet: _Quiet = False) -> None:
     """Download models into the hub cache, and verify them."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model
@@ -68,27 +53,22 @@ def download(
         print_path(fetching.fetch(spec, quiet=quiet, keep_stamps=True))
 
 
-@weights.command(cls=Command)
-def verify(models: Models = None) -> None:
-    """Verify the hashes of downloaded files. If a hash is wrong, remove the file and stop with an error.
-
-    The exit code is 1 if a hash is wrong, or if a named model is not downloaded.
-    """
+@verb("weights verify", "The exit code is 1 if a hash is wrong, or if a named model is not downloaded.")
+def verify(ask: Ask, models: _AnyModels = ()) -> int:
+    """Verify the hashes of downloaded files. If a hash is wrong, remove the file and stop with an error."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model, read_lock
 
     complete = True
     for spec in [get_model(model) for model in models or read_lock()]:
         for name, state in fetching.verify(spec).items():
-            print(f"{spec.id:10} {name:20} {state}")
+            print_text(f"{spec.id:10} {name:20} {state}\n")
             complete = complete and state == "ok"
-    # Models that the user did not name may be absent.
-    if models and not complete:
-        raise typer.Exit(1)
+    return bool(models and not complete)  # models that the user did not name may be absent
 
 
-@weights.command(cls=Command)
-def lock(models: Models = None) -> None:
+@verb("weights lock")
+def lock(ask: Ask, models: _AnyModels = ()) -> None:
     """Update weights.lock with sizes and hashes from the hub."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import find_lock, get_model, read_lock, write_lock
@@ -101,10 +81,8 @@ def lock(models: Models = None) -> None:
     print_path(path)
 
 
-@weights.command("path", cls=Command)
-def show_path(
-    model: Annotated[str, typer.Argument(metavar="ID", autocompletion=completion_of("models"), help="Model id.")],
-) -> None:
+@verb("weights path")
+def show_path(ask: Ask, model: _Model) -> None:
     """Print the folder of a downloaded model."""
     from tipsseg.weights import fetching
     from tipsseg.weights.lock import get_model

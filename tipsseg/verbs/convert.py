@@ -1,0 +1,228 @@
+"""Write the labels of an output folder in more formats, or as a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tipsseg.address import as_address
+from tipsseg.ask import Ask, Opt, verb
+from tipsseg.errors import UsageError
+from tipsseg.formats import DATASET_FORMATS
+from tipsseg.options import MAX_PIXELS, FileOptions
+from tipsseg.options.fields import FILES, options_of, take_options
+from tipsseg.options.run import DatasetOptions, OutputOptions, ReadingOptions, format_names
+from tipsseg.options.values import ByteSize
+from tipsseg.util.text import quote
+from tipsseg.verbs.shared import Chosen, Jobs, Labelled, MaxPixels, Moved, ValFraction
+
+if TYPE_CHECKING:
+    from tipsseg.commands.dataset import WrittenDataset
+    from tipsseg.images.finding import Paths
+    from tipsseg.util.progress import Verbosity
+
+EPILOG = """\b
+Examples:
+  tipsseg convert labels/ --format yolo,cvat
+  tipsseg convert labels/ --format hf --images /mnt/photos
+  tipsseg rank labels/ -n 9 | tipsseg convert labels/ --only - -f labelme
+  tipsseg convert labels/ --drop overlay
+  tipsseg convert labels/ -f parquet --to set/
+  tipsseg convert node1/ node2/ -f webdataset --to s3://bucket/set
+
+\b
+Adds formats to the folder, and updates all others from the masks; without a
+format, only updates. Keeps the file options of the run, such as --min-area,
+and by default --val-fraction. With --to, writes images and labels as a data set
+of shards, also from several folders, into an empty place.
+Paths of written files go to stdout unless it is a terminal, everything else to
+stderr.
+Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
+"""
+
+_KNOWN = {name: about for record in (DatasetOptions, OutputOptions) for name, (_, about) in options_of(record).items()}
+_SHARD_SIZE = ByteSize(500_000_000)
+
+# fmt: off
+_Outputs = Annotated["Paths", Opt(argument=True, typed=list[Path], metavar="OUT", check=lambda paths: paths,
+    help="The output folder of tipsseg label; with --to, several.")]
+_Formats = Annotated[Sequence[str], _KNOWN["formats"], Opt(typed=list[str],
+    help="One or more, separated by commas: {formats}; with --to, {datasets}.")]
+_To = Annotated[str | Path, Opt(metavar="DIR|URL", group=FILES, check=lambda place: place,
+    help="Write the data set to this empty folder or URL, such as s3://bucket/set.")]
+_Drop = Annotated[Sequence[str] | None, Opt(metavar="NAMES", choices="formats", typed=list[str], check=format_names,
+    help="Remove these formats and their files from the folder, except edited files.")]
+_ShardSize = Annotated[int | str | ByteSize, _KNOWN["shard_size"]]
+_Overwrite = Annotated[bool, _KNOWN["overwrite"], Opt(rare=True,
+    help="With argument `to`, remove an earlier data set there. Other files in the place are an error.")]
+# fmt: on
+
+
+@verb("convert")
+def convert_folder(
+    ask: Ask,
+    output: Labelled,
+    formats: _Formats = (),
+    *,
+    images: Moved = None,
+    only: Chosen = None,
+    val_fraction: ValFraction = None,
+    jobs: Jobs = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    verbose: Verbosity = None,
+) -> int:
+    """Add formats to an output folder, byte for byte as its run would have written them, and update all others.
+
+        tipsseg.review.convert_folder("labels", ["yolo", "labelme"])
+
+    Args:
+        output: The output folder.
+        formats: The names of the formats; none only updates the folder.
+        images: The folder of the images, if they have moved.
+        only: The paths of the images to convert. None converts all images.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
+
+    Returns:
+        The number of failed images and unknown paths in `only`.
+
+    Raises:
+        UsageError: If an argument is invalid.
+        InputError: If the folder has no finished run, or a run of rasters and other formats than theirs are requested.
+        OutputError: If the folder cannot be written.
+    """
+    from tipsseg.commands.convert import convert_labels
+    from tipsseg.util.progress import progress_for
+
+    with progress_for(verbose) as progress:
+        return convert_labels(
+            Path(output),
+            formats,
+            root=None if images is None else as_address(images),
+            only=only,
+            options=take_options(FileOptions, ask.values),
+            reading=take_options(ReadingOptions, ask.values),
+            progress=progress,
+        )
+
+
+def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity = None) -> None:
+    """End formats: remove their files. Those that a person changed go to the trash.
+
+    Args:
+        output: The output folder.
+        names: The formats.
+        verbose: See `convert_folder`.
+
+    Raises:
+        UsageError: A format is unknown, or is the format of the labels.
+        InputError: The folder has no finished run.
+        OutputError: A file cannot be removed.
+    """
+    from tipsseg.commands.convert import end_formats
+    from tipsseg.util.progress import progress_for
+
+    with progress_for(verbose) as progress:
+        end_formats(Path(output), names, progress)
+
+
+@verb("convert")
+def write_dataset(
+    ask: Ask,
+    output: _Outputs,
+    to: _To,
+    *,
+    format: str = "parquet",  # noqa: A002  the word of the command
+    images: Moved = None,
+    only: Chosen = None,
+    val_fraction: ValFraction = None,
+    shard_size: _ShardSize = _SHARD_SIZE,
+    overwrite: _Overwrite = False,
+    jobs: Jobs = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    verbose: Verbosity = None,
+) -> WrittenDataset:
+    """Write the labels and images of a folder as a data set of shards, as `tipsseg convert --to` does.
+
+        tipsseg.write_dataset("labels", "set")
+        data = datasets.load_dataset("set")
+
+    Args:
+        output: The output folder of `label_folder`, with a run or with shards of one, or several folders of one run.
+        to: An empty or missing folder, or a URL that fsspec writes, such as "s3://bucket/set".
+        format: "parquet" or "webdataset".
+        images: The image folder, if it has moved.
+        only: The paths of the images to write. None writes all.
+        val_fraction: The fraction of images for the validation split. None: as in the folder, or 0.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
+
+    Returns:
+        The shards, and the images that failed.
+
+    Raises:
+        UsageError: An argument is invalid, or a package is missing.
+        InputError: The folders have no finished run, or runs of different settings.
+        OutputError: The data set cannot be written.
+    """
+    from tipsseg.commands.dataset import write_shards
+    from tipsseg.images.finding import as_paths
+    from tipsseg.util.progress import progress_for
+
+    with progress_for(verbose) as progress:
+        return write_shards(
+            as_paths(output),
+            to,
+            format,
+            root=None if images is None else as_address(images),
+            only=only,
+            val_fraction=val_fraction,
+            options=take_options(DatasetOptions, ask.values),
+            reading=take_options(ReadingOptions, ask.values),
+            progress=progress,
+        )
+
+
+@verb("convert", EPILOG, prints="files")
+def convert(
+    ask: Ask,
+    output: _Outputs,
+    *,
+    jobs: Jobs = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    val_fraction: ValFraction = None,
+    formats: _Formats | None = None,
+    to: _To | None = None,
+    drop: _Drop = None,
+    shard_size: _ShardSize = _SHARD_SIZE,
+    overwrite: _Overwrite = False,
+    only: Chosen = None,
+    images: Moved = None,
+    verbose: Verbosity = None,
+) -> int:
+    """Write the labels in an output folder in more formats, without the model.
+
+    Returns:
+        The number of images that failed.
+    """
+    from tipsseg.images.finding import as_paths
+
+    folder, *others = as_paths(output)
+    if formats is not None and drop is not None:
+        raise UsageError("argument `formats` and argument `drop` exclude each other", "Run one after the other.")
+    if to is None and ask.given & {"shard_size", "overwrite"}:
+        raise UsageError(
+            "argument `shard_size` and argument `overwrite` require argument `to`",
+            "Pass the folder of the data set with argument `to`.",
+        )
+    if to is not None and len(formats or ()) != 1:
+        raise UsageError("argument `to` requires exactly one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
+    if others and to is None:
+        raise UsageError(f"convert takes one output folder; {quote(str(others[0]))} is a second one")
+    if drop is not None:
+        drop_formats(folder, drop, verbose=verbose)
+        return 0
+    names = {"jobs", "max_pixels", "val_fraction", "only", "images"}
+    if to is None:
+        return convert_folder(folder, formats or (), verbose=verbose, **ask.some(names))
+    names |= {"shard_size", "overwrite"}
+    return len(write_dataset(output, to, format=(formats or ())[0], verbose=verbose, **ask.some(names)).failed)

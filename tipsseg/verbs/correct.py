@@ -1,0 +1,195 @@
+"""Import corrected labels into an output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tipsseg.ask import Ask, Opt, verb
+from tipsseg.errors import UsageError
+from tipsseg.options import MAX_PIXELS
+from tipsseg.options.fields import options_of, take_options
+from tipsseg.options.run import CorrectOptions, ReadingOptions
+from tipsseg.verbs.shared import Jobs, Labelled, MaxPixels
+
+if TYPE_CHECKING:
+    from tipsseg.commands.correct.take import Corrections
+    from tipsseg.util.progress import Verbosity
+
+EPILOG = """\b
+Examples:
+  tipsseg correct labels/ --from task-17.zip         a CVAT export
+  tipsseg correct labels/ --from labels/labelme/     edited in LabelMe
+  tipsseg correct better/ --from labels/             edited masks of a run
+  tipsseg correct labels/ --from export.json --dry-run
+
+\b
+Matches images by the trailing part of their paths, and classes by name. Imports all
+corrections or none. Corrected masks are kept by later commands, and all
+other files of their images follow them. Paths of masks go to stdout unless it is a terminal,
+everything else to stderr.
+Exit code: 0 success, 1 error, 2 wrong usage.
+"""
+
+_KNOWN = {name: about for name, (_, about) in options_of(CorrectOptions).items()}
+_SourceFormat = Annotated[str | None, _KNOWN["source_format"]]
+_AddClasses = Annotated[bool, _KNOWN["add_classes"]]
+_Everything = Annotated[bool, _KNOWN["everything"]]
+_ReplaceEdited = Annotated[bool, _KNOWN["replace_edited"]]
+_Emptied = Annotated[bool | None, _KNOWN["emptied"]]
+_Exact = Annotated[bool, _KNOWN["exact"]]
+_Accept = Annotated[bool, _KNOWN["accept"]]
+_Images = Annotated[str | Path | None, _KNOWN["images"]]
+_DryRun = Annotated[bool, _KNOWN["dry_run"]]
+
+# fmt: off
+_Source = Annotated[str | Path, Opt(flag="from", metavar="SOURCE",
+    help="File, folder or zip archive with the corrected labels.")]
+_Undo = Annotated[Sequence[str] | None, Opt(metavar="IMAGE", typed=list[str], check=tuple,
+    help="Discard the correction of this image: the next run labels the image again. Repeat the option for more images.")]
+_Remove = Annotated[Sequence[str] | None, Opt(metavar="IMAGE", typed=list[str], check=tuple,
+    help="Remove this image with its labels, corrected or not. Repeat the option for more images.")]
+# fmt: on
+
+
+@verb("correct")
+def correct_folder(
+    ask: Ask,
+    output: Labelled,
+    corrections: _Source,
+    *,
+    source_format: _SourceFormat = None,
+    add_classes: _AddClasses = False,
+    everything: _Everything = False,
+    replace_edited: _ReplaceEdited = False,
+    emptied: _Emptied = None,
+    exact: _Exact = False,
+    accept: _Accept = False,
+    images: _Images = None,
+    dry_run: _DryRun = False,
+    jobs: Jobs = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    verbose: Verbosity = None,
+) -> Corrections:
+    """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
+
+    The masks then count as edited by a person, and later commands keep them.
+
+    Args:
+        output: The output folder.
+        corrections: The file, folder or zip that a labelling tool exported.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
+
+    Returns:
+        The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
+        `unmatched` images, `uncorrected` images of a source run, new `classes`, `redrawn` objects, which are left unchanged
+        although their edges differ, and the number of files that `failed` to follow.
+
+    Raises:
+        UsageError: The format is unknown.
+        InputError: A correction cannot be imported. Nothing was changed.
+        ImageError: A file of the corrections cannot be read. Nothing was changed.
+        OutputError: The folder cannot be written.
+    """
+    from tipsseg.commands.correct.take import take_corrections
+    from tipsseg.util.progress import progress_for
+
+    options, reading = take_options(CorrectOptions, ask.values), take_options(ReadingOptions, ask.values)
+    with progress_for(verbose) as progress:
+        return take_corrections(Path(output), Path(corrections), options, reading, progress)
+
+
+def undo_corrections(
+    output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
+) -> None:
+    """Give images that a person corrected back to the model: with the labels that it made, or the next run labels them again.
+
+    The corrected masks go to the trash.
+
+    Args:
+        output: The output folder.
+        images: The images: their paths, or their names in the folder.
+        dry_run: Only check the images.
+        verbose: See `correct_folder`.
+
+    Raises:
+        InputError: The folder has no finished run, or an image is not in it, or nobody corrected it. Nothing was changed.
+    """
+    from tipsseg.commands.correct.take import undo
+    from tipsseg.util.progress import progress_for
+
+    with progress_for(verbose) as progress:
+        undo(Path(output), images, progress, dry_run=dry_run)
+
+
+def remove_images(
+    output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
+) -> None:
+    """Remove images from an output folder, corrected or not; a later run labels those whose pictures exist.
+
+    Corrected masks go to the trash.
+
+    Args:
+        output: The output folder.
+        images: The images: their paths, or their names in the folder.
+        dry_run: Only check the images.
+        verbose: See `correct_folder`.
+
+    Raises:
+        InputError: The folder has no finished run, or an image is not in it. Nothing was changed.
+    """
+    from tipsseg.commands.correct.take import remove
+    from tipsseg.util.progress import progress_for
+
+    with progress_for(verbose) as progress:
+        remove(Path(output), images, progress, dry_run=dry_run)
+
+
+@verb(
+    "correct",
+    EPILOG,
+    prints="files",
+    jsonl="Print one JSON object per corrected mask on stdout, instead of its path.",
+)
+def correct(
+    ask: Ask,
+    output: Labelled,
+    *,
+    source_format: _SourceFormat = None,
+    add_classes: _AddClasses = False,
+    everything: _Everything = False,
+    replace_edited: _ReplaceEdited = False,
+    emptied: _Emptied = None,
+    exact: _Exact = False,
+    accept: _Accept = False,
+    images: _Images = None,
+    dry_run: _DryRun = False,
+    jobs: Jobs = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    source: _Source | None = None,
+    undo: _Undo = None,
+    remove: _Remove = None,
+    verbose: Verbosity = None,
+) -> Corrections | int:
+    """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder.
+
+    Returns:
+        The corrections; 0 if images were undone or removed.
+    """
+    given = [f"argument `{name}`" for name in ("source", "undo", "remove") if ask.values[name]]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} exclude each other", "Run one after the other.")
+    if undo is not None:
+        undo_corrections(output, undo, dry_run=dry_run, verbose=verbose)
+        return 0
+    if remove is not None:
+        remove_images(output, remove, dry_run=dry_run, verbose=verbose)
+        return 0
+    if source is None:
+        raise UsageError(
+            "nothing to import",
+            "Pass corrections with argument `source`, or images with argument `undo` or argument `remove`.",
+        )
+    options = ask.some(ask.values.keys() - {"output", "source", "undo", "remove", "verbose"})
+    return correct_folder(output, source, verbose=verbose, **options)

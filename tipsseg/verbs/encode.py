@@ -1,0 +1,130 @@
+"""Store the features of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tipsseg.ask import Ask, Opt, verb
+from tipsseg.errors import UsageError
+from tipsseg.options import MAX_PIXELS, FeatureDtype, LabelOptions
+from tipsseg.options.fields import IMAGES, options_of, take_options
+from tipsseg.options.run import EncodeOptions, StoreOptions
+from tipsseg.options.values import Shard
+from tipsseg.run.outcome import FolderImage, summed
+from tipsseg.verbs.shared import (
+    BatchSize,
+    Device,
+    Dtype,
+    EveryFrame,
+    Inputs,
+    Jobs,
+    MaxPixels,
+    Mode,
+    ModelName,
+    Sample,
+    Scales,
+    ShortSide,
+    Stretch,
+    UseCache,
+)
+
+if TYPE_CHECKING:
+    from tipsseg.util.progress import Verbosity
+
+EPILOG = """\b
+Examples:
+  tipsseg encode photos/ -o feats
+  tipsseg label photos/ -c "panda leg,tree" --features feats
+  tipsseg encode photos/ -o feats --dry-run        (estimate the disk space)
+  tipsseg encode photos/ -o feats --shard 3/8      (part 3 of 8)
+
+\b
+Identifies images by content: a changed image is encoded again, a moved image
+is not. Run the same command again to resume. Paths of feature files go to
+stdout unless it is a terminal, everything else to stderr.
+Exit code: 0 success, 1 an error or a failed image, 2 wrong usage, 130 or 143
+interrupted.
+"""
+
+_KNOWN = {name: about for name, (_, about) in options_of(StoreOptions).items()}
+_Store = Annotated[str | Path, _KNOWN["output"]]
+_FeatureDtype = Annotated[FeatureDtype | None, _KNOWN["feature_dtype"]]
+_Shard = Annotated[str | Shard | None, _KNOWN["shard"]]
+_DryRun = Annotated[bool, Opt(group=IMAGES, help="List the images with their number and sizes; write nothing.")]
+
+
+@verb("encode", EPILOG, prints="files", jsonl="Print one JSON object per image on stdout, instead of paths.")
+def iter_encode_folder(
+    ask: Ask,
+    images: Inputs,
+    output: _Store,
+    *,
+    model: ModelName = "l14",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch_size: BatchSize = None,
+    use_cache: UseCache = False,
+    jobs: Jobs = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    feature_dtype: _FeatureDtype = None,
+    shard: _Shard = None,
+    mode: Mode = "slide",
+    short_side: ShortSide = None,
+    stretch: Stretch = None,
+    scales: Scales = (1.0,),
+    sample: Sample = None,
+    every: EveryFrame = None,
+    dry_run: _DryRun = False,
+    verbose: Verbosity = None,
+) -> Iterator[FolderImage]:
+    """Store the features of images in a folder, to label the images again without encoding.
+
+    Images are encoded only while the results are consumed.
+
+    Args:
+        images: See `label_folder`.
+        output: The feature folder. Images with features in it are not encoded again.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
+
+    Returns:
+        The images, in order, once their features are stored; with `dry_run` as they would be.
+
+    Raises:
+        TipssegError: The run cannot start or continue.
+    """
+    from tipsseg.commands.encode import encode_images, encode_spec, estimate_store
+    from tipsseg.run.inputs import choice_of
+    from tipsseg.util.progress import progress_for
+
+    choice = choice_of(ask.values)
+    compute, store = take_options(EncodeOptions, ask.values), take_options(StoreOptions, ask.values)
+    spec = encode_spec(compute, store, take_options(LabelOptions, ask.values))
+    progress = progress_for(verbose)
+    if dry_run and progress.jsonl:
+        raise UsageError("argument `dry_run` prints paths, but --jsonl prints records of features", "Use one of them.")
+    work = estimate_store if dry_run else encode_images
+    return work(spec, choice, progress)
+
+
+encode_folder = summed(
+    iter_encode_folder,
+    """Encode images and store their features in a folder, as `tipsseg encode` does.
+
+        tipsseg.encode_folder("photos/", "feats")
+        tipsseg.label_folder("photos/", ["car", "road"], features="feats")      # does not run the model again
+
+    Args:
+        images: See `label_folder`.
+        output: The feature folder. Images with features in it are not encoded again.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
+
+    Returns:
+        A FolderSummary: iterate over it for the FolderImage of each image, with its files and error. A bad image does not end
+        the run.
+
+    Raises:
+        TipssegError: The run cannot start or continue.
+    """,
+)
