@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from tipsseg import errors as errors
     from tipsseg import learn as learn
     from tipsseg import review as review
-    from tipsseg.commands.label.folder import iter_label_folder as iter_label_folder
-    from tipsseg.commands.label.folder import label_folder as label_folder
     from tipsseg.errors import DeviceError as DeviceError
     from tipsseg.errors import ImageError as ImageError
     from tipsseg.errors import OutputError as OutputError
@@ -62,6 +60,8 @@ if TYPE_CHECKING:
     from tipsseg.options import LabelOptions as LabelOptions
     from tipsseg.verbs.convert import write_dataset as write_dataset
     from tipsseg.verbs.encode import encode_folder as encode_folder
+    from tipsseg.verbs.label import iter_label_folder as iter_label_folder
+    from tipsseg.verbs.label import label_folder as label_folder
     from tipsseg.vocabulary.files import read_vocabulary as read_vocabulary
     from tipsseg.vocabulary.vocabulary import ClassSpec as ClassSpec
     from tipsseg.vocabulary.vocabulary import Vocabulary as Vocabulary
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
 
 #: Names imported on first use, by module, so that `import tipsseg` stays fast.
 _LAZY = {
-    "commands.label.folder": ("iter_label_folder", "label_folder"),
     "errors": ("DeviceError", "ImageError", "OutputError", "TipssegError", "UsageError", "WeightsError"),
     "label_map": ("LabelMap",),
     "labelling.features": ("Features",),
@@ -78,6 +77,7 @@ _LAZY = {
     "options": ("LabelOptions",),
     "verbs.convert": ("write_dataset",),
     "verbs.encode": ("encode_folder",),
+    "verbs.label": ("iter_label_folder", "label_folder"),
     "vocabulary.files": ("read_vocabulary",),
     "vocabulary.vocabulary": ("ClassSpec", "Vocabulary", "make_vocabulary"),
 }

@@ -13,12 +13,15 @@ from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from tipsseg.address import address_text, as_address, has_scheme, without_secrets
 from tipsseg.options import check_value
 from tipsseg.options.fields import Option, text_of
 from tipsseg.util.text import shell_line
+
+if TYPE_CHECKING:
+    from tipsseg.run.repeat import RepeatedRun
 
 #: The declaration of an option.
 Opt = Option
@@ -75,21 +78,30 @@ class Ask:
         options: The parameters of the verb, by name.
         values: Their values, each in its one form.
         given: The names of the parameters that the caller gave.
+        repeated: The run whose values apply where the caller gave none; None without `from_run`.
     """
 
     name: str
     options: Mapping[str, Declared]
     values: Mapping[str, Any]
     given: frozenset[str]
+    repeated: RepeatedRun | None = None
 
     def some(self, names: Collection[str]) -> dict[str, Any]:
         """Return the values of the parameters with these names, to hand on."""
         return {name: self.values[name] for name in names}
 
-    def command(self, *, anywhere: bool = False) -> str:
-        """Return the command line of what was given; `anywhere` makes paths absolute. Secrets in addresses are left out."""
+    def command(self, *, anywhere: bool = False, without: Collection[str] = ()) -> str:
+        """Return the command line of what was given. Secrets in addresses are left out.
+
+        Args:
+            anywhere: Make paths absolute.
+            without: The names of parameters to leave out.
+        """
         words = ["tipsseg", self.name]
         for name, option in self.options.items():
+            if name in without:
+                continue
             value = self.values[name]
             if isinstance(value, Path):
                 place = as_address(value)
@@ -146,9 +158,15 @@ def verb(
             bound = public.bind(*args, **keywords)
             given = frozenset(bound.arguments)
             bound.apply_defaults()
+            repeated = None
+            if (path := bound.arguments.get("from_run")) is not None:
+                from tipsseg.run.repeat import read_run_file
+
+                repeated = read_run_file(Path(path))
+                bound.arguments |= repeated.options(given)
             for key, option in options.items():
                 bound.arguments[key] = option.take(bound.arguments[key])
-            ask = Ask(name=name, options=options, values=dict(bound.arguments), given=given)
+            ask = Ask(name=name, options=options, values=dict(bound.arguments), given=given, repeated=repeated)
             return function(ask, *bound.args, **bound.kwargs)
 
         call.__signature__ = public  # type: ignore[attr-defined]  # for help(), notebooks and editors

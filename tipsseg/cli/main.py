@@ -28,7 +28,7 @@ Examples:
   tipsseg label --help
 """
 
-#: Commands and their summaries in --help. Each command is a module of `tipsseg.cli.commands`, with an app of the same name.
+#: Commands and their summaries in --help. Each command is a module of `tipsseg.verbs`.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images and write masks, COCO annotations and overlays.",
     "encode": "Store image features, to label the images again without encoding.",
@@ -47,7 +47,7 @@ _COMMANDS: Mapping[str, str] = {
     "doctor": "Check this installation: packages, devices, weights.",
 }
 
-#: The functions of the verbs of each command: those of a module of `tipsseg.verbs` that has the command's name.
+#: The verbs of each command, several for a group of commands.
 _VERBS: Mapping[str, tuple[str, ...]] = {
     "audit": ("audit",),
     "check": ("check_folder",),
@@ -57,6 +57,7 @@ _VERBS: Mapping[str, tuple[str, ...]] = {
     "encode": ("iter_encode_folder",),
     "eval": ("score_masks",),
     "fit": ("fit_folder",),
+    "label": ("iter_label_folder",),
     "merge": ("merge_folders",),
     "rank": ("iter_ranked",),
     "report": ("report_folder",),
@@ -88,15 +89,11 @@ class _Main(Group):
         # Importing all commands with their options would take 0.45 times as long as importing typer.
         _refuse_paths(ctx, args)
         if args[0] in _COMMANDS:
-            if args[0] in _VERBS:
-                from tipsseg.cli.verbs import commands_of
+            from tipsseg.cli.verbs import commands_of
 
-                module = import_module(f"tipsseg.verbs.{args[0]}")
-                functions = (getattr(module, name) for name in _VERBS[args[0]])
-                self.commands[args[0]] = typer.main.get_command(commands_of(_COMMANDS[args[0]], *functions))
-                return super().resolve_command(ctx, args)
-            module = import_module(f"tipsseg.cli.commands.{args[0]}")
-            self.commands[args[0]] = typer.main.get_command(getattr(module, args[0]))
+            module = import_module(f"tipsseg.verbs.{args[0]}")
+            functions = (getattr(module, name) for name in _VERBS[args[0]])
+            self.commands[args[0]] = typer.main.get_command(commands_of(_COMMANDS[args[0]], *functions))
         return super().resolve_command(ctx, args)
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:

@@ -1,18 +1,13 @@
-"""Turn option records into the parameters of a command.
-
-A command is a function. For a parameter annotated with a record, typer gets one parameter per option, and the function gets the
-record.
-"""
+"""Turn the options of a verb into the parameters of a command."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import MISSING, dataclass, is_dataclass
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args
 
 import typer
 
@@ -21,77 +16,11 @@ from tipsseg.cli.help import Command, completion_of, correction_formats, show_al
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.formats import DATASET_FORMATS, FORMATS
-from tipsseg.options.fields import OTHER, Option, choices_of, options_of, text_of
+from tipsseg.options.fields import OTHER, Option, choices_of, text_of
 from tipsseg.util.files import local_path
-
-if TYPE_CHECKING:
-    pass
 
 #: The hint for an empty path.
 EMPTY_PATH = "Is a shell variable unset? Write . (a dot) for the current folder."
-
-
-class Only:
-    """Take only these options of a record; the others keep their defaults."""
-
-    def __init__(self, *names: str) -> None:
-        self.names = names
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """An argument of the function, with the options and the parameters that it is made of."""
-
-    name: str
-    parameters: Sequence[inspect.Parameter]
-    options: Mapping[str, Option]
-    record: type | None
-
-    def value(self, values: Mapping[str, Any]) -> Any:
-        """Return the function's argument, made of the values that typer parsed."""
-        if self.record is None:
-            return values[self.name]
-        given = {name: values[name] for name in self.options if values[name] is not None}
-        for name, (_, option) in options_of(self.record).items():
-            if option.commands_give is not None:
-                given[name] = option.commands_give
-        return self.record(**given)
-
-
-def command(
-    epilog: str = "",
-    *,
-    app: typer.Typer | None = None,
-    defaults: Callable[[Mapping[str, Any]], Mapping[str, object]] | None = None,
-    **settings: Any,
-) -> Callable[[Callable[..., int | None]], typer.Typer]:
-    """Return a decorator that makes a function a command. Its exit code is 1 if the function returns a number of failures.
-
-    Args:
-        epilog: The text at the end of the help.
-        app: The app that gets the command. If None, an app of its own.
-        defaults: A function that returns values for absent options. Its argument: all values.
-        settings: More arguments for `typer.Typer.command`.
-    """
-
-    def add(function: Callable[..., int | None]) -> typer.Typer:
-        hints = get_type_hints(function, include_extras=True)
-        own = inspect.signature(function).parameters
-        parts = [_part(parameter, hints[key]) for key, parameter in own.items()]
-
-        def run(**values: Any) -> None:
-            if defaults is not None:
-                values |= defaults(values)
-            if function(**{part.name: part.value(values) for part in parts}):
-                raise typer.Exit(1)
-
-        parameters = [each for part in parts for each in part.parameters if each.name != _CONTEXT.name]
-        rare = {key for part in parts for key, option in part.options.items() if option.rare}
-        target = app or typer.Typer(add_completion=False, rich_markup_mode=None)
-        add_command(target, function.__name__, run, parameters, rare, function.__doc__, epilog, settings)
-        return target
-
-    return add
 
 
 def add_command(
@@ -149,22 +78,8 @@ _HELP_ALL = inspect.Parameter(
 )
 
 
-def _part(parameter: inspect.Parameter, hint: Any) -> _Part:
-    name = parameter.name
-    kind, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
-    if is_dataclass(kind):
-        assert isinstance(kind, type)
-        hints, options, parameters = get_type_hints(kind), {}, []
-        for key, (field, option) in options_of(kind).items():
-            if option.commands_give is None and all(key in mark.names for mark in marks):
-                default = inspect.Parameter.empty if field.default is MISSING else field.default
-                options[key] = option
-                parameters.append(parameter_of(key, option, hints[key], default))
-        return _Part(name, parameters, options, kind)
-    return _Part(name, [parameter.replace(annotation=hint, kind=parameter.KEYWORD_ONLY)], {}, None)
-
-
-def parameter_of(name: str, option: Option, kind: Any, default: Any, *, positional: bool = False) -> inspect.Parameter:
+def parameter_of(name: str, option: Option, kind: Any, default: Any) -> inspect.Parameter:
+    """Return the parameter of an option, as typer reads it."""
     plain = next(each for each in get_args(kind) if each is not NoneType) if NoneType in get_args(kind) else kind
     choices = option.choices or choices_of(kind)
     typed: Any = option.typed or (plain if plain in (bool, int, float, Path, list[str]) else str)

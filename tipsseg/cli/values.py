@@ -8,25 +8,11 @@ import sys
 from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tipsseg.cli.options import Question
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.formats import FORMATS
 from tipsseg.util.files import is_file, path_exists
 from tipsseg.util.text import quote, shell_word
-
-if TYPE_CHECKING:
-    from tipsseg.vocabulary.fitted import FittedVocabulary
-    from tipsseg.vocabulary.vocabulary import Vocabulary
-
-
-def parse_question(question: Question, templates: str | None = None) -> tuple[Vocabulary, FittedVocabulary | None]:
-    """Return the vocabulary for a question, and its fit if --vocab is a .fit file. Raise as `asked_vocabulary` does."""
-    from tipsseg.vocabulary.asked import asked_vocabulary
-
-    classes = class_names(question.classes) if question.classes else None
-    return asked_vocabulary(classes, question.vocab, question.background, templates)
 
 
 def class_names(words: Sequence[str]) -> tuple[str, ...]:

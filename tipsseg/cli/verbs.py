@@ -132,7 +132,7 @@ def _print(result: Any, progress: Progress, *, as_json: bool, jsonl: bool) -> in
         return result or 0
     if isinstance(result, Generator):
         with closing(result):
-            return sum(_print_one(each, progress, jsonl=jsonl) for each in result)
+            return _print_each(result, progress, jsonl=jsonl)
     if as_json:
         progress.text(json_bytes(result.record()).decode() + "\n")
     elif jsonl and hasattr(result, "records"):
@@ -141,6 +141,16 @@ def _print(result: Any, progress: Progress, *, as_json: bool, jsonl: bool) -> in
     elif hasattr(result, "table"):
         progress.text(result.table())
     return int(result.failed)
+
+
+def _print_each(results: Generator[Any, None, int | None], progress: Progress, *, jsonl: bool) -> int:
+    """Print results, and return the number of faults: what the generator returns, or those among the results."""
+    faults = 0
+    try:
+        while True:
+            faults += _print_one(next(results), progress, jsonl=jsonl)
+    except StopIteration as end:
+        return faults if end.value is None else int(end.value)
 
 
 def _print_one(each: Any, progress: Progress, *, jsonl: bool) -> bool:

@@ -25,6 +25,7 @@ _FLAGS = {
     },
     "output": "-o",
     "source": "--from",
+    "from_run": "--from",
     "target": "-o",
     "truths": "--gt",
     "vocabulary": "--vocab",

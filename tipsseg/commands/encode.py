@@ -32,7 +32,7 @@ from tipsseg.run.entry import Failure
 from tipsseg.run.failures import Failures
 from tipsseg.run.inputs import Choice, find_images
 from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.outcome import FolderImage
+from tipsseg.run.outcome import FolderImage, Status
 from tipsseg.run.plan import plan_run
 from tipsseg.run.results import Encoded
 from tipsseg.run.spec import Counts, RunSpec
@@ -121,9 +121,10 @@ def encode_images(spec: RunSpec, choice: Choice, progress: Progress) -> Iterator
 
 def _outcome(result: EncodeResult, spec: RunSpec) -> FolderImage:
     if isinstance(result, Failed):
-        return FolderImage(path=result.ref.path, status="failed", error=result.error)
+        return FolderImage(path=result.ref.path, name=result.ref.name, status="failed", error=result.error)
     files = {f"{scale:g}": file for scale, file in zip(spec.options.scales, result.files, strict=False)}
-    return FolderImage(path=result.ref.path, status="encoded" if result.made else "unchanged", files=files)
+    status: Status = "encoded" if result.made else "unchanged"
+    return FolderImage(path=result.ref.path, name=result.ref.name, status=status, files=files)
 
 
 def _encoded(
@@ -189,20 +190,20 @@ def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> Iterato
         if isinstance(ref, Failed):
             failed += 1
             progress.error(ref.error)
-            yield FolderImage(path=ref.ref.path, status="failed", error=ref.error)
+            yield FolderImage(path=ref.ref.path, name=ref.ref.name, status="failed", error=ref.error)
             continue
         try:
             sides = set() if store is None else _stored_sides(spec, store.recipe.short_side, ref.path)
             if len(sides) == len(spec.options.scales):
                 unchanged += 1
-                yield FolderImage(path=ref.path, status="unchanged")
+                yield FolderImage(path=ref.path, name=ref.name, status="unchanged")
                 continue
             size = spec.reader.size(ref.path)
         except (ImageError, OSError, ValueError) as error:
             failed += 1
             failure = error if isinstance(error, ImageError) else ImageError(ref.path, str(error))
             progress.error(failure)
-            yield FolderImage(path=ref.path, status="failed", error=failure)
+            yield FolderImage(path=ref.path, name=ref.name, status="failed", error=failure)
             continue
         todo += 1
         if model is not None and view is not None:
@@ -210,7 +211,7 @@ def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> Iterato
             windows += sum(grid[0] for grid in grids)
             total += sum(feature_bytes((*grid, model.embed_dim), model.class_tokens, dtype) for grid in grids)
         progress.path(ref.path)
-        yield FolderImage(path=ref.path, status="planned")
+        yield FolderImage(path=ref.path, name=ref.name, status="planned")
     totals = list_counts(todo, "to encode", {"unchanged": unchanged, "cannot be encoded": failed})
     progress.note(f"{totals}, into {spec.output}. Nothing was written.")
     if todo and model is None:

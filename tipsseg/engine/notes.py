@@ -437,13 +437,11 @@ class Reporter:
         shown: The overlay with the most pixels that are surely labelled, unless lines of JSON are printed.
     """
 
-    def __init__(self, progress: Progress, *, jsonl: bool = False) -> None:
-        """Set up the reporter. With `jsonl`, print a line of JSON instead of paths."""
+    def __init__(self, progress: Progress) -> None:
         self.progress, self.counts = progress, Counts()
         self.began = time.monotonic()
         self.shown: Path | None = None
         self._most = -1.0
-        self._jsonl = jsonl
         self._failed = set[Path]()
 
     def report(self, result: Labelled | Unchanged | Failed) -> None:
@@ -464,7 +462,7 @@ class Reporter:
         if isinstance(found, Failed):
             if found.error.path not in self._failed:
                 self._fail(found.error)
-        elif not self._jsonl:
+        elif not self.progress.jsonl:
             self.progress.results(found)
 
     def _fail(self, error: ImageError) -> None:
@@ -487,7 +485,7 @@ class Reporter:
         return f"{pluralize(done, 'image')} done; run the same command to resume"
 
     def _print(self, result: Labelled | Unchanged) -> None:
-        if self._jsonl:
+        if self.progress.jsonl:
             record = image_summary(result.ref, result.entry.mask, result.files, result.reason)
             self.progress.text(json_bytes(record).decode() + "\n")
         else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tipsseg.address import is_url, suffix_of
+from tipsseg.address import address_text, is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
 from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import CARD, DATA_FOLDER, is_card
@@ -60,6 +60,11 @@ class Choice(ImageOptions):
     def paths(self) -> tuple[Path, ...]:
         """Return the files and folders; none for a list."""
         return () if isinstance(self.images, Listed) else self.images
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the files and folders as text, "-" for a list."""
+        return ("-",) if isinstance(self.images, Listed) else tuple(map(address_text, self.images))
 
     @property
     def entries(self) -> Iterable[bytes] | None:

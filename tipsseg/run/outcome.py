@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, get_args
+from typing import Literal, ParamSpec, get_args
 
 from tipsseg.errors import ImageError
-from tipsseg.types import ImageRef
 
 _P = ParamSpec("_P")
 
@@ -24,34 +23,23 @@ class FolderImage:
 
     Attributes:
         path: The image.
-        status: "labelled" or "encoded" by this call, "unchanged" since an earlier one, or "failed".
+        name: The name of the image in the folder.
+        status: "labelled" or "encoded" by this call, "unchanged" since an earlier one, "failed", or in a dry run "planned".
         files: The image's files: label files by format ("png"), feature files by scale ("1").
         classes: The classes in the image, each with its share of the pixels, 0..1.
         error: The reason for a failure, else None.
     """
 
     path: Path
+    name: str
     status: Status
     files: Mapping[str, Path] = field(default_factory=dict)
     classes: Mapping[str, float] = field(default_factory=dict)
     error: ImageError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The part of a FolderImage that a summary keeps in memory.
-
-    Attributes:
-        ref: The image.
-        status: See FolderImage.
-        files: The feature files of an encoded image, in the order of the scales.
-        error: The reason for a failure.
-    """
-
-    ref: ImageRef
-    status: Status
-    files: tuple[Path, ...] = ()
-    error: ImageError | None = None
+#: Yields images of a folder whole, as they are there now.
+Read = Callable[[Path, list[FolderImage]], Iterator[FolderImage]]
 
 
 class FolderSummary:
@@ -66,7 +54,8 @@ class FolderSummary:
         output: The folder.
     """
 
-    def __init__(self, output: Path, images: list[Any], read: Callable[[list[Any]], Iterator[FolderImage]]) -> None:
+    def __init__(self, output: Path, images: list[FolderImage], read: Read) -> None:
+        """Keep images without their classes; `read` yields whole images."""
         self.output = output
         self._images = images
         self._read = read
@@ -79,7 +68,7 @@ class FolderSummary:
         return len(self._images)
 
     def __iter__(self) -> Iterator[FolderImage]:
-        return self._read(self._images)
+        return self._read(self.output, self._images)
 
     def __repr__(self) -> str:
         statuses: tuple[Status, ...] = get_args(Status)
@@ -87,16 +76,22 @@ class FolderSummary:
         return f"FolderSummary({str(self.output)!r}: {', '.join(counts) or 'no images'})"
 
 
-def summed(function: Callable[_P, Iterator[FolderImage]], doc: str) -> Callable[_P, FolderSummary]:
-    """Return a function that takes what `function` takes, and returns the summary of what it yields; `doc` describes it."""
+def summed(function: Callable[_P, Iterator[FolderImage]], read: Read, doc: str) -> Callable[_P, FolderSummary]:
+    """Return a function that takes what `function` takes, and returns the summary of what it yields.
+
+    Args:
+        function: A verb that yields images.
+        read: Reads the images of a folder again, so that a summary holds little of each.
+        doc: The docstring, to which the options of the verb are added.
+    """
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: _P.args, **keywords: _P.kwargs) -> FolderSummary:
-        images = list(function(*args, **keywords))
+        images = [replace(image, classes={}) for image in function(*args, **keywords)]
         bound = signature.bind(*args, **keywords)
         bound.apply_defaults()
-        return FolderSummary(Path(bound.arguments["output"]), images, iter)
+        return FolderSummary(Path(bound.arguments["output"]), images, read)
 
     call.__signature__ = signature.replace(return_annotation="FolderSummary")  # type: ignore[attr-defined]  # for help()
     call.__name__ = call.__qualname__ = function.__name__.removeprefix("iter_")

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS, FeatureDtype, LabelOptions
-from tipsseg.options.fields import IMAGES, options_of, take_options
+from tipsseg.options.fields import options_of, take_options
 from tipsseg.options.run import EncodeOptions, StoreOptions
 from tipsseg.options.values import Shard
 from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.verbs.shared import (
     BatchSize,
     Device,
+    DryRun,
     Dtype,
     EveryFrame,
     Inputs,
@@ -52,7 +53,6 @@ _KNOWN = {name: about for name, (_, about) in options_of(StoreOptions).items()}
 _Store = Annotated[str | Path, _KNOWN["output"]]
 _FeatureDtype = Annotated[FeatureDtype | None, _KNOWN["feature_dtype"]]
 _Shard = Annotated[str | Shard | None, _KNOWN["shard"]]
-_DryRun = Annotated[bool, Opt(group=IMAGES, help="List the images with their number and sizes; write nothing.")]
 
 
 @verb("encode", EPILOG, prints="files", jsonl="Print one JSON object per image on stdout, instead of paths.")
@@ -76,7 +76,7 @@ def iter_encode_folder(
     scales: Scales = (1.0,),
     sample: Sample = None,
     every: EveryFrame = None,
-    dry_run: _DryRun = False,
+    dry_run: DryRun = False,
     verbose: Verbosity = None,
 ) -> Iterator[FolderImage]:
     """Store the features of images in a folder, to label the images again without encoding.
@@ -110,6 +110,7 @@ def iter_encode_folder(
 
 encode_folder = summed(
     iter_encode_folder,
+    lambda _, images: iter(images),
     """Encode images and store their features in a folder, as `tipsseg encode` does.
 
         tipsseg.encode_folder("photos/", "feats")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.address import as_address
 from tipsseg.ask import Opt
-from tipsseg.options import FileOptions, LabelOptions, Refinement
+from tipsseg.options import FileOptions, LabelOptions, MinArea, Refinement
+from tipsseg.options import Instances as _Instances
 from tipsseg.options import Mode as _Mode
+from tipsseg.options import Names as _Names
 from tipsseg.options.fields import IMAGES, WHAT, options_of
 from tipsseg.options.run import ComputeOptions, ImageOptions, TruthOptions
 from tipsseg.options.values import Every
@@ -50,6 +52,7 @@ Chosen = Annotated[
         help="Use only the images listed in this file, one path per line, or - for stdin.",
     ),
 ]
+DryRun = Annotated[bool, Opt(group=IMAGES, help="List the images with their number and sizes; write nothing.")]
 Sample = Annotated[int | None, _KNOWN["sample"]]
 EveryFrame = Annotated[str | int | Every | None, _KNOWN["every"]]
 
@@ -108,6 +111,11 @@ UseCache = Annotated[bool, _KNOWN["use_cache"]]
 Jobs = Annotated[int | None, _KNOWN["jobs"]]
 MaxPixels = Annotated[int, _KNOWN["max_pixels"]]
 
+# Label files.
+Instances = Annotated[_Instances | None, _KNOWN["instances"]]
+MinAreaOption = Annotated[int | str | MinArea | None, _KNOWN["min_area"]]
+Simplify = Annotated[float | None, _KNOWN["simplify"]]
+Names = Annotated[_Names, _KNOWN["names"]]
 ValFraction = Annotated[float | None, _KNOWN["val_fraction"]]
 
 # Ground-truth masks: their names and ids.

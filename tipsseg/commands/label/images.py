@@ -36,7 +36,7 @@ from tipsseg.run.inputs import Images
 from tipsseg.run.moves import Moves, find_moves, follow
 from tipsseg.run.results import ImageResult, Triaged
 from tipsseg.run.settle import Settled, settle_images
-from tipsseg.run.spec import Counts, RunInfo
+from tipsseg.run.spec import RunInfo
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize
@@ -265,18 +265,6 @@ def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter
             progress.note(f"All parts are done: {pluralize(len(whole), 'image')} in {spec.output}.")
     except OutputError as error:
         progress.note(f"The files for the whole run are written by the last part: {error.reason}.")
-
-
-def run_label(folder: OutputFolder, images: Images, make_engine: EngineMaker, reporter: Reporter) -> Counts:
-    """Label images to the end (see `label_images`), and return the counts. Raise TipssegError if the run cannot continue."""
-    try:
-        with closing(label_images(folder, images, make_engine, reporter)) as results:
-            for _ in results:
-                pass
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(reporter.interruption())
-        raise
-    return reporter.counts
 
 
 def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:

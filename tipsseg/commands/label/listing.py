@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
 from math import prod
@@ -18,6 +19,7 @@ from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.lock import is_locked
 from tipsseg.run.moves import find_moves
+from tipsseg.run.outcome import FolderImage
 from tipsseg.run.results import Unchanged
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
@@ -29,16 +31,13 @@ from tipsseg.weights.sources import find_model
 _SAMPLE = 100
 
 
-def list_images(folder: OutputFolder, images: Images, progress: Progress) -> int:
-    """Print the images to label, and note their numbers. Raise the errors that a run would raise.
+def list_images(folder: OutputFolder, images: Images, progress: Progress) -> Generator[FolderImage, None, None]:
+    """Yield the images to label, print their paths, and note their numbers. Raise the errors that a run would raise.
 
     Args:
         folder: The folder of the run, from `peek_folder`.
         images: The images.
         progress: Prints the paths and notes.
-
-    Returns:
-        The number of images that cannot be labelled.
     """
     spec, reasons = folder.info.spec, Counter[str]()
     unchanged = failed = edited = 0
@@ -56,18 +55,22 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> int
     for item in map(folder.triage, images.refs):
         if isinstance(item, ImageRef) and item.name in followed:
             unchanged += 1
+            yield FolderImage(path=item.path, name=item.name, status="unchanged")
             continue
         match item:
-            case Failed(_, error):
+            case Failed(ref, error):
                 failed += 1
                 progress.error(error)
-            case Unchanged():
+                yield FolderImage(path=ref.path, name=ref.name, status="failed", error=error)
+            case Unchanged(ref):
                 unchanged += 1
                 edited += item.edited
+                yield FolderImage(path=ref.path, name=ref.name, status="unchanged")
             case ImageRef():
                 todo.append(item)
                 reasons[folder.reason(item)] += 1
                 progress.path(item.path)
+                yield FolderImage(path=item.path, name=item.name, status="planned")
     if is_locked(spec.output):
         progress.note(f"Another tipsseg process is writing to {spec.output}.")
     others = {"unchanged": unchanged, "edited by hand": edited, "cannot be labelled": failed}
@@ -75,7 +78,6 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> int
     note_reasons(reasons, progress, "to label")
     if todo and not spec.is_raster:
         _note_sizes(spec, todo, progress)
-    return failed
 
 
 def _note_sizes(spec: RunSpec, todo: list[ImageRef], progress: Progress) -> None:

@@ -76,4 +76,4 @@ def read_run_file(path: Path) -> RepeatedRun:
     try:
         return RepeatedRun(path, read_record(path, _HINT))
     except RecordError as error:
-        raise UsageError(f"--from {error.message}", error.hint) from None
+        raise UsageError(f"argument `from_run` {error.message}", error.hint) from None

@@ -1,1 +1,0 @@
-"""One module per command, loaded when the command runs."""
