@@ -15,14 +15,17 @@ import typer
 
 import tipsseg
 from tipsseg.cli import wording
-from tipsseg.cli.main import _COMMANDS, _FUNCTIONS
+from tipsseg.cli.main import _VERBS
+from tipsseg.cli.verbs import commands_of
 from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
-from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.doctor import examine
-from tipsseg.commands.merge import merge_folders
 from tipsseg.integrations.label_studio import serve
 from tipsseg.options import FileOptions, LabelOptions
 from tipsseg.run.spec import RunSpec
+from tipsseg.verbs.audit import audit
+from tipsseg.verbs.convert import convert
+from tipsseg.verbs.correct import correct
+from tipsseg.verbs.merge import merge_folders
 from tipsseg.verbs.report import report_folder
 
 TOP = Path(tipsseg.__file__).parent
@@ -40,7 +43,9 @@ _API: tuple[Callable[..., Any], ...] = (
     FileOptions,
     LabelOptions,
     RunSpec,
-    convert_folder,
+    audit,
+    convert,
+    correct,
     examine,
     report_folder,
     merge_folders,
@@ -111,9 +116,9 @@ def test_the_library_names_arguments_that_there_are() -> None:
 
 def test_a_command_has_the_option_of_every_argument_that_the_library_names() -> None:
     there = set()
-    for name in _COMMANDS:
-        function = _FUNCTIONS.get(name, name)
-        command = typer.main.get_command(getattr(import_module(f"tipsseg.cli.commands.{function}"), function))
+    for name, functions in _VERBS.items():
+        module = import_module(f"tipsseg.verbs.{name}")
+        command = typer.main.get_command(commands_of("", *(getattr(module, each) for each in functions)))
         for each in getattr(command, "commands", {name: command}).values():
             there |= {option for param in each.params for option in (*param.opts, *param.secondary_opts)}
     named = {

@@ -11,14 +11,11 @@ from running import Command
 from screen import run_in_terminal
 
 import tipsseg
-from tipsseg.cli import options as opt
-from tipsseg.cli.commands.label import Repeating
+from tipsseg.ask import verb_of
 from tipsseg.cli.main import _COMMANDS
 from tipsseg.formats import FORMATS
 from tipsseg.learning.truth import LAYOUTS
-from tipsseg.options.fields import GROUPS, options_of
-from tipsseg.options.run import EngineOptions
-from tipsseg.run.spec import RECORDS
+from tipsseg.options.fields import GROUPS
 
 
 @pytest.mark.parametrize(
@@ -105,12 +102,13 @@ def test_the_options_of_label_stand_in_groups(command: Command, whole: bool) -> 
             heading = line.removesuffix(":")
         elif option := re.match(r"  (?:-\w, )?(--[\w-]+)", line):
             groups.setdefault(heading, set()).add(option[1].removeprefix("--"))
-    records = (opt.Question, *RECORDS, EngineOptions, Repeating, opt.Printing)
-    wanted: dict[str, set[str]] = {"Other options": {"help", "help-all"}}
-    for record in records:
-        for name, (_, about) in options_of(record).items():
-            if about.commands_give is None and (whole or not about.rare):
-                wanted.setdefault(about.group, set()).add(about.long(name)[2:])
+    wanted: dict[str, set[str]] = {
+        "Other options": {"help", "help-all", "jsonl", "quiet", *(["null"] if whole else [])}
+    }
+    for name, declared in verb_of(tipsseg.iter_label_folder).options.items():
+        about = declared.about
+        if about.commands_give is None and not about.argument and (whole or not about.rare):
+            wanted.setdefault(about.group, set()).add(about.long(name)[2:])
     assert groups == wanted
     assert [name for name in GROUPS if name in wanted] == list(groups)
 

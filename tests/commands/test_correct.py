@@ -21,14 +21,15 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from saying import Said
 
-from tipsseg.commands.convert import convert_folder
-from tipsseg.commands.correct.take import Corrections, correct_folder
+from tipsseg.commands.correct.take import Corrections
 from tipsseg.errors import InputError
 from tipsseg.folder.mask import read_sealed
 from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
 from tipsseg.run.files import Files, StagedFile
 from tipsseg.types import LabelArray
 from tipsseg.util.progress import Silence
+from tipsseg.verbs.convert import convert_folder
+from tipsseg.verbs.correct import correct_folder
 
 #: pycocotools 2.0.11 with numpy 2, where it decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -18,12 +18,12 @@ from output_folders import CLASSES, make_run, save_inputs, tree
 from PIL import Image
 from saying import Said
 
-from tipsseg.commands.correct.take import correct_folder
 from tipsseg.corrections import files as sources
 from tipsseg.errors import TipssegError
 from tipsseg.formats.label_studio import decode_brush
 from tipsseg.regions.shapes import shape_from_polygons
 from tipsseg.types import LabelArray
+from tipsseg.verbs.correct import correct_folder
 
 SIZE = (6, 8)
 IDS: LabelArray = np.zeros(SIZE, np.uint8)

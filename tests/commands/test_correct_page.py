@@ -14,12 +14,12 @@ import pytest
 from output_folders import make_run, save_inputs
 from PIL import Image
 
-from tipsseg.commands.correct.take import undo_corrections
 from tipsseg.errors import ImageError, InputError, TipssegError
 from tipsseg.folder.mask import read_sealed, seal
 from tipsseg.formats.npz import encode_arrays
 from tipsseg.review import correct_folder, merge_folders
 from tipsseg.run.read import open_run
+from tipsseg.verbs.correct import undo_corrections
 from tipsseg.verbs.report import report_folder
 
 IDS = np.zeros((20, 30), np.uint8)

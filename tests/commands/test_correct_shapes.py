@@ -15,8 +15,8 @@ from output_folders import CLASSES, make_run, save_inputs
 from PIL import Image
 from saying import Said
 
-from tipsseg.commands.correct.take import correct_folder
 from tipsseg.types import LabelArray
+from tipsseg.verbs.correct import correct_folder
 
 SIZE = (60, 80)
 LEG = CLASSES[0]

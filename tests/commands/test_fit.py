@@ -17,11 +17,11 @@ from PIL import Image
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, to_list
 from tinytips.world.scenes import draw_scene
-from tipsseg.commands.convert import convert_folder
 from tipsseg.commands.fit import masks as masked
 from tipsseg.errors import OtherRunError, TipssegError
 from tipsseg.learn import Fit, FittedVocabulary
 from tipsseg.run.outcome import FolderSummary
+from tipsseg.verbs.convert import convert_folder
 from tipsseg.vocabulary.fitted import Classes
 
 THINGS = ("sky", "grass", "tree")

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
-import types
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
 import tipsseg
-from tipsseg import learn, review
 from tipsseg.errors import UsageError
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, LabelOptions, MinArea, default_jobs, parse_min_area
-from tipsseg.options.fields import choices_of, record_of
+from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea, default_jobs, parse_min_area
+from tipsseg.options.fields import record_of
 from tipsseg.options.run import (
     ComputeOptions,
-    CorrectOptions,
-    DatasetOptions,
-    EncodeOptions,
     EngineOptions,
     ImageOptions,
-    OntoOptions,
     OutputOptions,
-    RasterOptions,
-    ReadingOptions,
-    RegionOptions,
-    StoreOptions,
     TruthOptions,
 )
-from tipsseg.options.values import Shard
 
 AREAS = {
     "0": MinArea(0),
@@ -106,65 +91,6 @@ def test_default_threads_follow_the_cores(
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: usable, raising=False)
     assert default_jobs() == ComputeOptions().jobs == jobs
     assert ComputeOptions(jobs=50).jobs == 50
-
-
-#: The records whose options are keywords of a function, and those of their options that are none.
-KEYWORDS: dict[str, tuple[tuple[type, ...], set[str]]] = {
-    "label_folder": (
-        (
-            LabelOptions,
-            RasterOptions,
-            RegionOptions,
-            OntoOptions,
-            FileOptions,
-            ComputeOptions,
-            OutputOptions,
-            ImageOptions,
-            EngineOptions,
-        ),
-        set(),
-    ),
-    "encode_folder": (
-        (LabelOptions, EncodeOptions, StoreOptions, ImageOptions),
-        {"min_confidence", "refine", "output"},
-    ),
-    "check_folder": ((ReadingOptions,), set()),
-    "convert_folder": ((FileOptions, ReadingOptions), {"instances", "min_area", "simplify", "names"}),
-    "correct_folder": ((CorrectOptions, ReadingOptions), set()),
-    "report_folder": ((TruthOptions, ReadingOptions), set()),
-    "score_masks": ((TruthOptions, ReadingOptions), set()),
-    "write_dataset": ((DatasetOptions, ReadingOptions), set()),
-    "fit_folder": ((ComputeOptions,), {"model", "dtype"}),
-}
-
-
-@pytest.mark.parametrize("name", KEYWORDS)
-def test_the_types_of_keywords_are_those_of_the_options(name: str) -> None:
-    records, left_out = KEYWORDS[name]
-    function: Any = next(getattr(module, name) for module in (tipsseg, learn, review) if hasattr(module, name))
-    keywords = get_type_hints(get_args(get_type_hints(function.__wrapped__)["keywords"])[0])
-    hints = {key: hint for record in records for key, hint in get_type_hints(record).items()}
-    chosen = {each.name for record in records for each in fields(record) if each.init} - left_out
-    options = {key: hints[key] for key in chosen}
-    assert keywords.keys() == options.keys()
-    for key, hint in options.items():
-        assert kinds(hint) <= kinds(keywords[key]), key
-    shown = inspect.signature(function).parameters
-    assert all(shown[key].kind is inspect.Parameter.KEYWORD_ONLY and f"{key}: " in function.__doc__ for key in keywords)
-
-
-def kinds(hint: Any) -> set[Any]:
-    """The types of a union that programs have at hand: a text for a Shard, a Sequence for a tuple."""
-    found: set[Any] = set(get_args(hint)) if get_origin(hint) in {types.UnionType, Union} else {hint}
-    taken: dict[Any, Any] = {
-        Shard: str,
-        tuple[float, ...]: Iterable[float],
-        tuple[float, float]: Sequence[float],
-        tuple[int, ...]: Sequence[int],
-        tuple[str, ...]: Sequence[str],
-    }
-    # The choices of a dtype are checked by the record, and known to editors by the keyword.
-    return {str if choices_of(kind) else taken.get(kind, kind) for kind in found}
 
 
 def test_a_keyword_that_is_none_is_refused() -> None:

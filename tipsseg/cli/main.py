@@ -14,8 +14,8 @@ from threading import Timer
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
+from tipsseg.cli.groups import Group, typer_errors_printable
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.util.text import message_line, printable, quote, shell_line
 
@@ -70,18 +70,6 @@ _VERBS: Mapping[str, tuple[str, ...]] = {
 _GRACE_SECONDS = 3
 
 
-# typer has moved the base class of its usage errors between modules, so find it through a public subclass.
-_TyperUsageError: Any = typer.BadParameter.__mro__[1]
-
-
-class Group(TyperGroup):
-    """A group of commands; its help is whole, so --help-all is --help."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        with _typer_errors_printable():
-            return super().parse_args(ctx, ["--help"] if args[:1] == ["--help-all"] else args)
-
-
 class _Main(Group):
     """Load the command that the user names. Print expected errors as `Error:` and `Hint:` lines, and set the exit code."""
 
@@ -102,7 +90,7 @@ class _Main(Group):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _interruption_told(), _typer_errors_printable():
+            with _interruption_told(), typer_errors_printable():
                 return super().invoke(ctx)
         except TipssegError as error:
             print_error(error)
@@ -129,20 +117,6 @@ def _refuse_paths(ctx: Any, args: list[str]) -> None:
     if first == "-" or os.path.lexists(first) or not {"-c", "--classes", "--vocab"}.isdisjoint(args):
         line = shell_line(["tipsseg", "label", *args])
         raise UsageError(f"missing command: {quote(first)} is not a command", f"Run: {line}")
-
-
-@contextmanager
-def _typer_errors_printable() -> Iterator[None]:
-    """Escape control characters in typer's messages; depending on its version, typer escapes some or none."""
-    try:
-        yield
-    except _TyperUsageError as error:
-        # For a command without arguments, typer raises an error whose message is the help.
-        if error.ctx is None or error.message != error.ctx.get_help():
-            error.message = message_line(error.message)
-        if "Did you mean" in error.message and hasattr(error, "possibilities"):
-            error.possibilities = None  # typer has added a suggestion; click 8.4 would add another
-        raise
 
 
 app = typer.Typer(

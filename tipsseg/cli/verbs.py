@@ -12,7 +12,7 @@ import typer
 
 from tipsseg.ask import Verb, verb_of
 from tipsseg.cli import stdin
-from tipsseg.cli.main import Group
+from tipsseg.cli.groups import Group
 from tipsseg.cli.parameters import add_command, is_given, parameter_of
 from tipsseg.cli.values import class_names, refuse_split_lists
 from tipsseg.cli.wording import as_typed, open_progress, prints_paths
@@ -20,7 +20,7 @@ from tipsseg.errors import ImageError, TipssegError, UsageError
 from tipsseg.options.fields import OTHER
 from tipsseg.run.outcome import FolderImage
 from tipsseg.util.json import json_bytes
-from tipsseg.util.text import Problem
+from tipsseg.util.text import Diagnostic, Problem
 
 if TYPE_CHECKING:
     from tipsseg.util.progress import Progress
@@ -159,10 +159,10 @@ def _print_one(each: Any, progress: Progress, *, jsonl: bool) -> bool:
         return each.status == "failed"
     if isinstance(each, ImageError):
         progress.error(each)
-    elif isinstance(each, Problem):
+    elif isinstance(each, Problem | Diagnostic):
         progress.text(f"{as_typed(str(each))}\n")
     elif jsonl:
         progress.text(json_bytes(each.record()).decode() + "\n")
     else:
         progress.path(each.path)
-    return isinstance(each, ImageError | Problem)
+    return isinstance(each, ImageError | Problem) or (isinstance(each, Diagnostic) and each.state == "fail")

@@ -11,15 +11,14 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tipsseg.errors import DeviceError, LockError, TipssegError, WeightsError
 from tipsseg.options import device_name, dtype_name
 from tipsseg.types import ModelSpec
-from tipsseg.util.text import first_line
+from tipsseg.util.text import Diagnostic, first_line
 from tipsseg.weights import lock
 from tipsseg.weights.fetching import locate, verify
 from tipsseg.weights.sources import find_model
@@ -34,23 +33,6 @@ _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-pyth
 
 _REINSTALL = "Reinstall tipsseg."
 _OTHER_DEVICE = "Update the driver and torch, or use argument `device`=cpu argument `dtype`=float32."
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
-    """The result of one check.
-
-    Attributes:
-        state: "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work properly.
-        what: The subject, for example "torch".
-        detail: The finding.
-        hint: The remedy, or "".
-    """
-
-    state: Literal["ok", "note", "fail"]
-    what: str
-    detail: str
-    hint: str = ""
 
 
 def examine(device: str, dtype: str, model: str | None = None) -> Iterator[Diagnostic]:

@@ -173,6 +173,28 @@ class Problem:
         return printable(f"{self.path}: {self.what}")
 
 
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """The result of one check.
+
+    Attributes:
+        state: "ok"; "note": worth knowing, but nothing is wrong; "fail": tipsseg does not work properly.
+        what: The subject, for example "torch".
+        detail: The finding.
+        hint: The remedy, or "".
+    """
+
+    state: Literal["ok", "note", "fail"]
+    what: str
+    detail: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        state = "FAIL" if self.state == "fail" else self.state
+        lines = [f"{state:5} {self.what}: {self.detail}" if self.what else self.detail]
+        return "\n".join(map(printable, [*lines, *([f"      {self.hint}"] if self.hint else [])]))
+
+
 def unreadable_problem(error: OSError, default: Path) -> Problem:
     """Return the problem for a file that cannot be read. Its path is `default` if the error does not name a file."""
     name = error.filename

@@ -15,9 +15,9 @@ from output_folders import make_run, save_inputs
 from PIL import Image
 
 from tipsseg.commands.correct.strokes import AREAS_MAX, POINTS_MAX
-from tipsseg.commands.correct.take import correct_folder
 from tipsseg.commands.report.make import page_file
 from tipsseg.util.progress import Silence
+from tipsseg.verbs.correct import correct_folder
 from tipsseg.verbs.report import report_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
