@@ -20,7 +20,7 @@ from tipsseg.cli.verbs import commands_of
 from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
 from tipsseg.commands.doctor import examine
 from tipsseg.integrations.label_studio import serve
-from tipsseg.options import FileOptions, LabelOptions
+from tipsseg.options.records import FileOptions, LabelOptions
 from tipsseg.run.spec import RunSpec
 from tipsseg.verbs.audit import audit
 from tipsseg.verbs.convert import convert

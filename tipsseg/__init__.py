@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from tipsseg.labelling.model import Model as Model
     from tipsseg.labelling.model import label as label
     from tipsseg.labelling.model import load as load
-    from tipsseg.options import LabelOptions as LabelOptions
+    from tipsseg.options.records import LabelOptions as LabelOptions
     from tipsseg.verbs.convert import write_dataset as write_dataset
     from tipsseg.verbs.encode import encode_folder as encode_folder
     from tipsseg.verbs.label import iter_label_folder as iter_label_folder

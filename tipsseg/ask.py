@@ -8,65 +8,25 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from tipsseg.address import address_text, as_address, has_scheme, without_secrets
-from tipsseg.options import check_value
-from tipsseg.options.fields import Option, text_of
+from tipsseg.options.fields import Declared, declared
 from tipsseg.util.text import shell_line
 
 if TYPE_CHECKING:
     from tipsseg.run.repeat import RepeatedRun
-
-#: The declaration of an option.
-Opt = Option
 
 #: The paths that a command prints on stdout (see `Verb`).
 Prints = Literal["", "paths", "files"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declared:
-    """A parameter of a verb.
-
-    Attributes:
-        name: The keyword.
-        kind: The type, without None.
-        optional: True if None is a value.
-        default: The default; `inspect.Parameter.empty` if the parameter is required.
-        about: What users read about it, and what it changes.
-    """
-
-    name: str
-    kind: Any
-    optional: bool
-    default: Any
-    about: Opt
-
-    def take(self, value: object) -> object:
-        """Return the one value that a given value means. Raise UsageError if it means none."""
-        if value is None and (self.optional or self.default is None):
-            return None
-        return check_value(f"argument `{self.name}`", value, self.kind, self.about)
-
-    def words(self, value: object) -> list[str]:
-        """Return the words of a value on the command line."""
-        flag = self.about.long(self.name)
-        if self.about.commands_give is not None:
-            return []
-        if self.about.argument:
-            return [text_of(value)]
-        if isinstance(value, bool):
-            return [flag] if value else [f"--no-{flag[2:]}"] * self.about.negatable
-        return [f"{flag}={text_of(value)}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,40 +146,10 @@ def _options_of(function: Callable[..., Any], signature: inspect.Signature) -> d
     found = dict[str, Declared]()
     scope = vars(sys.modules[function.__module__])
     for name, parameter in signature.parameters.items():
-        try:
-            hint = eval(str(parameter.annotation), scope)
-        except NameError:  # a type that only type checkers import: no option
-            continue
-        kinds, marks = _taken_apart(hint)
-        if marks:
-            found[name] = Declared(
-                name=name,
-                kind=Path if Path in kinds else next(each for each in kinds if each is not NoneType),
-                optional=NoneType in kinds,
-                default=parameter.default,
-                about=_merged(marks),
-            )
+        with suppress(NameError):  # a type that only type checkers import: no option
+            option = declared(name, eval(str(parameter.annotation), scope), parameter.default)
+            found |= {name: option} if option else {}
     return found
-
-
-def _taken_apart(hint: Any) -> tuple[list[Any], list[Opt]]:
-    """Return the types and the declarations in an annotation: `Annotated`, a union, or one in the other."""
-    if get_origin(hint) in (Union, UnionType):
-        parts = [_taken_apart(each) for each in get_args(hint)]
-        return [kind for kinds, _ in parts for kind in kinds], [mark for _, marks in parts for mark in marks]
-    if get_origin(hint) is Annotated:
-        kinds, marks = _taken_apart(get_args(hint)[0])
-        return kinds, [*marks, *(mark for mark in get_args(hint)[1:] if isinstance(mark, Opt))]
-    return [hint], []
-
-
-def _merged(marks: list[Opt]) -> Opt:
-    """Return one declaration of several: what a later one says replaces what an earlier one says."""
-    first, *others = marks
-    for mark in others:
-        said = {each.name: getattr(mark, each.name) for each in fields(Opt) if getattr(mark, each.name) != each.default}
-        first = replace(first, **said)
-    return first
 
 
 def _with_options(doc: str, options: Mapping[str, Declared]) -> str:

@@ -16,7 +16,9 @@ from tipsseg.formats.coco import annotation_records, encode_masks
 from tipsseg.formats.png import encode_mask, encode_picture
 from tipsseg.images.decoding import ImageInput, ImageReader
 from tipsseg.images.upright import thumbnail_rgb
-from tipsseg.options import MAX_PIXELS, FileOptions, Instances, MinArea, check_whole_number, parse_min_area
+from tipsseg.options import MAX_PIXELS, Instances, MinArea, parse_min_area
+from tipsseg.options.fields import check_whole_number
+from tipsseg.options.records import FileOptions
 from tipsseg.regions.drawing import colour_labels, draw_labels
 from tipsseg.regions.objects import LabelledObject, class_mask, count_pixels, labelled_objects
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, Remark, TopClasses, ignore_id

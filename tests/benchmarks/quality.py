@@ -30,7 +30,8 @@ from tipsseg.backbones.workers import limit_torch_threads
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.learning import fit as fitting
 from tipsseg.learning.maths import Prior, draw_pieces, make_windows, solve
-from tipsseg.options import REFINEMENTS, LabelOptions
+from tipsseg.options import REFINEMENTS
+from tipsseg.options.records import LabelOptions
 from tipsseg.regions.naming import Regions, are_rough, name_regions
 from tipsseg.vocabulary.fitted import FittedVocabulary
 

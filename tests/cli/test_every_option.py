@@ -14,9 +14,8 @@ from PIL import Image
 from rasters import drawn, write_raster
 from running import Command, Ran
 
-from tipsseg.options import VIEW, LabelOptions
 from tipsseg.options.fields import COMMAND, options_of
-from tipsseg.options.run import EncodeOptions, ImageOptions, RasterOptions, StoreOptions
+from tipsseg.options.records import VIEW, EncodeOptions, ImageOptions, LabelOptions, RasterOptions, StoreOptions
 from tipsseg.run.read import open_run
 from tipsseg.run.spec import RECORDS
 

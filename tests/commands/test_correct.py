@@ -24,7 +24,8 @@ from saying import Said
 from tipsseg.commands.correct.take import Corrections
 from tipsseg.errors import InputError
 from tipsseg.folder.mask import read_sealed
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
+from tipsseg.options import MinArea
+from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.run.files import Files, StagedFile
 from tipsseg.types import LabelArray
 from tipsseg.util.progress import Silence

@@ -16,7 +16,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.yolo import oriented_box
 from tipsseg.label_map import LabelMap
-from tipsseg.options import FileOptions
+from tipsseg.options.records import FileOptions
 from tipsseg.regions.components import count_labels
 from tipsseg.types import ImageRef, LabelArray, LabelClass
 from tipsseg.vocabulary.palette import colour

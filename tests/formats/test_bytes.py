@@ -14,7 +14,7 @@ import pytest
 from output_folders import make_run, save_inputs
 
 from tipsseg.formats import FORMATS, IMAGE_FORMATS
-from tipsseg.options import FileOptions
+from tipsseg.options.records import FileOptions
 from tipsseg.run import record
 from tipsseg.types import LabelArray
 

@@ -20,7 +20,8 @@ from running import run_command
 
 import tipsseg
 from tipsseg.formats import IMAGE_FORMATS, is_model_only
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea
+from tipsseg.options import MinArea
+from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.regions.components import components
 from tipsseg.types import LabelArray
 

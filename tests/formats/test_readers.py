@@ -12,7 +12,7 @@ from comparing import lowest_iou
 from output_folders import make_run, save_inputs
 from tools import HEAVY, LIGHT, Reader
 
-from tipsseg.options import FileOptions
+from tipsseg.options.records import FileOptions
 from tipsseg.types import LabelArray
 
 README = Path(__file__).resolve().parents[1] / "readers" / "README.md"

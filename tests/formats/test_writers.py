@@ -26,7 +26,7 @@ from tipsseg.formats.cvat import label_map_text
 from tipsseg.formats.label_studio import local_files_url
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.label_map import LabelMap
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.values import Shard
 from tipsseg.regions.drawing import colour_labels, draw_labels
 from tipsseg.regions.objects import labelled_objects

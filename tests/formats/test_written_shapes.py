@@ -11,7 +11,7 @@ from output_folders import make_run, save_inputs
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, Objects
 from tipsseg.formats import FORMATS
-from tipsseg.options import FileOptions
+from tipsseg.options.records import FileOptions
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.types import LabelArray, LabelClass
 from tipsseg.vocabulary.vocabulary import make_vocabulary

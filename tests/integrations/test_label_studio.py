@@ -29,7 +29,7 @@ from tipsseg.formats.label_studio import encode_brush, read_task
 from tipsseg.given.labels import paint_objects
 from tipsseg.integrations.interface import parse_interface
 from tipsseg.integrations.label_studio import Backend, serve
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options.records import ComputeOptions
 from tipsseg.types import LabelClass
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"

@@ -10,7 +10,7 @@ import pytest
 
 from tipsseg.errors import InputError
 from tipsseg.learning.truth import get_layout, layout_of, pair_truths
-from tipsseg.options.run import TruthOptions
+from tipsseg.options.records import TruthOptions
 from tipsseg.types import ImageRef
 
 PLAIN = layout_of(TruthOptions(), ["a", "b", "c"])

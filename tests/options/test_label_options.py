@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from tipsseg.errors import UsageError
-from tipsseg.options import LabelOptions, check_scales, device_name, dtype_name
+from tipsseg.options import check_scales, device_name, dtype_name
 from tipsseg.options.fields import text_of
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options.records import ComputeOptions, LabelOptions
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import pytest
 
 import tipsseg
 from tipsseg.errors import UsageError
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions, MinArea, default_jobs, parse_min_area
+from tipsseg.options import MinArea, default_jobs, parse_min_area
 from tipsseg.options.fields import record_of
-from tipsseg.options.run import (
+from tipsseg.options.records import (
+    DEFAULT_FILE_OPTIONS,
     ComputeOptions,
     EngineOptions,
+    FileOptions,
     ImageOptions,
     OutputOptions,
     TruthOptions,

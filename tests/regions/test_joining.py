@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from rasterio.features import shapes
 
-from tipsseg.options import FileOptions, Instances
+from tipsseg.options import Instances
+from tipsseg.options.records import FileOptions
 from tipsseg.regions.joining import ObjectJoiner, Rings, TracedObject
 from tipsseg.regions.objects import LabelledObject, ancestors, number_pixels, object_regions
 from tipsseg.types import BlockPlace, LabelArray, LabelClass

@@ -14,7 +14,7 @@ import pytest
 
 from tipsseg import types
 from tipsseg.errors import RecordError
-from tipsseg.options import LabelOptions
+from tipsseg.options.records import LabelOptions
 from tipsseg.options.values import Shard
 from tipsseg.run import record as module
 from tipsseg.run.folder import open_folder

@@ -15,7 +15,7 @@ from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import image_grid
 from tipsseg.images.decoding import ImageReader
 from tipsseg.label_map import LabelMap
-from tipsseg.options import DEFAULT_FILE_OPTIONS, FileOptions
+from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.values import Shard
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.run.folder import open_folder

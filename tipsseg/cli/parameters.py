@@ -16,7 +16,7 @@ from tipsseg.cli.help import Command, completion_of, correction_formats, show_al
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.formats import DATASET_FORMATS, FORMATS
-from tipsseg.options.fields import OTHER, Option, choices_of, text_of
+from tipsseg.options.fields import OTHER, Opt, choices_of, text_of
 from tipsseg.util.files import local_path
 
 #: The hint for an empty path.
@@ -78,7 +78,7 @@ _HELP_ALL = inspect.Parameter(
 )
 
 
-def parameter_of(name: str, option: Option, kind: Any, default: Any) -> inspect.Parameter:
+def parameter_of(name: str, option: Opt, kind: Any, default: Any) -> inspect.Parameter:
     """Return the parameter of an option, as typer reads it."""
     plain = next(each for each in get_args(kind) if each is not NoneType) if NoneType in get_args(kind) else kind
     choices = option.choices or choices_of(kind)

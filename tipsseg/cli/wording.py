@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from tipsseg.options.fields import options_of
-from tipsseg.options.run import CorrectOptions, OutputOptions
+from tipsseg.options.records import CorrectOptions, OutputOptions
 
 if TYPE_CHECKING:
     from tipsseg.util.progress import Progress
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 #: Arguments whose flag differs from their name.
 _FLAGS = {
     **{
-        name: option.long(name)
-        for name, (_, option) in {**options_of(CorrectOptions), **options_of(OutputOptions)}.items()
+        name: option.about.long(name)
+        for name, option in {**options_of(CorrectOptions), **options_of(OutputOptions)}.items()
     },
     "output": "-o",
     "source": "--from",

@@ -28,7 +28,7 @@ from tipsseg.features.folder import (
 )
 from tipsseg.formats import FORMATS, format_name, is_model_only
 from tipsseg.images.access import below, exists
-from tipsseg.options.run import ReadingOptions
+from tipsseg.options.records import ReadingOptions
 from tipsseg.run.cache import CACHE_FOLDER
 from tipsseg.run.entry import ERRORS_FILE, MANIFEST_FILE, ROWS, Entry
 from tipsseg.run.files import TRASH, digest_of

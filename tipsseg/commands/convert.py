@@ -19,8 +19,7 @@ from tipsseg.formats import (
     is_model_only,
 )
 from tipsseg.formats.raster import check_rasterio
-from tipsseg.options import FileOptions
-from tipsseg.options.run import ReadingOptions
+from tipsseg.options.records import FileOptions, ReadingOptions
 from tipsseg.run.entry import FileRow
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.folder import OutputFolder, change_folder

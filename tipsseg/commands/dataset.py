@@ -32,7 +32,7 @@ from tipsseg.images.access import absence, exists
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.finding import as_paths
 from tipsseg.images.upright import orientation_of
-from tipsseg.options.run import DatasetOptions, ReadingOptions
+from tipsseg.options.records import DatasetOptions, ReadingOptions
 from tipsseg.run.cache import key_of
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.inputs import check_image_root

@@ -22,12 +22,9 @@ from tipsseg.features.folder import FeatureFiles, feature_path, read_store
 from tipsseg.images.access import identify
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import short_sides, view_of
-from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, LabelOptions, choose
+from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, choose
 from tipsseg.options.fields import text_of
-from tipsseg.options.run import (
-    EncodeOptions,
-    StoreOptions,
-)
+from tipsseg.options.records import EncodeOptions, LabelOptions, StoreOptions
 from tipsseg.run.entry import Failure
 from tipsseg.run.failures import Failures
 from tipsseg.run.inputs import Choice, find_images

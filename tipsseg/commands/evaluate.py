@@ -34,7 +34,7 @@ from tipsseg.learning.truth import (
     read_predicted,
     read_truth,
 )
-from tipsseg.options.run import ReadingOptions, TruthOptions
+from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.run.inputs import Ignored, find_alone, is_output
 from tipsseg.run.labels import Labels
 from tipsseg.run.read import Run, RunImage, find_run, refuse_raster

@@ -35,8 +35,8 @@ from tipsseg.labelling.labeller import Labeller, Patches, Scored
 from tipsseg.labelling.model import Model
 from tipsseg.labelling.source import Digests, FeatureSource, Loaded
 from tipsseg.labelling.view import View, short_sides, view_of
-from tipsseg.options import FEATURE_DTYPES, LabelOptions, choose
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options import FEATURE_DTYPES, choose
+from tipsseg.options.records import ComputeOptions, LabelOptions
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.run.labels import RunContext
 from tipsseg.run.record import run_context

@@ -16,8 +16,8 @@ from tipsseg.formats import FORMATS
 from tipsseg.formats.pictures import Overlay
 from tipsseg.formats.yolo import TRAINING, VALIDATING
 from tipsseg.labelling.view import LONGEST_ASPECT
-from tipsseg.options import DEFAULT_LABEL_OPTIONS, FileOptions, LabelOptions
 from tipsseg.options.fields import options_of
+from tipsseg.options.records import DEFAULT_LABEL_OPTIONS, FileOptions, LabelOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ERRORS_FILE
 from tipsseg.run.files import TRASH
@@ -173,7 +173,7 @@ def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> Non
             f"Image names are relative to {address_text(images.root)}; in the earlier run they were relative to {root}."
         )
     old, new = before.spec.files, folder.info.spec.files
-    names = (name for name, (_, about) in options_of(FileOptions).items() if about.held == "nothing")
+    names = (name for name, each in options_of(FileOptions).items() if each.about.held == "nothing")
     changed = [name for name in names if getattr(old, name) != getattr(new, name)]
     if changed and not folder.starting_over:
         texts = ", ".join(f"{name.replace('_', '-')} {getattr(old, name)} -> {getattr(new, name)}" for name in changed)

@@ -15,7 +15,7 @@ from tipsseg.util.text import did_you_mean
 
 if TYPE_CHECKING:
     from tipsseg.corrections.files import Source
-    from tipsseg.options import FileOptions
+    from tipsseg.options.records import FileOptions
     from tipsseg.types import LabelClass
 
 #: The module and the class of each format that is written image by image.

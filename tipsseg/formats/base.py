@@ -21,7 +21,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tipsseg.errors import UsageError
-from tipsseg.options import DEFAULT_FILE_OPTIONS, NAMES, FileOptions
+from tipsseg.options import NAMES
+from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 
 if TYPE_CHECKING:
     import numpy as np

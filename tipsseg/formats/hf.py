@@ -11,7 +11,7 @@ from tipsseg.corrections.records import ClassNames, SourceImage, image_errors
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.formats.png import encode_mask, read_index_mask
-from tipsseg.options import FileOptions
+from tipsseg.options.records import FileOptions
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name
 from tipsseg.util.json import json_bytes, parse, take

@@ -24,7 +24,7 @@ from tipsseg.corrections.files import TRIED, Source
 from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
-from tipsseg.options import FileOptions
+from tipsseg.options.records import FileOptions
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_polygons

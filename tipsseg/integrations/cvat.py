@@ -16,7 +16,8 @@ from cvat_sdk.masks import encode_mask
 from tipsseg.errors import UsageError, VocabularyError
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.model import load
-from tipsseg.options import DTYPE_NAMES, REFINEMENTS, LabelOptions, choose
+from tipsseg.options import DTYPE_NAMES, REFINEMENTS, choose
+from tipsseg.options.records import LabelOptions
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import FittedVocabulary, is_fit
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background, split_phrases

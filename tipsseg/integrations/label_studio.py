@@ -45,8 +45,8 @@ from tipsseg.labelling.features import Features, encode_prepared, find_features
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.fit import fit
-from tipsseg.options import DEFAULT_FILE_OPTIONS, LabelOptions, Refinement
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options import Refinement
+from tipsseg.options.records import DEFAULT_FILE_OPTIONS, ComputeOptions, LabelOptions
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import ImageRef

@@ -38,9 +38,10 @@ from tipsseg.labelling.features import Batches, Features, encode_prepared, unsou
 from tipsseg.labelling.scores import compute_cosines
 from tipsseg.labelling.sums import Values
 from tipsseg.labelling.view import Prepared, view_of
-from tipsseg.options import MAX_PIXELS, LabelOptions, check_whole_number, choose
-from tipsseg.options.fields import take_options
+from tipsseg.options import MAX_PIXELS, choose
+from tipsseg.options.fields import check_whole_number, take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
+from tipsseg.options.records import LabelOptions
 from tipsseg.regions.naming import Regions, are_rough, as_regions, name_regions
 from tipsseg.regions.objects import ancestors
 from tipsseg.types import ConfidenceArray, LabelArray, Remark, TopClasses, WindowPlan

@@ -16,19 +16,10 @@ from tipsseg.images.decoding import ImageInput, ImageReader
 from tipsseg.labelling.features import Features, encode_prepared
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.view import view_of
-from tipsseg.options import (
-    MAX_PIXELS,
-    ONE_SCALE,
-    Dtype,
-    LabelOptions,
-    Mode,
-    check_scales,
-    check_whole_number,
-    device_name,
-    dtype_name,
-)
-from tipsseg.options.fields import take_options
+from tipsseg.options import MAX_PIXELS, ONE_SCALE, Dtype, Mode, check_scales, device_name, dtype_name
+from tipsseg.options.fields import check_whole_number, take_options
 from tipsseg.options.keywords import LabelKeywords, with_keywords
+from tipsseg.options.records import LabelOptions
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import find_model

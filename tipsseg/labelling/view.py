@@ -15,8 +15,9 @@ from PIL import Image
 
 from tipsseg.backbones.protocol import Backbone, Sizes
 from tipsseg.errors import InputError, UsageError
-from tipsseg.options import GUIDED, LabelOptions, Mode
+from tipsseg.options import GUIDED, Mode
 from tipsseg.options.fields import text_of
+from tipsseg.options.records import LabelOptions
 from tipsseg.types import WindowPlan
 
 

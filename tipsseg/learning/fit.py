@@ -25,7 +25,7 @@ from tipsseg.labelling.model import Model
 from tipsseg.labelling.view import View, view_of
 from tipsseg.learning.maths import MaskTensor, Prior, Window, confusion, draw_pieces, make_windows, regroup, solve
 from tipsseg.learning.unlabelled import compare, find_examples, sample_patches, second_moment
-from tipsseg.options import LabelOptions
+from tipsseg.options.records import LabelOptions
 from tipsseg.regions.objects import ancestors
 from tipsseg.types import BACKGROUND, ignore_id
 from tipsseg.util.text import quote

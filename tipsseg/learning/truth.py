@@ -21,7 +21,7 @@ from tipsseg.formats import refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, ordered_names
 from tipsseg.formats.png import read_ids
 from tipsseg.images.decoding import ImageReader, as_image_error
-from tipsseg.options.run import TruthOptions
+from tipsseg.options.records import TruthOptions
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id, label_dtype
 from tipsseg.util.files import describe_error, is_file, is_folder, read_regular

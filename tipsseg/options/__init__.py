@@ -1,4 +1,4 @@
-"""Option records for labelling and for label files.
+"""The values of options: choices, defaults, and what reads a value.
 
 Keep imports fast here: the command's help loads this module.
 """
@@ -7,31 +7,15 @@ from __future__ import annotations
 
 import math
 import numbers
-import operator
-import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
-from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args
 
 from tipsseg.errors import UsageError
-from tipsseg.options.fields import (
-    FILES,
-    MODEL,
-    WHAT,
-    Option,
-    choices_of,
-    option,
-    options_of,
-    record_of,
-    short_repr,
-)
+from tipsseg.options.fields import check_whole_number
 from tipsseg.util.cores import usable_cores
-from tipsseg.util.files import local_path
 from tipsseg.util.text import quote
 
 #: Dtypes of a model; int8 is for CPUs, and rounds the linear layers of the vision tower. "auto" is bfloat16 on a CUDA device or a
@@ -75,76 +59,6 @@ def split_names(texts: Iterable[str]) -> tuple[str, ...]:
     """Split comma-separated lists into names."""
     return tuple(name.strip() for text in texts for name in text.split(","))
 
-
-def check_whole_number(argument: str, value: object, least: float = 1) -> int:
-    """Return the value as an int. Raise UsageError if it is not a whole number, or is less than `least`."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]  # numpy integers have __index__ too
-    except TypeError:
-        raise UsageError(f"{argument} must be a whole number, not {quote(value)}") from None
-    if number < least:
-        raise UsageError(f"{argument}={number} is too small; the minimum is {least}")
-    return number
-
-
-class OptionRecord:
-    """The base of records whose options are checked; the type of an option says whether None is a value."""
-
-    __slots__ = ()
-
-    def __post_init__(self) -> None:
-        check_options(self)
-
-
-def check_options(record: Any) -> None:
-    """Convert the options of a record, and check them against their types, choices and limits.
-
-    Raise UsageError that names the argument and the values that it takes.
-    """
-    kinds = _kinds(record.__class__)
-    for name, (_, about) in options_of(type(record)).items():
-        value, kind = getattr(record, name), kinds[name]
-        if NoneType in get_args(kind):
-            if value is None:
-                continue
-            kind = get_args(kind)[0]
-        object.__setattr__(record, name, check_value(f"argument `{name}`", value, kind, about))
-
-
-def check_value(argument: str, value: Any, kind: object, about: Option) -> object:
-    """Convert the value of an option, and check it against its type, choices and limits. Raise UsageError that names it."""
-    if about.check is not None:
-        return about.check(value)
-    if kind is bool and not isinstance(value, bool):
-        raise UsageError(f"{argument} must be True or False, not {quote(value)}")
-    if kind is Path:
-        if not isinstance(value, str | os.PathLike):
-            raise UsageError(f"{argument} must be a path, not {type(value).__name__}", "Pass a folder or a file.")
-        return local_path(argument, value)
-    if kind is int:
-        value = check_whole_number(argument, value, about.min or 0)
-    if kind is float:
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise UsageError(f"{argument} must be a number, not {quote(value)}")
-        value = float(value)  # 1 and 1.0 are one question
-    choices = choices_of(kind)
-    if choices and not (isinstance(value, str) and value in choices):
-        raise UsageError(f"{argument} must be one of {', '.join(choices)}, not {quote(value)}")
-    limits = (
-        (about.min, operator.ge, "at least"),
-        (about.above, operator.gt, "above"),
-        (about.max, operator.le, "at most"),
-        (about.below, operator.lt, "below"),
-    )
-    if not all(limit is None or test(value, limit) for limit, test, _ in limits):
-        allowed = " and ".join(f"{word} {limit:g}" for limit, _, word in limits if limit is not None)
-        raise UsageError(f"{argument} must be {allowed}, not {quote(value)}", about.hint)
-    return value
-
-
-_kinds = cache(get_type_hints)
 
 _DEVICE = re.compile("auto|(cpu|mps)(:0)?|cuda(:[0-9]+)?")
 
@@ -217,51 +131,6 @@ def parse_numbers(name: str, value: object, kind: type[int] | type[float]) -> tu
         ) from error
 
 
-#: Options that change labels, and options of files, which can be changed at any time.
-_LABELS: dict[str, Any] = {"role": "labels", "held": "value", "repeated": True, "recorded": "options"}
-_FILES: dict[str, Any] = {"role": "files", "repeated": True, "recorded": "options"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelOptions(OptionRecord):
-    """Options for labelling an image, except the model and the vocabulary.
-
-    With several `scales`, the model sees the image at every scale, and the mean log-probabilities decide the labels. The scales are
-    stored in ascending order.
-
-    Raises:
-        UsageError: If a value is invalid for all models.
-    """
-
-    # fmt: off
-    mode: Mode = option("slide", **_LABELS, rasters=False, group=MODEL, rare=True,
-        help="slide: overlapping windows of the model's size; whole: the whole image at once.")
-    short_side: int | None = option(None, **_LABELS, rasters=False, metavar="PIXELS", group=MODEL, rare=True, min=1,
-        help="Resize the shorter side to this many pixels.  [default: the model's own size]")
-    min_confidence: float = option(0.0, **_LABELS, metavar="0..1", group=WHAT, min=0, max=1, hint="Write 0.6 for 60 %.",
-        help="Write pixels below this confidence as 255 (ignored).")
-    refine: Refinement = option("none", **_LABELS, rasters=False, group=MODEL,
-        help="Refine edges using the image's colours; pamr-guided is the most accurate without noise, guided "
-        "the fastest.")
-    scales: tuple[float, ...] = option(ONE_SCALE, **_LABELS, metavar="FACTORS", group=MODEL, check=check_scales,
-        help='Combine several scales, such as "1,2". Slower, but labels are better, especially for small parts.')
-    stretch: tuple[float, float] | None = option(None, **_LABELS, metavar="LOW,HIGH", group=MODEL, rare=True, check=check_stretch,
-        help="Stretch the contrast, for example of dark 16-bit images: the percentiles of each band that become black and white. "
-        "Example: 2,98.")
-    # fmt: on
-
-    __repr__ = short_repr
-
-    def record(self) -> dict[str, object]:
-        """Return the options as run.json stores them."""
-        return record_of(self)
-
-
-#: The options of LabelOptions for how the model sees an image.
-VIEW = ("mode", "short_side", "stretch")
-
-DEFAULT_LABEL_OPTIONS = LabelOptions()
-
 _MIN_AREA = re.compile(r"(\d{1,18})|(\d+(?:\.\d+)?|\.\d+)%", re.ASCII)
 
 
@@ -299,62 +168,3 @@ def parse_min_area(area: object) -> MinArea:
         hint = 'Write a whole number of pixels, or a percentage of the image such as "0.1%".'
         raise UsageError(f"argument `min_area`={area} is not an area", hint)
     return MinArea(float(match[2]), percent=True) if match[2] else MinArea(int(match[1]))
-
-
-#: The options that None leaves as they are in the folder, and their values in a new folder.
-_KEPT: Mapping[str, Any] = {
-    "instances": "component",
-    "min_area": MinArea(1),
-    "simplify": None,
-    "val_fraction": None,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileOptions(OptionRecord):
-    """Options for label files.
-
-    `min_area` also accepts a number of pixels, or a string such as "0.1%". An option that is None keeps the folder's value; the
-    default applies in a new folder.
-
-    Attributes:
-        given: The names of the options that are not None.
-
-    Raises:
-        UsageError: If a value is invalid.
-    """
-
-    # fmt: off
-    instances: Instances = option(None, **_FILES, group=FILES, rare=True,
-        help="One object per connected component, or per class.  [default: component; an existing folder keeps its value]")
-    min_area: MinArea = option(None, **_FILES, metavar="AREA", group=FILES, rare=True, check=parse_min_area,
-        help='Omit objects below this area from object formats: pixels, or a percentage of the image such as "0.1%".  '
-        "[default: 1; an existing folder keeps its value]")
-    simplify: float | None = option(None, **_FILES, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
-        hint="Write a distance in pixels; 1 or 2 are usual.",
-        help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
-        "[default: follow the pixels; an existing folder keeps its value]")
-    names: Names = option("stem", **_FILES, group=FILES, rare=True, held="value",
-        help="stem: the mask of a.jpg is a.png; full: it is a.jpg.png, for folders that have both a.jpg and a.png.")
-    val_fraction: float | None = option(None, **_FILES, metavar="0..1", group=FILES, rare=True, min=0, below=1,
-        hint="Write 0.2 for a fifth of the images.",
-        help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
-        "[default: 0; an existing folder keeps its value]")
-    given: frozenset[str] = field(init=False, compare=False)
-    # fmt: on
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "given", frozenset(name for name in _KEPT if getattr(self, name) is not None))
-        for name in _KEPT.keys() - self.given:
-            object.__setattr__(self, name, _KEPT[name])
-        check_options(self)
-        object.__setattr__(self, "val_fraction", self.val_fraction or None)  # none at all is the same
-
-    __repr__ = short_repr
-
-    def kept(self, before: FileOptions) -> FileOptions:
-        """Fill the options that are not given from an earlier run."""
-        return replace(self, **{name: getattr(before, name) for name in _KEPT.keys() - self.given})
-
-
-DEFAULT_FILE_OPTIONS = FileOptions()

@@ -1,13 +1,24 @@
-"""Define options as dataclass fields with a type, a default, help, a flag and a group.
+"""Declare an option as a type: `Annotated` with help, a flag, a group and a role.
 
-Command parameters, library keywords, run.json entries and the flags in messages are all derived from these fields.
+Command parameters, library keywords, run.json entries and the flags in messages are all derived from these declarations.
 """
 
 from __future__ import annotations
 
+import numbers
+import operator
+import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from tipsseg.errors import UsageError
+from tipsseg.util.files import local_path
+from tipsseg.util.text import quote
 
 _Record = TypeVar("_Record")
 
@@ -31,7 +42,7 @@ Role = Literal["labels", "files", "machine", "images", "sources", "action", "pri
 #: `spec.question_facts`), only that it was given, or nothing, so that it can be changed at any time.
 Held = Literal["value", "identity", "given", "nothing"]
 
-#: See `Option.recorded`.
+#: See `Opt.recorded`.
 COMMAND = "command"
 
 #: Names of the lists for shell completion.
@@ -39,7 +50,7 @@ Completion = Literal["formats", "models", "presets", "corrections"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class Opt:
     """A command-line option, often also a keyword argument of the library.
 
     Attributes:
@@ -109,14 +120,145 @@ class Option:
         return (both, f"-{self.short}") if self.short else (both,)
 
 
-def option(default: object, *, help: str, **more: Any) -> Any:  # noqa: A002  typer's word
-    """Return a dataclass field for an option; `more` are attributes of Option."""
-    return field(default=default, metadata={"option": Option(help=help, **more)})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """An option where it is used: a parameter of a verb, or a field of a record.
+
+    Attributes:
+        name: The keyword.
+        kind: The type, without None.
+        optional: True if None is a value.
+        default: The default; `inspect.Parameter.empty` if the option is required.
+        about: What users read about it, and what it changes.
+    """
+
+    name: str
+    kind: Any
+    optional: bool
+    default: Any
+    about: Opt
+
+    def take(self, value: object) -> object:
+        """Return the one value that a given value means. Raise UsageError if it means none."""
+        if value is None and (self.optional or self.default is None):
+            return None
+        return check_value(f"argument `{self.name}`", value, self.kind, self.about)
+
+    def words(self, value: object) -> list[str]:
+        """Return the words of a value on the command line."""
+        flag = self.about.long(self.name)
+        if self.about.commands_give is not None:
+            return []
+        if self.about.argument:
+            return [text_of(value)]
+        if isinstance(value, bool):
+            return [flag] if value else [f"--no-{flag[2:]}"] * self.about.negatable
+        return [f"{flag}={text_of(value)}"]
 
 
-def options_of(record: type) -> dict[str, tuple[Field[Any], Option]]:
-    """Return a record's option fields by name."""
-    return {item.name: (item, item.metadata["option"]) for item in fields(record) if "option" in item.metadata}
+def declared(name: str, hint: Any, default: Any) -> Declared | None:
+    """Return the option that an annotation declares; None if it declares none."""
+    kinds, marks = _taken_apart(hint)
+    if not marks:
+        return None
+    optional = NoneType in kinds
+    kind = Path if Path in kinds else next(each for each in kinds if each is not NoneType)
+    return Declared(name=name, kind=kind, optional=optional, default=default, about=_merged(marks))
+
+
+def _taken_apart(hint: Any) -> tuple[list[Any], list[Opt]]:
+    """Return the types and the declarations in an annotation: `Annotated`, a union, or one in the other."""
+    if get_origin(hint) in (Union, UnionType):
+        parts = [_taken_apart(each) for each in get_args(hint)]
+        return [kind for kinds, _ in parts for kind in kinds], [mark for _, marks in parts for mark in marks]
+    if get_origin(hint) is Annotated:
+        kind, *extras = get_args(hint)
+        kinds, marks = _taken_apart(kind)
+        own = [[each] if isinstance(each, Opt) else _taken_apart(each)[1] for each in extras]
+        return kinds, [*marks, *chain.from_iterable(own)]
+    return [hint], []
+
+
+def _merged(marks: list[Opt]) -> Opt:
+    """Return one declaration of several: what a later one says replaces what an earlier one says."""
+    first, *others = marks
+    for mark in others:
+        said = {each.name: getattr(mark, each.name) for each in fields(Opt) if getattr(mark, each.name) != each.default}
+        first = replace(first, **said)
+    return first
+
+
+def _read_options(record: Any) -> Mapping[str, Declared]:
+    """Return the options that the fields of a record declare, by name."""
+    hints = get_type_hints(record, include_extras=True)
+    found = (declared(item.name, hints[item.name], item.default) for item in fields(record))
+    return {each.name: each for each in found if each is not None}
+
+
+#: Returns the options that the fields of a record declare, by name.
+options_of: Callable[[type], Mapping[str, Declared]] = cache(_read_options)
+
+
+class OptionRecord:
+    """The base of records whose options are checked; the type of an option says whether None is a value."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+def check_options(record: Any) -> None:
+    """Convert the options of a record, and check them against their types, choices and limits.
+
+    Raise UsageError that names the argument and the values that it takes.
+    """
+    for name, each in options_of(type(record)).items():
+        object.__setattr__(record, name, each.take(getattr(record, name)))
+
+
+def check_value(argument: str, value: Any, kind: object, about: Opt) -> object:
+    """Convert the value of an option, and check it against its type, choices and limits. Raise UsageError that names it."""
+    if about.check is not None:
+        return about.check(value)
+    if kind is bool and not isinstance(value, bool):
+        raise UsageError(f"{argument} must be True or False, not {quote(value)}")
+    if kind is Path:
+        if not isinstance(value, str | os.PathLike):
+            raise UsageError(f"{argument} must be a path, not {type(value).__name__}", "Pass a folder or a file.")
+        return local_path(argument, value)
+    if kind is int:
+        value = check_whole_number(argument, value, about.min or 0)
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise UsageError(f"{argument} must be a number, not {quote(value)}")
+        value = float(value)  # 1 and 1.0 are one question
+    choices = choices_of(kind)
+    if choices and not (isinstance(value, str) and value in choices):
+        raise UsageError(f"{argument} must be one of {', '.join(choices)}, not {quote(value)}")
+    limits = (
+        (about.min, operator.ge, "at least"),
+        (about.above, operator.gt, "above"),
+        (about.max, operator.le, "at most"),
+        (about.below, operator.lt, "below"),
+    )
+    if not all(limit is None or test(value, limit) for limit, test, _ in limits):
+        allowed = " and ".join(f"{word} {limit:g}" for limit, _, word in limits if limit is not None)
+        raise UsageError(f"{argument} must be {allowed}, not {quote(value)}", about.hint)
+    return value
+
+
+def check_whole_number(argument: str, value: object, least: float = 1) -> int:
+    """Return the value as an int. Raise UsageError if it is not a whole number, or is less than `least`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]  # numpy integers have __index__ too
+    except TypeError:
+        raise UsageError(f"{argument} must be a whole number, not {quote(value)}") from None
+    if number < least:
+        raise UsageError(f"{argument}={number} is too small; the minimum is {least}")
+    return number
 
 
 def choices_of(kind: object) -> tuple[str, ...]:

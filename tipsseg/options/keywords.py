@@ -152,9 +152,9 @@ def with_keywords(typed: type, *records: type) -> Callable[[_Function], _Functio
     doc = ["", "    Keyword Args:"]
     added = []
     for name, hint in hints.items():
-        field, about = next(options[name] for options in map(options_of, records) if name in options)
-        added.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hint))
-        doc.append(f"        {name}: {about.help.replace('{formats}', 'see tipsseg label --help')}")
+        option = next(options[name] for options in map(options_of, records) if name in options)
+        added.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option.default, annotation=hint))
+        doc.append(f"        {name}: {option.about.help.replace('{formats}', 'see tipsseg label --help')}")
 
     def decorate(function: _Function) -> _Function:
         own = inspect.signature(function)

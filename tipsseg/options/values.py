@@ -44,6 +44,10 @@ class ByteSize(int):
         return f"{self // _UNITS[unit]}{unit.upper()}"
 
 
+#: The default size of the shards of a data set.
+SHARD_SIZE = ByteSize(500_000_000)
+
+
 def parse_size(size: object) -> ByteSize:
     """Parse a number of bytes, or a text such as "500MB". Raise UsageError if it is neither, or is not positive."""
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(kb|mb|gb|)", str(size).strip().lower())

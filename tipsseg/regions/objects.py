@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.options import FileOptions, MinArea
+from tipsseg.options import MinArea
+from tipsseg.options.records import FileOptions
 from tipsseg.regions.components import Region, components, count_labels, region_means, whole_classes
 from tipsseg.regions.polygons import Outline, outline
 from tipsseg.types import BACKGROUND, ConfidenceArray, LabelArray, LabelClass, label_dtype

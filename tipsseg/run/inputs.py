@@ -27,7 +27,7 @@ from tipsseg.images.finding import (
     find_in_list,
     stream,
 )
-from tipsseg.options.run import ImageOptions
+from tipsseg.options.records import ImageOptions
 from tipsseg.options.values import Every
 from tipsseg.run.file_names import NameKey, OutputNames, RunNames, exact, name_key
 from tipsseg.run.files import TRASH

@@ -10,7 +10,8 @@ from tipsseg import types
 from tipsseg.errors import OutputError
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
-from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, LabelOptions, choose
+from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, choose
+from tipsseg.options.records import LabelOptions
 from tipsseg.run.spec import RunInfo, RunSpec, model_identity
 from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model

@@ -145,7 +145,8 @@ def _read_settings(record: type, run: Mapping[str, Any]) -> dict[str, Any]:
     An option that run.json lacks did not exist when it was written: its default must mean what was done then.
     """
     found = {}
-    for name, (_, about) in options_of(record).items():
+    for name, option in options_of(record).items():
+        about = option.about
         if about.recorded in ("", COMMAND):
             continue
         group, key = about.place(name)
@@ -217,7 +218,7 @@ def command_with_output(recorded: object, output: str) -> str:
 def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     """Parse the JSON value of a run.json. Raise ValueError or UsageError for content that tipsseg would not write."""
     options = take(record, "options", dict)
-    known = {name for kind in RECORDS for name, (_, about) in options_of(kind).items() if about.recorded == "options"}
+    known = {name for kind in RECORDS for name, each in options_of(kind).items() if each.about.recorded == "options"}
     if unknown := set(options) - known:
         raise ValueError(f"unknown option {short(min(unknown))}")  # its effect on labels is unknown
     formats = take(record, "formats", tuple[str, ...])

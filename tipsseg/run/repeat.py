@@ -9,7 +9,7 @@ from pathlib import Path
 from tipsseg._version import __version__
 from tipsseg.errors import RecordError, UsageError
 from tipsseg.given.present import FOLDERS
-from tipsseg.options.fields import Option
+from tipsseg.options.fields import Opt
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import actual_name, is_folder, is_same
@@ -37,7 +37,7 @@ class RepeatedRun:
             if about.repeated and name not in given
         }
 
-    def _found(self, name: str, value: object, about: Option) -> object:
+    def _found(self, name: str, value: object, about: Opt) -> object:
         """Return a value; a path as it leads from here to the file that it named where the run was started."""
         is_model = name == "model" and isinstance(value, str) and value not in read_lock()
         if not is_model and (not isinstance(value, Path) or value == FOLDERS):

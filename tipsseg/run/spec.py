@@ -17,19 +17,16 @@ from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import RASTER_FORMATS, check_formats
 from tipsseg.formats.raster import check_rasterio
-from tipsseg.options import (
+from tipsseg.options import DEFAULT_FORMATS, ONE_SCALE
+from tipsseg.options.fields import Opt, json_value, options_of, record_of, text_of
+from tipsseg.options.records import (
     DEFAULT_FILE_OPTIONS,
-    DEFAULT_FORMATS,
     DEFAULT_LABEL_OPTIONS,
-    ONE_SCALE,
-    FileOptions,
-    LabelOptions,
-)
-from tipsseg.options.fields import Option, json_value, options_of, record_of, text_of
-from tipsseg.options.run import (
     DEFAULT_RASTER_OPTIONS,
     ComputeOptions,
+    FileOptions,
     ImageOptions,
+    LabelOptions,
     OntoOptions,
     OutputOptions,
     RasterOptions,
@@ -203,8 +200,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         """Raise UsageError for options that rasters lack, or for options of rasters without their formats."""
         check_rasterio(self.formats)
         if not self.is_raster:
-            for name, (item, _) in options_of(RasterOptions).items():
-                if getattr(self.raster, name) != item.default:
+            for name, option in options_of(RasterOptions).items():
+                if getattr(self.raster, name) != option.default:
                     raise UsageError(
                         f"argument `{name}` works only without other formats than {', '.join(RASTER_FORMATS)}",
                         "Pass only the images to restore, or remove the argument.",
@@ -231,8 +228,8 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         for record, place in RECORDS.items():
             if not records or record in records:
                 holder = getattr(self, place) if place else self
-                for name, (item, about) in options_of(record).items():
-                    yield name, Setting(getattr(holder, name), item.default, about)
+                for name, option in options_of(record).items():
+                    yield name, Setting(getattr(holder, name), option.default, option.about)
 
     def command(self, **more: object) -> str:
         """Return the command line of the run, with paths and formats, and `more` options of OutputOptions."""
@@ -248,7 +245,7 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             if about.recorded and value != default and name not in known:
                 words += option_words(about.long(name), value)
         for name, value in more.items():
-            words += option_words(options_of(OutputOptions)[name][1].long(name), value)
+            words += option_words(options_of(OutputOptions)[name].about.long(name), value)
         return shell_line(words)
 
     def question(self, model: str) -> str:
@@ -291,7 +288,7 @@ class Setting(NamedTuple):
 
     value: Any
     default: object
-    about: Option
+    about: Opt
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
-from tipsseg.options.fields import FILES, WHAT
+from tipsseg.options.fields import FILES, WHAT, Opt
 from tipsseg.util.text import pluralize
 from tipsseg.verbs.shared import Labelled, Named, Vocab
 

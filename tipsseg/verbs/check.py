@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from tipsseg.address import as_address
 from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
+from tipsseg.options.declared import Jobs, MaxPixels
 from tipsseg.options.fields import take_options
-from tipsseg.options.run import ReadingOptions
+from tipsseg.options.records import ReadingOptions
 from tipsseg.util.text import Problem
-from tipsseg.verbs.shared import Jobs, Labelled, MaxPixels, Moved
+from tipsseg.verbs.shared import Labelled, Moved
 
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity

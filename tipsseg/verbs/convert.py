@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.address import as_address
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.formats import DATASET_FORMATS
-from tipsseg.options import MAX_PIXELS, FileOptions
-from tipsseg.options.fields import FILES, options_of, take_options
-from tipsseg.options.run import DatasetOptions, OutputOptions, ReadingOptions, format_names
-from tipsseg.options.values import ByteSize
+from tipsseg.options import MAX_PIXELS
+from tipsseg.options.declared import Formats, Jobs, MaxPixels, OverwriteDataset, ShardSize, ValFraction, format_names
+from tipsseg.options.fields import FILES, Opt, take_options
+from tipsseg.options.records import DatasetOptions, FileOptions, ReadingOptions
+from tipsseg.options.values import SHARD_SIZE
 from tipsseg.util.text import quote
-from tipsseg.verbs.shared import Chosen, Jobs, Labelled, MaxPixels, Moved, ValFraction
+from tipsseg.verbs.shared import Chosen, Labelled, Moved
 
 if TYPE_CHECKING:
     from tipsseg.commands.dataset import WrittenDataset
@@ -41,21 +42,16 @@ stderr.
 Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 """
 
-_KNOWN = {name: about for record in (DatasetOptions, OutputOptions) for name, (_, about) in options_of(record).items()}
-_SHARD_SIZE = ByteSize(500_000_000)
 
 # fmt: off
 _Outputs = Annotated["Paths", Opt(argument=True, typed=list[Path], metavar="OUT", check=lambda paths: paths,
     help="The output folder of tipsseg label; with --to, several.")]
-_Formats = Annotated[Sequence[str], _KNOWN["formats"], Opt(typed=list[str],
+_Formats = Annotated[Sequence[str], Formats, Opt(typed=list[str],
     help="One or more, separated by commas: {formats}; with --to, {datasets}.")]
 _To = Annotated[str | Path, Opt(metavar="DIR|URL", group=FILES, check=lambda place: place,
     help="Write the data set to this empty folder or URL, such as s3://bucket/set.")]
 _Drop = Annotated[Sequence[str] | None, Opt(metavar="NAMES", choices="formats", typed=list[str], check=format_names,
     help="Remove these formats and their files from the folder, except edited files.")]
-_ShardSize = Annotated[int | str | ByteSize, _KNOWN["shard_size"]]
-_Overwrite = Annotated[bool, _KNOWN["overwrite"], Opt(rare=True,
-    help="With argument `to`, remove an earlier data set there. Other files in the place are an error.")]
 # fmt: on
 
 
@@ -136,8 +132,8 @@ def write_dataset(
     images: Moved = None,
     only: Chosen = None,
     val_fraction: ValFraction = None,
-    shard_size: _ShardSize = _SHARD_SIZE,
-    overwrite: _Overwrite = False,
+    shard_size: ShardSize = SHARD_SIZE,
+    overwrite: OverwriteDataset = False,
     jobs: Jobs = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     verbose: Verbosity = None,
@@ -193,8 +189,8 @@ def convert(
     formats: _Formats | None = None,
     to: _To | None = None,
     drop: _Drop = None,
-    shard_size: _ShardSize = _SHARD_SIZE,
-    overwrite: _Overwrite = False,
+    shard_size: ShardSize = SHARD_SIZE,
+    overwrite: OverwriteDataset = False,
     only: Chosen = None,
     images: Moved = None,
     verbose: Verbosity = None,

@@ -6,12 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.fields import options_of, take_options
-from tipsseg.options.run import CorrectOptions, ReadingOptions
-from tipsseg.verbs.shared import Jobs, Labelled, MaxPixels
+from tipsseg.options.declared import (
+    Accept,
+    AddClasses,
+    CheckOnly,
+    CorrectedImages,
+    Emptied,
+    Everything,
+    Exact,
+    Jobs,
+    MaxPixels,
+    ReplaceCorrected,
+    SourceFormat,
+)
+from tipsseg.options.fields import Opt, take_options
+from tipsseg.options.records import CorrectOptions, ReadingOptions
+from tipsseg.verbs.shared import Labelled
 
 if TYPE_CHECKING:
     from tipsseg.commands.correct.take import Corrections
@@ -32,16 +45,6 @@ everything else to stderr.
 Exit code: 0 success, 1 error, 2 wrong usage.
 """
 
-_KNOWN = {name: about for name, (_, about) in options_of(CorrectOptions).items()}
-_SourceFormat = Annotated[str | None, _KNOWN["source_format"]]
-_AddClasses = Annotated[bool, _KNOWN["add_classes"]]
-_Everything = Annotated[bool, _KNOWN["everything"]]
-_ReplaceEdited = Annotated[bool, _KNOWN["replace_edited"]]
-_Emptied = Annotated[bool | None, _KNOWN["emptied"]]
-_Exact = Annotated[bool, _KNOWN["exact"]]
-_Accept = Annotated[bool, _KNOWN["accept"]]
-_Images = Annotated[str | Path | None, _KNOWN["images"]]
-_DryRun = Annotated[bool, _KNOWN["dry_run"]]
 
 # fmt: off
 _Source = Annotated[str | Path, Opt(flag="from", metavar="SOURCE",
@@ -59,15 +62,15 @@ def correct_folder(
     output: Labelled,
     corrections: _Source,
     *,
-    source_format: _SourceFormat = None,
-    add_classes: _AddClasses = False,
-    everything: _Everything = False,
-    replace_edited: _ReplaceEdited = False,
-    emptied: _Emptied = None,
-    exact: _Exact = False,
-    accept: _Accept = False,
-    images: _Images = None,
-    dry_run: _DryRun = False,
+    source_format: SourceFormat = None,
+    add_classes: AddClasses = False,
+    everything: Everything = False,
+    replace_edited: ReplaceCorrected = False,
+    emptied: Emptied = None,
+    exact: Exact = False,
+    accept: Accept = False,
+    images: CorrectedImages = None,
+    dry_run: CheckOnly = False,
     jobs: Jobs = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     verbose: Verbosity = None,
@@ -156,15 +159,15 @@ def correct(
     ask: Ask,
     output: Labelled,
     *,
-    source_format: _SourceFormat = None,
-    add_classes: _AddClasses = False,
-    everything: _Everything = False,
-    replace_edited: _ReplaceEdited = False,
-    emptied: _Emptied = None,
-    exact: _Exact = False,
-    accept: _Accept = False,
-    images: _Images = None,
-    dry_run: _DryRun = False,
+    source_format: SourceFormat = None,
+    add_classes: AddClasses = False,
+    everything: Everything = False,
+    replace_edited: ReplaceCorrected = False,
+    emptied: Emptied = None,
+    exact: Exact = False,
+    accept: Accept = False,
+    images: CorrectedImages = None,
+    dry_run: CheckOnly = False,
     jobs: Jobs = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     source: _Source | None = None,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from tipsseg.ask import Ask, Opt, verb
-from tipsseg.options.fields import MODEL
+from tipsseg.ask import Ask, verb
+from tipsseg.options.declared import Device, Dtype
+from tipsseg.options.fields import MODEL, Opt
 from tipsseg.util.text import Diagnostic, pluralize
-from tipsseg.verbs.shared import Device, Dtype
 
 EPILOG = """Exit code: 0 if all checks pass, 1 if a check fails."""
 

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
-from tipsseg.options import MAX_PIXELS, FeatureDtype, LabelOptions
-from tipsseg.options.fields import options_of, take_options
-from tipsseg.options.run import EncodeOptions, StoreOptions
-from tipsseg.options.values import Shard
-from tipsseg.run.outcome import FolderImage, summed
-from tipsseg.verbs.shared import (
+from tipsseg.options import MAX_PIXELS
+from tipsseg.options.declared import (
     BatchSize,
     Device,
-    DryRun,
     Dtype,
     EveryFrame,
-    Inputs,
     Jobs,
     MaxPixels,
-    Mode,
     ModelName,
     Sample,
     Scales,
+    ShardOfStore,
     ShortSide,
+    Store,
+    StoreDtype,
     Stretch,
     UseCache,
+    ViewMode,
 )
+from tipsseg.options.fields import take_options
+from tipsseg.options.records import EncodeOptions, LabelOptions, StoreOptions
+from tipsseg.run.outcome import FolderImage, summed
+from tipsseg.verbs.shared import DryRun, Inputs
 
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity
@@ -49,17 +49,12 @@ Exit code: 0 success, 1 an error or a failed image, 2 wrong usage, 130 or 143
 interrupted.
 """
 
-_KNOWN = {name: about for name, (_, about) in options_of(StoreOptions).items()}
-_Store = Annotated[str | Path, _KNOWN["output"]]
-_FeatureDtype = Annotated[FeatureDtype | None, _KNOWN["feature_dtype"]]
-_Shard = Annotated[str | Shard | None, _KNOWN["shard"]]
-
 
 @verb("encode", EPILOG, prints="files", jsonl="Print one JSON object per image on stdout, instead of paths.")
 def iter_encode_folder(
     ask: Ask,
     images: Inputs,
-    output: _Store,
+    output: Store,
     *,
     model: ModelName = "l14",
     device: Device = "auto",
@@ -68,9 +63,9 @@ def iter_encode_folder(
     use_cache: UseCache = False,
     jobs: Jobs = None,
     max_pixels: MaxPixels = MAX_PIXELS,
-    feature_dtype: _FeatureDtype = None,
-    shard: _Shard = None,
-    mode: Mode = "slide",
+    feature_dtype: StoreDtype = None,
+    shard: ShardOfStore = None,
+    mode: ViewMode = "slide",
     short_side: ShortSide = None,
     stretch: Stretch = None,
     scales: Scales = (1.0,),

@@ -5,20 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.fields import TRUTH, take_options
-from tipsseg.options.run import ReadingOptions, TruthOptions
-from tipsseg.verbs.shared import (
-    IgnoreIndex,
-    Jobs,
-    Layout,
-    MaxPixels,
-    Named,
-    ReduceZeroLabel,
-    Vocab,
-    ZeroBased,
-)
+from tipsseg.options.declared import IgnoreIndex, Jobs, Layout, MaxPixels, ReduceZeroLabel, ZeroBased
+from tipsseg.options.fields import TRUTH, Opt, take_options
+from tipsseg.options.records import ReadingOptions, TruthOptions
+from tipsseg.verbs.shared import Named, Vocab
 
 if TYPE_CHECKING:
     from tipsseg.commands.evaluate import Evaluation

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.fields import FILES, take_options
-from tipsseg.options.run import ComputeOptions
-from tipsseg.verbs.shared import BatchSize, Device, Features, Jobs, Labelled, MaxPixels, Moved, UseCache
+from tipsseg.options.declared import BatchSize, Device, Features, Jobs, MaxPixels, UseCache
+from tipsseg.options.fields import FILES, Opt, take_options
+from tipsseg.options.records import ComputeOptions
+from tipsseg.verbs.shared import Labelled, Moved
 
 if TYPE_CHECKING:
     from tipsseg.commands.fit.vectors import Fit

@@ -2,55 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.errors import OtherRunError, UsageError
-from tipsseg.options import MAX_PIXELS, FileOptions, LabelOptions
-from tipsseg.options.fields import WHAT, options_of, take_options
-from tipsseg.options.run import (
-    ComputeOptions,
-    EngineOptions,
-    ImageOptions,
-    OntoOptions,
-    OutputOptions,
-    RasterOptions,
-    RegionOptions,
-)
-from tipsseg.options.values import Shard
-from tipsseg.run.outcome import FolderImage, summed
-from tipsseg.util.text import shell_word
-from tipsseg.verbs.shared import (
-    Background,
+from tipsseg.options import MAX_PIXELS
+from tipsseg.options.declared import (
+    Bands,
     BatchSize,
     Device,
-    DryRun,
     Dtype,
     EveryFrame,
     Features,
-    Inputs,
-    Instances,
+    FileNames,
+    Formats,
+    GroundResolution,
+    InstanceKind,
     Jobs,
     MaxPixels,
-    MinAreaOption,
     MinConfidence,
-    Mode,
+    MinimumArea,
     ModelName,
-    Named,
-    Names,
+    Onto,
+    Output,
+    Overwrite,
+    Present,
+    Prune,
+    Ray,
     Refine,
+    Regions,
+    RegionsMargin,
+    RegionsOnly,
+    ReplaceEdited,
     Sample,
     Scales,
+    ShardOfRun,
     ShortSide,
     Simplify,
     Stretch,
     UseCache,
     ValFraction,
-    Vocab,
+    ViewMode,
 )
+from tipsseg.options.fields import WHAT, Opt, take_options
+from tipsseg.options.records import (
+    ComputeOptions,
+    EngineOptions,
+    FileOptions,
+    ImageOptions,
+    LabelOptions,
+    OntoOptions,
+    OutputOptions,
+    RasterOptions,
+    RegionOptions,
+)
+from tipsseg.run.outcome import FolderImage, summed
+from tipsseg.util.text import shell_word
+from tipsseg.verbs.shared import Background, DryRun, Inputs, Named, Vocab
 
 if TYPE_CHECKING:
     from tipsseg.run.repeat import RepeatedRun
@@ -75,23 +86,7 @@ not a terminal, the paths of written files are printed there.
 Exit code: 0 success, 1 error or failed image, 2 wrong usage, 130/143 stopped.
 """
 
-_RECORDS = (EngineOptions, OntoOptions, OutputOptions, RasterOptions, RegionOptions)
-_KNOWN = {name: about for record in _RECORDS for name, (_, about) in options_of(record).items()}
 
-_Regions = Annotated[str | Path | None, _KNOWN["regions"]]
-_RegionsOnly = Annotated[bool, _KNOWN["regions_only"]]
-_RegionsMargin = Annotated[float, _KNOWN["regions_margin"]]
-_Present = Annotated[str | Path | None, _KNOWN["present"]]
-_Onto = Annotated[str | Path | None, _KNOWN["onto"]]
-_Output = Annotated[str | Path, _KNOWN["output"]]
-_Formats = Annotated[Sequence[str] | None, _KNOWN["formats"]]
-_Overwrite = Annotated[bool, _KNOWN["overwrite"]]
-_Prune = Annotated[int | None, _KNOWN["prune"]]
-_ReplaceEdited = Annotated[bool, _KNOWN["replace_edited"]]
-_Shard = Annotated[str | Shard | None, _KNOWN["shard"]]
-_Bands = Annotated[Sequence[int] | str | None, _KNOWN["bands"]]
-_GroundResolution = Annotated[float | None, _KNOWN["ground_resolution"]]
-_Ray = Annotated[str | None, _KNOWN["ray"]]
 # fmt: off
 _FromRun = Annotated[str | Path | None, Opt(flag="from", metavar="FILE|DIR", group=WHAT, rare=True,
     help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.")]
@@ -106,11 +101,11 @@ def iter_label_folder(
     *,
     vocab: Vocab = None,
     background: Background = None,
-    regions: _Regions = None,
-    regions_only: _RegionsOnly = False,
-    regions_margin: _RegionsMargin = 0.0,
-    present: _Present = None,
-    onto: _Onto = None,
+    regions: Regions = None,
+    regions_only: RegionsOnly = False,
+    regions_margin: RegionsMargin = 0.0,
+    present: Present = None,
+    onto: Onto = None,
     jobs: Jobs = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     model: ModelName = "l14",
@@ -119,28 +114,28 @@ def iter_label_folder(
     batch_size: BatchSize = None,
     use_cache: UseCache = False,
     features: Features = None,
-    mode: Mode = "slide",
+    mode: ViewMode = "slide",
     short_side: ShortSide = None,
     min_confidence: MinConfidence = 0.0,
     refine: Refine = "none",
     scales: Scales = (1.0,),
     stretch: Stretch = None,
-    output: _Output = Path("labels"),
-    formats: _Formats = None,
-    overwrite: _Overwrite = False,
-    prune: _Prune = None,
-    replace_edited: _ReplaceEdited = False,
-    shard: _Shard = None,
-    instances: Instances = None,
-    min_area: MinAreaOption = None,
+    output: Output = Path("labels"),
+    formats: Formats = None,
+    overwrite: Overwrite = False,
+    prune: Prune = None,
+    replace_edited: ReplaceEdited = False,
+    shard: ShardOfRun = None,
+    instances: InstanceKind = None,
+    min_area: MinimumArea = None,
     simplify: Simplify = None,
-    names: Names = "stem",
+    names: FileNames = "stem",
     val_fraction: ValFraction = None,
     sample: Sample = None,
     every: EveryFrame = None,
-    bands: _Bands = None,
-    ground_resolution: _GroundResolution = None,
-    ray: _Ray = None,
+    bands: Bands = None,
+    ground_resolution: GroundResolution = None,
+    ray: Ray = None,
     from_run: _FromRun = None,
     dry_run: DryRun = False,
     verbose: Verbosity = None,

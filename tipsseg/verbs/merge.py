@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tipsseg.ask import Ask, Opt, verb
-from tipsseg.options.fields import FILES
+from tipsseg.ask import Ask, verb
+from tipsseg.options.fields import FILES, Opt
 
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity

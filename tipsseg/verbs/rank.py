@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.address import as_address
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.errors import ImageError, InputError
+from tipsseg.options.fields import Opt
 from tipsseg.verbs.shared import Chosen, Labelled, Moved
 
 if TYPE_CHECKING:

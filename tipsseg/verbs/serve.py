@@ -7,12 +7,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.fields import FILES, IMAGES, take_options
-from tipsseg.options.run import ComputeOptions
-from tipsseg.verbs.shared import (
-    Background,
+from tipsseg.options.declared import (
     BatchSize,
     Device,
     Dtype,
@@ -23,6 +20,9 @@ from tipsseg.verbs.shared import (
     Refine,
     UseCache,
 )
+from tipsseg.options.fields import FILES, IMAGES, Opt, take_options
+from tipsseg.options.records import ComputeOptions
+from tipsseg.verbs.shared import Background
 
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity

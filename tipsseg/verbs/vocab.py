@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from tipsseg.ask import Ask, Opt, verb
-from tipsseg.options.fields import WHAT
+from tipsseg.ask import Ask, verb
+from tipsseg.options.fields import WHAT, Opt
 from tipsseg.util.progress import print_text
 from tipsseg.util.text import did_you_mean, pluralize
 from tipsseg.verbs.shared import Background

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from tipsseg.ask import Ask, Opt, verb
+from tipsseg.ask import Ask, verb
 from tipsseg.errors import WeightsError
+from tipsseg.options.fields import Opt
 from tipsseg.util.progress import print_path, print_text
 
 _IDS = Opt(

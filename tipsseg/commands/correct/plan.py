@@ -18,7 +18,7 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.folder.mask import seal
 from tipsseg.formats import FORMATS
 from tipsseg.formats.png import encode_mask
-from tipsseg.options.run import CorrectOptions
+from tipsseg.options.records import CorrectOptions
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import (
     LabelledObject,

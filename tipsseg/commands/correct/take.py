@@ -23,7 +23,7 @@ from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS, detect_format, find_reading_format, format_name, refuse_parts
 from tipsseg.formats.base import Format
 from tipsseg.options import default_jobs
-from tipsseg.options.run import CorrectOptions, ReadingOptions
+from tipsseg.options.records import CorrectOptions, ReadingOptions
 from tipsseg.run.entry import Correction, FileRow, recorded_ref
 from tipsseg.run.files import digest_of
 from tipsseg.run.folder import OutputFolder, change_folder

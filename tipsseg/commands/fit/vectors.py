@@ -16,8 +16,8 @@ from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.metrics import BACKGROUND_NAME, percent, rounded
-from tipsseg.options import ONE_SCALE, LabelOptions
-from tipsseg.options.run import ComputeOptions
+from tipsseg.options import ONE_SCALE
+from tipsseg.options.records import ComputeOptions, LabelOptions
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec, model_identity, refuse_file
 from tipsseg.util.files import cache_folder, is_folder

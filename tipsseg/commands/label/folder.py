@@ -15,11 +15,8 @@ from tipsseg.formats import RASTER_FORMATS
 from tipsseg.given.labels import join_classes
 from tipsseg.images.access import is_plain
 from tipsseg.images.raster import has_coordinates
-from tipsseg.options import DEFAULT_FORMATS, LabelOptions
-from tipsseg.options.run import (
-    OntoOptions,
-    OutputOptions,
-)
+from tipsseg.options import DEFAULT_FORMATS
+from tipsseg.options.records import LabelOptions, OntoOptions, OutputOptions
 from tipsseg.run.entry import Entry
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Choice, Images, find_images

@@ -14,7 +14,8 @@ from tipsseg.engine.notes import list_counts, note_reasons, note_renamed
 from tipsseg.errors import ImageError
 from tipsseg.images.access import needs_hold
 from tipsseg.labelling.view import view_of
-from tipsseg.options import ONE_SCALE, LabelOptions
+from tipsseg.options import ONE_SCALE
+from tipsseg.options.records import LabelOptions
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Images
 from tipsseg.run.lock import is_locked

@@ -29,7 +29,7 @@ from tipsseg.engine.notes import Reporter
 from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.images.decoders import silence_decoders
 from tipsseg.options import default_jobs
-from tipsseg.options.run import EngineOptions
+from tipsseg.options.records import EngineOptions
 from tipsseg.options.values import Shard, index_of
 from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.inputs import Images

@@ -27,7 +27,7 @@ from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
-from tipsseg.options.run import ReadingOptions, TruthOptions
+from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files
 from tipsseg.run.inputs import REPORT_FILE, check_image_root

@@ -1,0 +1,319 @@
+"""Records of options that several modules hand on.
+
+Keep imports fast here: the command's help loads this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from tipsseg.errors import UsageError
+from tipsseg.options import MAX_PIXELS, ONE_SCALE, Instances, MinArea, default_jobs
+from tipsseg.options.declared import (
+    Accept,
+    AddClasses,
+    Bands,
+    BatchSize,
+    CheckOnly,
+    CorrectedImages,
+    Device,
+    Dtype,
+    Emptied,
+    EveryFrame,
+    Everything,
+    Exact,
+    Features,
+    FileNames,
+    Formats,
+    GroundResolution,
+    IgnoreIndex,
+    InstanceKind,
+    Jobs,
+    Layout,
+    MaxPixels,
+    MinConfidence,
+    MinimumArea,
+    ModelName,
+    Onto,
+    Output,
+    Overwrite,
+    OverwriteDataset,
+    Present,
+    Prune,
+    Ray,
+    ReduceZeroLabel,
+    Refine,
+    Regions,
+    RegionsMargin,
+    RegionsOnly,
+    ReplaceCorrected,
+    ReplaceEdited,
+    Sample,
+    Scales,
+    ShardOfRun,
+    ShardOfStore,
+    ShardSize,
+    ShortSide,
+    Simplify,
+    SourceFormat,
+    Store,
+    StoreDtype,
+    Stretch,
+    UseCache,
+    ValFraction,
+    ViewMode,
+    ZeroBased,
+)
+from tipsseg.options.fields import OptionRecord, check_options, record_of, short_repr
+from tipsseg.options.values import SHARD_SIZE, ByteSize, Every, Shard
+
+#: None, which `__post_init__` replaces.
+_LATER: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelOptions(OptionRecord):
+    """Options for labelling an image, except the model and the vocabulary.
+
+    With several `scales`, the model sees the image at every scale, and the mean log-probabilities decide the labels. The scales are
+    stored in ascending order.
+
+    Raises:
+        UsageError: If a value is invalid for all models.
+    """
+
+    mode: ViewMode = "slide"
+    short_side: ShortSide = None
+    min_confidence: MinConfidence = 0.0
+    refine: Refine = "none"
+    scales: Annotated[tuple[float, ...], Scales] = ONE_SCALE
+    stretch: Annotated[tuple[float, float] | None, Stretch] = None
+
+    __repr__ = short_repr
+
+    def record(self) -> dict[str, object]:
+        """Return the options as run.json stores them."""
+        return record_of(self)
+
+
+#: The options of LabelOptions for how the model sees an image.
+VIEW = ("mode", "short_side", "stretch")
+
+DEFAULT_LABEL_OPTIONS = LabelOptions()
+
+
+#: The options that None leaves as they are in the folder, and their values in a new folder.
+_KEPT: Mapping[str, Any] = {
+    "instances": "component",
+    "min_area": MinArea(1),
+    "simplify": None,
+    "val_fraction": None,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileOptions(OptionRecord):
+    """Options for label files.
+
+    `min_area` also accepts a number of pixels, or a string such as "0.1%". An option that is None keeps the folder's value; the
+    default applies in a new folder.
+
+    Attributes:
+        given: The names of the options that are not None.
+
+    Raises:
+        UsageError: If a value is invalid.
+    """
+
+    instances: Annotated[Instances, InstanceKind] = _LATER
+    min_area: Annotated[MinArea, MinimumArea] = _LATER
+    simplify: Simplify = None
+    names: FileNames = "stem"
+    val_fraction: ValFraction = None
+    given: frozenset[str] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "given", frozenset(name for name in _KEPT if getattr(self, name) is not None))
+        for name in _KEPT.keys() - self.given:
+            object.__setattr__(self, name, _KEPT[name])
+        check_options(self)
+        object.__setattr__(self, "val_fraction", self.val_fraction or None)  # none at all is the same
+
+    __repr__ = short_repr
+
+    def kept(self, before: FileOptions) -> FileOptions:
+        """Fill the options that are not given from an earlier run."""
+        return replace(self, **{name: getattr(before, name) for name in _KEPT.keys() - self.given})
+
+
+DEFAULT_FILE_OPTIONS = FileOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(OptionRecord):
+    """Options for reading images and masks. Raise UsageError if a value is invalid."""
+
+    jobs: Annotated[int, Jobs] = _LATER
+    max_pixels: MaxPixels = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.jobs is None:
+            object.__setattr__(self, "jobs", default_jobs())
+        super().__post_init__()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions(ReadingOptions):
+    """Options for the model and the machine.
+
+    Raises:
+        UsageError: If a value is invalid on all machines.
+    """
+
+    model: Annotated[str, ModelName] = "l14"
+    device: Annotated[str, Device] = "auto"
+    dtype: Dtype = "auto"
+    batch_size: BatchSize = None
+    use_cache: UseCache = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(EncodeOptions):
+    """Options for the model and the machine, and stored features. Raise UsageError as EncodeOptions does."""
+
+    features: Annotated[Path | None, Features] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(OptionRecord):
+    """Options for the output folder and the labels already in it.
+
+    If `formats` is None, the formats already in the folder apply, or the default formats.
+
+    Raises:
+        UsageError: If a value is invalid, or two values cannot be combined.
+    """
+
+    output: Annotated[Path, Output] = Path("labels")
+    formats: Annotated[tuple[str, ...] | None, Formats] = None
+    overwrite: Overwrite = False
+    prune: Prune = None
+    replace_edited: ReplaceEdited = False
+    shard: Annotated[Shard | None, ShardOfRun] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overwrite and self.shard is not None:
+            raise UsageError(
+                "argument `overwrite` and argument `shard` exclude each other",
+                "Choose another output folder, or start over without argument `shard`.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionOptions(OptionRecord):
+    """Options for what is known of each image: regions, such as the masks of another tool, and what is in it."""
+
+    regions: Annotated[Path | None, Regions] = None
+    regions_only: RegionsOnly = False
+    regions_margin: RegionsMargin = 0.0
+    present: Annotated[Path | None, Present] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OntoOptions(OptionRecord):
+    """Options for existing labels."""
+
+    onto: Annotated[Path | None, Onto] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterOptions(OptionRecord):
+    """Options for rasters, such as satellite scenes: their bands and resolution. Raise UsageError if a value is invalid."""
+
+    bands: Annotated[tuple[int, ...] | None, Bands] = None
+    ground_resolution: GroundResolution = None
+
+
+DEFAULT_RASTER_OPTIONS = RasterOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOptions(OptionRecord):
+    """Options for the feature store that `encode` writes. Raise UsageError if a value is invalid."""
+
+    output: Annotated[Path, Store]
+    feature_dtype: StoreDtype = None
+    shard: Annotated[Shard | None, ShardOfStore] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(OptionRecord):
+    """Options that select images. Raise UsageError if a number is invalid."""
+
+    sample: Sample = None
+    every: Annotated[Every | None, EveryFrame] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions(OptionRecord):
+    """Options for the engine: this process, or a Ray cluster. Raise UsageError if a value is invalid."""
+
+    ray: Ray = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthOptions:
+    """Options for ground-truth masks: file names and ids. Without a `layout`, 0 is the background, and 1..N are the classes."""
+
+    layout: Layout = None
+    ignore_index: IgnoreIndex = None
+    reduce_zero_label: ReduceZeroLabel = False
+    zero_based: ZeroBased = False
+
+    def __post_init__(self) -> None:
+        if self.layout is not None and (self.ignore_index, self.reduce_zero_label, self.zero_based) != (
+            None,
+            False,
+            False,
+        ):
+            raise UsageError(
+                f"argument `layout`={self.layout} already defines the ground-truth ids",
+                "Remove argument `ignore_index`, argument `reduce_zero_label` and argument `zero_based`.",
+            )
+        if self.reduce_zero_label and self.zero_based:
+            raise UsageError(
+                "argument `reduce_zero_label` and argument `zero_based` exclude each other",
+                "Use the first if 0 marks ignored pixels, the second if 0 is the first class.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions(OptionRecord):
+    """Options for data sets of shards. Raise UsageError if a value is invalid."""
+
+    shard_size: Annotated[ByteSize, ShardSize] = SHARD_SIZE
+    overwrite: OverwriteDataset = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectOptions:
+    """Options for importing corrections.
+
+    Editing tools redraw objects. By default, an object counts as unchanged if its outline moved no farther than a tool moves it,
+    or if it only lost its holes; with `exact`, every pixel counts. `emptied` applies to images without objects, if the corrections
+    do not show whether a person reviewed them, or no image has objects; None rejects such images.
+    """
+
+    source_format: SourceFormat = None
+    add_classes: AddClasses = False
+    everything: Everything = False
+    replace_edited: ReplaceCorrected = False
+    emptied: Emptied = None
+    exact: Exact = False
+    accept: Accept = False
+    images: Annotated[Path | None, CorrectedImages] = None
+    dry_run: CheckOnly = False
