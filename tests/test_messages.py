@@ -66,11 +66,18 @@ _API: tuple[Callable[..., Any], ...] = (
 def texts(source: str) -> Iterator[tuple[int, str]]:
     """The string constants of a module with their lines; {} stands for what an f-string takes in.
 
-    `RunSpec.command` and `RunSpec.question` write command lines, and are left out.
+    `RunSpec.command` and `RunSpec.question` write command lines, and are left out, as is what verbs say in the help of commands.
     """
     nodes: list[ast.AST] = [ast.parse(source)]
     while nodes:
         node = nodes.pop()
+        if isinstance(node, ast.keyword) and node.arg in ("help", "json", "jsonl"):
+            continue
+        if isinstance(node, ast.FunctionDef) and any("verb(" in ast.unparse(each) for each in node.decorator_list):
+            nodes += node.body[1:]  # without the docstring, whose first line is the summary of the command
+            continue
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_EPILOG":
+            continue
         if isinstance(node, ast.JoinedStr):
             parts = [str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values]
             yield node.lineno, "".join(parts)
@@ -82,6 +89,7 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
             "command_with_output",
             "question",
             "_question",
+            "_commands_to_paste",
         ):
             nodes += ast.iter_child_nodes(node)
 

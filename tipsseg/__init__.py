@@ -74,7 +74,7 @@ _LAZY = {
     "labelling.features": ("Features",),
     "labelling.labeller": ("Labeller",),
     "labelling.model": ("Model", "label", "load"),
-    "options": ("LabelOptions",),
+    "options.records": ("LabelOptions",),
     "verbs.convert": ("write_dataset",),
     "verbs.encode": ("encode_folder",),
     "verbs.label": ("iter_label_folder", "label_folder"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin
 
 from tipsseg.address import address_text, as_address, has_scheme, without_secrets
 from tipsseg.options.fields import Declared, declared
@@ -31,7 +31,7 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What is asked of a verb.
+    """Hold what is asked of a verb, and who gave each value.
 
     Attributes:
         name: The name of the command.
@@ -72,14 +72,14 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verb:
-    """What a command is, beside the parameters of its function.
+    """Describe the command of a verb, beside the parameters of the function.
 
     Attributes:
         name: The name of the command.
         epilog: The text at the end of the help.
         prints: The paths that go to stdout: of images, or of written files where stdout is no terminal.
-        jsonl: The help of --jsonl; "" if the command has no such option.
-        json: The help of --json; "" if the command has no such option.
+        jsonl: The help of the option that prints lines of JSON; "" without that option.
+        json: The help of the option that prints one JSON object; "" without that option.
         options: The parameters of the function, by name.
     """
 
@@ -129,7 +129,7 @@ def verb(
             ask = Ask(name=name, options=options, values=dict(bound.arguments), given=given, repeated=repeated)
             return function(ask, *bound.args, **bound.kwargs)
 
-        call.__signature__ = public  # type: ignore[attr-defined]  # for help(), notebooks and editors
+        call.__signature__ = _with_types(function, public)  # type: ignore[attr-defined]  # for help(), notebooks and editors
         call.__doc__ = _with_options(function.__doc__ or "", options)
         _VERBS[call] = Verb(name=name, epilog=epilog, prints=prints, jsonl=jsonl, json=json, options=options)
         return call
@@ -140,6 +140,18 @@ def verb(
 def verb_of(function: Callable[..., Any]) -> Verb:
     """Return what a verb is as a command."""
     return _VERBS[function]
+
+
+def _with_types(function: Callable[..., Any], signature: inspect.Signature) -> inspect.Signature:
+    """Return a signature with the types of options in place of their names."""
+    scope, parameters = vars(sys.modules[function.__module__]), list[inspect.Parameter]()
+    for parameter in signature.parameters.values():
+        with suppress(NameError):
+            hint = eval(str(parameter.annotation), scope)
+            kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+            parameter = parameter.replace(annotation=getattr(kind, "__forward_arg__", kind))  # noqa: PLW2901
+        parameters.append(parameter)
+    return signature.replace(parameters=parameters)
 
 
 def _options_of(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Declared]:

@@ -198,7 +198,7 @@ def test_a_mask_of_another_picture_of_the_same_name_is_ignored(
     ("arguments", "code", "message"),
     [
         pytest.param(["-f", "labelmee"], 2, "unknown format 'labelmee'\nHint: Did you mean 'labelme'?", id="format"),
-        pytest.param(["--jsonl", "--null"], 2, "--jsonl and --null exclude each other", id="json and NUL"),
+        pytest.param(["--jsonl", "--null"], 2, "-0 separates paths, but --jsonl prints no paths", id="json and NUL"),
         pytest.param(["-f", "coco"], 1, "no corrected images", id="not of that format"),
         pytest.param(["--undo", "a.png"], 2, "--undo", id="both ways"),
     ],

@@ -52,9 +52,7 @@ VALUES: dict[str, list[str]] = {
     "shard": ["1/1"],
 }
 
-OPTIONS = {
-    name: (item, about) for record in RECORDS for name, (item, about) in options_of(record).items() if about.recorded
-}
+OPTIONS = {name: option for record in RECORDS for name, option in options_of(record).items() if option.about.recorded}
 
 #: Options that a folder with labels refuses to lose. Read once by hand: of the others, the folder keeps its value.
 REFUSED = {
@@ -84,9 +82,9 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, ti
 
 
 def asked(name: str, output: str) -> list[object]:
-    item, about = OPTIONS[name]
+    about = OPTIONS[name].about
     value = ["tiny2" if word == "MODEL2" else word for word in VALUES[name]]
-    switch = item.type in (bool, "bool")
+    switch = OPTIONS[name].kind is bool
     words = [about.long(name), *value]
     model = [] if name == "model" else ["-m", "tiny"]
     device = [] if name == "device" else ["--device", "cpu"]
@@ -123,7 +121,7 @@ def test_an_option_is_recorded_repeated_and_kept(command: Command, name: str) ->
         shutil.rmtree("imgs")
         Path("imgs").mkdir()
         write_raster(Path("imgs/scene.tif"), drawn(64, 80))
-    about, output = OPTIONS[name][1], Path("elsewhere" if name == "output" else "out")
+    about, output = OPTIONS[name].about, Path("elsewhere" if name == "output" else "out")
     ran = command(*asked(name, "out"))
     assert ran.code == 0, ran.err
     folder = next(output.rglob("run.json")).parent
@@ -156,7 +154,7 @@ def test_an_option_is_recorded_repeated_and_kept(command: Command, name: str) ->
     # Without the option, the same folder goes on, or refuses as the declaration says.
     words = asked(name, "out")
     at = words.index(about.long(name))
-    del words[at : at + (1 if OPTIONS[name][0].type in (bool, "bool") else 2)]
+    del words[at : at + (1 if OPTIONS[name].kind is bool else 2)]
     words += ["-m", "tiny"] if name == "model" else []
     if name in ("shard", "output"):
         return
@@ -202,12 +200,14 @@ _VIEWS = {name: each for name, each in options_of(LabelOptions).items() if name 
 OF_ENCODE = {**_VIEWS, **options_of(EncodeOptions), **options_of(StoreOptions), **options_of(ImageOptions)}
 
 
-@pytest.mark.parametrize("name", [name for name, (_, about) in OF_ENCODE.items() if about.commands_give is None])
+@pytest.mark.parametrize("name", [name for name, each in OF_ENCODE.items() if each.about.commands_give is None])
 def test_an_option_of_encode_is_kept_by_its_store(command: Command, name: str) -> None:
     assert name in ENCODED, "a new option needs a value"
-    given = [OF_ENCODE[name][1].long(name), ENCODED[name]]
+    given = [OF_ENCODE[name].about.long(name), ENCODED[name]]
     defaults = {"model": "tiny", "device": "cpu", "output": "feats", "feature_dtype": "float32"}
-    others = [word for key, value in defaults.items() if key != name for word in (OF_ENCODE[key][1].long(key), value)]
+    others = [
+        word for key, value in defaults.items() if key != name for word in (OF_ENCODE[key].about.long(key), value)
+    ]
     ran = command("encode", "imgs", *others, *given)
     assert ran.code == 0, ran.err
     store = json.loads(Path("feats/features.json").read_bytes())

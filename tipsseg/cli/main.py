@@ -28,7 +28,7 @@ Examples:
   tipsseg label --help
 """
 
-#: Commands and their summaries in --help. Each command is a module of `tipsseg.verbs`.
+#: Commands and their summaries in --help. Each command is a module of the package verbs.
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images and write masks, COCO annotations and overlays.",
     "encode": "Store image features, to label the images again without encoding.",

@@ -15,7 +15,7 @@ from tipsseg.util.files import is_file, path_exists
 from tipsseg.util.text import quote, shell_word
 
 
-def class_names(words: Sequence[str]) -> tuple[str, ...]:
+def typed_classes(words: Sequence[str]) -> tuple[str, ...]:
     """Return the names in the values of --classes. Raise UsageError or VocabularyError for what seems to be something else."""
     from tipsseg.vocabulary.vocabulary import split_phrases
 
@@ -51,7 +51,7 @@ def refuse_split_lists(paths: Sequence[str], classes: Sequence[str] | None, form
     strays = [path for path in paths if path != "-" and "://" not in path and not os.path.lexists(path)]
     if formats:
         refuse_stray_formats(strays, formats)
-    for number, flag in enumerate(sys.argv if classes else (), start=1):
+    for number, flag in enumerate(sys.argv[1:] if classes else (), start=2):
         rest = list(takewhile(strays.__contains__, sys.argv[number + 1 :]))
         if flag not in ("-c", "--classes") or not rest:
             continue

@@ -14,7 +14,7 @@ from tipsseg.ask import Verb, verb_of
 from tipsseg.cli import stdin
 from tipsseg.cli.groups import Group
 from tipsseg.cli.parameters import add_command, is_given, parameter_of
-from tipsseg.cli.values import class_names, refuse_split_lists
+from tipsseg.cli.values import refuse_split_lists, typed_classes
 from tipsseg.cli.wording import as_typed, open_progress, prints_paths
 from tipsseg.errors import ImageError, TipssegError, UsageError
 from tipsseg.options.fields import OTHER
@@ -65,10 +65,11 @@ def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
 
     parameters = [parameter_of(key, each.about, each.kind, each.default) for key, each in options.items()]
     required = any(each.about.required or each.default is inspect.Parameter.empty for each in options.values())
+    shows_help = required and " " not in verb.name
     rare = {*(key for key, each in options.items() if each.about.rare), *(["null"] if _reads_list(verb) else [])}
     summary = (function.__doc__ or "").partition("\n")[0]
     name = verb.name.split()[-1]
-    add_command(app, name, run, [*parameters, *switches], rare, summary, verb.epilog, {"no_args_is_help": required})
+    add_command(app, name, run, [*parameters, *switches], rare, summary, verb.epilog, {"no_args_is_help": shows_help})
 
 
 def _reads_list(verb: Verb) -> bool:
@@ -115,7 +116,7 @@ def _listed(value: Any) -> list[str]:
 def _value_of(verb: Verb, key: str, value: Any, null: bool, given: Mapping[str, Any]) -> Any:
     """Return the value of an option from the words on the command line. Read lists on stdin, and the list of --only."""
     if key == "classes":
-        return class_names(value)
+        return typed_classes(value)
     match verb.options[key].about.stdin:
         case "paths":
             return stdin.images(value, null)

@@ -112,7 +112,7 @@ Jobs = Annotated[int | None, Opt(metavar="N", group=IMAGES, rare=True, min=1, ro
 MaxPixels = Annotated[int, Opt(metavar="N", group=IMAGES, rare=True, min=1, role="machine", recorded=COMMAND,
     help="Reject images with more pixels, to protect against decompression bombs.")]
 
-ModelName = Annotated[str | Path, Opt(metavar="ID|DIR", short="m", group=MODEL, choices="models", check=_model_id,
+ModelName = Annotated[str | Path, Opt(metavar="ID|DIR", typed=str, short="m", group=MODEL, choices="models", check=_model_id,
     role="labels", held="identity", repeated=True, recorded=COMMAND,
     help="Model id (l14, b14, so400m14, g14, tiny), or a folder in the Hugging Face layout.")]
 Device = Annotated[str | int, Opt(metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"),
@@ -134,7 +134,7 @@ Features = Annotated[str | Path | None, Opt(metavar="DIR", group=MODEL, role="la
 
 Output = Annotated[str | Path, Opt(metavar="DIR", short="o", group=FILES, role="files", recorded=COMMAND,
     help="Output folder.")]
-Formats = Annotated[Sequence[str] | None, Opt(metavar="NAMES", flag="format", short="f", group=FILES,
+Formats = Annotated[Sequence[str] | None, Opt(typed=list[str], metavar="NAMES", flag="format", short="f", group=FILES,
     choices="formats", role="files", held="identity", repeated=True, recorded="formats", check=format_names,
     help=f"One or more, separated by commas: {{formats}}.  [default: {','.join(DEFAULT_FORMATS)}; an existing folder keeps "
         "its formats]")]

@@ -162,7 +162,7 @@ def declared(name: str, hint: Any, default: Any) -> Declared | None:
     if not marks:
         return None
     optional = NoneType in kinds
-    kind = Path if Path in kinds else next(each for each in kinds if each is not NoneType)
+    kind = next((each for each in (Path, str) if each in kinds), next(each for each in kinds if each is not NoneType))
     return Declared(name=name, kind=kind, optional=optional, default=default, about=_merged(marks))
 
 

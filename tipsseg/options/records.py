@@ -12,61 +12,7 @@ from typing import Annotated, Any
 
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS, ONE_SCALE, Instances, MinArea, default_jobs
-from tipsseg.options.declared import (
-    Accept,
-    AddClasses,
-    Bands,
-    BatchSize,
-    CheckOnly,
-    CorrectedImages,
-    Device,
-    Dtype,
-    Emptied,
-    EveryFrame,
-    Everything,
-    Exact,
-    Features,
-    FileNames,
-    Formats,
-    GroundResolution,
-    IgnoreIndex,
-    InstanceKind,
-    Jobs,
-    Layout,
-    MaxPixels,
-    MinConfidence,
-    MinimumArea,
-    ModelName,
-    Onto,
-    Output,
-    Overwrite,
-    OverwriteDataset,
-    Present,
-    Prune,
-    Ray,
-    ReduceZeroLabel,
-    Refine,
-    Regions,
-    RegionsMargin,
-    RegionsOnly,
-    ReplaceCorrected,
-    ReplaceEdited,
-    Sample,
-    Scales,
-    ShardOfRun,
-    ShardOfStore,
-    ShardSize,
-    ShortSide,
-    Simplify,
-    SourceFormat,
-    Store,
-    StoreDtype,
-    Stretch,
-    UseCache,
-    ValFraction,
-    ViewMode,
-    ZeroBased,
-)
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import OptionRecord, check_options, record_of, short_repr
 from tipsseg.options.values import SHARD_SIZE, ByteSize, Every, Shard
 
@@ -85,12 +31,12 @@ class LabelOptions(OptionRecord):
         UsageError: If a value is invalid for all models.
     """
 
-    mode: ViewMode = "slide"
-    short_side: ShortSide = None
-    min_confidence: MinConfidence = 0.0
-    refine: Refine = "none"
-    scales: Annotated[tuple[float, ...], Scales] = ONE_SCALE
-    stretch: Annotated[tuple[float, float] | None, Stretch] = None
+    mode: opt.ViewMode = "slide"
+    short_side: opt.ShortSide = None
+    min_confidence: opt.MinConfidence = 0.0
+    refine: opt.Refine = "none"
+    scales: Annotated[tuple[float, ...], opt.Scales] = ONE_SCALE
+    stretch: Annotated[tuple[float, float] | None, opt.Stretch] = None
 
     __repr__ = short_repr
 
@@ -128,11 +74,11 @@ class FileOptions(OptionRecord):
         UsageError: If a value is invalid.
     """
 
-    instances: Annotated[Instances, InstanceKind] = _LATER
-    min_area: Annotated[MinArea, MinimumArea] = _LATER
-    simplify: Simplify = None
-    names: FileNames = "stem"
-    val_fraction: ValFraction = None
+    instances: Annotated[Instances, opt.InstanceKind] = _LATER
+    min_area: Annotated[MinArea, opt.MinimumArea] = _LATER
+    simplify: opt.Simplify = None
+    names: opt.FileNames = "stem"
+    val_fraction: opt.ValFraction = None
     given: frozenset[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -156,8 +102,8 @@ DEFAULT_FILE_OPTIONS = FileOptions()
 class ReadingOptions(OptionRecord):
     """Options for reading images and masks. Raise UsageError if a value is invalid."""
 
-    jobs: Annotated[int, Jobs] = _LATER
-    max_pixels: MaxPixels = MAX_PIXELS
+    jobs: Annotated[int, opt.Jobs] = _LATER
+    max_pixels: opt.MaxPixels = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.jobs is None:
@@ -173,18 +119,18 @@ class EncodeOptions(ReadingOptions):
         UsageError: If a value is invalid on all machines.
     """
 
-    model: Annotated[str, ModelName] = "l14"
-    device: Annotated[str, Device] = "auto"
-    dtype: Dtype = "auto"
-    batch_size: BatchSize = None
-    use_cache: UseCache = False
+    model: Annotated[str, opt.ModelName] = "l14"
+    device: Annotated[str, opt.Device] = "auto"
+    dtype: opt.Dtype = "auto"
+    batch_size: opt.BatchSize = None
+    use_cache: opt.UseCache = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions(EncodeOptions):
     """Options for the model and the machine, and stored features. Raise UsageError as EncodeOptions does."""
 
-    features: Annotated[Path | None, Features] = None
+    features: Annotated[Path | None, opt.Features] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,12 +143,12 @@ class OutputOptions(OptionRecord):
         UsageError: If a value is invalid, or two values cannot be combined.
     """
 
-    output: Annotated[Path, Output] = Path("labels")
-    formats: Annotated[tuple[str, ...] | None, Formats] = None
-    overwrite: Overwrite = False
-    prune: Prune = None
-    replace_edited: ReplaceEdited = False
-    shard: Annotated[Shard | None, ShardOfRun] = None
+    output: Annotated[Path, opt.Output] = Path("labels")
+    formats: Annotated[tuple[str, ...] | None, opt.Formats] = None
+    overwrite: opt.Overwrite = False
+    prune: opt.Prune = None
+    replace_edited: opt.ReplaceEdited = False
+    shard: Annotated[Shard | None, opt.ShardOfRun] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -217,25 +163,25 @@ class OutputOptions(OptionRecord):
 class RegionOptions(OptionRecord):
     """Options for what is known of each image: regions, such as the masks of another tool, and what is in it."""
 
-    regions: Annotated[Path | None, Regions] = None
-    regions_only: RegionsOnly = False
-    regions_margin: RegionsMargin = 0.0
-    present: Annotated[Path | None, Present] = None
+    regions: Annotated[Path | None, opt.Regions] = None
+    regions_only: opt.RegionsOnly = False
+    regions_margin: opt.RegionsMargin = 0.0
+    present: Annotated[Path | None, opt.Present] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class OntoOptions(OptionRecord):
     """Options for existing labels."""
 
-    onto: Annotated[Path | None, Onto] = None
+    onto: Annotated[Path | None, opt.Onto] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RasterOptions(OptionRecord):
     """Options for rasters, such as satellite scenes: their bands and resolution. Raise UsageError if a value is invalid."""
 
-    bands: Annotated[tuple[int, ...] | None, Bands] = None
-    ground_resolution: GroundResolution = None
+    bands: Annotated[tuple[int, ...] | None, opt.Bands] = None
+    ground_resolution: opt.GroundResolution = None
 
 
 DEFAULT_RASTER_OPTIONS = RasterOptions()
@@ -245,34 +191,34 @@ DEFAULT_RASTER_OPTIONS = RasterOptions()
 class StoreOptions(OptionRecord):
     """Options for the feature store that `encode` writes. Raise UsageError if a value is invalid."""
 
-    output: Annotated[Path, Store]
-    feature_dtype: StoreDtype = None
-    shard: Annotated[Shard | None, ShardOfStore] = None
+    output: Annotated[Path, opt.Store]
+    feature_dtype: opt.StoreDtype = None
+    shard: Annotated[Shard | None, opt.ShardOfStore] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions(OptionRecord):
     """Options that select images. Raise UsageError if a number is invalid."""
 
-    sample: Sample = None
-    every: Annotated[Every | None, EveryFrame] = None
+    sample: opt.Sample = None
+    every: Annotated[Every | None, opt.EveryFrame] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions(OptionRecord):
     """Options for the engine: this process, or a Ray cluster. Raise UsageError if a value is invalid."""
 
-    ray: Ray = None
+    ray: opt.Ray = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TruthOptions:
     """Options for ground-truth masks: file names and ids. Without a `layout`, 0 is the background, and 1..N are the classes."""
 
-    layout: Layout = None
-    ignore_index: IgnoreIndex = None
-    reduce_zero_label: ReduceZeroLabel = False
-    zero_based: ZeroBased = False
+    layout: opt.Layout = None
+    ignore_index: opt.IgnoreIndex = None
+    reduce_zero_label: opt.ReduceZeroLabel = False
+    zero_based: opt.ZeroBased = False
 
     def __post_init__(self) -> None:
         if self.layout is not None and (self.ignore_index, self.reduce_zero_label, self.zero_based) != (
@@ -295,8 +241,8 @@ class TruthOptions:
 class DatasetOptions(OptionRecord):
     """Options for data sets of shards. Raise UsageError if a value is invalid."""
 
-    shard_size: Annotated[ByteSize, ShardSize] = SHARD_SIZE
-    overwrite: OverwriteDataset = False
+    shard_size: Annotated[ByteSize, opt.ShardSize] = SHARD_SIZE
+    overwrite: opt.OverwriteDataset = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,12 +254,12 @@ class CorrectOptions:
     do not show whether a person reviewed them, or no image has objects; None rejects such images.
     """
 
-    source_format: SourceFormat = None
-    add_classes: AddClasses = False
-    everything: Everything = False
-    replace_edited: ReplaceCorrected = False
-    emptied: Emptied = None
-    exact: Exact = False
-    accept: Accept = False
-    images: Annotated[Path | None, CorrectedImages] = None
-    dry_run: CheckOnly = False
+    source_format: opt.SourceFormat = None
+    add_classes: opt.AddClasses = False
+    everything: opt.Everything = False
+    replace_edited: opt.ReplaceCorrected = False
+    emptied: opt.Emptied = None
+    exact: opt.Exact = False
+    accept: opt.Accept = False
+    images: Annotated[Path | None, opt.CorrectedImages] = None
+    dry_run: opt.CheckOnly = False

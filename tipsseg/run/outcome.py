@@ -39,7 +39,7 @@ class FolderImage:
 
 
 #: Yields images of a folder whole, as they are there now.
-Read = Callable[[Path, list[FolderImage]], Iterator[FolderImage]]
+ReadAgain = Callable[[Path, list[FolderImage]], Iterator[FolderImage]]
 
 
 class FolderSummary:
@@ -54,7 +54,7 @@ class FolderSummary:
         output: The folder.
     """
 
-    def __init__(self, output: Path, images: list[FolderImage], read: Read) -> None:
+    def __init__(self, output: Path, images: list[FolderImage], read: ReadAgain) -> None:
         """Keep images without their classes; `read` yields whole images."""
         self.output = output
         self._images = images
@@ -76,7 +76,7 @@ class FolderSummary:
         return f"FolderSummary({str(self.output)!r}: {', '.join(counts) or 'no images'})"
 
 
-def summed(function: Callable[_P, Iterator[FolderImage]], read: Read, doc: str) -> Callable[_P, FolderSummary]:
+def summed(function: Callable[_P, Iterator[FolderImage]], read: ReadAgain, doc: str) -> Callable[_P, FolderSummary]:
     """Return a function that takes what `function` takes, and returns the summary of what it yields.
 
     Args:

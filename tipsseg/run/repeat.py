@@ -1,4 +1,4 @@
-"""Read the run that `--from run.json` repeats."""
+"""Read the run that a command repeats."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RepeatedRun:
     info: RunInfo
 
     def options(self, given: Container[str]) -> dict[str, object]:
-        """Return the values of the options that `--from` repeats, but those `given` on the command line.
+        """Return the values of the options that a repeated run gives, except for the `given` options.
 
         Raise UsageError if a file or folder among them is missing.
         """

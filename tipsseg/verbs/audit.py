@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tipsseg.commands.audit import Audit
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg audit seen/ --labels coco/annotations.json
   tipsseg audit seen/ --labels masks/ --vocab classes.txt -n 50
@@ -46,7 +46,7 @@ _LabelStudio = Annotated[str | Path | None, Opt(metavar="FILE", group=FILES,
 # fmt: on
 
 
-@verb("audit", EPILOG, jsonl="Print one JSON object per finding.")
+@verb("audit", _EPILOG, jsonl="Print one JSON object per finding.")
 def audit(
     ask: Ask,
     output: Labelled,

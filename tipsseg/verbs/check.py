@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tipsseg.address import as_address
 from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import Jobs, MaxPixels
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import take_options
 from tipsseg.options.records import ReadingOptions
 from tipsseg.util.text import Problem
@@ -18,7 +18,7 @@ from tipsseg.verbs.shared import Labelled, Moved
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg check labels/
   tipsseg check labels/ --images /mnt/photos
@@ -31,13 +31,13 @@ Exit code: 0 no problems, 1 problems, 2 wrong usage.
 """
 
 
-@verb("check", EPILOG)
+@verb("check", _EPILOG)
 def check_folder(
     ask: Ask,
     folder: Labelled,
     *,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     images: Moved = None,
     verbose: Verbosity = None,
 ) -> Iterator[Problem]:

@@ -11,7 +11,8 @@ from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.formats import DATASET_FORMATS
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import Formats, Jobs, MaxPixels, OverwriteDataset, ShardSize, ValFraction, format_names
+from tipsseg.options import declared as opt
+from tipsseg.options.declared import format_names
 from tipsseg.options.fields import FILES, Opt, take_options
 from tipsseg.options.records import DatasetOptions, FileOptions, ReadingOptions
 from tipsseg.options.values import SHARD_SIZE
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tipsseg.images.finding import Paths
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg convert labels/ --format yolo,cvat
   tipsseg convert labels/ --format hf --images /mnt/photos
@@ -46,7 +47,7 @@ Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 # fmt: off
 _Outputs = Annotated["Paths", Opt(argument=True, typed=list[Path], metavar="OUT", check=lambda paths: paths,
     help="The output folder of tipsseg label; with --to, several.")]
-_Formats = Annotated[Sequence[str], Formats, Opt(typed=list[str],
+_Formats = Annotated[Sequence[str], opt.Formats, Opt(
     help="One or more, separated by commas: {formats}; with --to, {datasets}.")]
 _To = Annotated[str | Path, Opt(metavar="DIR|URL", group=FILES, check=lambda place: place,
     help="Write the data set to this empty folder or URL, such as s3://bucket/set.")]
@@ -63,9 +64,9 @@ def convert_folder(
     *,
     images: Moved = None,
     only: Chosen = None,
-    val_fraction: ValFraction = None,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
+    val_fraction: opt.ValFraction = None,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     verbose: Verbosity = None,
 ) -> int:
     """Add formats to an output folder, byte for byte as its run would have written them, and update all others.
@@ -131,11 +132,11 @@ def write_dataset(
     format: str = "parquet",  # noqa: A002  the word of the command
     images: Moved = None,
     only: Chosen = None,
-    val_fraction: ValFraction = None,
-    shard_size: ShardSize = SHARD_SIZE,
-    overwrite: OverwriteDataset = False,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
+    val_fraction: opt.ValFraction = None,
+    shard_size: opt.ShardSize = SHARD_SIZE,
+    overwrite: opt.OverwriteDataset = False,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     verbose: Verbosity = None,
 ) -> WrittenDataset:
     """Write the labels and images of a folder as a data set of shards, as `tipsseg convert --to` does.
@@ -178,19 +179,19 @@ def write_dataset(
         )
 
 
-@verb("convert", EPILOG, prints="files")
+@verb("convert", _EPILOG, prints="files")
 def convert(
     ask: Ask,
     output: _Outputs,
     *,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    val_fraction: ValFraction = None,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    val_fraction: opt.ValFraction = None,
     formats: _Formats | None = None,
     to: _To | None = None,
     drop: _Drop = None,
-    shard_size: ShardSize = SHARD_SIZE,
-    overwrite: OverwriteDataset = False,
+    shard_size: opt.ShardSize = SHARD_SIZE,
+    overwrite: opt.OverwriteDataset = False,
     only: Chosen = None,
     images: Moved = None,
     verbose: Verbosity = None,

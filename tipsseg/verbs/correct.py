@@ -9,19 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import (
-    Accept,
-    AddClasses,
-    CheckOnly,
-    CorrectedImages,
-    Emptied,
-    Everything,
-    Exact,
-    Jobs,
-    MaxPixels,
-    ReplaceCorrected,
-    SourceFormat,
-)
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import Opt, take_options
 from tipsseg.options.records import CorrectOptions, ReadingOptions
 from tipsseg.verbs.shared import Labelled
@@ -30,7 +18,7 @@ if TYPE_CHECKING:
     from tipsseg.commands.correct.take import Corrections
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg correct labels/ --from task-17.zip         a CVAT export
   tipsseg correct labels/ --from labels/labelme/     edited in LabelMe
@@ -62,17 +50,17 @@ def correct_folder(
     output: Labelled,
     corrections: _Source,
     *,
-    source_format: SourceFormat = None,
-    add_classes: AddClasses = False,
-    everything: Everything = False,
-    replace_edited: ReplaceCorrected = False,
-    emptied: Emptied = None,
-    exact: Exact = False,
-    accept: Accept = False,
-    images: CorrectedImages = None,
-    dry_run: CheckOnly = False,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
+    source_format: opt.SourceFormat = None,
+    add_classes: opt.AddClasses = False,
+    everything: opt.Everything = False,
+    replace_edited: opt.ReplaceCorrected = False,
+    emptied: opt.Emptied = None,
+    exact: opt.Exact = False,
+    accept: opt.Accept = False,
+    images: opt.CorrectedImages = None,
+    dry_run: opt.CheckOnly = False,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     verbose: Verbosity = None,
 ) -> Corrections:
     """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
@@ -151,7 +139,7 @@ def remove_images(
 
 @verb(
     "correct",
-    EPILOG,
+    _EPILOG,
     prints="files",
     jsonl="Print one JSON object per corrected mask on stdout, instead of its path.",
 )
@@ -159,17 +147,17 @@ def correct(
     ask: Ask,
     output: Labelled,
     *,
-    source_format: SourceFormat = None,
-    add_classes: AddClasses = False,
-    everything: Everything = False,
-    replace_edited: ReplaceCorrected = False,
-    emptied: Emptied = None,
-    exact: Exact = False,
-    accept: Accept = False,
-    images: CorrectedImages = None,
-    dry_run: CheckOnly = False,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
+    source_format: opt.SourceFormat = None,
+    add_classes: opt.AddClasses = False,
+    everything: opt.Everything = False,
+    replace_edited: opt.ReplaceCorrected = False,
+    emptied: opt.Emptied = None,
+    exact: opt.Exact = False,
+    accept: opt.Accept = False,
+    images: opt.CorrectedImages = None,
+    dry_run: opt.CheckOnly = False,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     source: _Source | None = None,
     undo: _Undo = None,
     remove: _Remove = None,

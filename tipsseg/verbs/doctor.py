@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from tipsseg.ask import Ask, verb
-from tipsseg.options.declared import Device, Dtype
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import MODEL, Opt
 from tipsseg.util.text import Diagnostic, pluralize
 
-EPILOG = """Exit code: 0 if all checks pass, 1 if a check fails."""
+_EPILOG = """Exit code: 0 if all checks pass, 1 if a check fails."""
 
 _Compared = Annotated[
     str | None,
@@ -24,9 +24,9 @@ _Compared = Annotated[
 ]
 
 
-@verb("doctor", EPILOG)
+@verb("doctor", _EPILOG)
 def doctor(
-    ask: Ask, *, device: Device = "auto", dtype: Dtype = "auto", model: _Compared = None
+    ask: Ask, *, device: opt.Device = "auto", dtype: opt.Dtype = "auto", model: _Compared = None
 ) -> Iterator[Diagnostic]:
     """Check this installation: packages, devices, their results, and weights. Uses no network.
 

@@ -8,24 +8,7 @@ from typing import TYPE_CHECKING
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import (
-    BatchSize,
-    Device,
-    Dtype,
-    EveryFrame,
-    Jobs,
-    MaxPixels,
-    ModelName,
-    Sample,
-    Scales,
-    ShardOfStore,
-    ShortSide,
-    Store,
-    StoreDtype,
-    Stretch,
-    UseCache,
-    ViewMode,
-)
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import take_options
 from tipsseg.options.records import EncodeOptions, LabelOptions, StoreOptions
 from tipsseg.run.outcome import FolderImage, summed
@@ -34,7 +17,7 @@ from tipsseg.verbs.shared import DryRun, Inputs
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg encode photos/ -o feats
   tipsseg label photos/ -c "panda leg,tree" --features feats
@@ -50,27 +33,27 @@ interrupted.
 """
 
 
-@verb("encode", EPILOG, prints="files", jsonl="Print one JSON object per image on stdout, instead of paths.")
+@verb("encode", _EPILOG, prints="files", jsonl="Print one JSON object per image on stdout, instead of paths.")
 def iter_encode_folder(
     ask: Ask,
     images: Inputs,
-    output: Store,
+    output: opt.Store,
     *,
-    model: ModelName = "l14",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    batch_size: BatchSize = None,
-    use_cache: UseCache = False,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    feature_dtype: StoreDtype = None,
-    shard: ShardOfStore = None,
-    mode: ViewMode = "slide",
-    short_side: ShortSide = None,
-    stretch: Stretch = None,
-    scales: Scales = (1.0,),
-    sample: Sample = None,
-    every: EveryFrame = None,
+    model: opt.ModelName = "l14",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    batch_size: opt.BatchSize = None,
+    use_cache: opt.UseCache = False,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    feature_dtype: opt.StoreDtype = None,
+    shard: opt.ShardOfStore = None,
+    mode: opt.ViewMode = "slide",
+    short_side: opt.ShortSide = None,
+    stretch: opt.Stretch = None,
+    scales: opt.Scales = (1.0,),
+    sample: opt.Sample = None,
+    every: opt.EveryFrame = None,
     dry_run: DryRun = False,
     verbose: Verbosity = None,
 ) -> Iterator[FolderImage]:
@@ -98,7 +81,9 @@ def iter_encode_folder(
     spec = encode_spec(compute, store, take_options(LabelOptions, ask.values))
     progress = progress_for(verbose)
     if dry_run and progress.jsonl:
-        raise UsageError("argument `dry_run` prints paths, but --jsonl prints records of features", "Use one of them.")
+        raise UsageError(
+            "argument `dry_run` prints paths, but lines of JSON are records of features", "Use one of them."
+        )
     work = estimate_store if dry_run else encode_images
     return work(spec, choice, progress)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import IgnoreIndex, Jobs, Layout, MaxPixels, ReduceZeroLabel, ZeroBased
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import TRUTH, Opt, take_options
 from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.verbs.shared import Named, Vocab
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tipsseg.images.finding import Listed
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg label photos/ -c "panda leg,tree" -f png && tipsseg eval labels/ --gt masks/
   tipsseg eval other/ --gt masks/ --classes "panda leg,tree"
@@ -44,7 +44,7 @@ _Truths = Annotated[str | Path, Opt(flag="gt", metavar="DIR", group=TRUTH,
 # fmt: on
 
 
-@verb("eval", EPILOG, json="Print the scores, the confusion matrix and the counts of each image as one JSON object.")
+@verb("eval", _EPILOG, json="Print the scores, the confusion matrix and the counts of each image as one JSON object.")
 def score_masks(
     ask: Ask,
     predicted: _Predicted,
@@ -52,12 +52,12 @@ def score_masks(
     classes: Named = None,
     *,
     vocab: Vocab = None,
-    layout: Layout = None,
-    ignore_index: IgnoreIndex = None,
-    reduce_zero_label: ReduceZeroLabel = False,
-    zero_based: ZeroBased = False,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
+    layout: opt.Layout = None,
+    ignore_index: opt.IgnoreIndex = None,
+    reduce_zero_label: opt.ReduceZeroLabel = False,
+    zero_based: opt.ZeroBased = False,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
     verbose: Verbosity = None,
 ) -> Evaluation:
     """Score labels against ground-truth masks: mean IoU, IoU per class, confusion matrix.
@@ -91,7 +91,7 @@ def score_masks(
 
     given = None if classes is None and vocab is None else asked_vocabulary(classes, vocab)[0].classes
     truth = take_options(TruthOptions, ask.values)
-    place = predicted if isinstance(predicted, Listed) else local_path("argument `predicted`", predicted)
+    place = predicted if isinstance(predicted, Listed) else local_path("the labels", predicted)
     reading = take_options(ReadingOptions, ask.values)
     with progress_for(verbose) as progress:
         evaluation = score_labels(place, Path(truths), given, truth, reading, progress)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import BatchSize, Device, Features, Jobs, MaxPixels, UseCache
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import FILES, Opt, take_options
 from tipsseg.options.records import ComputeOptions
 from tipsseg.verbs.shared import Labelled, Moved
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tipsseg.commands.fit.vectors import Fit
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg fit labels/ -o farm.fit
   tipsseg fit labels/ -o farm.fit --features feats  (reuse stored features)
@@ -39,18 +39,18 @@ _Overwrite = Annotated[bool, Opt(group=FILES, help="Replace an existing file.")]
 # fmt: on
 
 
-@verb("fit", EPILOG, json="Print the scores as one JSON object.")
+@verb("fit", _EPILOG, json="Print the scores as one JSON object.")
 def fit_folder(
     ask: Ask,
     output: Labelled,
     target: _Target = None,
     *,
-    device: Device = "auto",
-    batch_size: BatchSize = None,
-    features: Features = None,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    use_cache: UseCache = False,
+    device: opt.Device = "auto",
+    batch_size: opt.BatchSize = None,
+    features: opt.Features = None,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    use_cache: opt.UseCache = False,
     overwrite: _Overwrite = False,
     images: Moved = None,
     verbose: Verbosity = None,

@@ -10,43 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import OtherRunError, UsageError
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import (
-    Bands,
-    BatchSize,
-    Device,
-    Dtype,
-    EveryFrame,
-    Features,
-    FileNames,
-    Formats,
-    GroundResolution,
-    InstanceKind,
-    Jobs,
-    MaxPixels,
-    MinConfidence,
-    MinimumArea,
-    ModelName,
-    Onto,
-    Output,
-    Overwrite,
-    Present,
-    Prune,
-    Ray,
-    Refine,
-    Regions,
-    RegionsMargin,
-    RegionsOnly,
-    ReplaceEdited,
-    Sample,
-    Scales,
-    ShardOfRun,
-    ShortSide,
-    Simplify,
-    Stretch,
-    UseCache,
-    ValFraction,
-    ViewMode,
-)
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import WHAT, Opt, take_options
 from tipsseg.options.records import (
     ComputeOptions,
@@ -70,7 +34,7 @@ if TYPE_CHECKING:
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg label photos/ --classes "panda,tree"
   tipsseg label photos/ -c "panda/head,panda/leg"         (parts inside a whole)
@@ -93,7 +57,7 @@ _FromRun = Annotated[str | Path | None, Opt(flag="from", metavar="FILE|DIR", gro
 # fmt: on
 
 
-@verb("label", EPILOG, prints="files", jsonl="Print one JSON object per image on stdout, instead of paths.")
+@verb("label", _EPILOG, prints="files", jsonl="Print one JSON object per image on stdout, instead of paths.")
 def iter_label_folder(
     ask: Ask,
     images: Inputs,
@@ -101,41 +65,41 @@ def iter_label_folder(
     *,
     vocab: Vocab = None,
     background: Background = None,
-    regions: Regions = None,
-    regions_only: RegionsOnly = False,
-    regions_margin: RegionsMargin = 0.0,
-    present: Present = None,
-    onto: Onto = None,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    model: ModelName = "l14",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    batch_size: BatchSize = None,
-    use_cache: UseCache = False,
-    features: Features = None,
-    mode: ViewMode = "slide",
-    short_side: ShortSide = None,
-    min_confidence: MinConfidence = 0.0,
-    refine: Refine = "none",
-    scales: Scales = (1.0,),
-    stretch: Stretch = None,
-    output: Output = Path("labels"),
-    formats: Formats = None,
-    overwrite: Overwrite = False,
-    prune: Prune = None,
-    replace_edited: ReplaceEdited = False,
-    shard: ShardOfRun = None,
-    instances: InstanceKind = None,
-    min_area: MinimumArea = None,
-    simplify: Simplify = None,
-    names: FileNames = "stem",
-    val_fraction: ValFraction = None,
-    sample: Sample = None,
-    every: EveryFrame = None,
-    bands: Bands = None,
-    ground_resolution: GroundResolution = None,
-    ray: Ray = None,
+    regions: opt.Regions = None,
+    regions_only: opt.RegionsOnly = False,
+    regions_margin: opt.RegionsMargin = 0.0,
+    present: opt.Present = None,
+    onto: opt.Onto = None,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    model: opt.ModelName = "l14",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    batch_size: opt.BatchSize = None,
+    use_cache: opt.UseCache = False,
+    features: opt.Features = None,
+    mode: opt.ViewMode = "slide",
+    short_side: opt.ShortSide = None,
+    min_confidence: opt.MinConfidence = 0.0,
+    refine: opt.Refine = "none",
+    scales: opt.Scales = (1.0,),
+    stretch: opt.Stretch = None,
+    output: opt.Output = Path("labels"),
+    formats: opt.Formats = None,
+    overwrite: opt.Overwrite = False,
+    prune: opt.Prune = None,
+    replace_edited: opt.ReplaceEdited = False,
+    shard: opt.ShardOfRun = None,
+    instances: opt.InstanceKind = None,
+    min_area: opt.MinimumArea = None,
+    simplify: opt.Simplify = None,
+    names: opt.FileNames = "stem",
+    val_fraction: opt.ValFraction = None,
+    sample: opt.Sample = None,
+    every: opt.EveryFrame = None,
+    bands: opt.Bands = None,
+    ground_resolution: opt.GroundResolution = None,
+    ray: opt.Ray = None,
     from_run: _FromRun = None,
     dry_run: DryRun = False,
     verbose: Verbosity = None,
@@ -172,7 +136,7 @@ def iter_label_folder(
 
     progress = progress_for(verbose)
     if dry_run and progress.jsonl:
-        raise UsageError("argument `dry_run` prints paths, but --jsonl prints records of labels", "Use one of them.")
+        raise UsageError("argument `dry_run` prints paths, but lines of JSON are records of labels", "Use one of them.")
     choice, repeated = choice_of(ask.values), ask.repeated
     vocabulary, fitted = asked_vocabulary(classes, vocab, background) if repeated is None else _again(repeated, ask)
     records = (take_options(record, ask.values) for record in (ComputeOptions, RegionOptions, ImageOptions))

@@ -12,7 +12,7 @@ from tipsseg.options.fields import FILES, Opt
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg merge node1/ node2/ -o labels/  (join the shards of two machines)
   tipsseg merge labels/ more/ -o labels/  (add more/ to labels/)
@@ -35,7 +35,7 @@ _Folders = Annotated[
 _Output = Annotated[str | Path, Opt(short="o", metavar="DIR", group=FILES, help="A new folder, or one of OUT.")]
 
 
-@verb("merge", EPILOG, prints="files")
+@verb("merge", _EPILOG, prints="files")
 def merge_folders(ask: Ask, folders: _Folders, output: _Output, *, verbose: Verbosity = None) -> int:
     """Join output folders of the same settings into one.
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tipsseg.commands.rank import Ranked
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg rank labels/ -n 20
   tipsseg rank labels/ -n 9 | tipsseg convert labels/ --only - -f labelme
@@ -31,7 +31,7 @@ usage.
 """
 
 
-@verb("rank", EPILOG, prints="paths", jsonl="Print one JSON object per image, with its confidence, instead of paths.")
+@verb("rank", _EPILOG, prints="paths", jsonl="Print one JSON object per image, with its confidence, instead of paths.")
 def iter_ranked(
     ask: Ask,
     output: Labelled,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import IgnoreIndex, Jobs, Layout, MaxPixels, ReduceZeroLabel, ZeroBased
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import FILES, TRUTH, Opt, take_options
 from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.verbs.shared import Labelled, Moved
@@ -15,7 +15,7 @@ from tipsseg.verbs.shared import Labelled, Moved
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg report labels/
   tipsseg report labels/ -o page/ --images /mnt/photos
@@ -44,18 +44,18 @@ _Truths = Annotated[str | Path | None, Opt(flag="gt", metavar="DIR", group=TRUTH
 # fmt: on
 
 
-@verb("report", EPILOG, prints="paths")
+@verb("report", _EPILOG, prints="paths")
 def report_folder(
     ask: Ask,
     output: Labelled,
     target: _Target = None,
     *,
-    jobs: Jobs = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    layout: Layout = None,
-    ignore_index: IgnoreIndex = None,
-    reduce_zero_label: ReduceZeroLabel = False,
-    zero_based: ZeroBased = False,
+    jobs: opt.Jobs = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    layout: opt.Layout = None,
+    ignore_index: opt.IgnoreIndex = None,
+    reduce_zero_label: opt.ReduceZeroLabel = False,
+    zero_based: opt.ZeroBased = False,
     features: _Features = None,
     labels: _Labels = None,
     doubts: _Doubts = None,

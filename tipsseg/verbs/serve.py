@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, verb
 from tipsseg.options import MAX_PIXELS
-from tipsseg.options.declared import (
-    BatchSize,
-    Device,
-    Dtype,
-    Features,
-    MaxPixels,
-    MinConfidence,
-    ModelName,
-    Refine,
-    UseCache,
-)
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import FILES, IMAGES, Opt, take_options
 from tipsseg.options.records import ComputeOptions
 from tipsseg.verbs.shared import Background
@@ -27,7 +17,7 @@ from tipsseg.verbs.shared import Background
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   tipsseg serve
   tipsseg serve -m b14 --features feats/ --port 9091
@@ -54,19 +44,19 @@ _Root = Annotated[str | Path | None, Opt(metavar="DIR", group=IMAGES,
 # fmt: on
 
 
-@verb("serve", EPILOG)
+@verb("serve", _EPILOG)
 def serve(
     ask: Ask,
     *,
-    model: ModelName = "l14",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    batch_size: BatchSize = None,
-    use_cache: UseCache = False,
-    features: Features = None,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    min_confidence: MinConfidence = 0.0,
-    refine: Refine = "none",
+    model: opt.ModelName = "l14",
+    device: opt.Device = "auto",
+    dtype: opt.Dtype = "auto",
+    batch_size: opt.BatchSize = None,
+    use_cache: opt.UseCache = False,
+    features: opt.Features = None,
+    max_pixels: opt.MaxPixels = MAX_PIXELS,
+    min_confidence: opt.MinConfidence = 0.0,
+    refine: opt.Refine = "none",
     host: _Host = "127.0.0.1",
     port: _Port = 9090,
     background: _Phrases = "auto",

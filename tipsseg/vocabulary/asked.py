@@ -1,4 +1,4 @@
-"""Make the vocabulary that a command or a function of the library is asked for."""
+"""Make a vocabulary of the classes, the file and the background that a command got."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def asked_vocabulary(
         classes: The classes; None for the classes of `vocab`.
         vocab: A vocabulary file, a preset, or a .fit file.
         background: Replaces the background of `vocab`, or "auto" of `classes`.
-        templates: The name or the file of prompt templates, which replace those of `vocab`.
+        templates: The name or the file of prompt templates, which replace the templates of `vocab`.
 
     Raises:
         UsageError: Two arguments exclude each other.
@@ -35,11 +35,11 @@ def asked_vocabulary(
     if classes is not None and vocab is not None:
         raise UsageError("argument `classes` and argument `vocab` exclude each other", "Use one of them.")
     if classes is None and vocab is None:
-        raise VocabularyError("no classes given", 'Pass the classes, for example: --classes "panda leg,tree"')
+        raise VocabularyError("no classes given", 'Pass the classes, for example: argument `classes`="panda leg,tree"')
     if isinstance(background, str) and Path(background).suffix.lower() in (".txt", ".toml"):
         raise UsageError(
             f"argument `background` takes phrases, but {background} is a file name",
-            "Put the phrases into the vocabulary file, as `background`, or list them: --background sky,wall",
+            "Put the phrases into the vocabulary file, as `background`, or list them: argument `background`=sky,wall",
         )
     made, why = classes, "is part of these classes"
     if vocab is not None and is_fit(vocab):
