@@ -5,18 +5,15 @@ The first parameter of a verb is `ask`, which callers do not see. The type of ea
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from tipsseg.address import address_text, as_address, has_scheme, without_secrets
-from tipsseg.options.fields import Declared, declared
+from tipsseg.options.fields import Declared
+from tipsseg.options.signature import OptionSignature
 from tipsseg.util.text import shell_line
 
 if TYPE_CHECKING:
@@ -105,33 +102,24 @@ def verb(
     """
 
     def decorate(function: Callable[Concatenate[Ask, _P], _R]) -> Callable[_P, _R]:
-        own = inspect.signature(function)
-        public = own.replace(parameters=[*own.parameters.values()][1:])
-        options = _options_of(function, public)
+        signature = OptionSignature(function, hidden=1)
 
         @wraps(function)
         def call(*args: _P.args, **keywords: _P.kwargs) -> _R:
-            for key in keywords.keys() - public.parameters.keys():
-                close = get_close_matches(key, public.parameters, 1)
-                hint = f". Did you mean {close[0]!r}?" if close else ""
-                raise TypeError(f"{function.__qualname__}() got an unexpected keyword argument {key!r}{hint}")
-            bound = public.bind(*args, **keywords)
-            given = frozenset(bound.arguments)
-            bound.apply_defaults()
-            repeated = None
+            bound = signature.bind(args, keywords)
+            given, repeated = frozenset(bound.arguments), None
             if (path := bound.arguments.get("from_run")) is not None:
                 from tipsseg.run.repeat import read_run_file
 
                 repeated = read_run_file(Path(path))
                 bound.arguments |= repeated.options(given)
-            for key, option in options.items():
-                bound.arguments[key] = option.take(bound.arguments[key])
-            ask = Ask(name=name, options=options, values=dict(bound.arguments), given=given, repeated=repeated)
+            signature.take(bound)
+            values = dict(bound.arguments)
+            ask = Ask(name=name, options=signature.options, values=values, given=given, repeated=repeated)
             return function(ask, *bound.args, **bound.kwargs)
 
-        call.__signature__ = _with_types(function, public)  # type: ignore[attr-defined]  # for help(), notebooks and editors
-        call.__doc__ = _with_options(function.__doc__ or "", options)
-        _VERBS[call] = Verb(name=name, epilog=epilog, prints=prints, jsonl=jsonl, json=json, options=options)
+        signature.describe(call, function.__doc__ or "")
+        _VERBS[call] = Verb(name=name, epilog=epilog, prints=prints, jsonl=jsonl, json=json, options=signature.options)
         return call
 
     return decorate
@@ -140,31 +128,3 @@ def verb(
 def verb_of(function: Callable[..., Any]) -> Verb:
     """Return what a verb is as a command."""
     return _VERBS[function]
-
-
-def _with_types(function: Callable[..., Any], signature: inspect.Signature) -> inspect.Signature:
-    """Return a signature with the types of options in place of their names."""
-    scope, parameters = vars(sys.modules[function.__module__]), list[inspect.Parameter]()
-    for parameter in signature.parameters.values():
-        with suppress(NameError):
-            hint = eval(str(parameter.annotation), scope)
-            kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-            parameter = parameter.replace(annotation=getattr(kind, "__forward_arg__", kind))  # noqa: PLW2901
-        parameters.append(parameter)
-    return signature.replace(parameters=parameters)
-
-
-def _options_of(function: Callable[..., Any], signature: inspect.Signature) -> dict[str, Declared]:
-    found = dict[str, Declared]()
-    scope = vars(sys.modules[function.__module__])
-    for name, parameter in signature.parameters.items():
-        with suppress(NameError):  # a type that only type checkers import: no option
-            option = declared(name, eval(str(parameter.annotation), scope), parameter.default)
-            found |= {name: option} if option else {}
-    return found
-
-
-def _with_options(doc: str, options: Mapping[str, Declared]) -> str:
-    """Return a docstring with a line for each option that it does not describe."""
-    lines = [f"        {name}: {each.about.help}" for name, each in options.items() if f"\n        {name}: " not in doc]
-    return "\n".join([doc.rstrip(), "", "    Keyword Args:", *lines, "    "]) if lines else doc

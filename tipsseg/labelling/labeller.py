@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -39,9 +39,10 @@ from tipsseg.labelling.scores import compute_cosines
 from tipsseg.labelling.sums import Values
 from tipsseg.labelling.view import Prepared, view_of
 from tipsseg.options import MAX_PIXELS, choose
-from tipsseg.options.fields import check_whole_number, take_options
-from tipsseg.options.keywords import LabelKeywords, with_keywords
+from tipsseg.options import declared as opt
+from tipsseg.options.fields import check_whole_number
 from tipsseg.options.records import LabelOptions
+from tipsseg.options.signature import takes_options
 from tipsseg.regions.naming import Regions, are_rough, as_regions, name_regions
 from tipsseg.regions.objects import ancestors
 from tipsseg.types import ConfidenceArray, LabelArray, Remark, TopClasses, WindowPlan
@@ -117,7 +118,7 @@ class Labeller:
         dropped: Removed automatic background phrases, each mapped to the class phrase with the same meaning.
     """
 
-    @with_keywords(LabelKeywords, LabelOptions)
+    @takes_options
     def __init__(
         self,
         model: ModelLike,
@@ -126,7 +127,12 @@ class Labeller:
         *,
         max_pixels: int = MAX_PIXELS,
         cache: Path | None = None,
-        **keywords: Unpack[LabelKeywords],
+        mode: opt.ViewMode | None = None,
+        short_side: opt.ShortSide = None,
+        stretch: opt.Stretch = None,
+        min_confidence: opt.MinConfidence | None = None,
+        refine: opt.Refine | None = None,
+        scales: opt.Scales | None = None,
     ) -> None:
         """Encode the class phrases once.
 
@@ -134,7 +140,7 @@ class Labeller:
             model: The model (see `tipsseg.load`).
             classes: Class names, ClassSpecs, a dict that maps names to synonyms, a Vocabulary, or a fit (see `tipsseg.learn`).
                 Names alone get an automatic background (see `make_vocabulary`).
-            options: Labelling options. None: the published protocol. Keywords override them.
+            options: Labelling options. None: the published protocol. Keywords that are not None override them.
             max_pixels: Reject image files with more pixels than this.
             cache: Folder to cache phrase vectors in. None: no cache.
 
@@ -154,8 +160,16 @@ class Labeller:
                 f"options must be LabelOptions, not {quote(options)}", 'For example: LabelOptions(mode="whole").'
             )
         self.model = model
-        self.options = (
-            take_options(LabelOptions, keywords) if options is None else replace(options, **cast(Any, keywords))
+        given: dict[str, Any] = {
+            "mode": mode,
+            "short_side": short_side,
+            "stretch": stretch,
+            "min_confidence": min_confidence,
+            "refine": refine,
+            "scales": scales,
+        }
+        self.options = replace(
+            options or LabelOptions(), **{name: value for name, value in given.items() if value is not None}
         )
         self._reader = ImageReader(check_whole_number("argument `max_pixels`", max_pixels), self.options.stretch)
         self.view = view_of(model.backbone, self.options)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 from numpy.typing import ArrayLike
 
@@ -17,9 +17,10 @@ from tipsseg.labelling.features import Features, encode_prepared
 from tipsseg.labelling.labeller import Labeller
 from tipsseg.labelling.view import view_of
 from tipsseg.options import MAX_PIXELS, ONE_SCALE, Dtype, Mode, check_scales, device_name, dtype_name
+from tipsseg.options import declared as opt
 from tipsseg.options.fields import check_whole_number, take_options
-from tipsseg.options.keywords import LabelKeywords, with_keywords
 from tipsseg.options.records import LabelOptions
+from tipsseg.options.signature import takes_options
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import find_model
@@ -45,7 +46,7 @@ class Model:
         backbone = self.backbone
         return f"Model({str(backbone.folder)!r}, device={backbone.device_name!r}, dtype={backbone.dtype_name!r})"
 
-    @with_keywords(LabelKeywords, LabelOptions)
+    @takes_options
     def label(
         self,
         image: ImageInput | Features,
@@ -54,7 +55,12 @@ class Model:
         guide: ImageInput | None = None,
         regions: ArrayLike | None = None,
         max_pixels: int = MAX_PIXELS,
-        **keywords: Unpack[LabelKeywords],
+        mode: opt.ViewMode = "slide",
+        short_side: opt.ShortSide = None,
+        stretch: opt.Stretch = None,
+        min_confidence: opt.MinConfidence = 0.0,
+        refine: opt.Refine = "none",
+        scales: opt.Scales = ONE_SCALE,
     ) -> LabelMap:
         """Label one image.
 
@@ -77,7 +83,17 @@ class Model:
             TipssegError: See `Labeller` and `Labeller.label`.
         """
         vocabulary, fitted = as_vocabulary(classes)
-        options = take_options(LabelOptions, keywords)
+        options = take_options(
+            LabelOptions,
+            {
+                "mode": mode,
+                "short_side": short_side,
+                "stretch": stretch,
+                "min_confidence": min_confidence,
+                "refine": refine,
+                "scales": scales,
+            },
+        )
         question = vocabulary, options, max_pixels
         if self._last is not None and self._last[0] == question:
             labeller = self._last[1]
@@ -86,14 +102,19 @@ class Model:
             self._last = question, labeller
         return labeller.label(image, guide=guide, regions=regions)
 
-    @with_keywords(LabelKeywords, LabelOptions)
+    @takes_options
     def labeller(
         self,
         classes: Classes,
         *,
         max_pixels: int = MAX_PIXELS,
         cache: Path | None = None,
-        **keywords: Unpack[LabelKeywords],
+        mode: opt.ViewMode = "slide",
+        short_side: opt.ShortSide = None,
+        stretch: opt.Stretch = None,
+        min_confidence: opt.MinConfidence = 0.0,
+        refine: opt.Refine = "none",
+        scales: opt.Scales = ONE_SCALE,
     ) -> Labeller:
         """Return a labeller, which encodes the class phrases once for any number of images.
 
@@ -105,7 +126,18 @@ class Model:
         Raises:
             TipssegError: See `Labeller`.
         """
-        return Labeller(self, classes, max_pixels=max_pixels, cache=cache, **keywords)
+        return Labeller(
+            self,
+            classes,
+            max_pixels=max_pixels,
+            cache=cache,
+            mode=mode,
+            short_side=short_side,
+            stretch=stretch,
+            min_confidence=min_confidence,
+            refine=refine,
+            scales=scales,
+        )
 
     def encode(
         self,
@@ -147,14 +179,19 @@ def _load_once(model: str | Path, device: str) -> Model:
     return load(model, device=device)
 
 
-@with_keywords(LabelKeywords, LabelOptions)
+@takes_options
 def label(
     image: ImageInput,
     classes: Classes,
     *,
     model: str | Path = "l14",
     device: str = "auto",
-    **keywords: Unpack[LabelKeywords],
+    mode: opt.ViewMode = "slide",
+    short_side: opt.ShortSide = None,
+    stretch: opt.Stretch = None,
+    min_confidence: opt.MinConfidence = 0.0,
+    refine: opt.Refine = "none",
+    scales: opt.Scales = ONE_SCALE,
 ) -> LabelMap:
     """Label one image. The model stays in memory for the next call.
 
@@ -174,7 +211,16 @@ def label(
     Raises:
         TipssegError: See `load` and `Model.label`.
     """
-    return _load_once(model, device).label(image, classes, **keywords)
+    return _load_once(model, device).label(
+        image,
+        classes,
+        mode=mode,
+        short_side=short_side,
+        stretch=stretch,
+        min_confidence=min_confidence,
+        refine=refine,
+        scales=scales,
+    )
 
 
 def load(
