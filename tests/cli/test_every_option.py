@@ -14,10 +14,12 @@ from PIL import Image
 from rasters import drawn, write_raster
 from running import Command, Ran
 
+from tipsseg.ask import verb_of
 from tipsseg.options.fields import COMMAND, options_of
-from tipsseg.options.records import VIEW, EncodeOptions, ImageOptions, LabelOptions, RasterOptions, StoreOptions
+from tipsseg.options.records import LabelOptions, RasterOptions
 from tipsseg.run.read import open_run
-from tipsseg.run.spec import RECORDS
+from tipsseg.run.spec import PARTS, RunSpec
+from tipsseg.verbs.encode import iter_encode_folder
 
 #: What stands on the command line for each option that the record of a run has; a new option needs a value here.
 VALUES: dict[str, list[str]] = {
@@ -52,7 +54,9 @@ VALUES: dict[str, list[str]] = {
     "shard": ["1/1"],
 }
 
-OPTIONS = {name: option for record in RECORDS for name, option in options_of(record).items() if option.about.recorded}
+OPTIONS = {
+    name: option for record in (*PARTS, RunSpec) for name, option in options_of(record).items() if option.about.recorded
+}
 
 #: Options that a folder with labels refuses to lose. Read once by hand: of the others, the folder keeps its value.
 REFUSED = {
@@ -196,8 +200,9 @@ ENCODED: dict[str, str] = {
 #: Options that a store refuses to lose. Read once by hand: of the others, it keeps its value, or goes on.
 REFUSED_BY_STORE = {"model", "mode", "short_side", "stretch"}
 
-_VIEWS = {name: each for name, each in options_of(LabelOptions).items() if name in (*VIEW, "scales")}
-OF_ENCODE = {**_VIEWS, **options_of(EncodeOptions), **options_of(StoreOptions), **options_of(ImageOptions)}
+OF_ENCODE = {
+    key: each for key, each in verb_of(iter_encode_folder).options.items() if key in ENCODED or key == "use_cache"
+}
 
 
 @pytest.mark.parametrize("name", [name for name, each in OF_ENCODE.items() if each.about.commands_give is None])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Any
 
 import pytest
 
@@ -14,10 +15,7 @@ from tipsseg.options.fields import record_of
 from tipsseg.options.records import (
     DEFAULT_FILE_OPTIONS,
     ComputeOptions,
-    EngineOptions,
     FileOptions,
-    ImageOptions,
-    OutputOptions,
     TruthOptions,
 )
 
@@ -105,15 +103,26 @@ def test_a_keyword_that_is_none_is_refused() -> None:
     [
         (TruthOptions, {"reduce_zero_label": True, "zero_based": True}, "argument `reduce_zero_label` and argument `zero_based`"),
         (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 already defines the ground-truth ids"),
-        (ImageOptions, {"sample": True}, "argument `sample` must be a whole number, not True"),
-        (OutputOptions, {"formats": 1}, "formats must be a list of names, not 1"),
-        (EngineOptions, {"ray": True}, "argument `ray`=True is not the address"),
         (ComputeOptions, {"device": True}, "unknown device True"),
         (ComputeOptions, {"dtype": "int4"}, "unknown dtype 'int4'"),
-        (OutputOptions, {"overwrite": 1}, "argument `overwrite` must be True or False, not 1"),
     ],
 )  # fmt: skip
 def test_options_that_exclude_each_other_or_cannot_be(record: type, options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         record(**options)
+    assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample": True}, "argument `sample` must be a whole number, not True"),
+        ({"formats": 1}, "formats must be a list of names, not 1"),
+        ({"ray": True}, "argument `ray`=True is not the address"),
+        ({"overwrite": 1}, "argument `overwrite` must be True or False, not 1"),
+    ],
+)
+def test_values_are_checked_when_a_folder_is_labelled(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        tipsseg.iter_label_folder("imgs", ["a"], **options)
     assert caught.value.message.startswith(message)

@@ -10,22 +10,18 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from tipsseg.options.fields import options_of
-from tipsseg.options.records import CorrectOptions, OutputOptions
-
 if TYPE_CHECKING:
     from tipsseg.util.progress import Progress
 
 
 #: Arguments whose flag differs from their name.
 _FLAGS = {
-    **{
-        name: option.about.long(name)
-        for name, option in {**options_of(CorrectOptions), **options_of(OutputOptions)}.items()
-    },
+    "everything": "--all",
+    "formats": "--format",
+    "from_run": "--from",
     "output": "-o",
     "source": "--from",
-    "from_run": "--from",
+    "source_format": "--format",
     "target": "-o",
     "truths": "--gt",
     "vocabulary": "--vocab",

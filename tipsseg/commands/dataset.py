@@ -32,7 +32,7 @@ from tipsseg.images.access import absence, exists
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.finding import as_paths
 from tipsseg.images.upright import orientation_of
-from tipsseg.options.records import DatasetOptions, ReadingOptions
+from tipsseg.options.records import ReadingOptions
 from tipsseg.run.cache import key_of
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.inputs import check_image_root
@@ -84,7 +84,8 @@ def write_shards(
     root: Path | None,
     only: Iterable[str | Path] | None,
     val_fraction: float | None,
-    options: DatasetOptions,
+    shard_size: int,
+    overwrite: bool,
     reading: ReadingOptions,
     progress: Progress,
 ) -> WrittenDataset:
@@ -109,8 +110,8 @@ def write_shards(
         fraction = runs[0].context.files.val_fraction if val_fraction is None else val_fraction
         writer = _Writer(runs, names, root, fraction or 0.0, progress)
         writer.refuse_moved()
-        place.clear(overwrite=options.overwrite)
-        return writer.write(form, place, options.shard_size, reading.jobs)
+        place.clear(overwrite=overwrite)
+        return writer.write(form, place, shard_size, reading.jobs)
 
 
 def _refuse_runs(runs: Sequence[Run], name: str) -> None:

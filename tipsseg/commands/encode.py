@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from tipsseg.backbones.registry import read_sizes
 from tipsseg.engine.job import Job
@@ -24,7 +25,6 @@ from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.labelling.view import short_sides, view_of
 from tipsseg.options import FEATURE_DTYPES, ONE_SCALE, choose
 from tipsseg.options.fields import text_of
-from tipsseg.options.records import EncodeOptions, LabelOptions, StoreOptions
 from tipsseg.run.entry import Failure
 from tipsseg.run.failures import Failures
 from tipsseg.run.inputs import Choice, find_images
@@ -44,16 +44,9 @@ from tipsseg.weights.sources import find_model
 EncodeResult = Encoded | Failed
 
 
-def encode_spec(compute: EncodeOptions, store: StoreOptions, view: LabelOptions) -> RunSpec:
+def encode_spec(values: Mapping[str, Any]) -> RunSpec:
     """Return the settings of an encoding run: without classes and formats, with the feature store as output folder."""
-    return RunSpec.of(
-        compute,
-        store,
-        features=store.output,
-        vocabulary=Vocabulary((), (), ()),
-        options=view,
-        formats=(),
-    )
+    return RunSpec.of(values, features=values["output"], vocabulary=Vocabulary((), (), ()), formats=())
 
 
 def encode_images(spec: RunSpec, choice: Choice, progress: Progress) -> Iterator[FolderImage]:

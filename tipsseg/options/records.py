@@ -14,7 +14,6 @@ from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS, ONE_SCALE, Instances, MinArea, default_jobs
 from tipsseg.options import declared as opt
 from tipsseg.options.fields import OptionRecord, check_options, record_of, short_repr
-from tipsseg.options.values import SHARD_SIZE, ByteSize, Every, Shard
 
 #: None, which `__post_init__` replaces.
 _LATER: Any = None
@@ -134,49 +133,6 @@ class ComputeOptions(EncodeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputOptions(OptionRecord):
-    """Options for the output folder and the labels already in it.
-
-    If `formats` is None, the formats already in the folder apply, or the default formats.
-
-    Raises:
-        UsageError: If a value is invalid, or two values cannot be combined.
-    """
-
-    output: Annotated[Path, opt.Output] = Path("labels")
-    formats: Annotated[tuple[str, ...] | None, opt.Formats] = None
-    overwrite: opt.Overwrite = False
-    prune: opt.Prune = None
-    replace_edited: opt.ReplaceEdited = False
-    shard: Annotated[Shard | None, opt.ShardOfRun] = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.overwrite and self.shard is not None:
-            raise UsageError(
-                "argument `overwrite` and argument `shard` exclude each other",
-                "Choose another output folder, or start over without argument `shard`.",
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegionOptions(OptionRecord):
-    """Options for what is known of each image: regions, such as the masks of another tool, and what is in it."""
-
-    regions: Annotated[Path | None, opt.Regions] = None
-    regions_only: opt.RegionsOnly = False
-    regions_margin: opt.RegionsMargin = 0.0
-    present: Annotated[Path | None, opt.Present] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OntoOptions(OptionRecord):
-    """Options for existing labels."""
-
-    onto: Annotated[Path | None, opt.Onto] = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class RasterOptions(OptionRecord):
     """Options for rasters, such as satellite scenes: their bands and resolution. Raise UsageError if a value is invalid."""
 
@@ -185,30 +141,6 @@ class RasterOptions(OptionRecord):
 
 
 DEFAULT_RASTER_OPTIONS = RasterOptions()
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreOptions(OptionRecord):
-    """Options for the feature store that `encode` writes. Raise UsageError if a value is invalid."""
-
-    output: Annotated[Path, opt.Store]
-    feature_dtype: opt.StoreDtype = None
-    shard: Annotated[Shard | None, opt.ShardOfStore] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageOptions(OptionRecord):
-    """Options that select images. Raise UsageError if a number is invalid."""
-
-    sample: opt.Sample = None
-    every: Annotated[Every | None, opt.EveryFrame] = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions(OptionRecord):
-    """Options for the engine: this process, or a Ray cluster. Raise UsageError if a value is invalid."""
-
-    ray: opt.Ray = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,14 +167,6 @@ class TruthOptions:
                 "argument `reduce_zero_label` and argument `zero_based` exclude each other",
                 "Use the first if 0 marks ignored pixels, the second if 0 is the first class.",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetOptions(OptionRecord):
-    """Options for data sets of shards. Raise UsageError if a value is invalid."""
-
-    shard_size: Annotated[ByteSize, opt.ShardSize] = SHARD_SIZE
-    overwrite: opt.OverwriteDataset = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,11 +31,11 @@ class OptionSignature:
         shown = []
         for name, parameter in self._public.parameters.items():
             with suppress(NameError):  # a type that only type checkers import: no option
-                hint = eval(str(parameter.annotation), self._scope)
+                hint = eval(parameter.annotation, self._scope) if isinstance(parameter.annotation, str) else None
                 if option := declared(name, hint, parameter.default):
                     self.options[name] = option
-                kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
-                parameter = parameter.replace(annotation=getattr(kind, "__forward_arg__", kind))  # noqa: PLW2901
+                    kind = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+                    parameter = parameter.replace(annotation=getattr(kind, "__forward_arg__", kind))  # noqa: PLW2901
             shown.append(parameter)
         self._shown = self._public.replace(parameters=shown)
 

@@ -27,7 +27,6 @@ from tipsseg.images.finding import (
     find_in_list,
     stream,
 )
-from tipsseg.options.records import ImageOptions
 from tipsseg.options.values import Every
 from tipsseg.run.file_names import NameKey, OutputNames, RunNames, exact, name_key
 from tipsseg.run.files import TRASH
@@ -47,14 +46,18 @@ _OTHER_OUTPUT = "Choose another output folder with argument `output`."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice(ImageOptions):
+class Choice:
     """The images that the user chose.
 
     Attributes:
         images: Files and folders, or a list.
+        sample: The number of images to draw from them; None for all.
+        every: The interval of the frames of videos.
     """
 
     images: tuple[Path, ...] | Listed = ()
+    sample: int | None = None
+    every: Every | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:

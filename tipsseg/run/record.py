@@ -22,7 +22,7 @@ from tipsseg.formats import FORMATS
 from tipsseg.options import FeatureDtype
 from tipsseg.options.fields import COMMAND, json_value, options_of
 from tipsseg.run.labels import RunContext
-from tipsseg.run.spec import RECORDS, Counts, Maker, RunInfo, RunSpec, vocabulary_record
+from tipsseg.run.spec import PARTS, Counts, Maker, RunInfo, RunSpec, vocabulary_record
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name, describe_error, read_regular
 from tipsseg.util.json import json_bytes, parse, read_value, short, take
@@ -218,7 +218,7 @@ def command_with_output(recorded: object, output: str) -> str:
 def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     """Parse the JSON value of a run.json. Raise ValueError or UsageError for content that tipsseg would not write."""
     options = take(record, "options", dict)
-    known = {name for kind in RECORDS for name, each in options_of(kind).items() if each.about.recorded == "options"}
+    known = {name for kind in PARTS for name, each in options_of(kind).items() if each.about.recorded == "options"}
     if unknown := set(options) - known:
         raise ValueError(f"unknown option {short(min(unknown))}")  # its effect on labels is unknown
     formats = take(record, "formats", tuple[str, ...])
@@ -232,9 +232,8 @@ def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:
     asked = replace(asked, fit=kept.fit)
     model, ended = take(record, "model", _Model), take(record, "ended", datetime | None)
     more: dict[str, Any] = {}
-    for kind, place in RECORDS.items():
-        values = _read_settings(kind, record)
-        more |= {place: kind(**values)} if place else values
+    more |= {place: kind(**_read_settings(kind, record)) for kind, place in PARTS.items()}
+    more |= _read_settings(RunSpec, record)
     if "features" in more:
         more["feature_dtype"] = take(take(record, "features", dict), "dtype", FeatureDtype)
     if "onto" in more:

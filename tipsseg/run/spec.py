@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from tipsseg import types
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
@@ -18,20 +18,18 @@ from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import RASTER_FORMATS, check_formats
 from tipsseg.formats.raster import check_rasterio
 from tipsseg.options import DEFAULT_FORMATS, ONE_SCALE
-from tipsseg.options.fields import Opt, json_value, options_of, record_of, text_of
+from tipsseg.options import declared as opt
+from tipsseg.options.fields import Opt, json_value, options_of, record_of, take_options, text_of
 from tipsseg.options.records import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_LABEL_OPTIONS,
     DEFAULT_RASTER_OPTIONS,
     ComputeOptions,
     FileOptions,
-    ImageOptions,
     LabelOptions,
-    OntoOptions,
-    OutputOptions,
     RasterOptions,
-    RegionOptions,
 )
+from tipsseg.options.values import Every, Shard
 from tipsseg.types import BACKGROUND
 from tipsseg.util.files import is_file, is_folder
 from tipsseg.util.text import shell_line, shell_word
@@ -49,21 +47,16 @@ if TYPE_CHECKING:
     from tipsseg.given.image import Given
     from tipsseg.images.decoding import ImageReader
 
-#: The records of options that make up the settings of a run, each with the field of RunSpec that holds it; "" for RunSpec itself.
-RECORDS: Mapping[type, str] = {
+#: The records of options within the settings of a run, each with the field of RunSpec that holds it.
+PARTS: Mapping[type, str] = {
     LabelOptions: "options",
-    RegionOptions: "",
-    OntoOptions: "",
-    ComputeOptions: "",
     FileOptions: "files",
     RasterOptions: "raster",
-    ImageOptions: "",
-    OutputOptions: "",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOptions):
+class RunSpec(ComputeOptions):
     """Settings of a run, except its images.
 
     Attributes:
@@ -86,7 +79,19 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
     raster: RasterOptions = DEFAULT_RASTER_OPTIONS
     files: FileOptions = DEFAULT_FILE_OPTIONS
     feature_dtype: str | None = None
-    formats: tuple[str, ...] = DEFAULT_FORMATS
+    regions: Annotated[Path | None, opt.Regions] = None
+    regions_only: opt.RegionsOnly = False
+    regions_margin: opt.RegionsMargin = 0.0
+    present: Annotated[Path | None, opt.Present] = None
+    onto: Annotated[Path | None, opt.Onto] = None
+    sample: opt.Sample = None
+    every: Annotated[Every | None, opt.EveryFrame] = None
+    output: Annotated[Path, opt.Output] = Path("labels")
+    overwrite: opt.Overwrite = False
+    prune: opt.Prune = None
+    replace_edited: opt.ReplaceEdited = False
+    shard: Annotated[Shard | None, opt.ShardOfRun] = None
+    formats: Annotated[tuple[str, ...], opt.Formats] = DEFAULT_FORMATS
     formats_given: bool = True
     sources: tuple[str, ...] = ()
     vocabulary_path: str | None = None
@@ -125,9 +130,10 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         )
 
     @classmethod
-    def of(cls, *records: object, **values: Any) -> RunSpec:
-        """Return the settings of a run from records of options and other values, and check them. Raise as `check` does."""
-        spec = cls(**{name: value for record in records for name, value in vars(record).items()}, **values)
+    def of(cls, values: Mapping[str, Any], **more: Any) -> RunSpec:
+        """Return the settings of a run from values of options and of other fields, and check them. Raise as `check` does."""
+        parts: dict[str, Any] = {name: take_options(record, values) for record, name in PARTS.items()}
+        spec = take_options(cls, {**values, **parts, **more})
         spec.check()
         return spec
 
@@ -163,6 +169,11 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
             OutputError: The output folder cannot be created.
             CheckpointError, WeightsError: The model is not found.
         """
+        if self.overwrite and self.shard is not None:
+            raise UsageError(
+                "argument `overwrite` and argument `shard` exclude each other",
+                "Choose another output folder, or start over without argument `shard`.",
+            )
         if self.formats_given:
             self.check_formats()
         output = Path(os.path.realpath(self.output))
@@ -225,14 +236,13 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
 
     def settings(self, *records: type) -> Iterator[tuple[str, Setting]]:
         """Yield the options of these records of options, by default of all, by name."""
-        for record, place in RECORDS.items():
-            if not records or record in records:
-                holder = getattr(self, place) if place else self
-                for name, option in options_of(record).items():
-                    yield name, Setting(getattr(holder, name), option.default, option.about)
+        for record in records or (*PARTS, RunSpec):
+            holder = getattr(self, PARTS[record]) if record in PARTS else self
+            for name, option in options_of(record).items():
+                yield name, Setting(getattr(holder, name), option.default, option.about)
 
     def command(self, **more: object) -> str:
-        """Return the command line of the run, with paths and formats, and `more` options of OutputOptions."""
+        """Return the command line of the run, with paths and formats, and `more` options."""
         vocabulary = self.vocabulary_path or self.vocabulary.source
         words = [
             "tipsseg",
@@ -242,10 +252,10 @@ class RunSpec(ComputeOptions, OutputOptions, RegionOptions, OntoOptions, ImageOp
         ]
         known = {"model", *options_of(LabelOptions)}
         for name, (value, default, about) in self.settings():
-            if about.recorded and value != default and name not in known:
+            if about.recorded and (value != default or name == "formats") and name not in known:
                 words += option_words(about.long(name), value)
         for name, value in more.items():
-            words += option_words(options_of(OutputOptions)[name].about.long(name), value)
+            words += option_words(options_of(RunSpec)[name].about.long(name), value)
         return shell_line(words)
 
     def question(self, model: str) -> str:

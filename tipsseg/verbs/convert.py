@@ -14,7 +14,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
 from tipsseg.options.declared import format_names
 from tipsseg.options.fields import FILES, Opt, take_options
-from tipsseg.options.records import DatasetOptions, FileOptions, ReadingOptions
+from tipsseg.options.records import FileOptions, ReadingOptions
 from tipsseg.options.values import SHARD_SIZE
 from tipsseg.util.text import quote
 from tipsseg.verbs.shared import Chosen, Labelled, Moved
@@ -173,7 +173,8 @@ def write_dataset(
             root=None if images is None else as_address(images),
             only=only,
             val_fraction=val_fraction,
-            options=take_options(DatasetOptions, ask.values),
+            shard_size=ask.values["shard_size"],
+            overwrite=overwrite,
             reading=take_options(ReadingOptions, ask.values),
             progress=progress,
         )

@@ -9,8 +9,6 @@ from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
-from tipsseg.options.fields import take_options
-from tipsseg.options.records import EncodeOptions, LabelOptions, StoreOptions
 from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.verbs.shared import DryRun, Inputs
 
@@ -77,8 +75,7 @@ def iter_encode_folder(
     from tipsseg.util.progress import progress_for
 
     choice = choice_of(ask.values)
-    compute, store = take_options(EncodeOptions, ask.values), take_options(StoreOptions, ask.values)
-    spec = encode_spec(compute, store, take_options(LabelOptions, ask.values))
+    spec = encode_spec(ask.values)
     progress = progress_for(verbose)
     if dry_run and progress.jsonl:
         raise UsageError(

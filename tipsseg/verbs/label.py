@@ -11,18 +11,7 @@ from tipsseg.ask import Ask, verb
 from tipsseg.errors import OtherRunError, UsageError
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
-from tipsseg.options.fields import WHAT, Opt, take_options
-from tipsseg.options.records import (
-    ComputeOptions,
-    EngineOptions,
-    FileOptions,
-    ImageOptions,
-    LabelOptions,
-    OntoOptions,
-    OutputOptions,
-    RasterOptions,
-    RegionOptions,
-)
+from tipsseg.options.fields import WHAT, Opt
 from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.util.text import shell_word
 from tipsseg.verbs.shared import Background, DryRun, Inputs, Named, Vocab
@@ -139,21 +128,15 @@ def iter_label_folder(
         raise UsageError("argument `dry_run` prints paths, but lines of JSON are records of labels", "Use one of them.")
     choice, repeated = choice_of(ask.values), ask.repeated
     vocabulary, fitted = asked_vocabulary(classes, vocab, background) if repeated is None else _again(repeated, ask)
-    records = (take_options(record, ask.values) for record in (ComputeOptions, RegionOptions, ImageOptions))
     spec = label_spec(
+        ask.values,
         vocabulary,
-        *records,
-        output=take_options(OutputOptions, ask.values),
-        onto=take_options(OntoOptions, ask.values),
-        options=take_options(LabelOptions, ask.values),
-        new_classes=() if repeated is None else repeated.info.spec.new_classes,
+        () if repeated is None else repeated.info.spec.new_classes,
         fitted=fitted,
-        files=take_options(FileOptions, ask.values),
-        raster=take_options(RasterOptions, ask.values),
         sources=choice.sources,
         vocabulary_path=None if vocab is None else str(vocab),
     )
-    make_engine = engine_maker(take_options(EngineOptions, ask.values), spec)
+    make_engine = engine_maker(ray, spec)
     with ExitStack() as stack:
         stack.enter_context(progress)
         stack.enter_context(_commands_to_paste(ask, spec))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from math import prod
@@ -16,7 +16,6 @@ from tipsseg.given.labels import join_classes
 from tipsseg.images.access import is_plain
 from tipsseg.images.raster import has_coordinates
 from tipsseg.options import DEFAULT_FORMATS
-from tipsseg.options.records import LabelOptions, OntoOptions, OutputOptions
 from tipsseg.run.entry import Entry
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Choice, Images, find_images
@@ -72,38 +71,26 @@ def _shares(entry: Entry) -> dict[str, float]:
 
 
 def label_spec(
-    vocabulary: Vocabulary,
-    *records: object,
-    output: OutputOptions,
-    onto: OntoOptions,
-    options: LabelOptions,
-    new_classes: Sequence[str] = (),
-    **values: Any,
+    values: Mapping[str, Any], vocabulary: Vocabulary, new_classes: Sequence[str] = (), **more: Any
 ) -> RunSpec:
     """Return the settings of a labelling run, and check them.
 
     Args:
+        values: The values of options. Without formats, the formats of the folder apply, or the default formats.
         vocabulary: The classes. With existing labels, theirs come first.
-        records: Further records of options, whose fields are fields of RunSpec.
-        output: The output folder and the formats. Without formats, the folder's, or the default.
-        onto: The existing labels.
-        options: Labelling options.
         new_classes: The classes to add to the existing labels; empty for the classes of `vocabulary`.
-        values: Other fields of RunSpec.
+        more: Other fields of RunSpec.
 
     Raises:
         TipssegError: See `RunSpec.check`, or the existing labels cannot be read.
     """
-    if onto.onto is not None and not new_classes:
-        vocabulary, new_classes = join_classes(onto.onto, vocabulary)
-    formats = output.formats
+    onto, formats = values["onto"], values["formats"]
+    if onto is not None and not new_classes:
+        vocabulary, new_classes = join_classes(onto, vocabulary)
     if formats == ():
         raise UsageError("no formats given", 'For example: ["png", "coco"].')
-    values["formats_given"] = formats is not None
-    output = replace(output, formats=formats or DEFAULT_FORMATS)
-    return RunSpec.of(
-        *records, output, onto, vocabulary=vocabulary, options=options, new_classes=tuple(new_classes), **values
-    )
+    more |= {"formats": formats or DEFAULT_FORMATS, "formats_given": formats is not None}
+    return RunSpec.of(values, vocabulary=vocabulary, new_classes=tuple(new_classes), **more)
 
 
 def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> Images:

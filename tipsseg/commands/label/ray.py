@@ -29,7 +29,6 @@ from tipsseg.engine.notes import Reporter
 from tipsseg.errors import DeviceError, TipssegError, UsageError
 from tipsseg.images.decoders import silence_decoders
 from tipsseg.options import default_jobs
-from tipsseg.options.records import EngineOptions
 from tipsseg.options.values import Shard, index_of
 from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.inputs import Images
@@ -53,9 +52,8 @@ _ANSWER = 10.0
 _CPUS = 4
 
 
-def engine_maker(options: EngineOptions, spec: RunSpec) -> EngineMaker:
+def engine_maker(address: str | None, spec: RunSpec) -> EngineMaker:
     """Return a function that makes the engine of a run. Raise UsageError if Ray is not installed, or does not fit the run."""
-    address = options.ray
     if address is None:
         return local_engine
     if spec.shard is not None:
