@@ -251,7 +251,7 @@ def test_help_is_a_page_that_leads_on() -> None:
 )
 def test_help_shows_keywords(function: Callable[..., object]) -> None:
     text = pydoc.plain(pydoc.render_doc(function))
-    for words in ("scales: ", "short_side: ", "mode: Literal['slide', 'whole'] = 'slide'", "Keyword Args:"):
+    for words in ("scales: ", "short_side: ", "Literal['slide', 'whole']", "Keyword Args:"):
         assert words in text
 
 
