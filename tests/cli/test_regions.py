@@ -189,7 +189,7 @@ def test_an_image_whose_regions_cannot_be_used_fails_alone(command: Command, fau
         (["--regions", "nowhere"], "nowhere: no such file"),
         (["--regions", "imgs"], "imgs: no regions found"),
         (["--regions-only"], "--regions-only requires --regions"),
-        (["--regions-margin", "2", "--regions", "regions"], "--regions-margin requires refined labels"),
+        (["--regions-margin", "2", "--regions", "regions"], "--regions-margin requires --refine"),
         (["--regions", "regions", "-o", "regions"], "are the same folder"),
         (["--regions", "regions", "-o", "."], "--regions is inside the output folder"),
     ],

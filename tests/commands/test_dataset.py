@@ -375,8 +375,8 @@ def test_a_package_that_is_missing(
         (("-f", "parquet", "--to", "s3://bucket/set?token=SECRET"), "or to a URL with a query"),
         (("-f", "parquet", "--to", "set", "--val-fraction", "2"), "--val-fraction must be"),
         (("-f", "parquet", "--to", "set", "--shard-size", "-1"), "is not a size"),
-        (("-f", "png", "--shard-size", "1GB"), "require --to"),
-        (("-f", "png", "--overwrite"), "require --to"),
+        (("-f", "png", "--shard-size", "1GB"), "requires --to"),
+        (("-f", "png", "--overwrite"), "requires --to"),
     ],
 )
 def test_mistakes(here: Path, command: Command, words: tuple[str, ...], expected: str) -> None:

@@ -16,7 +16,6 @@ from tipsseg.options.records import (
     DEFAULT_FILE_OPTIONS,
     ComputeOptions,
     FileOptions,
-    TruthOptions,
 )
 
 AREAS = {
@@ -101,8 +100,6 @@ def test_a_keyword_that_is_none_is_refused() -> None:
 @pytest.mark.parametrize(
     ("record", "options", "message"),
     [
-        (TruthOptions, {"reduce_zero_label": True, "zero_based": True}, "argument `reduce_zero_label` and argument `zero_based`"),
-        (TruthOptions, {"layout": "voc20", "ignore_index": 0}, "argument `layout`=voc20 already defines the ground-truth ids"),
         (ComputeOptions, {"device": True}, "unknown device True"),
         (ComputeOptions, {"dtype": "int4"}, "unknown dtype 'int4'"),
     ],
@@ -125,4 +122,17 @@ def test_options_that_exclude_each_other_or_cannot_be(record: type, options: dic
 def test_values_are_checked_when_a_folder_is_labelled(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         tipsseg.iter_label_folder("imgs", ["a"], **options)
+    assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reduce_zero_label": True, "zero_based": True}, "argument `reduce_zero_label` and argument `zero_based`"),
+        ({"layout": "voc20", "ignore_index": 0}, "argument `layout` and argument `ignore_index` exclude each other"),
+    ],
+)
+def test_options_that_exclude_each_other(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        tipsseg.review.score_masks("labels", "masks", **options)
     assert caught.value.message.startswith(message)

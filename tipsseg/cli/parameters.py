@@ -16,7 +16,7 @@ from tipsseg.cli.help import Command, completion_of, correction_formats, show_al
 from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
 from tipsseg.formats import DATASET_FORMATS, FORMATS
-from tipsseg.options.fields import OTHER, Opt, choices_of, text_of
+from tipsseg.options.fields import OTHER, Declared, choices_of, text_of
 from tipsseg.util.files import local_path
 
 #: The hint for an empty path.
@@ -78,8 +78,9 @@ _HELP_ALL = inspect.Parameter(
 )
 
 
-def parameter_of(name: str, option: Opt, kind: Any, default: Any) -> inspect.Parameter:
-    """Return the parameter of an option, as typer reads it."""
+def parameter_of(declared: Declared, combinations: str) -> inspect.Parameter:
+    """Return the parameter of an option, as typer reads it; `combinations` is added to the help."""
+    name, option, kind, default = declared.name, declared.about, declared.kind, declared.default
     plain = next(each for each in get_args(kind) if each is not NoneType) if NoneType in get_args(kind) else kind
     choices = option.choices or choices_of(kind)
     typed: Any = option.typed or (plain if plain in (bool, int, float, Path, list[str]) else str)
@@ -87,7 +88,9 @@ def parameter_of(name: str, option: Opt, kind: Any, default: Any) -> inspect.Par
         typed = list[str]
     if typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
-    help_text = option.help.replace("{formats}", ", ".join(FORMATS)).replace("{datasets}", " or ".join(DATASET_FORMATS))
+    text, mark, shown = option.help.partition("  [default")
+    help_text = f"{text} {combinations}".rstrip() + mark + shown
+    help_text = help_text.replace("{formats}", ", ".join(FORMATS)).replace("{datasets}", " or ".join(DATASET_FORMATS))
     if "{corrections}" in help_text:
         help_text = help_text.replace("{corrections}", ", ".join(correction_formats()))
     info = (typer.Argument if option.argument else partial(typer.Option, *option.flags(name)))(

@@ -17,6 +17,7 @@ from tipsseg.cli.parameters import add_command, is_given, parameter_of
 from tipsseg.cli.values import refuse_split_lists, typed_classes
 from tipsseg.cli.wording import as_typed, open_progress, prints_paths
 from tipsseg.errors import ImageError, TipssegError, UsageError
+from tipsseg.options.combinations import combinations_of
 from tipsseg.options.fields import OTHER
 from tipsseg.run.outcome import FolderImage
 from tipsseg.util.json import json_bytes
@@ -63,7 +64,7 @@ def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
             if _print(result, progress, as_json=as_json, jsonl=jsonl):
                 raise typer.Exit(1)
 
-    parameters = [parameter_of(key, each.about, each.kind, each.default) for key, each in options.items()]
+    parameters = [parameter_of(each, combinations_of(key, options)) for key, each in options.items()]
     required = any(each.about.required or each.default is inspect.Parameter.empty for each in options.values())
     shows_help = required and " " not in verb.name
     rare = {*(key for key, each in options.items() if each.about.rare), *(["null"] if _reads_list(verb) else [])}

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from tipsseg.errors import UsageError
 from tipsseg.options import MAX_PIXELS, ONE_SCALE, Instances, MinArea, default_jobs
 from tipsseg.options import declared as opt
 from tipsseg.options.fields import OptionRecord, check_options, record_of, short_repr
@@ -151,22 +150,6 @@ class TruthOptions:
     ignore_index: opt.IgnoreIndex = None
     reduce_zero_label: opt.ReduceZeroLabel = False
     zero_based: opt.ZeroBased = False
-
-    def __post_init__(self) -> None:
-        if self.layout is not None and (self.ignore_index, self.reduce_zero_label, self.zero_based) != (
-            None,
-            False,
-            False,
-        ):
-            raise UsageError(
-                f"argument `layout`={self.layout} already defines the ground-truth ids",
-                "Remove argument `ignore_index`, argument `reduce_zero_label` and argument `zero_based`.",
-            )
-        if self.reduce_zero_label and self.zero_based:
-            raise UsageError(
-                "argument `reduce_zero_label` and argument `zero_based` exclude each other",
-                "Use the first if 0 marks ignored pixels, the second if 0 is the first class.",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)

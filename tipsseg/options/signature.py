@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from functools import wraps
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
+from tipsseg.options.combinations import check_combinations
 from tipsseg.options.fields import Declared, declared
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -52,6 +53,7 @@ class OptionSignature:
         bound.apply_defaults()
         for key, option in self.options.items():
             bound.arguments[key] = option.take(bound.arguments[key])
+        check_combinations(self.options, bound.arguments)
 
     def describe(self, call: Any, doc: str) -> None:
         """Give a function this signature, and a docstring with a line for each option that `doc` does not describe."""

@@ -17,7 +17,7 @@ from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import RASTER_FORMATS, check_formats
 from tipsseg.formats.raster import check_rasterio
-from tipsseg.options import DEFAULT_FORMATS, ONE_SCALE
+from tipsseg.options import DEFAULT_FORMATS
 from tipsseg.options import declared as opt
 from tipsseg.options.fields import Opt, json_value, options_of, record_of, take_options, text_of
 from tipsseg.options.records import (
@@ -169,11 +169,6 @@ class RunSpec(ComputeOptions):
             OutputError: The output folder cannot be created.
             CheckpointError, WeightsError: The model is not found.
         """
-        if self.overwrite and self.shard is not None:
-            raise UsageError(
-                "argument `overwrite` and argument `shard` exclude each other",
-                "Choose another output folder, or start over without argument `shard`.",
-            )
         if self.formats_given:
             self.check_formats()
         output = Path(os.path.realpath(self.output))
@@ -188,12 +183,6 @@ class RunSpec(ComputeOptions):
                 "the fitted vectors of this vocabulary are missing, or belong to another fit",
                 "Pass the fit file itself as argument `vocabulary`.",
             )
-        if self.regions_only and self.regions is None:
-            raise UsageError("argument `regions_only` requires argument `regions`", "Set argument `regions`.")
-        if self.regions_margin and self.regions is None:
-            raise UsageError("argument `regions_margin` requires regions", "Set argument `regions`.")
-        if self.regions_margin and self.options.refine == "none":
-            raise UsageError("argument `regions_margin` requires refined labels", "Set argument `refine`=pamr-guided.")
         find_model(self.model)
         refuse_file(self.output)  # last, so that errors in options are raised first
 
@@ -228,10 +217,6 @@ class RunSpec(ComputeOptions):
         if len(options.scales) > 1:
             raise UsageError(
                 "a raster is labelled at one scale", "Set argument `scales` to one factor of the pixel size."
-            )
-        if self.raster.ground_resolution is not None and options.scales != ONE_SCALE:
-            raise UsageError(
-                "argument `ground_resolution` and argument `scales` exclude each other", "Use one of them."
             )
 
     def settings(self, *records: type) -> Iterator[tuple[str, Setting]]:

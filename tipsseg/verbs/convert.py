@@ -205,13 +205,6 @@ def convert(
     from tipsseg.images.finding import as_paths
 
     folder, *others = as_paths(output)
-    if formats is not None and drop is not None:
-        raise UsageError("argument `formats` and argument `drop` exclude each other", "Run one after the other.")
-    if to is None and ask.given & {"shard_size", "overwrite"}:
-        raise UsageError(
-            "argument `shard_size` and argument `overwrite` require argument `to`",
-            "Pass the folder of the data set with argument `to`.",
-        )
     if to is not None and len(formats or ()) != 1:
         raise UsageError("argument `to` requires exactly one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
     if others and to is None:

@@ -168,9 +168,6 @@ def correct(
     Returns:
         The corrections; 0 if images were undone or removed.
     """
-    given = [f"argument `{name}`" for name in ("source", "undo", "remove") if ask.values[name]]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} exclude each other", "Run one after the other.")
     if undo is not None:
         undo_corrections(output, undo, dry_run=dry_run, verbose=verbose)
         return 0

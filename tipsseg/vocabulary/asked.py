@@ -32,8 +32,6 @@ def asked_vocabulary(
         UsageError: Two arguments exclude each other.
         VocabularyError: There are no classes, or they are invalid.
     """
-    if classes is not None and vocab is not None:
-        raise UsageError("argument `classes` and argument `vocab` exclude each other", "Use one of them.")
     if classes is None and vocab is None:
         raise VocabularyError("no classes given", 'Pass the classes, for example: argument `classes`="panda leg,tree"')
     if isinstance(background, str) and Path(background).suffix.lower() in (".txt", ".toml"):

@@ -56,8 +56,6 @@ def engine_maker(address: str | None, spec: RunSpec) -> EngineMaker:
     """Return a function that makes the engine of a run. Raise UsageError if Ray is not installed, or does not fit the run."""
     if address is None:
         return local_engine
-    if spec.shard is not None:
-        raise UsageError("argument `ray` and argument `shard` exclude each other", "Remove one of them.")
     if "-" in spec.sources:
         raise UsageError(
             "argument `ray` requires images that can be listed again, not a list on stdin",
