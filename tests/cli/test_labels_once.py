@@ -567,7 +567,7 @@ YOLO_PICTURE = Path("out/yolo/images/train/a.png")
 def test_pictures_beside_labels_follow_their_images(run: Run) -> None:
     place, image = YOLO_PICTURE, Path("imgs/a.png")
     size = sum(path.stat().st_size for path in Path("imgs").rglob("*.*") if path.suffix != ".txt")
-    err = run("-f", "png,yolo,hf")
+    err = run("-f", "png,yolo,hf", "--verbose")
     assert f"Copied images into yolo/images/ and hf/images/: 6 files, {size * 2 / 1e3:,.1f} kB." in err
     new = Path("imgs/new.png")
     Image.fromarray(np.asarray(Image.open(image))[::-1]).save(new)

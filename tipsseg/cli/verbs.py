@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tipsseg.util.progress import Progress
 
 #: The switches of printing that have another name in Python.
-_FLAGS = {"as_json": "--json", "null": "--null/-0", "quiet": "--quiet/-q"}
+_FLAGS = {"as_json": "--json", "null": "--null/-0", "quiet": "--quiet/-q", "detailed": "--verbose/-v"}
 
 
 def commands_of(summary: str, *functions: Callable[..., Any]) -> typer.Typer:
@@ -52,7 +52,8 @@ def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
         given = {**{key: [] for key, each in options.items() if each.about.stdin == "paths"}, **given}
         _refuse_mistakes(verb, given, null=null, jsonl=jsonl)
         paths = not jsonl and (verb.prints == "paths" or (verb.prints == "files" and prints_paths(null)))
-        with open_progress(printing.get("quiet", False), results=paths, null=null, jsonl=jsonl) as progress:
+        quiet, detailed = printing.get("quiet", False), printing.get("detailed", False)
+        with open_progress(quiet=quiet, results=paths, null=null, jsonl=jsonl, detailed=detailed) as progress:
             given = {key: _value_of(verb, key, value, null, given) for key, value in given.items()}
             more = {"verbose": progress} if "verbose" in own else {}
             try:
@@ -89,6 +90,7 @@ def _switches(verb: Verb, *, prints_notes: bool) -> list[inspect.Parameter]:
         "jsonl": verb.jsonl,
         "null": separates if verb.prints or _reads_list(verb) else "",
         "quiet": "Do not print progress and notes." if prints_notes else "",
+        "detailed": "Print details too." if verb.name == "label" else "",
     }
     found = []
     for name, text in texts.items():

@@ -56,10 +56,10 @@ def prints_paths(null: bool) -> bool:
     return null or not sys.stdout.isatty()
 
 
-def open_progress(quiet: bool, *, results: bool = True, null: bool = False, jsonl: bool = False) -> Progress:
+def open_progress(*, quiet: bool, results: bool, null: bool, jsonl: bool, detailed: bool) -> Progress:
     """Silence the image decoders, and return a Progress that prints flags instead of the library's argument names."""
     from tipsseg.images.decoders import silence_decoders
     from tipsseg.util.progress import Progress
 
     silence_decoders()
-    return Progress(quiet, results=results, null=null, jsonl=jsonl, wording=as_typed)
+    return Progress(quiet, results=results, null=null, jsonl=jsonl, detailed=detailed, wording=as_typed)

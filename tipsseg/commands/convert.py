@@ -129,7 +129,7 @@ def _settle(
     run_files = [folder.path / file for name in formats for file in FORMATS[name].files]
     progress.results(dict.fromkeys((*(path for path in run_files if path.exists()), *settled.run_files)))
     note_settled(folder, settled, progress, asked=formats)
-    note_division(formats, folder.cache.names(), context.files, progress)
+    note_division(formats, folder.cache.names(), context.files, progress.note)
     failed = len(settled.failed)
     counts = Counts(labelled=job.done, failed=failed, unchanged=max(number - job.done - failed, 0))
     note_end(progress, counts, time.monotonic() - began, f", into {folder.path}", "converted")

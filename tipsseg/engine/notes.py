@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
@@ -240,7 +240,7 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
         progress.note(f"Wrote {', '.join(formats)} of {images} from the labels.")
     if folder.copies:
         number, size = pluralize(sum(folder.copies.values()), "file"), readable_size(folder.copied_bytes)
-        progress.note(f"Copied images into {' and '.join(folder.copies)}: {number}, {size}.")
+        progress.detail(f"Copied images into {' and '.join(folder.copies)}: {number}, {size}.")
     others = list(dict.fromkeys(settled.edited))
     pictures = [path for path in others if _is_picture(path.relative_to(folder.path))]
     if pictures:
@@ -317,7 +317,7 @@ def note_begin(
         progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
     if info.dropped and not again:
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
-        progress.note(
+        progress.detail(
             f"Left out of the automatic background, because they mean nearly the same as a class to this model: {pairs}."
         )
 
@@ -397,15 +397,15 @@ def note_formats(
             )
 
 
-def note_division(formats: Iterable[str], names: Sequence[str], options: FileOptions, progress: Progress) -> None:
+def note_division(
+    formats: Iterable[str], names: Sequence[str], options: FileOptions, note: Callable[[str], None]
+) -> None:
     """Note the sizes of the training and the validation split, or that both have the same images."""
     for name in formats:
         images = names if FORMATS[name].splits else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
         if len(parts) > 1:
-            progress.note(
-                f"{name}: {pluralize(parts[TRAINING], 'image')} for training, {parts[VALIDATING]} for validation."
-            )
+            note(f"{name}: {pluralize(parts[TRAINING], 'image')} for training, {parts[VALIDATING]} for validation.")
         elif parts:
             fraction = options.val_fraction
             hint = (
@@ -413,7 +413,7 @@ def note_division(formats: Iterable[str], names: Sequence[str], options: FileOpt
                 if fraction
                 else "see argument `val_fraction`"
             )
-            progress.note(
+            note(
                 f"{name}: {FORMATS[name].files[0]} has the same {pluralize(len(images), 'image')} for training "
                 f"and validation; {hint}."
             )
@@ -421,7 +421,7 @@ def note_division(formats: Iterable[str], names: Sequence[str], options: FileOpt
 
 def note_polygon_quality(progress: Progress, quality: PolygonQuality) -> None:
     if quality.objects:
-        progress.note(
+        progress.detail(
             f"Polygons of {pluralize(quality.objects, 'object')}: IoU with their pixels {quality.total / quality.objects:.4f} "
             f"on average, {quality.worst:.4f} at worst."
         )
@@ -491,6 +491,6 @@ class Reporter:
         else:
             facts = result.entry.mask
             sure = sum(facts.counts[each] * facts.confidence.get(each, 0) for each in facts.names)
-            if Overlay.name in result.files and sure > self._most:
+            if isinstance(result, Labelled) and Overlay.name in result.files and sure > self._most:
                 self.shown, self._most = result.files[Overlay.name], sure
             self.progress.results(path for path in result.files.values() if path.exists())

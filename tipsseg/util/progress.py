@@ -42,6 +42,7 @@ class Progress:
         results: Print paths of finished files on stdout.
         null: End paths on stdout with NUL instead of a newline.
         jsonl: Print a line of JSON for each image on stdout.
+        detailed: Print details too.
         wording: A function that every line for stderr passes through.
 
     The bar never shares a line with other text: it is removed before a line is printed, and drawn again below.
@@ -54,10 +55,12 @@ class Progress:
         results: bool = True,
         null: bool = False,
         jsonl: bool = False,
+        detailed: bool = False,
         wording: Callable[[str], str] = str,
     ) -> None:
         self.quiet = quiet
         self.jsonl = jsonl
+        self._detailed = detailed
         self._results = results
         self._null = null
         self._wording = wording
@@ -146,6 +149,11 @@ class Progress:
             self._head = ""
         self._stderr(line)
 
+    def detail(self, line: str) -> None:
+        """Note what few users need to know, if details are asked for."""
+        if self._detailed:
+            self.note(line)
+
     def error(self, error: TipssegError) -> None:
         """Print the error of an image as one line."""
         self._stderr(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
@@ -225,7 +233,7 @@ def progress_for(verbose: Verbosity) -> Progress:
     """Return a Progress that prints on stderr if `verbose`; nothing if it is False; if it is None, only a bar, or itself."""
     if isinstance(verbose, Progress):
         return verbose
-    return Progress(quiet=False, results=False) if verbose else Silence(bar=verbose is None)
+    return Progress(quiet=False, results=False, detailed=True) if verbose else Silence(bar=verbose is None)
 
 
 def print_path(path: Path, *, null: bool = False) -> None:

@@ -218,7 +218,8 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
     note_settled(folder, settled, progress)
     if spec.given is not None and spec.given.labels is not None:
         note_skipped(spec.given.labels.skipped, spec.onto, progress)
-    note_division(spec.formats, folder.cache.names(), folder.context.files, progress)
+    note = progress.note if counts.labelled else progress.detail
+    note_division(spec.formats, folder.cache.names(), folder.context.files, note)
     note_edited(folder.info, counts, progress)
     for line in folder.totals.lines():
         progress.note(line)
