@@ -103,7 +103,7 @@ def test_the_options_of_label_stand_in_groups(command: Command, whole: bool) -> 
         elif option := re.match(r"  (?:-\w, )?(--[\w-]+)", line):
             groups.setdefault(heading, set()).add(option[1].removeprefix("--"))
     wanted: dict[str, set[str]] = {
-        "Other options": {"help", "help-all", "jsonl", "quiet", *(["null"] if whole else [])}
+        "Other options": {"help", "help-all", "jsonl", "quiet", "verbose", *(["null"] if whole else [])}
     }
     for name, declared in verb_of(tipsseg.iter_label_folder).options.items():
         about = declared.about

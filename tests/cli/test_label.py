@@ -263,7 +263,7 @@ def test_a_vocabulary_file_is_used_and_written_out(label: Label, mlp_checkpoint:
 
 
 def test_background_phrases_that_mean_a_class_are_removed(label: Label) -> None:
-    ocean = partial(label, "-m", "tiny", "--device", "cpu", images="imgs/a.png", words=("-c", "ocean"))
+    ocean = partial(label, "-m", "tiny", "--device", "cpu", "--verbose", images="imgs/a.png", words=("-c", "ocean"))
     noted = ": sea (close to ocean), river (close to ocean).\n"
     assert noted in ocean().err
     assert noted not in ocean().err  # noted once for a folder

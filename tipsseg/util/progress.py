@@ -150,7 +150,7 @@ class Progress:
         self._stderr(line)
 
     def detail(self, line: str) -> None:
-        """Note what few users need to know, if details are asked for."""
+        """Note what few users need to know, if this prints details."""
         if self._detailed:
             self.note(line)
 
