@@ -49,21 +49,27 @@ class Ask:
         return {name: self.values[name] for name in names}
 
     def command(self, *, anywhere: bool = False, without: Collection[str] = ()) -> str:
-        """Return the command line of what was given. Secrets in addresses are left out.
+        """Return the command line of what was given; "" if a value has no words. Secrets in addresses are left out.
 
         Args:
             anywhere: Make paths absolute.
             without: The names of parameters to leave out.
         """
+
+        def text(value: object) -> object:
+            if isinstance(value, tuple):
+                return tuple(map(text, value))
+            if not isinstance(value, Path):
+                return value
+            place = as_address(value)
+            return without_secrets(address_text(place.absolute() if anywhere and not has_scheme(place) else place))
+
         words = ["tipsseg", self.name]
         for name, option in self.options.items():
-            if name in without:
-                continue
-            value = self.values[name]
-            if isinstance(value, Path):
-                place = as_address(value)
-                value = without_secrets(address_text(place.absolute() if anywhere and not has_scheme(place) else place))
-            words += option.words(value) if name in self.given and value is not None else []
+            if name in self.given and name not in without and self.values[name] is not None:
+                if (own := option.words(text(self.values[name]))) is None:
+                    return ""
+                words += own
         return shell_line(words)
 
 

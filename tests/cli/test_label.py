@@ -296,6 +296,45 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
     assert read("two/run.json")["command"] == words.replace("--output one", "--output two")
 
 
+TYPED: dict[str, list[str]] = {
+    "two inputs and a name with a comma": ["imgs/a.png", "imgs/sub", "-c", "salt, pepper", "-c", "tree"],
+    "a list": ["-", "-c", "tree,a sky"],
+    "options": [
+        "imgs",
+        "-c",
+        "tree",
+        "--background",
+        "sky,wall",
+        "--scales",
+        "1,1.5",
+        "-f",
+        "png,csv",
+        "--min-area",
+        "1%",
+    ],
+}
+
+
+@pytest.mark.parametrize("typed", TYPED.values(), ids=TYPED)
+def test_the_commands_to_paste_ask_what_was_typed(
+    command: Command, mlp_checkpoint: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, typed: list[str]
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    model = ["-m", str(mlp_checkpoint), "--device", "cpu"]
+    listed = b"imgs/a.png\n" if typed[0] == "-" else None
+    assert command("label", "imgs", "-c", "first", *model, "-o", "out").code == 0
+    assert command("label", *typed, *model, "-o", "wanted", stdin=listed).code == 0
+    refused = command("label", *typed, *model, "-o", "out", stdin=listed)
+    assert refused.code == 1
+    first = next(line for line in refused.err.splitlines() if line.startswith("  tipsseg "))
+    assert command(*shlex.split(first)[1:], stdin=listed).code == 0
+    wanted, made = read("wanted/run.json"), read("out-2/run.json")
+    assert {key: made[key] for key in ("digest", "vocabulary", "options", "formats")} == {
+        key: wanted[key] for key in ("digest", "vocabulary", "options", "formats")
+    }
+    assert contents(Path("out-2/masks")) == contents(Path("wanted/masks"))
+
+
 def test_work_begins_before_a_list_ends(mlp_checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
     """Each image is labelled and printed as soon as its name arrives on stdin."""
     words = [sys.executable, *f"-m tipsseg label -0 - -m {mlp_checkpoint} --jsonl -q -c".split(), CLASSES]

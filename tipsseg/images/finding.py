@@ -50,6 +50,10 @@ class Listed:
 
     entries: Iterable[bytes]
 
+    def __str__(self) -> str:
+        """Return what stands for a list on the command line."""
+        return "-"
+
 
 @dataclass(frozen=True, slots=True)
 class Found:

@@ -144,16 +144,22 @@ class Declared:
             return None
         return check_value(f"argument `{self.name}`", value, self.kind, self.about)
 
-    def words(self, value: object) -> list[str]:
-        """Return the words of a value on the command line."""
+    def words(self, value: object) -> list[str] | None:
+        """Return the words of a value on the command line; None if there are none, as for a Vocabulary."""
         flag = self.about.long(self.name)
         if self.about.commands_give is not None:
             return []
-        if self.about.argument:
-            return [text_of(value)]
         if isinstance(value, bool):
             return [flag] if value else [f"--no-{flag[2:]}"] * self.about.negatable
-        return [f"{flag}={text_of(value)}"]
+        parts = value if isinstance(value, tuple | list) else (value,)
+        if not all(isinstance(each, str | int | float) or type(each).__str__ is not object.__str__ for each in parts):
+            return None
+        texts = [text_of(each) for each in parts]
+        if self.about.argument:
+            return texts
+        if self.about.typed == list[str] and any("," in text for text in texts):  # one value would be split at commas
+            return [f"{flag}={text}" for text in texts] if len(texts) > 1 else None
+        return [f"{flag}={','.join(texts)}"]
 
 
 def declared(name: str, hint: Any, default: Any) -> Declared | None:

@@ -197,7 +197,8 @@ def _commands_to_paste(ask: Ask, spec: RunSpec) -> Iterator[None]:
     except OtherRunError as error:
         if error.path != spec.output or spec.shard is not None:  # a feature folder, or a shard beside others
             raise
-        command = ask.command(without=_OF_FOLDER)
+        if not (command := ask.command(without=_OF_FOLDER)):
+            raise
         same, other = (shell_word(name) for name in (str(spec.output), f"{spec.output}-2"))
         ways = {"label into another folder": [f"{command} -o {other}"]}
         if error.corrected:
