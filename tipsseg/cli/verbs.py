@@ -144,6 +144,8 @@ def _print(result: Any, progress: Progress, *, as_json: bool, jsonl: bool) -> in
             progress.text(json_bytes(record).decode() + "\n")
     elif hasattr(result, "table"):
         progress.text(result.table())
+    if total := getattr(result, "total", ""):
+        progress.note(total)
     return int(result.failed)
 
 

@@ -104,7 +104,8 @@ class Audit:
     """The result of an audit.
 
     Attributes:
-        findings: The regions that are likely wrong, the highest score first.
+        findings: The regions that are likely wrong, the highest score first; with a limit, the first of them.
+        found: The number of all findings.
         classes: The classes of the model's labels, by label id 1..N.
         model: The model.
         audited: The number of audited images.
@@ -113,6 +114,7 @@ class Audit:
     """
 
     findings: tuple[Finding, ...]
+    found: int
     classes: tuple[LabelClass, ...]
     model: str
     audited: int
@@ -135,6 +137,13 @@ class Audit:
             "nothing": f"labelled {label}, looks like background",
             "unlabelled": f"no label, looks like {seen}",
         }[doubt.kind]
+
+    @property
+    def total(self) -> str:
+        """Return the numbers of findings and images as a line of text."""
+        left = f"; {pluralize(self.unlabelled, 'image')} without labels" if self.unlabelled else ""
+        failed = f"; {self.failed} failed" if self.failed else ""
+        return f"{pluralize(self.found, 'finding')} in {pluralize(self.audited, 'image')}{left}{failed}"
 
     def table(self) -> str:
         """Return the findings as text, a line each."""
@@ -442,6 +451,7 @@ def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, prog
     findings.sort(key=lambda finding: -finding.doubt.score)  # stable
     return Audit(
         findings=tuple(findings),
+        found=len(findings),
         classes=run.classes,
         model=run.info.spec.model,
         audited=audited,

@@ -120,6 +120,10 @@ class Opt:
         return (both, f"-{self.short}") if self.short else (both,)
 
 
+#: How a value is shown that has no text of its own.
+_NO_TEXT: Any = object.__str__
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
     """An option where it is used: a parameter of a verb, or a field of a record.
@@ -152,7 +156,7 @@ class Declared:
         if isinstance(value, bool):
             return [flag] if value else [f"--no-{flag[2:]}"] * self.about.negatable
         parts = value if isinstance(value, tuple | list) else (value,)
-        if not all(isinstance(each, str | int | float) or type(each).__str__ is not object.__str__ for each in parts):
+        if not all(isinstance(each, str | int | float) or type(each).__str__ is not _NO_TEXT for each in parts):
             return None
         texts = [text_of(each) for each in parts]
         if self.about.argument:

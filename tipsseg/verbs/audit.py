@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import FILES, WHAT, Opt
-from tipsseg.util.text import pluralize
 from tipsseg.verbs.shared import Labelled, Named, Vocab
 
 if TYPE_CHECKING:
@@ -94,8 +93,4 @@ def audit(
             if file is not None:
                 write(result, Path(file))
                 progress.note(f"Wrote {file}.")
-        left = f"; {pluralize(result.unlabelled, 'image')} without labels" if result.unlabelled else ""
-        failed = f"; {result.failed} failed" if result.failed else ""
-        number = pluralize(len(result.findings), "finding")
-        progress.note(f"{number} in {pluralize(result.audited, 'image')}{left}{failed}")
     return replace(result, findings=result.findings[:limit])
