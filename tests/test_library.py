@@ -495,3 +495,11 @@ def test_annotations_hold_the_objects(result: LabelMap) -> None:
         painted[pixels] = record["category_id"]
     assert (painted == result.labels).mean() > 0.95
     assert len(objects) > len(result.find_objects(instances="class", min_area=50)) == len(np.unique(painted)) - 1
+
+
+def test_a_dry_run_lists_the_images(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.effect_noise((40, 30), 60).save(tmp_path / "in/a.png")
+    run = tipsseg.label_folder(tmp_path / "in", ["tree"], model="tiny", output=tmp_path / "out", dry_run=True)
+    assert [(image.name, image.status) for image in run] == [("a.png", "planned")]
+    assert not (tmp_path / "out").exists()

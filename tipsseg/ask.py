@@ -117,7 +117,7 @@ def verb(
             if (path := bound.arguments.get("from_run")) is not None:
                 from tipsseg.run.repeat import read_run_file
 
-                repeated = read_run_file(Path(path))
+                repeated = read_run_file(Path(str(signature.options["from_run"].take(path))))
                 bound.arguments |= repeated.options(given)
             signature.take(bound)
             values = dict(bound.arguments)

@@ -113,6 +113,12 @@ def test_the_options_of_label_stand_in_groups(command: Command, whole: bool) -> 
     assert [name for name in GROUPS if name in wanted] == list(groups)
 
 
+def test_the_help_says_what_cannot_be_combined(command: Command) -> None:
+    shown = " ".join(command("label", "--help-all").out.split())
+    for text in ("Not with --vocab.", "Not with --classes.", "Requires --regions.", "Requires --regions and --refine."):
+        assert text in shown
+
+
 @pytest.mark.parametrize("name", ["label", "encode"])
 def test_a_short_help_tells_of_the_whole_one(command: Command, name: str) -> None:
     short, whole = command(name, "--help").out, command(name, "--help-all").out

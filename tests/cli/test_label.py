@@ -296,6 +296,16 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
     assert read("two/run.json")["command"] == words.replace("--output one", "--output two")
 
 
+def test_a_repeated_run_prints_what_changed_alone(label: Label) -> None:
+    once = ("Open out/overlays/", "for training")
+    first = label(formats="png,overlay,yolo").err
+    again = label(formats="png,overlay,yolo").err
+    told = label("--verbose", formats="png,overlay,yolo").err
+    assert [text in first for text in once] == [True, True]
+    assert [text in again for text in once] == [False, False]
+    assert [text in told for text in once] == [False, True]
+
+
 TYPED: dict[str, list[str]] = {
     "two inputs and a name with a comma": ["imgs/a.png", "imgs/sub", "-c", "salt, pepper", "-c", "tree"],
     "a list": ["-", "-c", "tree,a sky"],

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 
@@ -31,7 +30,8 @@ def add_command(
     rare: Container[str],
     doc: str | None,
     epilog: str,
-    settings: Mapping[str, Any],
+    *,
+    no_args_is_help: bool,
 ) -> None:
     """Add a command to an app. Typer reads the signature and the annotations of `run`."""
     parameters = [_CONTEXT, *parameters]
@@ -41,7 +41,7 @@ def add_command(
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     run.__doc__ = doc
     kind = type("Command", (Command,), {"rare": kept})
-    app.command(name, cls=kind, epilog=epilog, **{"no_args_is_help": True, **settings})(run)
+    app.command(name, cls=kind, epilog=epilog, no_args_is_help=no_args_is_help)(run)
 
 
 def is_given(context: typer.Context, name: str) -> bool:
@@ -81,11 +81,8 @@ _HELP_ALL = inspect.Parameter(
 def parameter_of(declared: Declared, combinations: str) -> inspect.Parameter:
     """Return the parameter of an option, as typer reads it; `combinations` is added to the help."""
     name, option, kind, default = declared.name, declared.about, declared.kind, declared.default
-    plain = next(each for each in get_args(kind) if each is not NoneType) if NoneType in get_args(kind) else kind
     choices = option.choices or choices_of(kind)
-    typed: Any = option.typed or (plain if plain in (bool, int, float, Path, list[str]) else str)
-    if plain == tuple[str, ...]:
-        typed = list[str]
+    typed: Any = option.typed or (kind if kind in (bool, int, float, Path) else str)
     if typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
     text, mark, shown = option.help.partition("  [default")

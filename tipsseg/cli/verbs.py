@@ -71,7 +71,7 @@ def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
     rare = {*(key for key, each in options.items() if each.about.rare), *(["null"] if _reads_list(verb) else [])}
     summary = (function.__doc__ or "").partition("\n")[0]
     name = verb.name.split()[-1]
-    add_command(app, name, run, [*parameters, *switches], rare, summary, verb.epilog, {"no_args_is_help": shows_help})
+    add_command(app, name, run, [*parameters, *switches], rare, summary, verb.epilog, no_args_is_help=shows_help)
 
 
 def _reads_list(verb: Verb) -> bool:

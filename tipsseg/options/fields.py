@@ -8,7 +8,7 @@ from __future__ import annotations
 import numbers
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import chain
@@ -304,11 +304,6 @@ def short_repr(record: Any) -> str:
     values = {entry.name: (getattr(record, entry.name), entry.default) for entry in fields(record)}
     texts = [f"{name}={value!r}" for name, (value, default) in values.items() if value != default]
     return f"{type(record).__name__}({', '.join(texts)})"
-
-
-def keywords_of(record: Any, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """Return the options of a record as keywords of a function; all, or those with these names."""
-    return {name: getattr(record, name) for name in (options_of(type(record)) if names is None else names)}
 
 
 def take_options(record: type[_Record], keywords: Mapping[str, Any]) -> _Record:

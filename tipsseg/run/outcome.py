@@ -54,8 +54,8 @@ class FolderSummary:
         output: The folder.
     """
 
-    def __init__(self, output: Path, images: list[FolderImage], read: ReadAgain) -> None:
-        """Keep images without their classes; `read` yields whole images."""
+    def __init__(self, output: Path, images: list[FolderImage], read: ReadAgain | None) -> None:
+        """Keep the images; `read` yields whole images if their files and classes are left out."""
         self.output = output
         self._images = images
         self._read = read
@@ -68,7 +68,7 @@ class FolderSummary:
         return len(self._images)
 
     def __iter__(self) -> Iterator[FolderImage]:
-        return self._read(self.output, self._images)
+        return iter(self._images) if self._read is None else self._read(self.output, self._images)
 
     def __repr__(self) -> str:
         statuses: tuple[Status, ...] = get_args(Status)
@@ -76,19 +76,22 @@ class FolderSummary:
         return f"FolderSummary({str(self.output)!r}: {', '.join(counts) or 'no images'})"
 
 
-def summed(function: Callable[_P, Iterator[FolderImage]], read: ReadAgain, doc: str) -> Callable[_P, FolderSummary]:
+def summed(
+    function: Callable[_P, Iterator[FolderImage]], doc: str, read: ReadAgain | None = None
+) -> Callable[_P, FolderSummary]:
     """Return a function that takes what `function` takes, and returns the summary of what it yields.
 
     Args:
         function: A verb that yields images.
-        read: Reads the images of a folder again, so that a summary holds little of each.
         doc: The docstring, to which the options of the verb are added.
+        read: Reads the images of a folder again, so that a summary holds little of each. None: the summary holds them whole.
     """
     signature = inspect.signature(function)
 
     @wraps(function)
     def call(*args: _P.args, **keywords: _P.kwargs) -> FolderSummary:
-        images = [replace(image, classes={}) for image in function(*args, **keywords)]
+        whole = function(*args, **keywords)
+        images = list(whole) if read is None else [replace(image, files={}, classes={}) for image in whole]
         bound = signature.bind(*args, **keywords)
         bound.apply_defaults()
         return FolderSummary(Path(bound.arguments["output"]), images, read)

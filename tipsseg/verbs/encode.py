@@ -87,7 +87,6 @@ def iter_encode_folder(
 
 encode_folder = summed(
     iter_encode_folder,
-    lambda _, images: iter(images),
     """Encode images and store their features in a folder, as `tipsseg encode` does.
 
         tipsseg.encode_folder("photos/", "feats")

@@ -228,7 +228,6 @@ def _read(output: Path, images: list[FolderImage]) -> Iterator[FolderImage]:
 
 label_folder = summed(
     iter_label_folder,
-    _read,
     """Label images and write the labels to a folder, as `tipsseg label` does.
 
         tipsseg.label_folder("photos/", ["car", "road"], output="labels", min_confidence=0.5)
@@ -248,4 +247,5 @@ label_folder = summed(
         OtherRunError: The folder contains labels from a different model, or for different classes or options.
         TipssegError: The run cannot start or continue for another reason.
     """,
+    _read,
 )

@@ -80,11 +80,3 @@ Background = Annotated[
         "[default: the vocabulary's, or auto]",
     ),
 ]
-
-# How the model sees and labels images.
-
-# The machine.
-
-# Label files.
-
-# Ground-truth masks: their names and ids.
