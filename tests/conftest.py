@@ -29,6 +29,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Ignored in jobs of a background shell, and then in the processes that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from tipsseg.words import Words
+
 if TYPE_CHECKING:
     from tipsseg import Model
 
@@ -54,6 +56,16 @@ MLP_CONFIG: dict[str, object] = {
     "text_config": _SMALL_TEXT,
 }
 SWIGLU_CONFIG: dict[str, object] = {**MLP_CONFIG, "vision_config": {**_SMALL_VISION, "use_swiglu_ffn": True}}
+
+
+@pytest.fixture(autouse=True)
+def _words_keep_placeholders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where an f-string takes in Words, which name options in the library's way alone then."""
+
+    def fail(text: Words, _: str) -> str:
+        raise AssertionError(f"in an f-string: {text.template}")
+
+    monkeypatch.setattr(Words, "__format__", fail)
 
 
 _INSTALL = "Run: pip install '.[test]', or once for all changes: pip install -e '.[test]'"

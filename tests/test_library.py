@@ -187,7 +187,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], type[tipsseg.TipssegError], s
     "no images": (lambda out: tipsseg.label_folder((), ["a"], output=out), tipsseg.UsageError, "no images given"),
     "model": (
         lambda out: tipsseg.label_folder(DESERT, ["a"], output=out, model=object()), tipsseg.UsageError,  # type: ignore[arg-type]
-        "argument `model` must be an id or a folder, not object",
+        "`model` must be an id or a folder, not object",
     ),
     "no such image": (
         lambda out: tipsseg.label_folder("absent.png", ["a"], output=out, model="tiny"), tipsseg.errors.InputError,
@@ -444,7 +444,7 @@ def test_refinement_works_from_features(model: Model, refine: Refinement) -> Non
     labeller = Labeller(model, ["panda", "tree", "sky"], tipsseg.LabelOptions(refine=refine))
     features = model.encode(DESERT)
     assert np.array_equal(labeller.label(features, guide=DESERT).labels, labeller.label(DESERT).labels)
-    for guide, message in ((None, "argument `guide`"), (PANDA, "must have the 300 x 560")):
+    for guide, message in ((None, "`guide`"), (PANDA, "must have the 300 x 560")):
         with pytest.raises(tipsseg.UsageError) as caught:
             labeller.label(features, guide=guide)
         assert message in f"{caught.value.message} {caught.value.hint}"
@@ -464,9 +464,7 @@ def test_masks_hold_the_ids(result: LabelMap, tmp_path: Path) -> None:
     ("call", "message"),
     [
         pytest.param(lambda each: each.save_mask("mask.jpg"), "a mask is a PNG file, not mask.jpg", id="jpg"),
-        pytest.param(
-            lambda each: each.to_coco(0, first_id=0), "argument `first_id`=0 is too small; the minimum is 1", id="0"
-        ),
+        pytest.param(lambda each: each.to_coco(0, first_id=0), "`first_id`=0 is too small; the minimum is 1", id="0"),
     ],
 )
 def test_wrong_arguments_of_label_maps_are_refused(

@@ -1,32 +1,22 @@
-"""Texts of the library name arguments; the command prints the options that give these arguments."""
+"""Messages name options: Python's keywords in the library, flags on the command line."""
 
 from __future__ import annotations
 
 import ast
-import inspect
+import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from string import Formatter
 
 import pytest
-import typer
 
 import tipsseg
-from tipsseg.cli import wording
-from tipsseg.cli.main import _VERBS
-from tipsseg.cli.verbs import commands_of
-from tipsseg.cli.wording import LIBRARY_ONLY, as_typed
-from tipsseg.commands.doctor import examine
-from tipsseg.integrations.label_studio import serve
-from tipsseg.options.records import FileOptions, LabelOptions
-from tipsseg.run.spec import RunSpec
-from tipsseg.verbs.audit import audit
-from tipsseg.verbs.convert import convert
-from tipsseg.verbs.correct import correct
-from tipsseg.verbs.merge import merge_folders
-from tipsseg.verbs.report import report_folder
+from tipsseg.ask import verb_of
+from tipsseg.cli.main import _VERBS, print_error
+from tipsseg.errors import UsageError
+from tipsseg.words import Words
 
 TOP = Path(tipsseg.__file__).parent
 
@@ -35,32 +25,6 @@ _OPTION = re.compile(r"(?<![\w-])--[a-z]|(?<![\w-])-o\b")
 
 #: A command line in a sentence, up to the end of the part of the sentence.
 _COMMAND_LINE = re.compile(r"\btipsseg [a-z]+ [^.,;`]*")
-
-_ARGUMENT = re.compile(r"[Aa]rgument `([^`]*)`(=False\b)?")
-
-#: What a program calls to do the same as a command.
-_API: tuple[Callable[..., Any], ...] = (
-    FileOptions,
-    LabelOptions,
-    RunSpec,
-    audit,
-    convert,
-    correct,
-    examine,
-    report_folder,
-    merge_folders,
-    tipsseg.Labeller.label,
-    tipsseg.encode_folder,
-    tipsseg.LabelMap.to_coco,
-    tipsseg.review.correct_folder,
-    tipsseg.learn.fit_folder,
-    tipsseg.label_folder,
-    tipsseg.make_vocabulary,
-    tipsseg.write_dataset,
-    serve,
-    tipsseg.review.rank,
-    tipsseg.review.score_masks,
-)
 
 
 def texts(source: str) -> Iterator[tuple[int, str]]:
@@ -111,52 +75,33 @@ def test_the_library_names_no_options() -> None:
     assert [(place, text) for place, text in LIBRARY if options_in(text)] == []
 
 
-def test_the_library_names_arguments_that_there_are() -> None:
-    there = {name for call in _API for name in inspect.signature(call).parameters}
-    unknown = [
-        (place, found[0])
-        for place, text in LIBRARY
-        for found in _ARGUMENT.finditer(text)
-        if found[1] not in {*there, "{}"}
-    ]
-    assert unknown == []
+def _templates() -> Iterator[tuple[str, ast.Call]]:
+    """Yield the calls of `Words` in the library, each with its place."""
+    for path in sorted(TOP.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Words":
+                yield f"{path.relative_to(TOP)}:{node.lineno}", node
 
 
-def test_a_command_has_the_option_of_every_argument_that_the_library_names() -> None:
-    there = set()
+def test_messages_name_options_that_there_are() -> None:
+    there = {"first_id", "guide", "image_id"}  # of functions that are no commands
     for name, functions in _VERBS.items():
         module = import_module(f"tipsseg.verbs.{name}")
-        command = typer.main.get_command(commands_of("", *(getattr(module, each) for each in functions)))
-        for each in getattr(command, "commands", {name: command}).values():
-            there |= {option for param in each.params for option in (*param.opts, *param.secondary_opts)}
-    named = {
-        found[0] for _, text in LIBRARY for found in _ARGUMENT.finditer(text) if found[1] not in {*LIBRARY_ONLY, "{}"}
-    }
+        there |= {option for each in functions for option in verb_of(getattr(module, each)).options}
+    named = set()
+    for place, call in _templates():
+        template, values = call.args[0], {keyword.arg for keyword in call.keywords}
+        if isinstance(template, ast.Constant):
+            fields = {field for _, field, _, _ in Formatter().parse(str(template.value)) if field is not None}
+            assert values <= fields, f"{place}: a value without a placeholder"
+            named |= fields - values
     assert len(named) > 40
-    assert {text for text in named if as_typed(text) not in there} == set()
+    assert named <= there
 
 
-@pytest.mark.parametrize(
-    ("text", "typed"),
-    {
-        "name": ("Allow it with argument `max_pixels`.", "Allow it with --max-pixels."),
-        "value": ("argument `max_pixels`=0 is too small", "--max-pixels 0 is too small"),
-        "short option": ("with argument `output`, or", "with -o, or"),
-        "False": ("argument `exact` and argument `emptied`=False", "--exact and --no-emptied"),
-        "of the library alone": ("argument `guide`=red", "argument `guide`=red"),
-    }.values(),
-)
-def test_arguments_become_options_in_messages(text: str, typed: str) -> None:
-    assert as_typed(text) == typed
-
-
-def test_every_command_prints_options() -> None:
-    """Every `Progress` of a command gets the wording that names options."""
-    calls = {
-        f"{path.name}:{node.lineno}": {keyword.arg for keyword in node.keywords}
-        for path in Path(wording.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Progress"
-    }
-    assert calls
-    assert {place for place, keywords in calls.items() if "wording" not in keywords} == set()
+def test_the_command_prints_flags_where_the_library_has_keywords(capsys: pytest.CaptureFixture[str]) -> None:
+    text = Words("with {exact} and {emptied:no}, {min_area}={value}", value="{model}")
+    assert text == "with `exact` and `emptied`=False, `min_area`={model}"
+    print_error(pickle.loads(pickle.dumps(UsageError("so: " + text, text))))
+    flags = "with --exact and --no-emptied, --min-area={model}"
+    assert capsys.readouterr().err == f"Error: so: {flags}\nHint: {flags}\n"

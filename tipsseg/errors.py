@@ -20,8 +20,8 @@
         ├── DownloadError            repository, revision, file: failed download
         └── IntegrityError           path, what, expected, got: file that differs from its pin
 
-Messages name arguments, as in "argument `max_pixels`=0 is too small". The command line prints them as `Error:` and `Hint:` lines,
-with its options in place of arguments. Any other exception is a bug and keeps its traceback.
+Messages that name options are `Words`: "`max_pixels`=0 is too small". The command line prints them as `Error:` and `Hint:` lines,
+with flags in place of keywords. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tipsseg.address import address_text, without_secrets
+from tipsseg.words import Words
 
 
 class TipssegError(Exception):
@@ -49,7 +50,7 @@ class TipssegError(Exception):
     result: object = None
 
     def __init__(self, message: str, hint: str = "") -> None:
-        self.message, self.hint = without_secrets(message), without_secrets(hint)
+        self.message, self.hint = _clean(message), _clean(hint)
         super().__init__(self.message)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -60,6 +61,10 @@ class TipssegError(Exception):
     def __reduce__(self) -> tuple[object, ...]:
         # By default pickle calls a subclass with the message alone.
         return _restore_error, (type(self), self.args, vars(self))
+
+
+def _clean(text: str) -> str:
+    return text if isinstance(text, Words) else without_secrets(text)
 
 
 def _restore_error(
@@ -100,7 +105,7 @@ class VocabularyError(UsageError):
             place = f"{path}: " if line is None else f"{path}:{line}: "
             if line is None and class_index is not None:
                 place += f"class {class_index + 1}: "
-        super().__init__(f"{place}{reason}", hint)
+        super().__init__(place + reason, hint)
         self.reason = reason
         self.path = path
         self.line = line
@@ -124,7 +129,7 @@ class RecordError(InputError):
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "") -> None:
-        super().__init__(f"{path}: {reason}", hint)
+        super().__init__(f"{path}: " + reason, hint)
         self.path = path
         self.reason = reason
 
@@ -154,7 +159,7 @@ class FileError(TipssegError):
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "") -> None:
-        super().__init__(f"{address_text(path)}: {reason}", hint)
+        super().__init__(address_text(path) + ": " + reason, hint)
         self.path = path
         self.reason = reason
 
@@ -181,7 +186,7 @@ class OutputError(TipssegError):
     """
 
     def __init__(self, path: Path, reason: str, hint: str = "", *, only_this: bool = False) -> None:
-        super().__init__(f"cannot write {address_text(path)}: {reason}", hint)
+        super().__init__(f"cannot write {address_text(path)}: " + reason, hint)
         self.path = path
         self.reason = reason
         self.only_this = only_this
@@ -246,7 +251,7 @@ class DownloadError(WeightsError):
     """
 
     def __init__(self, repository: str, revision: str, file: str, reason: str, hint: str = "") -> None:
-        super().__init__(f"cannot get {file} of {repository} at revision {revision}: {reason}", hint)
+        super().__init__(f"cannot get {file} of {repository} at revision {revision}: " + reason, hint)
         self.repository = repository
         self.revision = revision
         self.file = file

@@ -24,6 +24,7 @@ from tipsseg.regions.objects import LabelledObject, class_mask, count_pixels, la
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, Remark, TopClasses, ignore_id
 from tipsseg.util.files import atomic_write
 from tipsseg.util.text import join_first, quote
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -246,8 +247,8 @@ class LabelMap:
         Raises:
             UsageError: `image_id` is not an integer >= 0, or `first_id` is not an integer >= 1.
         """
-        image_id = check_whole_number("argument `image_id`", image_id, least=0)
-        first_id = check_whole_number("argument `first_id`", first_id)
+        image_id = check_whole_number(Words("{image_id}"), image_id, least=0)
+        first_id = check_whole_number(Words("{first_id}"), first_id)
         objects = self._find(instances, min_area)
         records = annotation_records(objects, encode_masks(objects, self.shape), self.classes, first_id)
         return [{"id": number, "image_id": image_id, **record} for number, record in enumerate(records, first_id)]

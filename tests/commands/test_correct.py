@@ -1066,7 +1066,7 @@ def test_masks_of_a_run_with_further_classes(tmp_path: Path) -> None:
     before = tree(tmp_path / "out")
     with pytest.raises(InputError, match=r"\.png: unknown class 'kite'(?m:$)") as caught:
         take(tmp_path, other, everything=True)
-    assert "argument `add_classes`" in caught.value.hint
+    assert "`add_classes`" in caught.value.hint
     assert tree(tmp_path / "out") == before
     assert take(tmp_path, other, everything=True, add_classes=True).classes == ("kite",)
     assert np.array_equal(labels_of(tmp_path), np.array([0, 4, 3, 3, *range(4, 256)], np.uint8)[WANTED])

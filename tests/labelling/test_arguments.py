@@ -27,7 +27,7 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     "device, absent": (lambda _: load("tiny", device="mps"), "device 'mps' is not available"),
     "batch size, none": (
         lambda _: load("tiny", batch_size=0),
-        "argument `batch_size`=0 is too small; the minimum is 1",
+        "`batch_size`=0 is too small; the minimum is 1",
     ),
     "labeller, name of a model": (
         lambda _: loose.Labeller("tiny", ["a"]),
@@ -97,11 +97,11 @@ WRONG: dict[str, tuple[Callable[[Model], object], str]] = {
     ),
     "short side, text": (
         lambda _: loose.LabelOptions(short_side="448"),
-        "argument `short_side` must be a whole number, not '448'",
+        "`short_side` must be a whole number, not '448'",
     ),
     "confidence, text": (
         lambda _: loose.LabelOptions(min_confidence="1"),
-        "argument `min_confidence` must be a number, not '1'",
+        "`min_confidence` must be a number, not '1'",
     ),
 }
 

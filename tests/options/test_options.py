@@ -39,7 +39,7 @@ def test_areas_are_read_and_written(text: str, area: MinArea) -> None:
     "text", ["", "-1", "1.5", "x", "5 %", "%", "1e3", "-1%", "101%", "٣", "1_000", "nan%", "9" * 5000]
 )
 def test_other_texts_are_no_areas(text: str) -> None:
-    with pytest.raises(UsageError, match=r"argument `min_area`=.* is not an area"):
+    with pytest.raises(UsageError, match=r"`min_area`=.* is not an area"):
         parse_min_area(text)
 
 
@@ -55,14 +55,14 @@ def test_pixels_are_those_of_the_image(area: str, pixels: int) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"instances": "all"}, "argument `instances` must be one of component, class, not 'all'"),
-        ({"names": 1}, "argument `names` must be one of stem, full, not 1"),
-        ({"min_area": []}, r"argument `min_area` must be a whole number, not \[\]"),
-        ({"simplify": "2"}, "argument `simplify` must be a number, not '2'"),
-        ({"simplify": True}, "argument `simplify` must be a number, not True"),
-        ({"simplify": math.nan}, "argument `simplify` must be at least 0 and at most 1000, not nan"),
-        ({"simplify": -1}, "argument `simplify` must be at least 0 and at most 1000, not -1"),
-        ({"val_fraction": 1}, "argument `val_fraction` must be at least 0 and below 1, not 1"),
+        ({"instances": "all"}, "`instances` must be one of component, class, not 'all'"),
+        ({"names": 1}, "`names` must be one of stem, full, not 1"),
+        ({"min_area": []}, r"`min_area` must be a whole number, not \[\]"),
+        ({"simplify": "2"}, "`simplify` must be a number, not '2'"),
+        ({"simplify": True}, "`simplify` must be a number, not True"),
+        ({"simplify": math.nan}, "`simplify` must be at least 0 and at most 1000, not nan"),
+        ({"simplify": -1}, "`simplify` must be at least 0 and at most 1000, not -1"),
+        ({"val_fraction": 1}, "`val_fraction` must be at least 0 and below 1, not 1"),
     ],
 )
 def test_values_of_a_record_are_checked(change: dict[str, object], message: str) -> None:
@@ -113,10 +113,10 @@ def test_options_that_exclude_each_other_or_cannot_be(record: type, options: dic
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sample": True}, "argument `sample` must be a whole number, not True"),
-        ({"formats": 1}, "formats must be a list of names, not 1"),
-        ({"ray": True}, "argument `ray`=True is not the address"),
-        ({"overwrite": 1}, "argument `overwrite` must be True or False, not 1"),
+        ({"sample": True}, "`sample` must be a whole number, not True"),
+        ({"formats": 1}, "`formats` must be a list of names, not 1"),
+        ({"ray": True}, "`ray`=True is not the address"),
+        ({"overwrite": 1}, "`overwrite` must be True or False, not 1"),
     ],
 )
 def test_values_are_checked_when_a_folder_is_labelled(options: dict[str, Any], message: str) -> None:
@@ -128,8 +128,8 @@ def test_values_are_checked_when_a_folder_is_labelled(options: dict[str, Any], m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reduce_zero_label": True, "zero_based": True}, "argument `reduce_zero_label` and argument `zero_based`"),
-        ({"layout": "voc20", "ignore_index": 0}, "argument `layout` and argument `ignore_index` exclude each other"),
+        ({"reduce_zero_label": True, "zero_based": True}, "`reduce_zero_label` and `zero_based`"),
+        ({"layout": "voc20", "ignore_index": 0}, "`layout` and `ignore_index` exclude each other"),
     ],
 )
 def test_options_that_exclude_each_other(options: dict[str, Any], message: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tipsseg.errors import ImageError
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import format_duration, pluralize
+from tipsseg.words import Words
 
 
 @pytest.mark.parametrize(
@@ -126,15 +127,15 @@ def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
     assert screen.getvalue() == "Error: b.jpg: truncated (Fetch it again.)\n"
 
 
-def test_lines_are_printed_in_the_wording_that_is_given(capsys: pytest.CaptureFixture[str]) -> None:
-    error = ImageError(Path("b.jpg"), "too large", "Allow it.")
-    with Progress(quiet=False, wording=str.upper) as shown:
-        shown.head("classes")
+def test_lines_name_options_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ImageError(Path("b.jpg"), "too large", Words("Set {max_pixels}."))
+    with Progress(quiet=False, name_of=lambda option, _: option.upper()) as shown:
+        shown.head(Words("{classes}"))
         shown.note("a note")
         shown.error(error)
-        worded = shown.worded(error)
-    assert capsys.readouterr().err == "CLASSES\nA NOTE\nERROR: B.JPG: TOO LARGE (ALLOW IT.)\n"
-    assert (worded.path, worded.reason, worded.hint) == (Path("b.jpg"), "TOO LARGE", "ALLOW IT.")
+        printed = shown.printed(error)
+    assert capsys.readouterr().err == "CLASSES\na note\nError: b.jpg: too large (Set MAX_PIXELS.)\n"
+    assert (printed.path, printed.reason, printed.hint) == (Path("b.jpg"), "too large", "Set MAX_PIXELS.")
 
 
 def test_paths_of_results_go_to_stdout_unless_something_else_does(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

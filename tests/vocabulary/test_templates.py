@@ -92,7 +92,7 @@ def test_a_name_that_is_neither_set_nor_file(name: str) -> None:
     with pytest.raises(VocabularyError) as caught:
         find_templates(name)
     shown = repr(name) if len(name) < 80 else f"{name!r:.77}..."
-    assert caught.value.message == f"argument `templates`={shown} is neither a file nor one of protocol, plain"
+    assert caught.value.message == f"`templates`={shown} is neither a file nor one of protocol, plain"
     assert caught.value.hint == "A file has one template per line, such as: a photo of a {}."
 
 

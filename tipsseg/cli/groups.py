@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
 
 from tipsseg.util.text import message_line
 
+if TYPE_CHECKING:
+    from tipsseg.options.fields import Declared
+    from tipsseg.words import NameOf
+
 # typer has moved the base class of its usage errors between modules, so find it through a public subclass.
 _TyperUsageError: Any = typer.BadParameter.__mro__[1]
+
+
+#: The key in the `meta` of a context that has a function which names options (see `words.NameOf`).
+FLAGS = "tipsseg.flags"
+
+
+def flags_of(options: Mapping[str, Declared]) -> NameOf:
+    """Return a function that names options as a command with these options does."""
+
+    def name_of(option: str, state: str) -> str:
+        flag = options[option].about.long(option) if option in options else f"--{option.replace('_', '-')}"
+        return f"--no-{flag[2:]}" if state else flag
+
+    return name_of
 
 
 class Group(TyperGroup):

@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from tipsseg.cli.groups import Group, typer_errors_printable
+from tipsseg.cli.groups import FLAGS, Group, flags_of, typer_errors_printable
 from tipsseg.errors import TipssegError, UsageError
 from tipsseg.util.text import message_line, printable, quote, shell_line
+from tipsseg.words import NameOf, worded
 
 _MAIN_HELP = "Zero-shot semantic segmentation of images, with classes in your own words."
 
@@ -66,6 +67,9 @@ _VERBS: Mapping[str, tuple[str, ...]] = {
     "weights": ("list_weights", "download", "verify", "lock", "show_path"),
 }
 
+#: Names options for messages outside any command.
+_FLAGS_OF_ALL = flags_of({})
+
 #: Seconds after an interrupted command in which threads may end.
 _GRACE_SECONDS = 3
 
@@ -93,7 +97,7 @@ class _Main(Group):
             with _interruption_told(), typer_errors_printable():
                 return super().invoke(ctx)
         except TipssegError as error:
-            print_error(error)
+            print_error(error, ctx.meta.get(FLAGS, _FLAGS_OF_ALL))
             raise typer.Exit(error.exit_code) from error
 
 
@@ -147,19 +151,17 @@ def main() -> None:
         raise
 
 
-def print_error(error: TipssegError) -> None:
+def print_error(error: TipssegError, name_of: NameOf = _FLAGS_OF_ALL) -> None:
     """Print an `Error:` line, an optional `Hint:` line and commands to paste to stderr."""
-    _print_line(f"Error: {error.message}")
+    _print_line(f"Error: {worded(error.message, name_of)}")
     if error.hint:
-        _print_line(f"Hint: {error.hint}")
+        _print_line(f"Hint: {worded(error.hint, name_of)}")
     for command in error.commands:
         print(f"  {printable(command)}", file=sys.stderr)
 
 
 def _print_line(text: str) -> None:
-    from tipsseg.cli.wording import as_typed  # imports all options, which --help does not need
-
-    print(message_line(as_typed(text)), file=sys.stderr)
+    print(message_line(text), file=sys.stderr)
 
 
 def _show_version(wanted: bool) -> None:

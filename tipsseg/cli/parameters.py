@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from tipsseg.address import as_address
+from tipsseg.cli.groups import flags_of
 from tipsseg.cli.help import Command, completion_of, correction_formats, show_all
-from tipsseg.cli.wording import as_typed
 from tipsseg.errors import UsageError
-from tipsseg.formats import DATASET_FORMATS, FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.options.combinations import combinations_of
 from tipsseg.options.fields import OTHER, Declared, choices_of, text_of
 from tipsseg.util.files import local_path
+from tipsseg.words import worded
 
 #: The hint for an empty path.
 EMPTY_PATH = "Is a shell variable unset? Write . (a dot) for the current folder."
@@ -78,18 +80,17 @@ _HELP_ALL = inspect.Parameter(
 )
 
 
-def parameter_of(declared: Declared, combinations: str) -> inspect.Parameter:
-    """Return the parameter of an option, as typer reads it; `combinations` is added to the help."""
+def parameter_of(declared: Declared, options: Mapping[str, Declared]) -> inspect.Parameter:
+    """Return the parameter of one of the options of a command, as typer reads it."""
+    name_of = flags_of(options)
     name, option, kind, default = declared.name, declared.about, declared.kind, declared.default
     choices = option.choices or choices_of(kind)
     typed: Any = option.typed or (kind if kind in (bool, int, float, Path) else str)
     if typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
-    text, mark, shown = option.help.partition("  [default")
-    help_text = f"{text} {combinations}".rstrip() + mark + shown
-    help_text = help_text.replace("{formats}", ", ".join(FORMATS)).replace("{datasets}", " or ".join(DATASET_FORMATS))
-    if "{corrections}" in help_text:
-        help_text = help_text.replace("{corrections}", ", ".join(correction_formats()))
+    listed = {"formats": FORMATS, "corrections": correction_formats()}.get(str(option.choices), ())
+    text, mark, shown = worded(option.told(", ".join(listed)), name_of).partition("  [default")
+    combinations = worded(combinations_of(name, options), name_of)
     info = (typer.Argument if option.argument else partial(typer.Option, *option.flags(name)))(
         metavar=option.metavar or "|".join(choices) or None,
         parser=path_of("the folder" if option.argument else option.long(name), urls=name in ("images", "to"))
@@ -97,7 +98,7 @@ def parameter_of(declared: Declared, combinations: str) -> inspect.Parameter:
         else None,
         rich_help_panel=option.group,
         autocompletion=completion_of(choices) if choices else None,
-        help=as_typed(help_text),
+        help=f"{text} {combinations}".rstrip() + mark + shown,
         show_default=default is not None,
     )
     if option.required:

@@ -15,6 +15,7 @@ from tipsseg.cli.parameters import EMPTY_PATH
 from tipsseg.errors import InputError, UsageError
 from tipsseg.util.files import describe_error, open_regular
 from tipsseg.util.text import shell_line, shell_word
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.images.finding import Listed
@@ -135,11 +136,11 @@ def _file_entries(path: Path, hint: str) -> list[bytes]:
         with open_regular(path) as file:
             first = next(_blocks(file), b"")
             if is_picture(first) or _CONTROL.search(first):
-                raise UsageError(f"argument `only`: {path} is not a list of paths", hint)
+                raise UsageError(Words("{only}: {path} is not a list of paths", path=path), hint)
             file.seek(0)
             return list(split_entries(_blocks(file), null=b"\0" in first))
     except OSError as error:
-        raise InputError(f"argument `only`: {path}: {describe_error(error)}", hint) from error
+        raise InputError(Words("{only}: {path}: {error}", path=path, error=describe_error(error)), hint) from error
 
 
 def _blocks(file: BufferedReader) -> Iterator[bytes]:

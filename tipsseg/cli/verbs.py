@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tipsseg.ask import Verb, verb_of
 from tipsseg.cli import stdin
-from tipsseg.cli.groups import Group
+from tipsseg.cli.groups import FLAGS, Group, flags_of
 from tipsseg.cli.parameters import add_command, is_given, parameter_of
 from tipsseg.cli.values import refuse_split_lists, typed_classes
-from tipsseg.cli.wording import as_typed, open_progress, prints_paths
 from tipsseg.errors import ImageError, TipssegError, UsageError
-from tipsseg.options.combinations import combinations_of
+from tipsseg.images.decoders import silence_decoders
 from tipsseg.options.fields import OTHER
 from tipsseg.run.outcome import FolderImage
 from tipsseg.util.json import json_bytes
-from tipsseg.util.text import Diagnostic, Problem
-
-if TYPE_CHECKING:
-    from tipsseg.util.progress import Progress
+from tipsseg.util.progress import Progress
+from tipsseg.util.text import Diagnostic, Problem, printable
 
 #: The switches of printing that have another name in Python.
 _FLAGS = {"as_json": "--json", "null": "--null/-0", "quiet": "--quiet/-q", "detailed": "--verbose/-v"}
@@ -43,6 +41,7 @@ def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
     verb, own = verb_of(function), inspect.signature(function).parameters
     options = {key: each for key, each in verb.options.items() if each.about.commands_give is None}
     fixed = {key: each.about.commands_give for key, each in verb.options.items() if key not in options}
+    name_of = flags_of(verb.options)
     switches = _switches(verb, prints_notes="verbose" in own)
 
     def run(context: typer.Context, **values: Any) -> None:
@@ -51,9 +50,11 @@ def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
         given = {key: value for key, value in values.items() if is_given(context, key)}
         given = {**{key: [] for key, each in options.items() if each.about.stdin == "paths"}, **given}
         _refuse_mistakes(verb, given, null=null, jsonl=jsonl)
-        paths = not jsonl and (verb.prints == "paths" or (verb.prints == "files" and prints_paths(null)))
+        paths = not jsonl and (verb.prints == "paths" or (verb.prints == "files" and (null or not sys.stdout.isatty())))
         quiet, detailed = printing.get("quiet", False), printing.get("detailed", False)
-        with open_progress(quiet=quiet, results=paths, null=null, jsonl=jsonl, detailed=detailed) as progress:
+        silence_decoders()
+        context.meta[FLAGS] = name_of
+        with Progress(quiet, results=paths, null=null, jsonl=jsonl, detailed=detailed, name_of=name_of) as progress:
             given = {key: _value_of(verb, key, value, null, given) for key, value in given.items()}
             more = {"verbose": progress} if "verbose" in own else {}
             try:
@@ -65,7 +66,7 @@ def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
             if _print(result, progress, as_json=as_json, jsonl=jsonl):
                 raise typer.Exit(1)
 
-    parameters = [parameter_of(each, combinations_of(key, options)) for key, each in options.items()]
+    parameters = [parameter_of(each, options) for each in options.values()]
     required = any(each.about.required or each.default is inspect.Parameter.empty for each in options.values())
     shows_help = required and " " not in verb.name
     rare = {*(key for key, each in options.items() if each.about.rare), *(["null"] if _reads_list(verb) else [])}
@@ -166,7 +167,7 @@ def _print_one(each: Any, progress: Progress, *, jsonl: bool) -> bool:
     if isinstance(each, ImageError):
         progress.error(each)
     elif isinstance(each, Problem | Diagnostic):
-        progress.text(f"{as_typed(str(each))}\n")
+        progress.text("\n".join(printable(progress.worded(line)) for line in each.lines()) + "\n")
     elif jsonl:
         progress.text(json_bytes(each.record()).decode() + "\n")
     else:

@@ -59,6 +59,7 @@ from tipsseg.util.progress import Progress
 from tipsseg.util.text import fold, join_first, pluralize, shell_line, shell_word
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.words import Words
 
 #: "class": the model sees another class; "nothing": it sees the background; "unlabelled": it sees a class without a label.
 Kind = Literal["class", "nothing", "unlabelled"]
@@ -467,7 +468,7 @@ def _refuse_other_runs(run: Run) -> None:
     if spec.onto is not None:
         raise InputError(
             f"{spec.output}: its labels are partly from {spec.onto}, not the model's",
-            "Label into another folder without argument `onto`.",
+            Words("Label into another folder without {onto}."),
         )
     if "npz" not in spec.formats:
         raise InputError(f"{spec.output}: the format npz is missing, which stores the scores", _scores_hint(run))

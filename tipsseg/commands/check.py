@@ -42,6 +42,7 @@ from tipsseg.util.json import parse, take
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
 from tipsseg.util.threads import map_in_order
+from tipsseg.words import Words
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ def _problems(
                 yield from report.problems
             yield from _check_others(run, whole)
     except (RecordError, OutputError) as error:
-        yield Problem(error.path, f"{error.reason}. {error.hint}".rstrip())
+        yield Problem(error.path, error.reason + (". " + error.hint if error.hint else "."))
         for command in error.commands:
             progress.note(f"  {command}")
     except OSError as error:  # any read may fail
@@ -127,8 +128,8 @@ def _problems(
     if images is not None and whole.gone == whole.images > 0:
         yield Problem(images, "none of the images is in this folder")
     elif whole.gone:
-        hint = "" if images is not None else "; pass their folder as argument `images` to compare them"
-        progress.note(f"{pluralize(whole.gone, 'input')} not found, so not compared{hint}.")
+        hint: str = "" if images is not None else Words("; pass their folder as {images} to compare them")
+        progress.note(f"{pluralize(whole.gone, 'input')} not found, so not compared" + hint + ".")
 
 
 def _check_run(run: Run) -> Iterator[Problem]:
@@ -141,7 +142,7 @@ def _check_run(run: Run) -> Iterator[Problem]:
         for path in _lost_masks(run):
             yield Problem(path, "missing")
     for error in run.faults.values():
-        yield Problem(error.path, f"{error.reason}. {error.hint}")
+        yield Problem(error.path, error.reason + ". " + error.hint)
     for place, stray in run.strays.items():
         what = f"the mask of {stray.image}, whose labels are elsewhere" if isinstance(stray, Entry) else stray.reason
         yield Problem(

@@ -29,6 +29,7 @@ from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
+from tipsseg.words import Words
 
 
 def convert_labels(
@@ -83,8 +84,8 @@ def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *
         names = [name for name, form in FORMATS.items() if form.splits]
         if set(names).isdisjoint(every):
             raise UsageError(
-                f"argument `val_fraction` requires the format {' or '.join(names)}",
-                f"Remove argument `val_fraction`, or add {' or '.join(names)} to the formats.",
+                Words("{val_fraction} requires the format {names}", names=" or ".join(names)),
+                Words("Remove {val_fraction}, or add {names} to the formats.", names=" or ".join(names)),
             )
         files = replace(files, val_fraction=options.val_fraction)
     return replace(info, spec=replace(spec, formats=every if covers else spec.formats, files=files))
@@ -98,7 +99,7 @@ def _check(formats: Sequence[str]) -> None:
         if is_model_only(name):
             raise UsageError(
                 f"only the model can write {name}, which stores its scores",
-                "Run the original command again with argument `formats` and this format.",
+                Words("Run the original command again with {formats} and this format."),
             )
 
 

@@ -45,6 +45,7 @@ from tipsseg.util.json import json_bytes
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize, quote
 from tipsseg.util.threads import map_in_order
+from tipsseg.words import Words
 
 TRAIN, VALIDATION = _SPLITS = "train", "validation"
 
@@ -93,7 +94,10 @@ def write_shards(
     if not isinstance(name, str) or name not in DATASETS:
         raise UsageError(
             f"{quote(name)} is not a data set with images",
-            f"Use one of {', '.join(DATASETS)}. Or remove argument `to`, to write other formats into the output folder.",
+            Words(
+                "Use one of {datasets}. Or remove {to}, to write other formats into the output folder.",
+                datasets=", ".join(DATASETS),
+            ),
         )
     form, place = DATASETS[name], _Place(to)
     form.check()
@@ -139,7 +143,7 @@ class _Place:
 
         hint = "Pass a folder, or a URL that fsspec writes, such as s3://bucket/set."
         if not isinstance(to, str | Path) or not str(to) or "\0" in str(to):
-            raise UsageError(f"argument `to`={quote(to)} is not a path", hint)
+            raise UsageError(Words("{to}={place} is not a path", place=quote(to)), hint)
         address = self.address = as_address(to)
         self._is_local = not has_scheme(address) or address.parts[0] in ("file:", "local:")
         if self._is_local:
@@ -148,7 +152,7 @@ class _Place:
             return
         if is_web(address) or without_query(str(address)) != str(address):
             why = "no data set can be written to a web server or to a URL with a query"
-            raise UsageError(f"argument `to`={address_text(address)}: {why}", hint)
+            raise UsageError(Words("{to}={address}: {why}", address=address_text(address), why=why), hint)
         try:
             self._files, self._root = url_to_fs(url_of(address))
         except Exception as error:  # each file system of fsspec raises exceptions of its own
@@ -161,7 +165,7 @@ class _Place:
             self._files.invalidate_cache()
             paths = {path.removeprefix(self._root).lstrip("/"): path for path in self._files.find(self._root)}
             if paths and not overwrite:
-                hint = "Choose another place, or replace the data set there with argument `overwrite`."
+                hint = Words("Choose another place, or replace the data set there with {overwrite}.")
                 raise OutputError(self.address, "it is not empty", hint)
             for name, path in paths.items():
                 if not (is_card(self._files.cat_file(path)) if name == CARD else _SHARD.fullmatch(name)):
@@ -207,7 +211,7 @@ class _Writer:
         images = (image for split in _SPLITS for image in islice(self._images_of(split), _LOOKED_UP))
         if not any(exists(image.path(self._root)) for image in images):
             why = f"{self._runs[0].output}: no labelled images, or none of the first ones is at its place"
-            raise InputError(why, "Set the folder of the images with argument `images`.")
+            raise InputError(why, Words("Set the folder of the images with {images}."))
 
     def write(self, form: Dataset, place: _Place, shard_size: int, jobs: int) -> WrittenDataset:
         run, progress, text = self._runs[0], self._progress, address_text(place.address)
@@ -266,7 +270,7 @@ class _Writer:
         ref, run, hint = (
             image.ref(self._root),
             image.run,
-            "Set the folder of the images with argument `images`, or label it again.",
+            Words("Set the folder of the images with {images}, or label it again."),
         )
         try:
             if not exists(ref.path):

@@ -22,6 +22,7 @@ from tipsseg.util.text import Diagnostic, first_line
 from tipsseg.weights import lock
 from tipsseg.weights.fetching import locate, verify
 from tipsseg.weights.sources import find_model
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ _MODULES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 _SUBSTITUTES = {"opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")}
 
 _REINSTALL = "Reinstall tipsseg."
-_OTHER_DEVICE = "Update the driver and torch, or use argument `device`=cpu argument `dtype`=float32."
+_OTHER_DEVICE = Words("Update the driver and torch, or use {device}=cpu {dtype}=float32.")
 
 
 def examine(device: str, dtype: str, model: str | None = None) -> Iterator[Diagnostic]:
@@ -145,7 +146,7 @@ def _device(device: torch.device) -> Diagnostic:
     import torch
 
     dtypes = ["float32", "bfloat16", "float16", *(["int8"] if device.type == "cpu" else [])]
-    hint = "Check the driver, and that torch was built for this device. Or use argument `device`=cpu."
+    hint = Words("Check the driver, and that torch was built for this device. Or use {device}=cpu.")
     try:
         facts = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
         if device.type == "cuda":
@@ -172,7 +173,7 @@ def _trial(device: torch.device, dtype: str) -> str:
         if dtype == "int8":
             return "works" if weight_limit() == 127 else "works (7-bit weights, without VNNI instructions)"
     except DeviceError as error:
-        return f"is not used ({error.message})"
+        return "is not used (" + error.message + ")"
     except (RuntimeError, TypeError) as error:
         return f"does not work ({first_line(error)})"
     if device.type != "cpu" or dtype != "bfloat16":

@@ -88,7 +88,7 @@ def encode_images(spec: RunSpec, choice: Choice, progress: Progress) -> Iterator
         job = Job(progress, resumes=True)
         for result in job.outcomes(stages):
             if isinstance(result, Failed):
-                failures.add(Failure.of(result.ref, progress.worded(result.error)))
+                failures.add(Failure.of(result.ref, progress.printed(result.error)))
             else:
                 made += result.made
                 failures.mend(result.ref.name)

@@ -46,13 +46,14 @@ from tipsseg.util.text import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
+from tipsseg.words import Words
 
 #: The folder of masks in an output folder.
 _MASKS = FORMATS["png"].folder or ""
 
 _MASKS_HINT = "Pass a folder of masks, or an output folder of tipsseg label."
 
-_RUN_CLASSES = "Leave out argument `classes` and argument `vocabulary` to use the run's classes."
+_RUN_CLASSES = Words("Leave out {classes} and {vocab} to use the run's classes.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +136,7 @@ class _Scorer:
             try:
                 self._images.append(ImageScore(pair.ref.name, *self._confusion.add(truth, labels)))
             except InputError as error:
-                raise ImageError(pair.ref.path, f"{error.message} ({pair.truth})", error.hint) from None
+                raise ImageError(pair.ref.path, error.message + f" ({pair.truth})", error.hint) from None
             if kept is not None:
                 self._kept += kept
                 self._with_confidences += 1
@@ -196,17 +197,24 @@ def note_doubts(evaluation: Evaluation, progress: Progress) -> None:
     if swapped := metrics.find_swapped_classes(evaluation.confusion, evaluation.classes):
         first, taken = (evaluation.scores.names[row] for row in swapped[0])
         progress.note(
-            f"Most pixels of {first!r} in the ground truth are labelled {taken!r}, and likewise for "
-            f"{pluralize(len(swapped) - 1, 'more class', 'more classes')}. Check that the classes are in the order of the masks' "
-            "ids; if the ids do not begin at 1, see argument `zero_based` and argument `layout`."
+            Words(
+                "Most pixels of {first} in the ground truth are labelled {taken}, and likewise for {more}. "
+                "Check that the classes are in the order of the masks' ids; if the ids do not begin at 1, see "
+                "{zero_based} and {layout}.",
+                first=repr(first),
+                taken=repr(taken),
+                more=pluralize(len(swapped) - 1, "more class", "more classes"),
+            )
         )
     if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():
         progress.note(
-            "The ground truth has no pixels of these classes. If its ids mean something else, see argument `ignore_index`, "
-            "argument `zero_based` and argument `layout`."
+            Words(
+                "The ground truth has no pixels of these classes. If its ids mean something else, see "
+                "{ignore_index}, {zero_based} and {layout}."
+            )
         )
     if evaluation.kept is None:
-        progress.note("The precision by confidence requires labels with argument `formats` npz.")
+        progress.note("The precision by confidence requires labels in the format npz.")
     failed, without = evaluation.failed, evaluation.without_truth
     left_out = [pluralize(failed, "failed image")] * bool(failed)
     left_out += [f"{pluralize(without, 'mask')} without ground truth"] * bool(without)
@@ -263,7 +271,7 @@ def _open_run(folder: Path | Listed, truths: Path) -> Iterator[Run | None]:
         if os.path.realpath(folder if run is None else mask_folder(output)) == os.path.realpath(mask_folder(truths)):
             raise UsageError(
                 f"{folder} holds both the labels and the ground truth",
-                "Set argument `truths` to the folder of the ground-truth masks.",
+                Words("Set {truths} to the folder of the ground-truth masks."),
             )
         if run is not None:
             refuse_raster(run.info)
@@ -299,12 +307,12 @@ def _classes_of(folder: Path | Listed, run: Run | None, given: Sequence[LabelCla
         raise UsageError(
             f"got {pluralize(len(given), 'class', 'classes')}, but the masks in {folder} have {len(known)}: "
             f"{join_first(names, 6)}",
-            f"{_RUN_CLASSES} To score with argument `layout`, label with the vocabulary of that name.",
+            _RUN_CLASSES + Words(" To score with {layout}, label with the vocabulary of that name."),
         )
     if in_other_order(given_names, names):
         raise UsageError(
             f"the masks in {folder} have the classes in a different order: {', '.join(names)}",
-            f"{_RUN_CLASSES} The ground truth must have the same order.",
+            _RUN_CLASSES + " The ground truth must have the same order.",
         )
     return [replace(entry, part_of=own.part_of) for entry, own in zip(given, known, strict=True)]
 
@@ -321,7 +329,7 @@ def _classes_beside(folder: Path | Listed) -> Sequence[LabelClass]:
     if path is None:
         raise UsageError(
             f"the masks in {'a list' if isinstance(folder, Listed) else folder} have no {CLASSES_FILE} that names their ids",
-            "Set the classes with argument `classes`, argument `vocabulary` or argument `layout`.",
+            Words("Set the classes with {classes}, {vocab} or {layout}."),
         )
     try:
         record = parse(read_regular(path))
@@ -332,5 +340,5 @@ def _classes_beside(folder: Path | Listed) -> Sequence[LabelClass]:
     except (OSError, ValueError, TypeError, VocabularyError) as error:
         raise InputError(
             f"{path}: not a {CLASSES_FILE} of tipsseg",
-            "Set the classes with argument `classes` or argument `vocabulary`.",
+            Words("Set the classes with {classes} or {vocab}."),
         ) from error

@@ -25,6 +25,7 @@ from tipsseg.util.files import describe_error
 from tipsseg.util.json import short
 from tipsseg.util.text import clean_name, fold, join_first, quote
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES
+from tipsseg.words import Words
 
 #: The maximum number of objects in an image. Each takes a fraction of a millisecond.
 OBJECTS_MAX = 100_000
@@ -200,8 +201,11 @@ class ClassNames:
         where = next(iter(self._unknown.values()))
         raise InputError(
             f"{'' if where is None else f'{where}: '}unknown class {join_first(texts, 5)}",
-            "Rename the class in the labelling tool, or add the class to the run with argument `add_classes`. "
-            f"The classes are: {join_first(self._names, 20)}.",
+            Words(
+                "Rename the class in the labelling tool, or add the class to the run with {add_classes}. The "
+                "classes are: {names}.",
+                names=join_first(self._names, 20),
+            ),
         )
 
 
@@ -212,7 +216,7 @@ def image_errors(where: Path, part: str = "") -> Iterator[None]:
         yield
     except (ValueError, OSError, InputError) as error:
         text = error.message if isinstance(error, InputError) else describe_error(error)
-        raise ImageError(where, f"{part}: {text}" if part else text) from error
+        raise ImageError(where, part + ": " + text if part else text) from error
 
 
 def read_objects(

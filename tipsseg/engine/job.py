@@ -56,4 +56,4 @@ class Job:
     def require(self, number: int, done: str) -> None:
         """Raise InputError if nothing was done because images failed; `done` is the verb."""
         if not number and self.first is not None:
-            raise InputError(f"no image was {done}; the first failure: {self.first.message}", self.first.hint)
+            raise InputError(f"no image was {done}; the first failure: " + self.first.message, self.first.hint)

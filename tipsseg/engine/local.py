@@ -48,6 +48,7 @@ from tipsseg.util.progress import Progress
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import file_hashes, find_model
+from tipsseg.words import Words
 
 Note = Callable[[str], None]
 
@@ -132,7 +133,11 @@ def _load(spec: ComputeOptions, dtype: str, note: Note, *, quiet: bool) -> Model
     folder = source.fetch(quiet=quiet, keep_stamps=spec.use_cache)
     backbone = open_backbone(folder, spec.device, dtype, spec.batch_size, lazy=lazy)
     backbone.on_less_memory = lambda size: note(
-        f"Not enough memory on {backbone.device_name}: the batch size is now {size} windows (argument `batch_size`={size})."
+        Words(
+            "Not enough memory on {device_name}: the batch size is now {size} windows ({batch_size}={size}).",
+            device_name=backbone.device_name,
+            size=size,
+        )
     )
     return Model(backbone)
 
@@ -152,8 +157,8 @@ def check_device(spec: ComputeOptions, dtype: str, note: Note = lambda _: None) 
             raise
         raise DeviceError(
             error.device,
-            f"the run in the output folder uses {dtype}, but {error.message}",
-            "Resume on a device that supports this dtype, or choose another output folder with argument `output`.",
+            f"the run in the output folder uses {dtype}, but " + error.message,
+            Words("Resume on a device that supports this dtype, or choose another output folder with {output}."),
         ) from None
 
 

@@ -37,6 +37,7 @@ from tipsseg.vocabulary.rivals import describe_rivals, part_beside_whole
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
+from tipsseg.words import Words
 
 #: The demo model, which was trained on synthetic scenes only.
 _DEMO_MODEL = "tiny"
@@ -49,12 +50,18 @@ _REMARKS: Mapping[Remark, str] = {
     "cost accuracy. Cut such images into pieces.",
     "labelme": "a GIF, CMYK or 16 bits per channel, which LabelMe does not open. Save such images as RGB with 8 bits, and label "
     "them again.",
-    "rough": "the refined labels change along less than half of the edges of the regions. If the regions are off by some pixels, "
-    "set argument `regions_margin`=1.5, or more.",
-    "dark": "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch the contrast "
-    "of such images with argument `stretch`=2,98.",
-    "pages": "several pages or frames; only the first was read. Save other pages as files to label them. Save an animation as a "
-    "video, and take its frames with argument `every`.",
+    "rough": Words(
+        "the refined labels change along less than half of the edges of the regions. If the regions are "
+        "off by some pixels, set {regions_margin}=1.5, or more."
+    ),
+    "dark": Words(
+        "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch "
+        "the contrast of such images with {stretch}=2,98."
+    ),
+    "pages": Words(
+        "several pages or frames; only the first was read. Save other pages as files to label them. Save "
+        "an animation as a video, and take its frames with {every}."
+    ),
 }
 
 
@@ -77,7 +84,7 @@ class Remarks:
             first, number = self._images.get(remark, ("", 0))
             if number:
                 more = f" and {pluralize(number - 1, 'more image')}" if number > 1 else ""
-                progress.note(f"{first}{more}: {text}")
+                progress.note(f"{first}{more}: " + text)
 
 
 class ImageNotes:
@@ -103,8 +110,11 @@ class ImageNotes:
         if self._is_demo and labelled.entry.input.sha256 not in example_hashes():
             self._is_demo = False  # note this once
             self._progress.note(
-                f"The model {_DEMO_MODEL} knows only synthetic scenes, as in examples/scenes. Do not trust its labels of "
-                "photographs; use argument `model`=l14."
+                Words(
+                    "The model {demo_model} knows only synthetic scenes, as in examples/scenes. Do not trust its "
+                    "labels of photographs; use {model}=l14.",
+                    demo_model=_DEMO_MODEL,
+                )
             )
 
     def end(self, folder: OutputFolder) -> None:
@@ -135,7 +145,11 @@ def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOp
     progress.head(f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_CLASSES)}.")
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
     if with_comma and not vocabulary.source:
-        progress.note(f"Every value of argument `classes` is one class, including its commas, as in {with_comma[0]!r}.")
+        progress.note(
+            Words(
+                "Every value of {classes} is one class, including its commas, as in {text}.", text=repr(with_comma[0])
+            )
+        )
     elif with_comma and not vocabulary.source.lower().endswith(".toml"):
         progress.note(
             f"{vocabulary.source} has one class per line, so commas are part of a name, as in {with_comma[0]!r}."
@@ -350,7 +364,11 @@ def note_edited(info: RunInfo, counts: Counts, progress: Progress) -> None:
     if counts.edited:
         them = "it" if counts.edited == 1 else "them"
         progress.note(
-            f"Kept {pluralize(counts.edited, 'edited image')}; argument `replace_edited` labels {them} again."
+            Words(
+                "Kept {edited}; {replace_edited} labels {them} again.",
+                edited=pluralize(counts.edited, "edited image"),
+                them=them,
+            )
         )
 
 
@@ -409,9 +427,9 @@ def note_division(
         elif parts:
             fraction = options.val_fraction
             hint = (
-                f"argument `val_fraction`={fraction:g} requires more images"
+                Words("{val_fraction}={fraction} requires more images", fraction=f"{fraction:g}")
                 if fraction
-                else "see argument `val_fraction`"
+                else Words("see {val_fraction}")
             )
             note(
                 f"{name}: {FORMATS[name].files[0]} has the same {pluralize(len(images), 'image')} for training "

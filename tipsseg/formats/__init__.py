@@ -12,6 +12,7 @@ from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.formats.base import Format, PartsFormat
 from tipsseg.util.files import is_folder
 from tipsseg.util.text import did_you_mean
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.corrections.files import Source
@@ -178,12 +179,15 @@ def detect_format(source: Source) -> Format:
         return next(iter(matching.values()))
     if matching:
         raise InputError(
-            f"{source.path}: several formats match: {', '.join(matching)}", "Choose one with argument `source_format`."
+            f"{source.path}: several formats match: {', '.join(matching)}", Words("Choose one with {source_format}.")
         )
-    reasons = "".join(f"{error.message}. " for error in faults[:1])
-    advice = faults[0].hint if faults and faults[0].hint else ""
+    reasons = faults[0].message + ". " if faults else ""
+    advice = (
+        faults[0].hint
+        if faults and faults[0].hint
+        else Words("Set {source_format} to see why a format cannot be read.")
+    )
     raise InputError(
         f"{source.path}: no labels found in this {'folder' if is_folder(source.path) else 'file'}",
-        f"{reasons}{advice or 'Set argument `source_format` to see why a format cannot be read.'} "
-        f"The formats are: {', '.join(form.name for form in forms)}.",
+        reasons + advice + f" The formats are: {', '.join(form.name for form in forms)}.",
     )

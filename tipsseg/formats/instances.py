@@ -19,6 +19,7 @@ from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.png import encode_picture, read_ids, read_source_picture
 from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.objects import number_pixels
+from tipsseg.words import Words
 
 _MOST = 65_535
 
@@ -40,7 +41,7 @@ class InstanceMasks(Format):
             raise ImageError(
                 image.ref.path,
                 f"{number:,} objects, but a 16-bit instance mask can store only {_MOST:,}",
-                "Omit small objects with argument `min_area`, or write the format panoptic.",
+                Words("Omit small objects with {min_area}, or write the format panoptic."),
             )
         return encode_picture(Image.fromarray(ids.astype(np.uint16)))
 

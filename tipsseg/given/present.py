@@ -30,6 +30,7 @@ from tipsseg.util.files import path_exists
 from tipsseg.util.json import parse
 from tipsseg.util.text import fold, shorten
 from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.words import Words
 
 #: The value of the option that stands for the folders of the images.
 FOLDERS = Path("folders")
@@ -84,7 +85,7 @@ class PresentNames:
             raise ImageError(
                 ref.path,
                 "no class is listed for it, and the vocabulary has no background",
-                "Set argument `background`=auto.",
+                Words("Set {background}=auto."),
             )
         return found
 
@@ -136,7 +137,7 @@ def _read_entries(path: Path, vocabulary: Vocabulary) -> dict[str, frozenset[int
     if unknown:
         (number, first), *others = unknown
         more = f" (and {len(others)} more)" if others else ""
-        raise InputError(f"{path}: line {number}: {first.reason}{more}", first.hint)
+        raise InputError(f"{path}: line {number}: " + first.reason + more, first.hint)
     if not found:
         raise InputError(f"{path}: no images are listed", "Write a line for each image: image,names")
     return {image: with_relatives(frozenset(ids)) if image in said else None for image, ids in found.items()}

@@ -23,6 +23,7 @@ from PIL import Image, _imaging
 from tipsseg.errors import ImageError
 from tipsseg.images.access import VIDEOS
 from tipsseg.util.text import pluralize
+from tipsseg.words import Words
 
 # Formats that Pillow registers but does not decode itself (it calls other programs, or has only a stub for plug-ins), and page
 # descriptions, which have no pixels.
@@ -126,7 +127,7 @@ _OTHER = "special file"
 _HEIC = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 
 HEIC_HINT = ".heic: install HEIC support: pip install 'tipsseg[heic]'"
-VIDEO_HINT = "Video: set argument `every`, for example to 1s for one frame per second."
+VIDEO_HINT = Words("Video: set {every}, for example to 1s for one frame per second.")
 
 
 class Skipped:

@@ -38,6 +38,7 @@ from tipsseg.images.upright import ORIENTATION, Stretch, orientation_of, refuse_
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
 from tipsseg.util.files import describe_error
+from tipsseg.words import Words
 
 #: CPU time limit for decoding an image, in seconds. 100 million pixels take a few seconds.
 DECODE_SECONDS = 60
@@ -183,8 +184,10 @@ class ImageReader:
         return ImageError(
             path,
             f"too large: {size}; the limit is {self.max_pixels:,}",
-            "Scale it down, label it as a raster with format geotiff, or raise the limit with argument `max_pixels` (decoding "
-            "takes 4 to 11 bytes of memory per pixel).",
+            Words(
+                "Scale it down, label it as a raster with format geotiff, or raise the limit with {max_pixels} "
+                "(decoding takes 4 to 11 bytes of memory per pixel)."
+            ),
         )
 
     def _decode(self, path: Path) -> Image.Image:
@@ -371,8 +374,10 @@ _LOOKALIKES = (
         re.compile(rb"II[*+]\0|MM\0[*+]"),
         "a TIFF that Pillow cannot read: damaged, or of an unsupported kind, such as five bands, 64-bit floats or big-endian "
         "BigTIFF",
-        "Label it as a raster, with the format geotiff, argument `bands` and argument `stretch`, or convert it to a PNG of 8 bits. "
-        "If other programs cannot open it either, download it again.",
+        Words(
+            "Label it as a raster, with the format geotiff, {bands} and {stretch}, or convert it to a PNG of "
+            "8 bits. If other programs cannot open it either, download it again."
+        ),
     ),
     (
         re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ"),

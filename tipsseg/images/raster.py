@@ -18,6 +18,7 @@ from tipsseg.errors import ImageError
 from tipsseg.images.access import open_source
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.upright import stretch_limits, to_bytes
+from tipsseg.words import Words
 
 #: GDAL drivers that read a file by itself. Others, such as VRT, may open other files or the network.
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
@@ -91,7 +92,7 @@ class Raster:
         if self._palette is not None:
             if percentiles is not None:
                 raise ImageError(
-                    self._path, "the colours of a palette cannot be stretched", "Leave out argument `stretch`."
+                    self._path, "the colours of a palette cannot be stretched", Words("Leave out {stretch}.")
                 )
             return
         dtypes = {self._dataset.dtypes[band - 1] for band in self._bands}
@@ -103,7 +104,7 @@ class Raster:
                 f"values of type {', '.join(sorted(dtypes))} have no 8-bit equivalent",
                 "Save their magnitudes as floats."
                 if is_complex
-                else "Set argument `stretch` to percentiles that become black and white, for example 2,98.",
+                else Words("Set {stretch} to percentiles that become black and white, for example 2,98."),
             )
         if percentiles is not None:
             self._limits = [stretch_limits(band.compressed(), percentiles) for band in self._sample()]
@@ -117,7 +118,10 @@ class Raster:
             and 0 < (reached := int(self._sample().compressed().max(initial=0))) < _DARK
         ):
             self.warnings.append(
-                f"its values reach {reached:,} of 65,535, so the model sees a dark image; set argument `stretch`=2,98."
+                Words(
+                    "its values reach {reached} of 65,535, so the model sees a dark image; set {stretch}=2,98.",
+                    reached=f"{reached:,}",
+                )
             )
 
     def _sample(self) -> Any:
@@ -291,7 +295,7 @@ def _check(path: Path, dataset: Any, bands: Sequence[int] | None, max_pixels: in
         raise ImageError(
             path,
             f"a {dataset.driver} of {pixels:,} pixels cannot be read by windows; the limit is {max_pixels:,}",
-            "Convert it: gdal_translate -of COG IN OUT.tif. Or raise the limit with argument `max_pixels`.",
+            Words("Convert it: gdal_translate -of COG IN OUT.tif. Or raise the limit with {max_pixels}."),
         )
 
 
@@ -302,8 +306,8 @@ def _scale(path: Path, dataset: Any, scale: float, ground_resolution: float | No
         reason = "it has no coordinate system" if dataset.crs is None else "its coordinate system is not projected"
         raise ImageError(
             path,
-            f"argument `ground_resolution` cannot be used: {reason}",
-            "Use argument `scales` instead, a factor of the pixel size, or project the raster: gdalwarp.",
+            Words("{ground_resolution} cannot be used: {reason}", reason=reason),
+            Words("Use {scales} instead, a factor of the pixel size, or project the raster: gdalwarp."),
         )
     a, b, _, d, e, _ = tuple(dataset.transform)[:6]
     own = float(np.sqrt(np.hypot(b, e) * np.hypot(a, d)))
@@ -311,7 +315,11 @@ def _scale(path: Path, dataset: Any, scale: float, ground_resolution: float | No
     if not _SMALLEST <= found <= _LARGEST:  # also True for NaN
         raise ImageError(
             path,
-            f"its pixels have a side of {own:g}, too far from argument `ground_resolution`={ground_resolution:g}",
+            Words(
+                "its pixels have a side of {own}, too far from {ground_resolution}={length}",
+                own=f"{own:g}",
+                length=f"{ground_resolution:g}",
+            ),
             f"Choose a length from {own / _LARGEST:g} to {own / _SMALLEST:g}.",
         )
     return found

@@ -55,6 +55,7 @@ from tipsseg.util.json import json_bytes, parse, short, take
 from tipsseg.util.text import pluralize, printable, shorten
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background
+from tipsseg.words import Words
 
 #: Annotated images that a fit takes, drawn at random from more: their features are in memory.
 _MOST = 256
@@ -102,11 +103,11 @@ class LabelStudioServer:
         except (OSError, ValueError, KeyError, HTTPException) as error:
             if isinstance(error, HTTPError):
                 error.close()
-            hint = "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY to its address and an access token of Account & Settings."
+            hint: str = "Set LABEL_STUDIO_URL and LABEL_STUDIO_API_KEY to its address and an access token of Account & Settings."
             if "/data/local-files" in path and getattr(error, "code", 0) in (403, 404):
-                hint = (
-                    "Set LOCAL_FILES_SERVING_ENABLED=true for Label Studio, and add its folder to the project as a storage for "
-                    "local files. Or set argument `images`."
+                hint = Words(
+                    "Set LOCAL_FILES_SERVING_ENABLED=true for Label Studio, and add its folder to the project as a "
+                    "storage for local files. Or set {images}."
                 )
             raise InputError(f"Label Studio at {self.url} does not return {shorten(path)}: {error}", hint) from error
 
@@ -160,7 +161,9 @@ class Backend:
             TipssegError: An argument is invalid, or the model cannot be loaded.
         """
         if images is not None and not is_folder(images):
-            raise UsageError(f"argument `images`={images} is not a folder", "Pass the document root of local files.")
+            raise UsageError(
+                Words("{images}={folder} is not a folder", folder=images), "Pass the document root of local files."
+            )
         self._options = LabelOptions(min_confidence=min_confidence, refine=refine)
         self._fits, self._images = fits, images
         self._background = parse_background(background)
@@ -198,7 +201,7 @@ class Backend:
     def note(self, text: str, error: TipssegError | None = None) -> None:
         """Print a line, with what an error says."""
         if error is not None:
-            text += f": {error.message}" + (f" ({error.hint})" if error.hint else "")
+            text += ": " + error.message + (" (" + error.hint + ")" if error.hint else "")
         with self._printing:
             self._print(text)
 
@@ -312,7 +315,7 @@ class Backend:
         local = (parse_qs(parts.query).get("d") or [""])[0] if parts.path.startswith("/data/local-files") else ""
         if local and self._images is not None:
             if not is_inside(local):
-                raise InputError(f"its image {shorten(local)} is outside the folder of argument `images`")
+                raise InputError(Words("its image {local} is outside the folder of {images}", local=shorten(local)))
             yield self._images / local
         elif parts.scheme and is_url(address := as_address(image)):
             check_address(address)
@@ -426,7 +429,7 @@ def serve(backend: Backend, host: str = "127.0.0.1", port: int = 9090) -> Thread
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"cannot listen on {host}:{port}: {getattr(error, 'strerror', None) or error}",
-            "Choose another port with argument `port`, or an IPv4 address of this machine with argument `host`.",
+            Words("Choose another port with {port}, or an IPv4 address of this machine with {host}."),
         ) from error
 
 

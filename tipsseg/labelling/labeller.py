@@ -49,6 +49,7 @@ from tipsseg.types import ConfidenceArray, LabelArray, Remark, TopClasses, Windo
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import file_hashes, find_model_id
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -171,7 +172,7 @@ class Labeller:
         self.options = replace(
             options or LabelOptions(), **{name: value for name, value in given.items() if value is not None}
         )
-        self._reader = ImageReader(check_whole_number("argument `max_pixels`", max_pixels), self.options.stretch)
+        self._reader = ImageReader(check_whole_number(Words("{max_pixels}"), max_pixels), self.options.stretch)
         self.view = view_of(model.backbone, self.options)
         self._temperature = model.backbone.temperature
         if fitted is not None:
@@ -312,7 +313,7 @@ class Labeller:
         if guide is None:
             raise UsageError(
                 "refinement requires the colours of the image, which features do not contain",
-                "Pass the encoded image as argument `guide`.",
+                Words("Pass the encoded image as {guide}."),
             )
         prepared = self._prepare(guide)
         if (prepared.size, _plans_of(prepared.scales)) != (features.size, _plans_of(features.scales)):

@@ -24,6 +24,7 @@ from tipsseg.options.signature import takes_options
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import find_model
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +170,7 @@ class Model:
             DeviceError: The device has too little memory.
         """
         options = LabelOptions(mode=mode, short_side=short_side, scales=check_scales(scales), stretch=stretch)
-        reader = ImageReader(check_whole_number("argument `max_pixels`", max_pixels), options.stretch)
+        reader = ImageReader(check_whole_number(Words("{max_pixels}"), max_pixels), options.stretch)
         upright = reader.upright(image)
         return encode_prepared(self.backbone, view_of(self.backbone, options).prepare(upright))
 
@@ -258,6 +259,6 @@ def load(
     # pathlib drops the leading dot, by which `find_model` distinguishes a folder from an id.
     source = find_model(model if isinstance(model, str) else os.path.join(".", model))  # noqa: PTH118
     if batch_size is not None:
-        batch_size = check_whole_number("argument `batch_size`", batch_size)
+        batch_size = check_whole_number(Words("{batch_size}"), batch_size)
     resolve_dtype(dtype, resolve_device(device))  # before any download
     return Model(open_backbone(source.fetch(quiet=quiet), device_name(device), dtype_name(dtype), batch_size))

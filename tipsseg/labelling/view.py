@@ -19,6 +19,7 @@ from tipsseg.options import GUIDED, Mode
 from tipsseg.options.fields import text_of
 from tipsseg.options.records import LabelOptions
 from tipsseg.types import WindowPlan
+from tipsseg.words import Words
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,8 +123,15 @@ def check_distinct(scales: Sequence[float], sides: Sequence[int], patch: int) ->
     for (one, other), (side, larger) in zip(pairwise(text_of(scale) for scale in scales), pairwise(sides), strict=True):
         if larger - side < patch:
             raise UsageError(
-                f"argument `scales`: {one} and {other} give short sides of {side} and {larger} pixels, less than one patch "
-                f"({patch} pixels) apart",
+                Words(
+                    "{scales}: {one} and {other} give short sides of {side} and {larger} pixels, less than one patch "
+                    "({patch} pixels) apart",
+                    one=one,
+                    other=other,
+                    side=side,
+                    larger=larger,
+                    patch=patch,
+                ),
                 "Remove one of them: the model would see nearly the same patches twice, at twice the cost.",
             )
 

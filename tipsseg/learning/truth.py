@@ -28,6 +28,7 @@ from tipsseg.util.files import describe_error, is_file, is_folder, read_regular
 from tipsseg.util.json import parse
 from tipsseg.util.text import did_you_mean, join_first, pluralize
 from tipsseg.vocabulary.files import read_vocabulary
+from tipsseg.words import Words
 
 #: Id of ignored pixels in ground-truth arrays.
 IGNORED = 65535
@@ -190,7 +191,7 @@ def layout_of(truth: TruthOptions, names: Sequence[str], folder: Path | None = N
         ids = plain_ids(len(names), truth.ignore_index, truth.reduce_zero_label, truth.zero_based)
         return Layout(name="plain", kinds=(TruthKind("", ids),))
     layout = get_layout(truth.layout)
-    hint = f"Leave out argument `classes` and argument `vocabulary` to use the preset {layout.name}."
+    hint = Words("Leave out {classes} and {vocab} to use the preset {name}.", name=layout.name)
     if len(names) != layout.classes:
         raise UsageError(
             f"the layout {truth.layout} has {layout.classes} classes, but the vocabulary has {len(names)}", hint
@@ -225,10 +226,11 @@ def read_truth(path: Path, ids: TruthIds, reader: ImageReader) -> NDArray[np.uin
         LabelIdError: The mask has ids that are not in `ids`.
     """
     table = ids.table()
-    hint = (
-        f"The labels have {pluralize(ids.classes, 'class', 'classes')}. If the masks have more, label with all of these. "
-        "If their ids begin elsewhere, set argument `ignore_index`, argument `reduce_zero_label` or argument `zero_based`, or "
-        "select the benchmark with argument `layout`."
+    hint = Words(
+        "The labels have {classes}. If the masks have more, label with all of these. If their ids begin "
+        "elsewhere, set {ignore_index}, {reduce_zero_label} or {zero_based}, or select the benchmark "
+        "with {layout}.",
+        classes=pluralize(ids.classes, "class", "classes"),
     )
     return table.astype(np.uint16)[_read_ids(path, reader, table != _UNKNOWN, hint)]
 
@@ -315,8 +317,10 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
         names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(first, layout)[-len(layout.kinds) :]))
         raise InputError(
             f"no ground truth for {first.address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
-            "Give each mask the relative path or the file name of its image, and a lossless format. Check the folder of the "
-            "ground-truth masks, or select the benchmark with argument `layout`.",
+            Words(
+                "Give each mask the relative path or the file name of its image, and a lossless format. Check "
+                "the folder of the ground-truth masks, or select the benchmark with {layout}."
+            ),
         )
     return pairs
 
@@ -445,7 +449,7 @@ def _rank(relative: PurePosixPath) -> tuple[tuple[str, ...], int, str]:
 def _walk(top: Path) -> Iterable[PurePosixPath]:
     if not is_folder(top):
         reason = "not a folder" if is_file(top) else "no such folder"
-        raise InputError(f"{top}: {reason}", "Pass the folder of the ground-truth masks as argument `truths`.")
+        raise InputError(f"{top}: {reason}", Words("Pass the folder of the ground-truth masks as {truths}."))
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(top, onerror=_refuse_folder, followlinks=True):
         real = os.path.realpath(folder)

@@ -17,6 +17,7 @@ from tipsseg.errors import UsageError
 from tipsseg.options.fields import check_whole_number
 from tipsseg.util.cores import usable_cores
 from tipsseg.util.text import quote
+from tipsseg.words import Words, named
 
 #: Dtypes of a model; int8 is for CPUs, and rounds the linear layers of the vision tower. "auto" is bfloat16 on a CUDA device or a
 #: CPU that supports it natively, else float32.
@@ -102,13 +103,16 @@ def check_scales(scales: object) -> tuple[float, ...]:
     found = sorted(parse_numbers("scales", (scales,) if isinstance(scales, numbers.Real) else scales, float))
     hint = 'Write factors of the short side, separated by commas: "1,2".'
     if not 1 <= len(found) <= _MAX_SCALES:
-        raise UsageError(f"argument `scales` must be 1 to {_MAX_SCALES} numbers, not {len(found)}", hint)
+        raise UsageError(
+            Words("{scales} must be 1 to {max_scales} numbers, not {found}", max_scales=_MAX_SCALES, found=len(found)),
+            hint,
+        )
     for scale in found:
         if not _SMALLEST_SCALE <= scale <= _LARGEST_SCALE:  # also for NaN
             limits = f"at least {_SMALLEST_SCALE:g} and at most {_LARGEST_SCALE:g}"
-            raise UsageError(f"argument `scales` must be {limits}, not {scale:g}", hint)
+            raise UsageError(Words("{scales} must be {limits}, not {scale}", limits=limits, scale=f"{scale:g}"), hint)
     if twice := [scale for scale in found if found.count(scale) > 1]:
-        raise UsageError(f"argument `scales` contains {twice[0]:g} twice", "Remove one of them.")
+        raise UsageError(Words("{scales} contains {number} twice", number=f"{twice[0]:g}"), "Remove one of them.")
     return tuple(found)
 
 
@@ -116,7 +120,9 @@ def check_stretch(stretch: object) -> tuple[float, float]:
     """Return two percentiles from numbers or a string such as "2,98". Raise UsageError if they are invalid."""
     found = parse_numbers("stretch", stretch, float)
     if len(found) != 2 or not 0 <= found[0] < found[1] <= 100:
-        raise UsageError(f"argument `stretch`={quote(stretch)} is not a pair of percentiles", "For example: 2,98.")
+        raise UsageError(
+            Words("{stretch}={value} is not a pair of percentiles", value=quote(stretch)), "For example: 2,98."
+        )
     return found[0], found[1]
 
 
@@ -127,7 +133,8 @@ def parse_numbers(name: str, value: object, kind: type[int] | type[float]) -> tu
         return tuple(kind(part) for part in parts)  # type: ignore[attr-defined]  # TypeError is caught
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(
-            f"argument `{name}`={quote(value)} is not a list of numbers", "Separate numbers by commas."
+            Words("{name}={value} is not a list of numbers", name=named(name), value=quote(value)),
+            "Separate numbers by commas.",
         ) from error
 
 
@@ -162,9 +169,9 @@ def parse_min_area(area: object) -> MinArea:
     if isinstance(area, MinArea):
         return area
     if not isinstance(area, str):
-        return MinArea(check_whole_number("argument `min_area`", area, least=0))
+        return MinArea(check_whole_number(Words("{min_area}"), area, least=0))
     match = _MIN_AREA.fullmatch(area.strip())
     if match is None or float(match[2] or 0) > 100:
         hint = 'Write a whole number of pixels, or a percentage of the image such as "0.1%".'
-        raise UsageError(f"argument `min_area`={area} is not an area", hint)
+        raise UsageError(Words("{min_area}={area} is not an area", area=area), hint)
     return MinArea(float(match[2]), percent=True) if match[2] else MinArea(int(match[1]))

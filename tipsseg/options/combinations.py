@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import Declared
+from tipsseg.words import Words
 
 
 class _Excludes(NamedTuple):
@@ -27,7 +28,7 @@ class _Requires(NamedTuple):
 
 _EXCLUDES = (
     _Excludes("classes", "vocab"),
-    _Excludes("overwrite", "shard", "Choose another output folder, or start over without argument `shard`."),
+    _Excludes("overwrite", "shard", "Choose another output folder, or start over without {shard}."),
     _Excludes("ray", "shard", "Remove one of them."),
     _Excludes("ground_resolution", "scales"),
     _Excludes("formats", "drop", "Run one after the other."),
@@ -45,11 +46,11 @@ _EXCLUDES = (
 )
 
 _REQUIRES = (
-    _Requires("regions_only", "regions", "Set argument `regions`."),
-    _Requires("regions_margin", "regions", "Set argument `regions`."),
-    _Requires("regions_margin", "refine", "Set argument `refine`=pamr-guided."),
-    _Requires("shard_size", "to", "Pass the folder of the data set with argument `to`."),
-    _Requires("overwrite", "to", "Pass the folder of the data set with argument `to`."),
+    _Requires("regions_only", "regions", "Set {regions}."),
+    _Requires("regions_margin", "regions", "Set {regions}."),
+    _Requires("regions_margin", "refine", "Set {refine}=pamr-guided."),
+    _Requires("shard_size", "to", "Pass the folder of the data set with {to}."),
+    _Requires("overwrite", "to", "Pass the folder of the data set with {to}."),
 )
 
 
@@ -58,18 +59,16 @@ def check_combinations(options: Mapping[str, Declared], values: Mapping[str, Any
     used = {name for name, option in options.items() if values[name] is not None and values[name] != option.default}
     for first, second, hint in _EXCLUDES:
         if {first, second} <= used:
-            raise UsageError(f"argument `{first}` and argument `{second}` exclude each other", hint)
+            raise UsageError(Words(f"{{{first}}} and {{{second}}} exclude each other"), Words(hint))
     for name, other, hint in _REQUIRES:
         if name in used and other in options and other not in used:
-            raise UsageError(f"argument `{name}` requires argument `{other}`", hint)
+            raise UsageError(Words(f"{{{name}}} requires {{{other}}}"), Words(hint))
 
 
-def combinations_of(name: str, options: Iterable[str]) -> str:
+def combinations_of(name: str, options: Iterable[str]) -> Words:
     """Return what users read in the help about an option: the options that it excludes, or requires."""
     excluded = [other for rule in _EXCLUDES if name in rule[:2] for other in rule[:2] if other != name]
     required = [rule.other for rule in _REQUIRES if rule.name == name]
     texts = [("Not with", " or ", excluded), ("Requires", " and ", required)]
-    found = [
-        (what, word.join(f"argument `{each}`" for each in names if each in options)) for what, word, names in texts
-    ]
-    return " ".join(f"{what} {names}." for what, names in found if names)
+    found = [(what, word.join(f"{{{each}}}" for each in names if each in options)) for what, word, names in texts]
+    return Words(" ".join(f"{what} {names}." for what, names in found if names))

@@ -32,25 +32,29 @@ from tipsseg.options import (
 from tipsseg.options.fields import COMMAND, FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, Opt, text_of
 from tipsseg.options.values import ByteSize, Every, Shard, parse_every, parse_shard, parse_size
 from tipsseg.util.text import quote
+from tipsseg.words import Words
 
 
 def _model_id(model: object) -> str:
     if not isinstance(model, str | os.PathLike):
         kind = type(model).__name__
-        raise UsageError(f"argument `model` must be an id or a folder, not {kind}", 'For example: "l14".')
+        raise UsageError(Words("{model} must be an id or a folder, not {kind}", kind=kind), 'For example: "l14".')
     return os.fspath(model)
 
 
 def format_names(formats: object) -> tuple[str, ...]:
     if not isinstance(formats, Sequence) or not all(isinstance(name, str) for name in formats):
-        raise UsageError(f"formats must be a list of names, not {quote(formats)}", 'For example: ["png", "coco"].')
+        raise UsageError(
+            Words("{formats} must be a list of names, not {value}", value=quote(formats)),
+            'For example: ["png", "coco"].',
+        )
     return split_names([formats] if isinstance(formats, str) else formats)
 
 
 def _band_numbers(bands: object) -> tuple[int, ...]:
     found = parse_numbers("bands", bands, int)
     if len(found) not in (1, 3) or min(found) < 1:
-        what = f"argument `bands`={text_of(found)} is neither one band nor three, counted from 1"
+        what = Words("{bands}={numbers} is neither one band nor three, counted from 1", numbers=text_of(found))
         raise UsageError(what, "For example: 4,3,2.")
     return found
 
@@ -58,7 +62,7 @@ def _band_numbers(bands: object) -> tuple[int, ...]:
 def _ray_address(ray: object) -> str:
     if not isinstance(ray, str) or not re.fullmatch(r"auto|[A-Za-z0-9._-]+:[0-9]{1,5}", ray):
         raise UsageError(
-            f"argument `ray`={ray} is not the address of a Ray cluster",
+            Words("{ray}={address} is not the address of a Ray cluster", address=ray),
             "Write auto, or a host and a port such as head:6379. The number of tasks follows from the CPUs and GPUs there.",
         )
     return ray
@@ -136,7 +140,7 @@ Output = Annotated[str | Path, Opt(metavar="DIR", short="o", group=FILES, role="
     help="Output folder.")]
 Formats = Annotated[Sequence[str] | None, Opt(typed=list[str], metavar="NAMES", flag="format", short="f", group=FILES,
     choices="formats", role="files", held="identity", repeated=True, recorded="formats", check=format_names,
-    help=f"One or more, separated by commas: {{formats}}.  [default: {','.join(DEFAULT_FORMATS)}; an existing folder keeps "
+    help=f"One or more, separated by commas: {{choices}}.  [default: {','.join(DEFAULT_FORMATS)}; an existing folder keeps "
         "its formats]")]
 Overwrite = Annotated[bool, Opt(group=FILES, role="action",
     help="Start over: remove the files of earlier runs from the output folder, except edited files such as corrected masks.")]
@@ -204,12 +208,12 @@ ZeroBased = Annotated[bool, Opt(group=TRUTH, rare=True, role="sources",
     help="Treat ground-truth id 0 as the first class, not as background.")]
 
 ShardSize = Annotated[int | str | ByteSize, Opt(metavar="SIZE", group=FILES, rare=True, check=parse_size,
-    help="With argument `to`, start a new shard above this size of its pictures and masks, such as 2GB.")]
+    help="With {to}, start a new shard above this size of its pictures and masks, such as 2GB.")]
 OverwriteDataset = Annotated[bool, Opt(group=FILES, rare=True,
-    help="With argument `to`, remove an earlier data set there. Other files in the place are an error.")]
+    help="With {to}, remove an earlier data set there. Other files in the place are an error.")]
 
 SourceFormat = Annotated[str | None, Opt(metavar="NAME", flag="format", short="f", choices="corrections",
-    help="Format of the corrections: {corrections}.  [default: detected]")]
+    help="Format of the corrections: {choices}.  [default: detected]")]
 AddClasses = Annotated[bool, Opt(
     help="Add classes that are missing from the run.")]
 Everything = Annotated[bool, Opt(flag="all",

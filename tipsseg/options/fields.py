@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from tipsseg.errors import UsageError
 from tipsseg.util.files import local_path
 from tipsseg.util.text import quote
+from tipsseg.words import Words, named
 
 _Record = TypeVar("_Record")
 
@@ -104,6 +105,10 @@ class Opt:
     required: bool = False
     stdin: Literal["", "paths", "path", "list"] = ""
 
+    def told(self, choices: str = "see the command") -> Words:
+        """Return the help, with a text for its placeholder `choices`."""
+        return Words(self.help, choices=choices)
+
     def long(self, name: str) -> str:
         """Return the long flag of the field `name`."""
         return f"--{self.flag or name.replace('_', '-')}"
@@ -146,7 +151,7 @@ class Declared:
         """Return the one value that a given value means. Raise UsageError if it means none."""
         if value is None and (self.optional or self.default is None):
             return None
-        return check_value(f"argument `{self.name}`", value, self.kind, self.about)
+        return check_value(named(self.name), value, self.kind, self.about)
 
     def words(self, value: object) -> list[str] | None:
         """Return the words of a value on the command line; None if there are none, as for a Vocabulary."""
@@ -232,20 +237,23 @@ def check_value(argument: str, value: Any, kind: object, about: Opt) -> object:
     if about.check is not None:
         return about.check(value)
     if kind is bool and not isinstance(value, bool):
-        raise UsageError(f"{argument} must be True or False, not {quote(value)}")
+        raise _unfit(argument, "True or False", value)
     if kind is Path:
         if not isinstance(value, str | os.PathLike):
-            raise UsageError(f"{argument} must be a path, not {type(value).__name__}", "Pass a folder or a file.")
+            kind = type(value).__name__
+            raise UsageError(
+                Words("{argument} must be a path, not {kind}", argument=argument, kind=kind), "Pass a folder or a file."
+            )
         return local_path(argument, value)
     if kind is int:
         value = check_whole_number(argument, value, about.min or 0)
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise UsageError(f"{argument} must be a number, not {quote(value)}")
+            raise _unfit(argument, "a number", value)
         value = float(value)  # 1 and 1.0 are one question
     choices = choices_of(kind)
     if choices and not (isinstance(value, str) and value in choices):
-        raise UsageError(f"{argument} must be one of {', '.join(choices)}, not {quote(value)}")
+        raise _unfit(argument, f"one of {', '.join(choices)}", value)
     limits = (
         (about.min, operator.ge, "at least"),
         (about.above, operator.gt, "above"),
@@ -254,7 +262,7 @@ def check_value(argument: str, value: Any, kind: object, about: Opt) -> object:
     )
     if not all(limit is None or test(value, limit) for limit, test, _ in limits):
         allowed = " and ".join(f"{word} {limit:g}" for limit, _, word in limits if limit is not None)
-        raise UsageError(f"{argument} must be {allowed}, not {quote(value)}", about.hint)
+        raise _unfit(argument, allowed, value, about.hint)
     return value
 
 
@@ -265,10 +273,16 @@ def check_whole_number(argument: str, value: object, least: float = 1) -> int:
             raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]  # numpy integers have __index__ too
     except TypeError:
-        raise UsageError(f"{argument} must be a whole number, not {quote(value)}") from None
+        raise _unfit(argument, "a whole number", value) from None
     if number < least:
-        raise UsageError(f"{argument}={number} is too small; the minimum is {least}")
+        text = "{argument}={number} is too small; the minimum is {least}"
+        raise UsageError(Words(text, argument=argument, number=number, least=least))
     return number
+
+
+def _unfit(argument: str, allowed: str, value: object, hint: str = "") -> UsageError:
+    text = "{argument} must be {allowed}, not {value}"
+    return UsageError(Words(text, argument=argument, allowed=allowed, value=quote(value)), hint)
 
 
 def choices_of(kind: object) -> tuple[str, ...]:

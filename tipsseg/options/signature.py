@@ -57,7 +57,7 @@ class OptionSignature:
 
     def describe(self, call: Any, doc: str) -> None:
         """Give a function this signature, and a docstring with a line for each option that `doc` does not describe."""
-        texts = {name: each.about.help.replace("{formats}", "see the command") for name, each in self.options.items()}
+        texts = {name: str(each.about.told()) for name, each in self.options.items()}
         lines = [f"        {name}: {text}" for name, text in texts.items() if f"\n        {name}: " not in doc]
         call.__signature__ = self._shown
         call.__doc__ = "\n".join([doc.rstrip(), "", "    Keyword Args:", *lines, "    "]) if lines else doc

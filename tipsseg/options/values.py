@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass, field
 
 from tipsseg.errors import UsageError
+from tipsseg.words import Words
 
-EVERY_HINT = "Set argument `every` to 1s for a frame per second, 0.5s for two, or 10 for every tenth frame."
+EVERY_HINT = Words("Set {every} to 1s for a frame per second, 0.5s for two, or 10 for every tenth frame.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ def parse_every(text: object) -> Every:
         return text
     match = re.fullmatch(r"([0-9]{1,9})|([0-9]{0,9}\.?[0-9]{1,9})s", str(text).strip())
     if match is None or not float(match[1] or match[2]):
-        raise UsageError(f"argument `every`={text} is not a positive interval of a video", EVERY_HINT)
+        raise UsageError(Words("{every}={text} is not a positive interval of a video", text=text), EVERY_HINT)
     return Every(frames=int(match[1])) if match[1] else Every(seconds=float(match[2]))
 
 
@@ -53,7 +54,7 @@ def parse_size(size: object) -> ByteSize:
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?) ?(kb|mb|gb|)", str(size).strip().lower())
     value = 0 if match is None else round(float(match[1]) * _UNITS[match[2]])
     if value < 1:
-        raise UsageError(f"argument `shard_size`={size} is not a size", "For example: 500MB or 2GB.")
+        raise UsageError(Words("{shard_size}={size} is not a size", size=size), "For example: 500MB or 2GB.")
     return ByteSize(value)
 
 
@@ -80,7 +81,9 @@ class Shard:
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.count:
-            raise UsageError(f"argument `shard`={self}: the part must be in 1 to {self.count}", _HINT)
+            raise UsageError(
+                Words("{shard}={self}: the part must be in 1 to {count}", self=self, count=self.count), _HINT
+            )
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
@@ -107,7 +110,7 @@ def parse_shard(text: str | Shard) -> Shard:
         return _from_environment()
     # Nine digits allow more parts than any run has images.
     if not (match := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", str(text))):
-        raise UsageError(f"argument `shard`={text!r} is not a part of a run", _HINT)
+        raise UsageError(Words("{shard}={text} is not a part of a run", text=repr(text)), _HINT)
     return Shard(int(match[1]), int(match[2]))
 
 
@@ -119,12 +122,12 @@ def _from_environment() -> Shard:
         count = _variable("SLURM_ARRAY_TASK_COUNT")
         if first > 1:
             raise UsageError(
-                f"argument `shard`=auto: the Slurm array begins with task {first}, so its parts are unknown",
+                Words("{shard}=auto: the Slurm array begins with task {first}, so its parts are unknown", first=first),
                 "To repeat a part of an earlier array, write the part and the number of parts: 7/64.",
             )
         if rest or index >= count:
             raise UsageError(
-                "argument `shard`=auto: the tasks of the Slurm array are not numbered evenly",
+                Words("{shard}=auto: the tasks of the Slurm array are not numbered evenly"),
                 "Number them from 1 to the number of parts.",
             )
         return Shard(index + 1, count, "SLURM_ARRAY_TASK_ID")
@@ -132,12 +135,15 @@ def _from_environment() -> Shard:
         if rank in os.environ:
             return Shard(_variable(rank) + 1, _variable(number), rank)
     names = ", ".join(["SLURM_ARRAY_TASK_ID", *_RANKS])
-    raise UsageError(f"argument `shard`=auto: none of these variables is set: {names}", _HINT)
+    raise UsageError(Words("{shard}=auto: none of these variables is set: {names}", names=names), _HINT)
 
 
 def _variable(name: str, default: str = "") -> int:
     """Return a number from the environment. Raise UsageError if it is missing or invalid."""
     text = os.environ.get(name, default)
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise UsageError(f"argument `shard`=auto: the variable {name} is {text!r}, which is not a number", _HINT)
+        raise UsageError(
+            Words("{shard}=auto: the variable {name} is {text}, which is not a number", name=name, text=repr(text)),
+            _HINT,
+        )
     return int(text)

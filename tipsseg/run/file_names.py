@@ -21,6 +21,7 @@ from tipsseg.options import NAMES
 from tipsseg.run.cache import Cache
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX, Fingerprint, actual_name, actual_path, is_alive, is_folder
+from tipsseg.words import Words
 
 #: A function that maps names of the same file to the same key.
 NameKey = Callable[[str], str]
@@ -91,13 +92,13 @@ class OutputNames:
     @property
     def hint(self) -> str:
         """Return the hint for two images that would share a file."""
-        keep = (
-            " Or set argument `names`=full, in a new output folder if this one has labels: the files of all images then keep the "
-            "image suffix, as in a.jpg.png."
+        keep: str = Words(
+            " Or set {names}=full, in a new output folder if this one has labels: the files of all images "
+            "then keep the image suffix, as in a.jpg.png."
         )
         full = "" if self._names == NAMES[1] else keep
         alike = "" if self.key is exact else _ALIKE
-        return f"Rename one of the two images, or label them in two runs with separate output folders.{full}{alike}"
+        return "Rename one of the two images, or label them in two runs with separate output folders." + full + alike
 
     def take(self, ref: ImageRef) -> str:
         """Reserve the file names of an image.
@@ -184,7 +185,7 @@ class RunNames:
                 where = "" if self.root is None else f", or label the folder {address_text(self.root)}"
                 raise InputError(
                     f"{ref.address} is already labelled as {known.name} in {output}, and would be labelled again as {ref.name}",
-                    f"Choose another output folder with argument `output`{where}.",
+                    Words("Choose another output folder with {output}{where}.", where=where),
                 )
 
     @cached_property

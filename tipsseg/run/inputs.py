@@ -38,11 +38,12 @@ from tipsseg.types import Failed, ImageRef, name_order
 from tipsseg.util.files import is_folder
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first
+from tipsseg.words import Words
 
 #: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
 REPORT_FILE = "report.json"
 
-_OTHER_OUTPUT = "Choose another output folder with argument `output`."
+_OTHER_OUTPUT = Words("Choose another output folder with {output}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -324,7 +325,8 @@ def check_image_root(images: Path | None) -> None:
     """Raise UsageError if the folder that replaces a run's image root is missing; None replaces nothing."""
     if images is not None and not is_url(images) and not is_folder(images):
         raise UsageError(
-            f"argument `images`={images}: no such folder", "Pass the folder that image names are relative to."
+            Words("{images}={folder}: no such folder", folder=images),
+            "Pass the folder that image names are relative to.",
         )
 
 

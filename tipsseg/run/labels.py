@@ -202,7 +202,7 @@ def read_entry(
     try:
         labels, _ = read_painted_mask(path, before.mask.size, classes, lambda ids: label_digest(ids) == said)
     except ImageError as error:
-        raise ImageError(path, f"changed by hand: {error.reason}", _back_hint(context, before.image)) from None
+        raise ImageError(path, "changed by hand: " + error.reason, _back_hint(context, before.image)) from None
     if label_digest(labels) == said:
         if before.mask.ignored and not (labels == ignore_id(len(classes))).any():
             raise _foreign_error(context, before, "its id of ignored pixels is a class here")
@@ -255,7 +255,7 @@ def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry
     try:
         check_mask(path, number, old.size, old.transform, old.epsg)
     except ImageError as error:
-        raise ImageError(path, f"changed by hand: {error.reason}", hint) from None
+        raise ImageError(path, "changed by hand: " + error.reason, hint) from None
     digest = digest_mask(path, context)
     if digest == old.labels:
         return replace(before, state=LOOSE if facts is None else SEALED, **more)

@@ -15,6 +15,7 @@ from tipsseg.options.records import LabelOptions
 from tipsseg.run.spec import RunInfo, RunSpec, model_identity
 from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
+from tipsseg.words import Words
 
 
 def plan_run(spec: RunSpec, before: RunInfo | None = None) -> RunInfo:
@@ -41,7 +42,7 @@ def plan_run(spec: RunSpec, before: RunInfo | None = None) -> RunInfo:
                 raise OutputError(
                     spec.output,
                     f"it was labelled in {labelled_in}, but the features in {spec.features} were computed in {kept.recipe.dtype}",
-                    "Use other features, or start over in this dtype with argument `overwrite`.",
+                    Words("Use other features, or start over in this dtype with {overwrite}."),
                 )
             dtype, spec = kept.recipe.dtype, replace(spec, feature_dtype=kept.dtype)
         else:

@@ -11,6 +11,7 @@ from tipsseg.run.entry import Entry
 from tipsseg.run.spec import VERSION_OF, RunInfo, question_facts, with_classes
 from tipsseg.types import ignore_id
 from tipsseg.util.text import join_first
+from tipsseg.words import Words
 
 #: What a folder knows of its model.
 MODEL_FACTS = ("model", "dtype", "image_root")
@@ -69,8 +70,10 @@ def other_question(before: RunInfo, info: RunInfo) -> OtherRunError | None:
     return OtherRunError(
         info.spec.output,
         f"its labels were made with other settings: {text}",
-        "Choose another output folder with argument `output`, or start over in this one with argument `overwrite`, which keeps "
-        "corrected masks.",
+        Words(
+            "Choose another output folder with {output}, or start over in this one with {overwrite}, which "
+            "keeps corrected masks."
+        ),
         features=before.spec.features if [name for name, _, _ in found] == ["features"] else None,
     )
 
@@ -94,8 +97,11 @@ def refuse_other_ids(before: RunInfo, info: RunInfo, entries: Iterable[Entry]) -
             raise OtherRunError(
                 info.spec.output,
                 f"the mask of {entry.image} was corrected, and {what}",
-                "Choose another output folder with argument `output`, and import the corrections there by class name. To discard "
-                "them, use argument `overwrite` and argument `replace_edited`. Classes may be added after the existing ones.",
+                Words(
+                    "Choose another output folder with {output}, and import the corrections there by class name. To "
+                    "discard them, use {overwrite} and {replace_edited}. Classes may be added after the existing "
+                    "ones."
+                ),
                 fits=False,
             )
 

@@ -34,6 +34,7 @@ from tipsseg.run.record import RUN_FILE, run_context, stored_run
 from tipsseg.run.spec import RunInfo, check_hint
 from tipsseg.types import ImageRef, LabelClass, printable_path
 from tipsseg.util.files import actual_name, actual_path, is_folder, output_error
+from tipsseg.words import Words
 
 #: The hint for an interrupted run.
 RUN_AGAIN = "Run the original command again; finished images are kept."
@@ -340,7 +341,7 @@ def find_only(entries: Iterable[Entry], paths: Iterable[Path], images: Path | No
 
 
 def unlabelled_error(path: Path, output: Path) -> ImageError:
-    return ImageError(path, f"not labelled in {output}", "Remove it from the list in argument `only`.")
+    return ImageError(path, f"not labelled in {output}", Words("Remove it from the list in {only}."))
 
 
 def _absolute(path: Path) -> str:

@@ -14,6 +14,7 @@ from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import actual_name, is_folder, is_same
 from tipsseg.weights.lock import read_lock
+from tipsseg.words import Words
 
 _HINT = f"Pass an output folder, or its {RUN_FILE}."
 
@@ -76,4 +77,4 @@ def read_run_file(path: Path) -> RepeatedRun:
     try:
         return RepeatedRun(path, read_record(path, _HINT))
     except RecordError as error:
-        raise UsageError(f"argument `from_run` {error.message}", error.hint) from None
+        raise UsageError(Words("{from_run} {message}", message=error.message), error.hint) from None

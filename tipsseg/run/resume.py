@@ -14,14 +14,16 @@ from tipsseg.run.results import OTHER_PICTURE, Unchanged
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.text import shell_word
+from tipsseg.words import Words
 
 #: The reasons to label an image.
 NEW = "new"
 SCORES = "npz or confidence is missing, which only the model can write"
 
-_OTHER_INPUT = (
-    "Choose another output folder with argument `output`. Or label all folders in one command into a new output folder: names are "
-    "then relative to their common parent. If the image was moved and changed, remove the labels of the old one: "
+_OTHER_INPUT = Words(
+    "Choose another output folder with {output}. Or label all folders in one command into a new "
+    "output folder: names are then relative to their common parent. If the image was moved and "
+    "changed, remove the labels of the old one: "
 )
 
 

@@ -30,6 +30,7 @@ from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import stamp
 from tipsseg.util.threads import map_in_order
+from tipsseg.words import Words
 
 
 @dataclass(slots=True)
@@ -248,8 +249,7 @@ def _remove_lacking(folder: OutputFolder, item: _Item) -> list[str]:
 def _changed_image(folder: OutputFolder, entry: Entry, ref: ImageRef, formats: Sequence[str]) -> ImageError:
     without = f"or leave out {' and '.join(formats)}."
     if not exists(ref.path):
-        hint = f"Set the folder of the images with argument `images`, {without}"
-        return ImageError(ref.path, absence(ref.path), hint)
+        return ImageError(ref.path, absence(ref.path), Words("Set the folder of the images with {images}, ") + without)
     hint = f"{'Restore the image' if entry.corrected else 'Label it again'}, {without}"
     if entry.corrected and (command := accept_command(folder.context, ref.path, entry, folder.reader)):
         hint += f" If its labels still fit: {command}"

@@ -42,6 +42,7 @@ from tipsseg.vocabulary.vocabulary import (
     make_vocabulary,
 )
 from tipsseg.weights.sources import find_model
+from tipsseg.words import Words, named
 
 if TYPE_CHECKING:
     from tipsseg.given.image import Given
@@ -175,13 +176,17 @@ class RunSpec(ComputeOptions):
         for name, source in {"features": self.features, "regions": self.regions, "onto": self.onto}.items():
             real = None if source is None or not self.formats else Path(os.path.realpath(source))
             if real == output:
-                raise UsageError(f"argument `{name}` and argument `output` are the same folder", "Choose two folders.")
+                raise UsageError(
+                    Words("{name} and {output} are the same folder", name=named(name)), "Choose two folders."
+                )
             if real is not None and name != "features" and real.is_relative_to(output):
-                raise UsageError(f"argument `{name}` is inside the output folder", "Choose another output folder.")
+                raise UsageError(
+                    Words("{name} is inside the output folder", name=named(name)), "Choose another output folder."
+                )
         if self.vocabulary.fit != ("" if self.fitted is None else self.fitted.vocabulary.fit):
             raise UsageError(
                 "the fitted vectors of this vocabulary are missing, or belong to another fit",
-                "Pass the fit file itself as argument `vocabulary`.",
+                Words("Pass the fit file itself as {vocab}."),
             )
         find_model(self.model)
         refuse_file(self.output)  # last, so that errors in options are raised first
@@ -203,7 +208,11 @@ class RunSpec(ComputeOptions):
             for name, option in options_of(RasterOptions).items():
                 if getattr(self.raster, name) != option.default:
                     raise UsageError(
-                        f"argument `{name}` works only without other formats than {', '.join(RASTER_FORMATS)}",
+                        Words(
+                            "{name} works only without other formats than {raster_formats}",
+                            name=named(name),
+                            raster_formats=", ".join(RASTER_FORMATS),
+                        ),
                         "Pass only the images to restore, or remove the argument.",
                     )
             return
@@ -211,12 +220,12 @@ class RunSpec(ComputeOptions):
         refused = (name for name, (value, default, about) in self.settings() if not about.rasters and value != default)
         if (unfit := next(refused, None)) is not None:
             raise UsageError(
-                f"argument `{unfit}` cannot be used with rasters",
-                "Set argument `scales` instead." if unfit == "short_side" else "Remove it, or use another format.",
+                Words("{unfit} cannot be used with rasters", unfit=named(unfit)),
+                Words("Set {scales} instead.") if unfit == "short_side" else "Remove it, or use another format.",
             )
         if len(options.scales) > 1:
             raise UsageError(
-                "a raster is labelled at one scale", "Set argument `scales` to one factor of the pixel size."
+                "a raster is labelled at one scale", Words("Set {scales} to one factor of the pixel size.")
             )
 
     def settings(self, *records: type) -> Iterator[tuple[str, Setting]]:
@@ -482,7 +491,7 @@ def refuse_file(output: Path) -> None:
         if is_folder(folder):
             break
         if is_file(folder):
-            raise OutputError(output, f"{folder} is a file", "Choose another output folder with argument `output`.")
+            raise OutputError(output, f"{folder} is a file", Words("Choose another output folder with {output}."))
 
 
 def with_classes(info: RunInfo, names: Sequence[str]) -> RunInfo:
@@ -500,5 +509,5 @@ def _extended(vocabulary: Vocabulary, names: Sequence[str]) -> Vocabulary:
     try:
         made = make_vocabulary(specs, "none", vocabulary.templates, vocabulary.source)
     except VocabularyError as error:
-        raise InputError(f"invalid new class: {error.message}", error.hint) from None
+        raise InputError("invalid new class: " + error.message, error.hint) from None
     return replace(made, **{name: getattr(vocabulary, name) for name in ("background", "auto", "closed", "fit")})

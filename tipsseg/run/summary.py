@@ -17,6 +17,7 @@ from tipsseg.label_map import LabelMap
 from tipsseg.regions.objects import add_to_wholes, split_levels
 from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.text import join_first, one_line, pluralize
+from tipsseg.words import Words
 
 #: The confidence of pixels that a person labelled.
 CERTAIN = 1.0
@@ -208,7 +209,7 @@ class TotalsSum:
             yield f"Found in {pluralize(self._images, 'image')}, by area: {join_first(found, _NAMED)}."
         if self._asked is not None:
             asked = [f"{_short(each)} {self._asked[each.id]}" for each in self._classes]
-            yield f"Images for each name of argument `present`: {join_first(asked, _NAMED)}."
+            yield Words("Images for each name of {present}: {asked}.", asked=join_first(asked, _NAMED))
         if never:
             yield f"Never found: {join_first(never, _NAMED)}."
 

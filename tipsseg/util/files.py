@@ -26,7 +26,7 @@ def local_path(what: str, value: str | os.PathLike[str]) -> Path:
     """Return the path of `what`, a file or a folder on this machine. Raise UsageError for a URL."""
     if has_scheme(os.fspath(value).removeprefix("=")):  # of `-o=URL`
         raise UsageError(
-            f"{what} must be a local path, not a URL", "Download it first, or mount it. Only images may be URLs."
+            what + " must be a local path, not a URL", "Download it first, or mount it. Only images may be URLs."
         )
     return Path(value)
 

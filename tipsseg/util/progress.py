@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from tipsseg.address import address_text, has_scheme
 from tipsseg.errors import ImageError, TipssegError
 from tipsseg.util.files import output_error
 from tipsseg.util.text import format_duration, message_line, pluralize, printable, printable_lines
+from tipsseg.words import NameOf, worded
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -43,7 +44,7 @@ class Progress:
         null: End paths on stdout with NUL instead of a newline.
         jsonl: Print a line of JSON for each image on stdout.
         detailed: Print details too.
-        wording: A function that every line for stderr passes through.
+        name_of: Returns the names of options in lines for stderr; None for the names in Python.
 
     The bar never shares a line with other text: it is removed before a line is printed, and drawn again below.
     """
@@ -56,14 +57,14 @@ class Progress:
         null: bool = False,
         jsonl: bool = False,
         detailed: bool = False,
-        wording: Callable[[str], str] = str,
+        name_of: NameOf | None = None,
     ) -> None:
         self.quiet = quiet
         self.jsonl = jsonl
         self._detailed = detailed
         self._results = results
         self._null = null
-        self._wording = wording
+        self._name_of = name_of
         self._head = ""
         self._total: int | None = 0
         self._before = 0
@@ -156,11 +157,15 @@ class Progress:
 
     def error(self, error: TipssegError) -> None:
         """Print the error of an image as one line."""
-        self._stderr(f"Error: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+        self._stderr("Error: " + error.message + (" (" + error.hint + ")" if error.hint else ""))
 
-    def worded(self, error: ImageError) -> ImageError:
+    def printed(self, error: ImageError) -> ImageError:
         """Return the error as `error` prints it, for errors.jsonl."""
-        return ImageError(error.path, self._wording(error.reason), self._wording(error.hint))
+        return ImageError(error.path, self.worded(error.reason), self.worded(error.hint))
+
+    def worded(self, text: str) -> str:
+        """Return a text with the names of options as this prints them."""
+        return text if self._name_of is None else worded(text, self._name_of)
 
     def results(self, paths: Iterable[Path]) -> None:
         for path in paths if self._results else ():
@@ -177,7 +182,7 @@ class Progress:
 
     def _stderr(self, line: str) -> None:
         with self._without_bar(True):
-            print(message_line(self._wording(line)), file=sys.stderr, flush=True)
+            print(message_line(self.worded(line)), file=sys.stderr, flush=True)
 
     @contextmanager
     def _without_bar(self, seen: bool) -> Iterator[None]:

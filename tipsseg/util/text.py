@@ -169,8 +169,11 @@ class Problem:
     path: Path
     what: str
 
+    def lines(self) -> list[str]:
+        return [f"{self.path}: " + self.what]
+
     def __str__(self) -> str:
-        return printable(f"{self.path}: {self.what}")
+        return "\n".join(map(printable, self.lines()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +192,13 @@ class Diagnostic:
     detail: str
     hint: str = ""
 
-    def __str__(self) -> str:
+    def lines(self) -> list[str]:
         state = "FAIL" if self.state == "fail" else self.state
-        lines = [f"{state:5} {self.what}: {self.detail}" if self.what else self.detail]
-        return "\n".join(map(printable, [*lines, *([f"      {self.hint}"] if self.hint else [])]))
+        first = f"{state:5} {self.what}: " + self.detail if self.what else self.detail
+        return [first, *(["      " + self.hint] if self.hint else [])]
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, self.lines()))
 
 
 def unreadable_problem(error: OSError, default: Path) -> Problem:

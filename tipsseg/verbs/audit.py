@@ -10,6 +10,7 @@ from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError
 from tipsseg.options.fields import FILES, WHAT, Opt
 from tipsseg.verbs.shared import Labelled, Named, Vocab
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.commands.audit import Audit
@@ -85,7 +86,7 @@ def audit(
     from tipsseg.vocabulary.asked import asked_vocabulary
 
     if coco is not None and coco == label_studio:
-        raise UsageError("argument `coco` and argument `label_studio` name the same file", "Choose two files.")
+        raise UsageError(Words("{coco} and {label_studio} name the same file"), "Choose two files.")
     vocabulary = None if classes is None and vocab is None else asked_vocabulary(classes, vocab)[0]
     with progress_for(verbose) as progress:
         result = audit_labels(Path(output), Path(labels), vocabulary, progress)

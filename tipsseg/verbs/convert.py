@@ -18,6 +18,7 @@ from tipsseg.options.records import FileOptions, ReadingOptions
 from tipsseg.options.values import SHARD_SIZE
 from tipsseg.util.text import quote
 from tipsseg.verbs.shared import Chosen, Labelled, Moved
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.commands.dataset import WrittenDataset
@@ -48,7 +49,7 @@ Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 _Outputs = Annotated["Paths", Opt(argument=True, typed=list[Path], metavar="OUT", check=lambda paths: paths,
     help="The output folder of tipsseg label; with --to, several.")]
 _Formats = Annotated[Sequence[str], opt.Formats, Opt(
-    help="One or more, separated by commas: {formats}; with --to, {datasets}.")]
+    help=f"One or more, separated by commas: {{choices}}; with {{to}}, {' or '.join(DATASET_FORMATS)}.")]
 _To = Annotated[str | Path, Opt(metavar="DIR|URL", group=FILES, check=lambda place: place,
     help="Write the data set to this empty folder or URL, such as s3://bucket/set.")]
 _Drop = Annotated[Sequence[str] | None, Opt(metavar="NAMES", choices="formats", typed=list[str], check=format_names,
@@ -206,7 +207,7 @@ def convert(
 
     folder, *others = as_paths(output)
     if to is not None and len(formats or ()) != 1:
-        raise UsageError("argument `to` requires exactly one format", f"Use one of {', '.join(DATASET_FORMATS)}.")
+        raise UsageError(Words("{to} requires exactly one format"), f"Use one of {', '.join(DATASET_FORMATS)}.")
     if others and to is None:
         raise UsageError(f"convert takes one output folder; {quote(str(others[0]))} is a second one")
     if drop is not None:

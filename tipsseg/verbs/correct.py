@@ -13,6 +13,7 @@ from tipsseg.options import declared as opt
 from tipsseg.options.fields import Opt, take_options
 from tipsseg.options.records import CorrectOptions, ReadingOptions
 from tipsseg.verbs.shared import Labelled
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.commands.correct.take import Corrections
@@ -177,7 +178,7 @@ def correct(
     if source is None:
         raise UsageError(
             "nothing to import",
-            "Pass corrections with argument `source`, or images with argument `undo` or argument `remove`.",
+            Words("Pass corrections with {source}, or images with {undo} or {remove}."),
         )
     options = ask.some(ask.values.keys() - {"output", "source", "undo", "remove", "verbose"})
     return correct_folder(output, source, verbose=verbose, **options)

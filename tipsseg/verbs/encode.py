@@ -11,6 +11,7 @@ from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
 from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.verbs.shared import DryRun, Inputs
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.util.progress import Verbosity
@@ -78,9 +79,7 @@ def iter_encode_folder(
     spec = encode_spec(ask.values)
     progress = progress_for(verbose)
     if dry_run and progress.jsonl:
-        raise UsageError(
-            "argument `dry_run` prints paths, but lines of JSON are records of features", "Use one of them."
-        )
+        raise UsageError(Words("{dry_run} prints paths, but lines of JSON are records of features"), "Use one of them.")
     work = estimate_store if dry_run else encode_images
     return work(spec, choice, progress)
 

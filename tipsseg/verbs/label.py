@@ -15,6 +15,7 @@ from tipsseg.options.fields import WHAT, Opt
 from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.util.text import shell_word
 from tipsseg.verbs.shared import Background, DryRun, Inputs, Named, Vocab
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.run.repeat import RepeatedRun
@@ -125,7 +126,7 @@ def iter_label_folder(
 
     progress = progress_for(verbose)
     if dry_run and progress.jsonl:
-        raise UsageError("argument `dry_run` prints paths, but lines of JSON are records of labels", "Use one of them.")
+        raise UsageError(Words("{dry_run} prints paths, but lines of JSON are records of labels"), "Use one of them.")
     choice, repeated = choice_of(ask.values), ask.repeated
     vocabulary, fitted = asked_vocabulary(classes, vocab, background) if repeated is None else _again(repeated, ask)
     spec = label_spec(
@@ -169,8 +170,8 @@ def _again(repeated: RepeatedRun, ask: Ask) -> tuple[Vocabulary, FittedVocabular
     # A .fit file is named again.
     if ask.given & {"classes", "background"} or (vocab is not None and not vocabulary.fit):
         raise UsageError(
-            "argument `from_run` repeats the classes of a run",
-            "Remove argument `classes`, argument `vocab` and argument `background`.",
+            Words("{from_run} repeats the classes of a run"),
+            Words("Remove {classes}, {vocab} and {background}."),
         )
     if not vocabulary.fit:
         return vocabulary, None
@@ -180,7 +181,7 @@ def _again(repeated: RepeatedRun, ask: Ask) -> tuple[Vocabulary, FittedVocabular
         place = "are not in run.json" if vocab is None else f"are not in {vocab}"
         raise UsageError(
             f"the run of {repeated.path} used the fitted vectors of {name}, which {place}",
-            f"Name that file with argument `vocab` {name}",
+            Words("Name that file with {vocab} {name}", name=name),
         )
     return vocabulary, fitted
 

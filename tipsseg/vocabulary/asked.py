@@ -12,6 +12,7 @@ from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, FittedVocabulary, as_vocabulary, is_fit
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, find_templates
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background
+from tipsseg.words import Words, named
 
 
 def asked_vocabulary(
@@ -33,11 +34,11 @@ def asked_vocabulary(
         VocabularyError: There are no classes, or they are invalid.
     """
     if classes is None and vocab is None:
-        raise VocabularyError("no classes given", 'Pass the classes, for example: argument `classes`="panda leg,tree"')
+        raise VocabularyError("no classes given", Words('Pass the classes, for example: {classes}="panda leg,tree"'))
     if isinstance(background, str) and Path(background).suffix.lower() in (".txt", ".toml"):
         raise UsageError(
-            f"argument `background` takes phrases, but {background} is a file name",
-            "Put the phrases into the vocabulary file, as `background`, or list them: argument `background`=sky,wall",
+            Words("{background} takes phrases, but {path} is a file name", path=background),
+            Words("Put the phrases into the vocabulary file, as `background`, or list them: {background}=sky,wall"),
         )
     made, why = classes, "is part of these classes"
     if vocab is not None and is_fit(vocab):
@@ -46,7 +47,8 @@ def asked_vocabulary(
         for name, value in (("templates", templates), ("background", background)):
             if value is not None:
                 raise UsageError(
-                    f"argument `{name}` {why}", f"Remove argument `{name}`, or fit again with argument `{name}`."
+                    Words("{name} {why}", name=named(name), why=why),
+                    Words("Remove {name}, or fit again with {name}.", name=named(name)),
                 )
         return as_vocabulary(made)
     phrases = parse_background(background) if isinstance(background, str) else background
@@ -59,5 +61,5 @@ def asked_vocabulary(
 
 def read_fit(path: Path) -> FittedVocabulary:
     """Read a .fit file, and set its name as the vocabulary's source. Raise VocabularyError if the file does not hold a fit."""
-    fitted = FittedVocabulary.load(local_path("argument `vocab`", path))
+    fitted = FittedVocabulary.load(local_path(Words("{vocab}"), path))
     return replace(fitted, vocabulary=replace(fitted.vocabulary, source=path.name))

@@ -18,6 +18,7 @@ from tipsseg.util.files import atomic_write, describe_error, file_size, path_exi
 from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, parse_class
+from tipsseg.words import Words
 
 #: The suffix of fit files, which distinguishes them from vocabulary files.
 FIT_SUFFIX = ".fit"
@@ -131,7 +132,10 @@ class FittedVocabulary:
         other = f"a different {model_id}, with different files" if model_id == self.model_id else model_id
         return UsageError(
             f"the fitted vocabulary requires the model {self.model_id}, but this model is {other}",
-            f"Load the model of the fit with argument `model`={self.model_id}, or fit again with this model.",
+            Words(
+                "Load the model of the fit with {model}={model_id}, or fit again with this model.",
+                model_id=self.model_id,
+            ),
         )
 
     def save(self, path: str | Path) -> None:

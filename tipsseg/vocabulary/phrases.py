@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tipsseg.errors import VocabularyError
 from tipsseg.util.files import describe_error, path_exists
 from tipsseg.util.text import control_character, is_utf8, quote
+from tipsseg.words import Words
 
 #: The templates of the published protocol, from the authors' zero-shot segmentation notebook.
 PROTOCOL_TEMPLATES: tuple[str, ...] = (
@@ -73,7 +74,11 @@ def find_templates(name: str) -> tuple[str, ...]:
     path = Path(name)
     if not name or not path_exists(path):
         raise VocabularyError(
-            f"argument `templates`={quote(name)} is neither a file nor one of {', '.join(TEMPLATES)}",
+            Words(
+                "{templates}={name} is neither a file nor one of {known}",
+                name=quote(name),
+                known=", ".join(TEMPLATES),
+            ),
             "A file has one template per line, such as: a photo of a {}.",
         )
     templates = []

@@ -507,7 +507,7 @@ def _check_class(value: object, index: int, count: int) -> ClassSpec:
         try:
             templates = None if spec.templates is None else check_templates(spec.templates)
         except VocabularyError as error:
-            raise VocabularyError(f"{called}: {error.reason}", error.hint) from None
+            raise VocabularyError(f"{called}: " + error.reason, error.hint) from None
     return ClassSpec(
         name, synonyms, own_colour, confidence, supercategory, templates, spec.negative, part_of, phrase, spec.thing
     )

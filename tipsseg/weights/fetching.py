@@ -31,6 +31,7 @@ from tipsseg.errors import DownloadError, IntegrityError, OutputError, WeightsEr
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.util.files import atomic_write, cache_folder
 from tipsseg.util.text import first_line
+from tipsseg.words import Words
 
 
 def sha256_of(path: Path, *, trust_stamp: bool = True, keep_stamp: bool = False) -> str:
@@ -251,9 +252,9 @@ def _ask_for_hash(spec: ModelSpec, name: str, path: Path) -> str:
     try:
         return _ask_hub(spec, name)[0]
     except DownloadError as error:
-        reason = f"neither weights.lock nor the cache states its hash, and {error.reason}"
+        reason = "neither weights.lock nor the cache states its hash, and " + error.reason
         hint = f"Run `tipsseg weights lock {spec.id}` once with a network connection; it writes the hashes to weights.lock."
-        raise WeightsError(f"cannot verify {path}: {reason}", hint) from error
+        raise WeightsError(f"cannot verify {path}: " + reason, hint) from error
 
 
 @contextmanager
@@ -270,12 +271,15 @@ def _explain_errors(spec: ModelSpec, name: str) -> Iterator[None]:
         error = error.__cause__  # the actual error
     hub = constants.ENDPOINT
     status = error.response.status_code if isinstance(error, errors.HfHubHTTPError) else None
-    without_network = (
-        "Without a network: use argument `model`=tiny, which is included, or run "
-        f"`tipsseg weights download {spec.id}` on another machine and copy its cache to {constants.HF_HUB_CACHE}."
+    without_network = Words(
+        "Without a network: use {model}=tiny, which is included, or run `tipsseg weights download {id}` "
+        "on another machine and copy its cache to {hf_hub_cache}.",
+        id=spec.id,
+        hf_hub_cache=constants.HF_HUB_CACHE,
     )
+    hint: str
     if isinstance(error, errors.OfflineModeIsEnabled):
-        reason, hint = "offline mode is on", f"Unset HF_HUB_OFFLINE. {without_network}"
+        reason, hint = "offline mode is on", "Unset HF_HUB_OFFLINE. " + without_network
     elif isinstance(error, errors.GatedRepoError):
         reason = "the repository is gated, and this account has no access"
         hint = f"Request access at {hub}/{spec.repository}, then set HF_TOKEN to a token of that account."

@@ -43,6 +43,7 @@ from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.files import RECORD_LIMIT, actual_name
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
+from tipsseg.words import Words
 
 #: The maximum number of failures to print.
 _FAILURES_SHOWN = 20
@@ -221,7 +222,7 @@ class Planner:
             raise ImageError(
                 path,
                 "a person edited this mask in place, and the correction differs from it",
-                "Remove the image from the corrections, or overwrite the edited mask with argument `replace_edited`.",
+                Words("Remove the image from the corrections, or overwrite the edited mask with {replace_edited}."),
             )
         emptied = plan.empty and self._has_objects(old)
         plan = replace(plan, mask=CorrectedMask(image.entry.image, path, changed, emptied))

@@ -32,11 +32,12 @@ from tipsseg.types import BACKGROUND, ignore_id, label_dtype
 from tipsseg.util.files import RECORD_LIMIT, is_folder
 from tipsseg.util.json import read_value, short, take
 from tipsseg.util.text import pluralize, shell_word
+from tipsseg.words import Words
 
 #: The name of the page's format, in messages and records.
 PAGE = "report"
 
-_EVERYTHING = "argument `everything` imports all labels, the model's too"
+_EVERYTHING = Words("{everything} imports all labels, the model's too")
 
 
 # ---- the output folder of another run ----
@@ -115,7 +116,7 @@ class SourceRun:
                 raise InputError(
                     f"{source_image.where}: it shows the labels of the model too, from the output folder {self._top}",
                     f"Import that folder itself. If you edited the file, import it there first: tipsseg correct {top} --from "
-                    f"{shell_word(str(path))}. Or {_EVERYTHING}.",
+                    f"{shell_word(str(path))}. Or " + _EVERYTHING + ".",
                 )
             if not has_labels or self._run.image(image).corrected:
                 yield source_image
@@ -145,7 +146,7 @@ def find_source_run(source: Source, output: Path, stack: ExitStack, *, everythin
         if set.intersection(*folders):
             raise InputError(
                 f"{source.path}: a zipped output folder of tipsseg",
-                f"Unzip it and import the folder, or {_EVERYTHING}.",
+                "Unzip it and import the folder, or " + _EVERYTHING + ".",
             )
     for top in (path, *path.parents):
         if top != path and is_folder(path) and path.relative_to(top).parts[0] not in image_folders():

@@ -34,6 +34,7 @@ from tipsseg.run.settle import Settled, adopt_masks, run_file_shows, settle
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize, shorten
+from tipsseg.words import Words
 
 #: The maximum number of redrawn objects to name.
 _OBJECTS_NAMED = 5
@@ -276,10 +277,10 @@ def _match(
     for ignored, reason in (
         (missing, f" not in the run: {_join(missing)}"),
         (other_pictures, f", because the run has different pictures with these names: {_join(other_pictures)}"),
-        (uncorrected, " that nobody corrected; argument `everything` imports the model's labels too"),
+        (uncorrected, Words(" that nobody corrected; {everything} imports the model's labels too")),
     ):
         if ignored:
-            progress.note(f"Ignored {pluralize(len(ignored), 'image')} of {source}{reason}.")
+            progress.note(f"Ignored {pluralize(len(ignored), 'image')} of {source}" + reason + ".")
     return {image: found[image] for image in sorted(found, key=name_order)}, (*missing, *other_pictures)
 
 
@@ -300,8 +301,8 @@ def _keep_unseen(
     if unsure and empty is None:
         raise InputError(
             f"{source}: {'no image has objects' if all_empty else f'{number} without objects'}: {names}",
-            f"{_EXPORT_IS_EMPTY if all_empty else _NOT_REVIEWED} Empty the masks with argument `emptied`, or leave these images as "
-            "they are with argument `emptied`=False.",
+            (_EXPORT_IS_EMPTY if all_empty else _NOT_REVIEWED)
+            + Words(" Empty the masks with {emptied}, or leave these images as they are with {emptied:no}."),
         )
     if unsure and not empty:
         progress.note(f"Left {number} without objects in {source} unchanged: {names}.")
@@ -333,7 +334,7 @@ def _put(folder: OutputFolder, plan: Plan) -> ImageError | None:
 
 
 #: The hint for a mask that a person saved while `tipsseg correct` ran.
-_EDITED_MEANWHILE = "It counts as corrected by you; the same command with argument `replace_edited` replaces it."
+_EDITED_MEANWHILE = Words("It counts as corrected by you; the same command with {replace_edited} replaces it.")
 
 
 def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> None:
@@ -467,8 +468,13 @@ def _print_result(
     if result.redrawn:
         objects = join_first([str(redrawn) for redrawn in result.redrawn], _OBJECTS_NAMED)
         progress.note(
-            f"Left {pluralize(len(result.redrawn), 'object')} of {source} unchanged, because only edges differ or the object is "
-            f"too thin to export: {objects}. Argument `exact` imports every difference."
+            Words(
+                "Left {number} of {source} unchanged, because only edges differ or the object is too thin to "
+                "export: {objects}. {exact} imports every difference.",
+                number=pluralize(len(result.redrawn), "object"),
+                source=source,
+                objects=objects,
+            )
         )
         if not result.masks:
             progress.note(_EXACT_EXPORTS)

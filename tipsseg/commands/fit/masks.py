@@ -29,6 +29,7 @@ from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
+from tipsseg.words import Words
 
 _Value = TypeVar("_Value")
 
@@ -62,7 +63,7 @@ class EditedMasks:
         Raise ImageError if the mask cannot be used.
         """
         if not exists(ref.path):
-            raise ImageError(ref.path, "no such file", "Set the folder of the images with argument `images`.")
+            raise ImageError(ref.path, "no such file", Words("Set the folder of the images with {images}."))
         image = self.run.image(ref.name)
         if not is_same_picture(image.entry, ref.path, self.run.reader):
             raise ImageError(ref.path, f"changed since it was labelled, so its mask {image.mask} is out of date")
@@ -153,7 +154,7 @@ def require_masks(masks: EditedMasks, usable: int, job: Job | None = None) -> No
         number = f"only {number}"
     if job is not None and job.first is not None:
         more = f" {pluralize(job.failed - 1, 'more image')} failed." if job.failed > 1 else ""
-        hint = f"Fix this first: {job.first.message}.{more}"
+        hint = "Fix this first: " + job.first.message + "." + more
     else:
         lacking = _MINIMUM - usable
         what = "the mask of one more image" if lacking == 1 else f"the masks of {lacking} more images"

@@ -25,6 +25,7 @@ from tipsseg.util.progress import Progress
 from tipsseg.util.text import format_duration, join_first, pluralize, text_table
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary
 from tipsseg.weights.sources import find_model
+from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -204,15 +205,19 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     """Check the file to write. Raise UsageError for a wrong suffix, OutputError if it exists or cannot be written."""
     if target.suffix.lower() != FIT_SUFFIX:
         raise UsageError(
-            f"argument `output`={target}: a vocabulary with fitted vectors must be a {FIT_SUFFIX} file",
+            Words(
+                "{output}={target}: a vocabulary with fitted vectors must be a {fit_suffix} file",
+                target=target,
+                fit_suffix=FIT_SUFFIX,
+            ),
             f"Use {target.with_suffix(FIT_SUFFIX)}.",
         )
     if is_folder(target):
-        raise OutputError(target, "a folder has this name", "Choose another file with argument `output`.")
+        raise OutputError(target, "a folder has this name", Words("Choose another file with {output}."))
     if os.path.lexists(target) and not overwrite:
         raise OutputError(
             target,
             "the file already exists",
-            "Choose another file with argument `output`, or replace it with argument `overwrite`.",
+            Words("Choose another file with {output}, or replace it with {overwrite}."),
         )
     refuse_file(target.absolute().parent)

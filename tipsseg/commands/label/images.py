@@ -40,6 +40,7 @@ from tipsseg.run.spec import RunInfo
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize
+from tipsseg.words import Words
 
 
 class Engine(Protocol):
@@ -102,7 +103,7 @@ def label_images(
     for found in _results(folder, images, make_engine, reporter, moves):
         result = folder.record(found)
         if isinstance(result, Failed):
-            result = replace(result, error=progress.worded(result.error))
+            result = replace(result, error=progress.printed(result.error))
             folder.fail(result)
         else:
             if not isinstance(result, Failed):
@@ -154,13 +155,13 @@ def check_prune(folder: OutputFolder, images: Images, moves: Moves) -> None:
         return
     if not images.whole:
         raise UsageError(
-            "argument `prune` requires all images of the folder's runs, without argument `sample` or another choice of images",
+            Words("{prune} requires all images of the folder's runs, without {sample} or another choice of images"),
             "Pass the same folders as before, without a list or options that select images.",
         )
     if gone and prune != gone:  # none may be gone: a killed command had removed them
         root, number = address_text(images.root), pluralize(gone, "labelled image is", "labelled images are")
         names = join_first(moves.gone, 3)
-        raise InputError(f"{number} no longer in {root}, not {prune}: {names}", f"Set argument `prune`={gone}.")
+        raise InputError(f"{number} no longer in {root}, not {prune}: {names}", Words("Set {prune}={gone}.", gone=gone))
 
 
 def _results(
@@ -265,7 +266,7 @@ def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter
             note_settled(whole, settled, progress)
             progress.note(f"All parts are done: {pluralize(len(whole), 'image')} in {spec.output}.")
     except OutputError as error:
-        progress.note(f"The files for the whole run are written by the last part: {error.reason}.")
+        progress.note("The files for the whole run are written by the last part: " + error.reason + ".")
 
 
 def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:

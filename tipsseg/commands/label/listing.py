@@ -44,7 +44,7 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> Gen
     unchanged = failed = edited = 0
     todo: list[ImageRef] = []
     if (refusal := folder.refusal) is not None:  # list the images anyway
-        progress.note(f"The run would stop: {refusal.message}" + (f" ({refusal.hint})" if refusal.hint else ""))
+        progress.note("The run would stop: " + refusal.message + (" (" + refusal.hint + ")" if refusal.hint else ""))
     moves = find_moves(folder, images)
     check_prune(folder, images, moves)
     note_renamed(moves.renamed, progress)

@@ -38,6 +38,7 @@ from tipsseg.run.spec import RunInfo, RunSpec
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.progress import Progress, Silence
 from tipsseg.util.text import first_line, pluralize
+from tipsseg.words import Words
 
 #: Shards per task that runs at a time, so that a slow machine costs little.
 _SHARDS = 4
@@ -58,11 +59,11 @@ def engine_maker(address: str | None, spec: RunSpec) -> EngineMaker:
         return local_engine
     if "-" in spec.sources:
         raise UsageError(
-            "argument `ray` requires images that can be listed again, not a list on stdin",
+            Words("{ray} requires images that can be listed again, not a list on stdin"),
             "Pass images or folders. To label parts of the list: tipsseg label - --shard 1/8 < LIST",
         )
     if find_spec("ray") is None:
-        raise UsageError("argument `ray` requires the package ray", "Install it: pip install 'tipsseg[ray]'")
+        raise UsageError(Words("{ray} requires the package ray"), "Install it: pip install 'tipsseg[ray]'")
     return partial(_ray_engine, address)
 
 
@@ -101,7 +102,7 @@ class RayEngine:
         kind = folder.info.spec.device.partition(":")[0]  # Ray numbers the GPUs of each task from 0
         gpus, cpus = (int(ray.cluster_resources().get(name, 0)) for name in ("GPU", "CPU"))
         if kind == "cuda" and not gpus:
-            raise DeviceError(kind, "the Ray cluster has no GPU", "Use argument `device`=cpu.")
+            raise DeviceError(kind, "the Ray cluster has no GPU", Words("Use {device}=cpu."))
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus and kind in ("auto", "cuda"):
             # A GPU needs the cores that decode its images: its share of the machine's, the least of all machines.

@@ -33,6 +33,7 @@ from tipsseg.run.read import RunImage
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file, set_aside
 from tipsseg.util.json import json_bytes, parse, take
+from tipsseg.words import Words
 
 #: Increase this if the code draws different files.
 _VERSION = 7
@@ -43,7 +44,7 @@ _IMAGE_FILES = {"pictures": ".jpg", "thumbnails": ".jpg", "maps": ".js"}
 _HEAD = b"// "
 
 #: The hint for an image that is not where the run found it.
-MOVED_HINT = "Set the folder of the images with argument `images`."
+MOVED_HINT = Words("Set the folder of the images with {images}.")
 
 PageRecord = Mapping[str, object]
 
@@ -72,7 +73,7 @@ class Place:
             raise OutputError(
                 folder,
                 "the folder is neither empty nor a tipsseg report",
-                "Choose another folder with argument `target`.",
+                Words("Choose another folder with {target}."),
             )
 
     def _mark(self) -> None:

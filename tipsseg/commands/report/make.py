@@ -39,6 +39,7 @@ from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_fil
 from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 from tipsseg.util.threads import map_in_order
+from tipsseg.words import Words
 
 #: The static files of the page.
 PAGE_FILES = (
@@ -234,7 +235,7 @@ def _token_vectors(features: Path, hashes: Sequence[str | None]) -> _Vectors:
     An image without features has a zero vector. Raise InputError if the folder is not a feature store.
     """
     if read_store(features) is None:
-        hint = "Compute features with tipsseg encode, or with tipsseg label and argument `features`."
+        hint = Words("Compute features with tipsseg encode, or with tipsseg label and {features}.")
         raise InputError(f"{features}: not a feature store", hint)
     vectors, projection = np.zeros((len(hashes), 1), np.float32), None
     for index, sha256 in enumerate(hashes):
