@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from string import Formatter
+from typing import Any, get_args
 
 import pytest
 
 import tipsseg
 from tipsseg.ask import verb_of
 from tipsseg.cli.main import _VERBS, print_error
-from tipsseg.errors import UsageError
-from tipsseg.words import Words
+from tipsseg.errors import UsageError, Words
+from tipsseg.say import _DETAILS, _NOTES
+from tipsseg.types import Remark
 
 TOP = Path(tipsseg.__file__).parent
 
@@ -83,16 +85,49 @@ def _templates() -> Iterator[tuple[str, ast.Call]]:
                 yield f"{path.relative_to(TOP)}:{node.lineno}", node
 
 
-def test_messages_name_options_that_there_are() -> None:
-    there = {"first_id", "guide", "image_id"}  # of functions that are no commands
+def _options() -> set[str]:
+    """Return the names of all options, and of parameters of functions that are no commands."""
+    there = {"first_id", "guide", "image_id"}
     for name, functions in _VERBS.items():
         module = import_module(f"tipsseg.verbs.{name}")
         there |= {option for each in functions for option in verb_of(getattr(module, each)).options}
-    named = set()
+    return there
+
+
+def _fields(template: str) -> set[str]:
+    return {field for _, field, _, _ in Formatter().parse(template) if field is not None}
+
+
+def test_every_note_gets_the_values_of_its_sentence() -> None:
+    table, noted, options = {**_NOTES, **_DETAILS}, set(), _options()
+    for path in sorted(TOP.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+                continue
+            reason = cast(Any, node.args[0])
+            if node.func.attr in ("note", "begin", "still") and "progress" in ast.unparse(node.func.value):
+                if isinstance(reason, ast.Constant):
+                    values = {keyword.arg or "" for keyword in node.keywords}
+                    place, fields = f"{path.relative_to(TOP)}:{node.lineno}", _fields(table[str(reason.value)])
+                    assert values <= fields, place
+                    assert fields - values <= options, place
+                    noted.add(str(reason.value))
+    assert len(noted) > 100
+    assert table.keys() - noted == {
+        *get_args(Remark),
+        "absent",
+        "absent_in_file",
+        "labels_removed",
+        "none_removed",
+    }  # chosen by a value
+
+
+def test_messages_name_options_that_there_are() -> None:
+    there, named = _options(), set[str]()
     for place, call in _templates():
         template, values = call.args[0], {keyword.arg for keyword in call.keywords}
         if isinstance(template, ast.Constant):
-            fields = {field for _, field, _, _ in Formatter().parse(str(template.value)) if field is not None}
+            fields = _fields(str(template.value))
             assert values <= fields, f"{place}: a value without a placeholder"
             named |= fields - values
     assert len(named) > 40

@@ -67,7 +67,7 @@ _TOOL = r"(Label Studio|SAM|CVAT|LabelMe|FiftyOne|YOLO|Datumaro|transformers)\b(
 
 #: A pattern, the kinds of texts that it is kept out of, and what to write instead.
 HABITS = {
-    "truth": (r"(?<!ground[ -])\btruths?\b", _ALL, "the field says ground truth"),
+    "truth": (r"(?<!ground[ -])(?<!\{)\btruths?\b", _ALL, "the field says ground truth"),
     "default": (r"\[default: as\b", (_PRINTED,), "give the value; an existing folder keeps its value"),
     "of a tool": (rf"\b[a-z]+s? of {_TOOL}\b(?!'s|\.)", (_PAGES, _PRINTED), "Label Studio projects, SAM masks"),
     "that exist": (r"\bthat (exist|you need)\b", _ALL, "existing labels; the formats you need"),

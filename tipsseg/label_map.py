@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
-from tipsseg.errors import InputError, TipssegError, UsageError
+from tipsseg.errors import InputError, TipssegError, UsageError, Words
 from tipsseg.formats.coco import annotation_records, encode_masks
 from tipsseg.formats.png import encode_mask, encode_picture
 from tipsseg.images.decoding import ImageInput, ImageReader
@@ -24,7 +24,6 @@ from tipsseg.regions.objects import LabelledObject, class_mask, count_pixels, la
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, Remark, TopClasses, ignore_id
 from tipsseg.util.files import atomic_write
 from tipsseg.util.text import join_first, quote
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from supervision import Detections

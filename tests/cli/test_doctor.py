@@ -176,7 +176,7 @@ def test_a_gpu_that_does_not_answer(command: Command, monkeypatch: pytest.Monkey
     monkeypatch.setattr(torch.cuda, "get_device_properties", broken)
     ran = command(*CPU)
     assert failures(ran.out) == [f"cuda:{index}: CUDA error: all devices are busy" for index in (0, 1)]
-    assert "Or use --device cpu." in ran.out
+    assert "Or use --device=cpu." in ran.out
 
 
 def test_a_dtype_that_computes_something_else(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_a_dtype_that_computes_something_else(command: Command, monkeypatch: pyt
     assert ran.code == 1
     (failure,) = failures(ran.out)
     assert failure.startswith("numbers: cpu in bfloat16 against cpu in float32: ")
-    assert "use --device cpu --dtype float32" in ran.out
+    assert "use --device=cpu --dtype=float32" in ran.out
 
 
 def test_the_model_runs_on_the_cpu_too(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,7 +152,7 @@ def test_a_folder_of_others_is_refused(command: Command, scenes: Path) -> None:
     assert ran.code == 1
     assert "it contains other files, for example beach, but no features.json" in ran.err
     ran = command("label", scenes, *LABEL, "--features", "out", "-o", "out")
-    assert (ran.code, "--features and -o are the same folder" in ran.err) == (2, True)
+    assert (ran.code, "--features and --output are the same folder" in ran.err) == (2, True)
 
 
 def test_a_damaged_file_is_made_anew(command: Command, scenes: Path) -> None:

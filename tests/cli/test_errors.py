@@ -26,13 +26,13 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 # name: (arguments, exit code, the point of stderr)
 USAGE = {
-    "no classes": (["imgs"], 2, 'no classes given\nHint: Pass the classes, for example: --classes "panda leg,tree"'),
+    "no classes": (["imgs"], 2, 'no classes given\nHint: Pass the classes, for example: --classes="panda leg,tree"'),
     "unknown model": (["imgs", "-c", "a", "-m", "l15"], 2, "unknown model 'l15'\nHint: Did you mean 'l14'?"),
     "folder without a model": (["imgs", "-c", "a", "-m", "imgs"], 1, "imgs/config.json: no such file\n"),
     "unknown format": (["imgs", "-c", "a", "-f", "png,cocoo"], 2, "unknown format 'cocoo'\nHint: Did you mean 'coco'?"),
     "format twice": (["imgs", "-c", "a", "-f", "png,png"], 2, "duplicate format: png, png\n"),
     "confidence": (["imgs", "-c", "a", "--min-confidence", "55"], 2, "not 55.0\nHint: Write 0.6 for 60 %."),
-    "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "--jobs 0 is too small; the minimum is 1\n"),
+    "jobs": (["imgs", "-c", "a", "--jobs", "0"], 2, "--jobs=0 is too small; the minimum is 1\n"),
     "dash among paths": (
         ["imgs", "-", "-c", "a"],
         2,
@@ -54,7 +54,7 @@ USAGE = {
     "no address of Ray": (
         ["imgs", "-c", "a", "--ray", "4x0.5"],
         2,
-        "--ray 4x0.5 is not the address of a Ray cluster\n",
+        "--ray=4x0.5 is not the address of a Ray cluster\n",
     ),
     "no images": (["-c", "a"], 2, "no images given\nHint: Pass images or folders, or - to read a list from stdin."),
     "address": (["ftp://example.org/a.jpg", "-c", "a"], 1, "ftp:// URLs are not supported\nHint: Download the file."),

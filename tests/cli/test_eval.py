@@ -18,7 +18,7 @@ from tipsseg.run.record import SCHEMA
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
 
 CLASSES = "panda leg,tree,sky"
-NO_CONFIDENCES = "The precision by confidence requires labels with --format npz."
+NO_CONFIDENCES = "The precision by confidence requires labels in the format npz."
 IDS = {"background": 0, "panda leg": 1, "tree": 2, "sky": 3}
 
 

@@ -78,7 +78,7 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
         pytest.param(
             ["out", "-o", "x.toml"],
             2,
-            "-o x.toml: a vocabulary with fitted vectors must be a .fit file",
+            "--output=x.toml: a vocabulary with fitted vectors must be a .fit file",
             id="suffix",
         ),
         pytest.param(["out", "-o", "gt/x.fit/y.fit"], 1, "gt/x.fit is a file", id="folder"),

@@ -457,7 +457,7 @@ def test_notes_name_pictures_that_are_read_in_part(label: Label) -> None:
     assert ran.code == 0
     (dark,) = [line for line in ran.err.splitlines() if "16 bits" in line]
     assert dark.startswith("dark colours.png and 2 more images: ")
-    assert "--stretch 2,98" in dark
+    assert "--stretch=2,98" in dark
     (pages,) = [line for line in ran.err.splitlines() if "page" in line and "first" in line]
     assert pages.startswith("clip.gif and 1 more image: ")
     assert "LabelMe" not in ran.err

@@ -45,7 +45,7 @@ def test_images_that_would_share_a_mask_are_refused(command: Command, mlp_checkp
     ran = command(*LABEL, "-m", mlp_checkpoint, "-f", formats, "-o", "out")
     assert (ran.code, Path("out/masks").exists()) == (1, False)
     assert ran.err.startswith("Error: imgs/a.jpg and imgs/a.png would share one output, a (and 1 more such pair)\n")
-    assert "--names full" in ran.err
+    assert "--names=full" in ran.err
     assert command(*LABEL, "-m", mlp_checkpoint, "-f", formats, "-o", "out", "--names", "full").code == 0
     assert images_of(Path("out/annotations.json")) == [*NAMES[:2], "s/b.jpg", NAMES[2]]
     assert command("check", "out").code == 0

@@ -152,7 +152,7 @@ def test_an_image_in_place_of_a_list(
     [
         (["nowhere"], b"", 1, "Error: nowhere: no such folder\nHint: Pass an output folder of tipsseg label.\n"),
         (["."], b"", 1, "Error: .: not an output folder"),
-        (["out", "-n", "0"], b"", 2, "Error: --limit 0 is too small"),
+        (["out", "-n", "0"], b"", 2, "Error: --limit=0 is too small"),
         (
             ["out", "--only", "nope.txt"],
             b"",

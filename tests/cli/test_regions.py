@@ -118,7 +118,7 @@ def test_a_margin_takes_refined_labels_at_the_edges_of_regions(command: Command)
 
 def test_regions_with_rough_edges_are_noted(command: Command) -> None:
     ran = command(*LABEL, "--regions", "regions", "--refine", "pamr", "-f", "png")
-    assert "set --regions-margin 1.5, or more" in ran.err
+    assert "set --regions-margin=1.5, or more" in ran.err
     assert "--regions-margin" not in command(*LABEL, "--regions", "regions", "-f", "png", "-o", "plain").err
 
 

@@ -155,7 +155,7 @@ def test_archives(command: Command, images: Path) -> None:
             ("label", "-c", "a", "--scales", "1,8.1"),
             "--scales must be at least 0.25 and at most 8, not 8.1",
         ),
-        (("label", "-c", "a", "--scales", "two"), "--scales 'two' is not a list of numbers"),
+        (("label", "-c", "a", "--scales", "two"), "--scales='two' is not a list of numbers"),
         (
             ("label", "-c", "a", "--scales", "1,1.01"),
             "--scales: 1 and 1.01 give short sides of 56 and 57 pixels, less than one patch (14 pixels) apart",

@@ -15,7 +15,7 @@ from screen import run_in_terminal, seen
 
 from tipsseg.cli.main import print_error
 from tipsseg.errors import ImageError, TipssegError
-from tipsseg.util.progress import Progress
+from tipsseg.say import Progress
 
 HOSTILE = "a\x1b[2J\x9b31m\u202e\nError: forged"
 SPELLED = "a\\u001b[2J\\u009b31m\\u202e\\nError: forged"
@@ -143,19 +143,19 @@ def test_a_long_message_keeps_its_beginning_and_its_reason(capsys: pytest.Captur
 SCRIPT = """
 from pathlib import Path
 from tipsseg.errors import ImageError
-from tipsseg.util.progress import Progress
+from tipsseg.say import Progress
 with Progress(False) as progress:
-    progress.begin("3 images with tiny", 3)
+    progress.begin("joining", 3, what="3 images with tiny")
     progress.results([Path("out/a.png"), Path("out/a.json")])
     progress.advance()
     progress.error(ImageError(Path("b.png"), "truncated"))
     progress.advance()
     progress.text("{}\\n")
     progress.advance()
-    progress.note("a note")
+    progress.say("a note")
     progress.path(Path("out/c.png"))
     progress.end()
-    progress.note("3 images labelled")
+    progress.say("3 images labelled")
 """
 
 
@@ -180,7 +180,7 @@ def test_the_bar_shares_no_line() -> None:
     assert b"| 0/3 [" in data  # there was a bar
     assert b"| 3/3 [" in data
     assert seen(data) == [
-        "3 images with tiny",
+        "Joining 3 images with tiny.",
         "out/a.png",
         "out/a.json",
         "Error: b.png: truncated",
@@ -213,13 +213,11 @@ def test_a_run_in_a_terminal(pictures: Path, mlp_checkpoint: Path, tmp_path: Pat
     others = ("labels/", "Skipped ", "Found in", "Never found")
     notes = [line for line in seen(data) if not line.startswith(others)]
     assert [re.sub(r"(with|in) \S+ (on|s,)", r"\1 \2", line) for line in notes] == [
-        "2 classes: tree, sky.",
-        "4 images with on cpu (float32).",
+        "Labelling 4 images with on cpu (float32): tree, sky.",
         "Error: imgs/z.png: empty file (0 bytes) (Download the image again, or remove the file.)",
-        "3 images labelled, 1 failed in s, into labels",
+        "3 images labelled, 1 failed in s, into labels; see labels/overlays/sub/b c.jpg",
         "1 of 4 images failed: see labels/errors.jsonl.",
-        "Open labels/overlays/sub/b c.jpg to see the labels.",
     ]
     assert seen(data)[-1] == notes[-1]
-    assert data.endswith(b" to see the labels.\r\n")  # the bar is gone by then
+    assert data.endswith(b": see labels/errors.jsonl.\r\n")  # the bar is gone by then
     assert not [line for line in seen(data) if line.startswith("labels/")]

@@ -27,8 +27,8 @@ from tipsseg.folder.mask import read_sealed
 from tipsseg.options import MinArea
 from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.run.files import Files, StagedFile
+from tipsseg.say import Silence
 from tipsseg.types import LabelArray
-from tipsseg.util.progress import Silence
 from tipsseg.verbs.convert import convert_folder
 from tipsseg.verbs.correct import correct_folder
 

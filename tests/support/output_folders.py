@@ -22,9 +22,9 @@ from tipsseg.run.folder import open_folder
 from tipsseg.run.results import write_image
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
+from tipsseg.say import Progress
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import stamp
-from tipsseg.util.progress import Progress
 from tipsseg.verbs.check import check_folder
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
 from tipsseg.weights.sources import find_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tipsseg.errors import TipssegError
-from tipsseg.util.progress import Progress
+from tipsseg.say import Progress
 
 
 class Said(Progress):
@@ -13,8 +13,8 @@ class Said(Progress):
         super().__init__(quiet=False, results=False)
         self.lines: list[str] = []
 
-    def note(self, line: str) -> None:
+    def say(self, line: str) -> None:
         self.lines.append(line)
 
     def error(self, error: TipssegError) -> None:
-        self.lines.append(f"{error.message} | {error.hint}")
+        self.lines.append(error.message + " | " + error.hint)

@@ -12,8 +12,8 @@ from typer.core import TyperGroup
 from tipsseg.util.text import message_line
 
 if TYPE_CHECKING:
+    from tipsseg.errors import NameOf
     from tipsseg.options.fields import Declared
-    from tipsseg.words import NameOf
 
 # typer has moved the base class of its usage errors between modules, so find it through a public subclass.
 _TyperUsageError: Any = typer.BadParameter.__mro__[1]

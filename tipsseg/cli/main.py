@@ -16,9 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from tipsseg.cli.groups import FLAGS, Group, flags_of, typer_errors_printable
-from tipsseg.errors import TipssegError, UsageError
+from tipsseg.errors import NameOf, TipssegError, UsageError, worded
 from tipsseg.util.text import message_line, printable, quote, shell_line
-from tipsseg.words import NameOf, worded
 
 _MAIN_HELP = "Zero-shot semantic segmentation of images, with classes in your own words."
 

@@ -13,12 +13,11 @@ import typer
 from tipsseg.address import as_address
 from tipsseg.cli.groups import flags_of
 from tipsseg.cli.help import Command, completion_of, correction_formats, show_all
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, worded
 from tipsseg.formats import FORMATS
 from tipsseg.options.combinations import combinations_of
 from tipsseg.options.fields import OTHER, Declared, choices_of, text_of
 from tipsseg.util.files import local_path
-from tipsseg.words import worded
 
 #: The hint for an empty path.
 EMPTY_PATH = "Is a shell variable unset? Write . (a dot) for the current folder."

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tipsseg.address import as_address
 from tipsseg.cli.parameters import EMPTY_PATH
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import InputError, UsageError, Words
 from tipsseg.util.files import describe_error, open_regular
 from tipsseg.util.text import shell_line, shell_word
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.images.finding import Listed

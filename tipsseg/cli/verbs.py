@@ -17,11 +17,10 @@ from tipsseg.cli.groups import FLAGS, Group, flags_of
 from tipsseg.cli.parameters import add_command, is_given, parameter_of
 from tipsseg.cli.values import refuse_split_lists, typed_classes
 from tipsseg.errors import ImageError, TipssegError, UsageError
-from tipsseg.images.decoders import silence_decoders
 from tipsseg.options.fields import OTHER
 from tipsseg.run.outcome import FolderImage
+from tipsseg.say import Progress
 from tipsseg.util.json import json_bytes
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import Diagnostic, Problem, printable
 
 #: The switches of printing that have another name in Python.
@@ -52,6 +51,8 @@ def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
         _refuse_mistakes(verb, given, null=null, jsonl=jsonl)
         paths = not jsonl and (verb.prints == "paths" or (verb.prints == "files" and (null or not sys.stdout.isatty())))
         quiet, detailed = printing.get("quiet", False), printing.get("detailed", False)
+        from tipsseg.images.decoders import silence_decoders  # imports OpenCV and Pillow
+
         silence_decoders()
         context.meta[FLAGS] = name_of
         with Progress(quiet, results=paths, null=null, jsonl=jsonl, detailed=detailed, name_of=name_of) as progress:
@@ -146,7 +147,7 @@ def _print(result: Any, progress: Progress, *, as_json: bool, jsonl: bool) -> in
     elif hasattr(result, "table"):
         progress.text(result.table())
     if total := getattr(result, "total", ""):
-        progress.note(total)
+        progress.say(total)
     return int(result.failed)
 
 

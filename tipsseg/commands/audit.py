@@ -29,7 +29,7 @@ from tipsseg._version import __version__
 from tipsseg.corrections.records import Objects, image_errors
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_skipped
-from tipsseg.errors import ImageError, InputError, OutputError
+from tipsseg.errors import ImageError, InputError, OutputError, Words
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.coco import category_record, image_record
@@ -42,6 +42,7 @@ from tipsseg.regions.objects import LabelledObject, ancestors, split_levels
 from tipsseg.run.files import digest_of
 from tipsseg.run.read import Run, RunImage, open_run, refuse_raster
 from tipsseg.run.record import RUN_FILE
+from tipsseg.say import Progress
 from tipsseg.types import (
     BACKGROUND,
     ConfidenceArray,
@@ -55,11 +56,9 @@ from tipsseg.types import (
 )
 from tipsseg.util.files import atomic_write, describe_error, read_regular
 from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import fold, join_first, pluralize, shell_line, shell_word
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.vocabulary import Vocabulary
-from tipsseg.words import Words
 
 #: "class": the model sees another class; "nothing": it sees the background; "unlabelled": it sees a class without a label.
 Kind = Literal["class", "nothing", "unlabelled"]
@@ -428,9 +427,9 @@ def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, prog
             ids=ids,
             patch_scale=run.info.spec.options.scales[0],
         )
-        progress.begin(f"Comparing {pluralize(len(refs), 'image')} of {output} with {labels}.", len(refs))
+        progress.begin("comparing", len(refs), images=pluralize(len(refs), "image"), output=output, labels=labels)
         if absent:
-            progress.note(_absent_note(run, labels, absent))
+            _note_absent(run, labels, absent, progress)
         job, findings, unlabelled, corrected = Job(progress), list[Finding](), 0, 0
         images = (image for image in run.images())
         for result in job.each(map_in_order(default_jobs(), auditor.compare, images)):
@@ -441,7 +440,7 @@ def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, prog
             unlabelled += doubts is None
             findings += [Finding(ref=ref, size=size, doubt=doubt) for doubt in doubts or ()]
         if corrected:
-            progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
+            progress.note("left_out", images=pluralize(corrected, "corrected image"))
         note_skipped(source.skipped, labels, progress)
     audited = job.done - unlabelled - corrected
     job.require(job.done, "audited")
@@ -499,13 +498,17 @@ def _match_classes(known: Sequence[LabelClass], classes: Sequence[LabelClass]) -
     return cast(LabelArray, ids), [each.name for each, found in zip(known, own, strict=True) if not found]
 
 
-def _absent_note(run: Run, labels: Path, absent: Sequence[str]) -> str:
-    """Return the note on classes of existing labels that the model did not look for, with the command that labels them too."""
+def _note_absent(run: Run, labels: Path, absent: Sequence[str], progress: Progress) -> None:
+    """Note classes of existing labels that the model did not look for, with the command that labels them too."""
     spec = run.info.spec
-    model, output, source = (shell_word(text) for text in (spec.model, f"{spec.output}-2", spec.vocabulary.source))
-    regions = f"the regions of {join_first(absent, _MOST_NAMES)} in {labels}"
-    note = f"Did not judge {regions}: {spec.output} lacks these classes. To judge them"
-    if spec.vocabulary.source:
-        return f"{note}, add them to {source}: tipsseg label IMAGES -m {model} --vocab {source} -f npz -o {output}"
-    names = shell_line(chain.from_iterable(("-c", name) for name in (*run.info.names.values(), *absent)))
-    return f"{note}: tipsseg label IMAGES -m {model} {names} -f npz -o {output}"
+    classes = shell_line(chain.from_iterable(("-c", name) for name in (*run.info.names.values(), *absent)))
+    progress.note(
+        "absent_in_file" if spec.vocabulary.source else "absent",
+        names=join_first(absent, _MOST_NAMES),
+        labels=labels,
+        lacking=spec.output,
+        source=shell_word(spec.vocabulary.source),
+        model=shell_word(spec.model),
+        classes=classes,
+        output=shell_word(f"{spec.output}-2"),
+    )

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from tipsseg.engine.notes import readable_size
-from tipsseg.errors import FeatureFileError, ImageError, OutputError, RecordError
+from tipsseg.errors import FeatureFileError, ImageError, OutputError, RecordError, Words
 from tipsseg.features.file import read_feature_file
 from tipsseg.features.folder import (
     FEATURE_FILE,
@@ -37,12 +37,11 @@ from tipsseg.run.labels import is_same_picture
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.results import TAKEN, Deriver, accept_command
+from tipsseg.say import Progress
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
 from tipsseg.util.json import parse, take
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import Problem, join_first, pluralize, shell_word, size_text, unreadable_problem
 from tipsseg.util.threads import map_in_order
-from tipsseg.words import Words
 
 
 @dataclass(slots=True)
@@ -78,27 +77,24 @@ def check_labels(folder: Path, images: Path | None, reading: ReadingOptions, pro
         found += 1
         yield problem
     for path in whole.edited:
-        progress.note(f"{path}: changed by hand")
+        progress.note("changed_by_hand", path=path)
     if whole.edited:
         number = pluralize(len(whole.edited), "file")
-        progress.note(
-            f"{number} changed by hand, as intended: changed masks count as corrections, and changed copies of images stay. "
-            "To import other changed files, use tipsseg correct."
-        )
+        progress.note("changed_as_intended", number=number)
     if whole.stale:
         names = ", ".join(sorted({path.relative_to(folder).parts[0] for path in whole.stale}))
         update = f"tipsseg convert {shell_word(str(folder))}"
-        progress.note(f"{pluralize(len(whole.stale), 'file')} with older labels, in {names}: run {update}.")
+        progress.note("older_labels", files=pluralize(len(whole.stale), "file"), names=names, update=update)
     if whole.trash[0]:
         left, size = whole.trash
         progress.note(
-            f"{pluralize(left, 'replaced file')} in {folder / TRASH} ({readable_size(size)}), which nothing empties."
+            "in_trash", files=pluralize(left, "replaced file"), folder=folder / TRASH, size=readable_size(size)
         )
     if whole.others:
         names = join_first([str(path) for path in whole.others], 3)
-        progress.note(f"{pluralize(len(whole.others), 'file')} that tipsseg does not know, so they stay: {names}.")
+        progress.note("unknown_files", files=pluralize(len(whole.others), "file"), names=names)
     looked = f"{pluralize(whole.images, 'image')}, {pluralize(whole.files, 'file')} checked"
-    progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
+    progress.note("checked", looked=looked, problems=pluralize(found, "problem") if found else "nothing wrong")
 
 
 def _problems(
@@ -108,7 +104,7 @@ def _problems(
     try:
         with open_run(folder, ended=False, max_pixels=reading.max_pixels) as run:
             yield from _check_run(run)
-            progress.begin(f"{pluralize(len(run), 'image')} in {folder}.", len(run))
+            progress.begin("checking", len(run), images=pluralize(len(run), "image"), folder=folder)
             check = partial(_check_image, images, Deriver(run.context))
             for report in map_in_order(reading.jobs, check, run.images()):
                 whole.images += 1
@@ -122,14 +118,14 @@ def _problems(
     except (RecordError, OutputError) as error:
         yield Problem(error.path, error.reason + (". " + error.hint if error.hint else "."))
         for command in error.commands:
-            progress.note(f"  {command}")
+            progress.note("command", command=command)
     except OSError as error:  # any read may fail
         yield unreadable_problem(error, folder)
     if images is not None and whole.gone == whole.images > 0:
         yield Problem(images, "none of the images is in this folder")
     elif whole.gone:
         hint: str = "" if images is not None else Words("; pass their folder as {images} to compare them")
-        progress.note(f"{pluralize(whole.gone, 'input')} not found, so not compared" + hint + ".")
+        progress.note("inputs_gone", inputs=pluralize(whole.gone, "input"), hint=hint)
 
 
 def _check_run(run: Run) -> Iterator[Problem]:
@@ -282,7 +278,7 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
             yield Problem(folder / name, "not a feature file")
     files = list(list_files(folder))
     sound = [path for path in files if not path.name.startswith(TEMPORARY_PREFIX)]
-    progress.begin(f"{pluralize(len(sound), 'feature file')} in {folder}.", len(sound))
+    progress.begin("checking_features", len(sound), files=pluralize(len(sound), "feature file"), folder=folder)
     found = 0
     for path, fault in zip(sound, map_in_order(jobs, partial(_file_fault, folder, record), sound), strict=True):
         progress.advance()
@@ -291,11 +287,9 @@ def check_store(folder: Path, jobs: int, progress: Progress) -> Iterator[Problem
             yield Problem(path, fault)
     progress.end()
     if left := len(files) - len(sound):
-        progress.note(
-            f"{pluralize(left, 'temporary file')} of runs that are in progress or were killed; a later run removes old ones."
-        )
+        progress.note("unfinished_files", files=pluralize(left, "temporary file"))
     looked = f"{pluralize(len(sound), 'file')} checked"
-    progress.note(f"{looked}: {pluralize(found, 'problem') if found else 'nothing wrong'}.")
+    progress.note("checked", looked=looked, problems=pluralize(found, "problem") if found else "nothing wrong")
 
 
 def _file_fault(folder: Path, record: StoreRecord, path: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_division, note_end, note_formats, note_settled, note_trashed
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import InputError, UsageError, Words
 from tipsseg.formats import (
     FORMATS,
     RASTER_FORMATS,
@@ -27,9 +27,8 @@ from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import find_only, unlabelled_error
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import Counts, RunInfo
-from tipsseg.util.progress import Progress
+from tipsseg.say import Progress
 from tipsseg.util.text import pluralize
-from tipsseg.words import Words
 
 
 def convert_labels(
@@ -115,7 +114,7 @@ def _settle(
     began = time.monotonic()
     number, context = len(folder) if names is None else len(names), folder.context
     into = f" into {', '.join(formats)}" if formats else ""
-    progress.begin(f"Converting {pluralize(number, 'image')} of {folder.path}{into}.", None)
+    progress.begin("converting", None, images=pluralize(number, "image"), path=folder.path, into=into)
     note_formats(formats, context.files, context.classes, progress)
     settled, job = Settled(), Job(progress, resumes=True)
     for _ in job.each(settle_images(folder, settled, jobs, asked=formats, only=names, images=images)):
@@ -130,7 +129,7 @@ def _settle(
     run_files = [folder.path / file for name in formats for file in FORMATS[name].files]
     progress.results(dict.fromkeys((*(path for path in run_files if path.exists()), *settled.run_files)))
     note_settled(folder, settled, progress, asked=formats)
-    note_division(formats, folder.cache.names(), context.files, progress.note)
+    note_division(formats, folder.cache.names(), context.files, progress)
     failed = len(settled.failed)
     counts = Counts(labelled=job.done, failed=failed, unchanged=max(number - job.done - failed, 0))
     note_end(progress, counts, time.monotonic() - began, f", into {folder.path}", "converted")
@@ -152,4 +151,4 @@ def end_formats(output: Path, names: Sequence[str], progress: Progress) -> None:
             folder.drop(name)
         folder.finish_changes()
         note_trashed(folder, progress)
-        progress.note(f"{folder.path} no longer has the format {' and '.join(names)}.")
+        progress.note("format_ended", path=folder.path, names=" and ".join(names))

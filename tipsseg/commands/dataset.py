@@ -22,7 +22,7 @@ from PIL import Image
 from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of, without_query
 from tipsseg.commands.merge import refuse_different
 from tipsseg.engine.notes import readable_size
-from tipsseg.errors import ImageError, InputError, OutputError, TipssegError, UsageError
+from tipsseg.errors import ImageError, InputError, OutputError, TipssegError, UsageError, Words
 from tipsseg.formats.base import encode_text, output_name
 from tipsseg.formats.coco import annotation_records, encode_masks
 from tipsseg.formats.dataset import CARD, DATA_FOLDER, DATASETS, Dataset, Sample, card, cut, is_card
@@ -39,13 +39,12 @@ from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import is_same_picture, scored_objects
 from tipsseg.run.read import Run, RunImage, find_only, open_run, refuse_raster, unlabelled_error
 from tipsseg.run.results import Deriver
+from tipsseg.say import Progress
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import output_error
 from tipsseg.util.json import json_bytes
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize, quote
 from tipsseg.util.threads import map_in_order
-from tipsseg.words import Words
 
 TRAIN, VALIDATION = _SPLITS = "train", "validation"
 
@@ -217,7 +216,7 @@ class _Writer:
         run, progress, text = self._runs[0], self._progress, address_text(place.address)
         began, shards, size = time.monotonic(), dict[str, list[str]](), 0
         total = sum(map(len, self._runs)) if self._names is None else len(self._names)
-        progress.begin(f"Writing {pluralize(total, 'image')} as {form.name} into {text}.", total)
+        progress.begin("writing_dataset", total, images=pluralize(total, "image"), form=form.name, place=text)
         for split in _SPLITS:
             for samples in cut(self._samples(split, jobs), shard_size):
                 names = shards.setdefault(split, [])
@@ -234,12 +233,17 @@ class _Writer:
         progress.end()
         if self._encoded:
             why = "not JPEG, PNG or WebP, or with an EXIF orientation or 16 bits, which loaders treat in different ways"
-            progress.note(f"Wrote {pluralize(self._encoded, 'picture')} as PNG: {why}.")
+            progress.note("pictures_encoded", pictures=pluralize(self._encoded, "picture"), why=why)
         written = tuple(name for names in shards.values() for name in names)
         failed = f"; {pluralize(len(self._failed), 'image')} failed." if self._failed else "."
         progress.note(
-            f"{pluralize(self._images, 'image')} in {pluralize(len(written), 'shard')} ({readable_size(size)}), in {text}; "
-            f"written in {time.monotonic() - began:.1f} s{failed}"
+            "dataset",
+            images=pluralize(self._images, "image"),
+            shards=pluralize(len(written), "shard"),
+            size=readable_size(size),
+            place=text,
+            seconds=f"{time.monotonic() - began:.1f}",
+            failed=failed,
         )
         return WrittenDataset(place=place.address, shards=written, images=self._images, failed=tuple(self._failed))
 

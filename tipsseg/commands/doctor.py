@@ -15,14 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tipsseg.errors import DeviceError, LockError, TipssegError, WeightsError
+from tipsseg.errors import DeviceError, LockError, TipssegError, WeightsError, Words
 from tipsseg.options import device_name, dtype_name
 from tipsseg.types import ModelSpec
 from tipsseg.util.text import Diagnostic, first_line
 from tipsseg.weights import lock
 from tipsseg.weights.fetching import locate, verify
 from tipsseg.weights.sources import find_model
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     import torch

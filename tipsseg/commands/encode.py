@@ -33,10 +33,10 @@ from tipsseg.run.outcome import FolderImage, Status
 from tipsseg.run.plan import plan_run
 from tipsseg.run.results import Encoded
 from tipsseg.run.spec import Counts, RunSpec
+from tipsseg.say import Progress
 from tipsseg.types import Failed
 from tipsseg.util.files import clean_up, is_folder
 from tipsseg.util.json import json_bytes
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import find_model
@@ -67,7 +67,7 @@ def encode_images(spec: RunSpec, choice: Choice, progress: Progress) -> Iterator
     images, remarks, made = find_images(spec, choice, progress), Remarks(), 0
     refs = iter(images.refs)
     first = list(islice(refs, 1))  # an empty list raises before the store is created
-    loaded = load_for(info, progress.note, quiet=progress.quiet)
+    loaded = load_for(info, progress.say, quiet=progress.quiet)
     assert loaded.store is not None
     files = [loaded.store.at(side) for side in loaded.view.short_sides]
     source: FeatureSource[FeatureHeader] = FeatureSource(
@@ -75,7 +75,7 @@ def encode_images(spec: RunSpec, choice: Choice, progress: Progress) -> Iterator
     )
     what = "Images" if images.number is None else pluralize(images.number, "image")
     place = f"{info.model['id']} on {loaded.info.place}"
-    progress.begin(f"{what} with {place}, features in {spec.feature_dtype}.", images.number)
+    progress.begin("encoding", images.number, what=what, place=place, feature_dtype=spec.feature_dtype)
     began = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(progress)
@@ -203,19 +203,20 @@ def estimate_store(spec: RunSpec, choice: Choice, progress: Progress) -> Iterato
         progress.path(ref.path)
         yield FolderImage(path=ref.path, name=ref.name, status="planned")
     totals = list_counts(todo, "to encode", {"unchanged": unchanged, "cannot be encoded": failed})
-    progress.note(f"{totals}, into {spec.output}. Nothing was written.")
+    progress.note("listed", counts=totals, output=spec.output)
     if todo and model is None:
-        progress.note(f"No estimate of disk space without the weights. Run: tipsseg weights download {spec.model}")
+        progress.note("no_estimate", model=spec.model)
     elif todo:
         place = next(path for path in (spec.output.absolute(), *spec.output.absolute().parents) if is_folder(path))
         progress.note(
-            f"Features in {dtype} take {readable_size(total / todo)} per image, {readable_size(total)} in total; "
-            f"{readable_size(shutil.disk_usage(place).free)} free on the disk."
+            "store_size",
+            dtype=dtype,
+            each=readable_size(total / todo),
+            total=readable_size(total),
+            free=readable_size(shutil.disk_usage(place).free),
         )
         if spec.options.scales != ONE_SCALE:
-            progress.note(
-                f"At scales {text_of(spec.options.scales)}: {windows / todo:.1f} windows per image to encode."
-            )
+            progress.note("windows_to_encode", scales=text_of(spec.options.scales), number=f"{windows / todo:.1f}")
 
 
 def _stored_sides(spec: RunSpec, own: int, path: Path) -> set[int]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tipsseg._version import __version__
 from tipsseg.engine.job import Job
-from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError
+from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError, Words
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id
 from tipsseg.formats.npz import read_confidence
@@ -38,15 +38,14 @@ from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.run.inputs import Ignored, find_alone, is_output
 from tipsseg.run.labels import Labels
 from tipsseg.run.read import Run, RunImage, find_run, refuse_raster
+from tipsseg.say import Progress, Silence
 from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
 from tipsseg.util.json import parse, take
-from tipsseg.util.progress import Progress, Silence
 from tipsseg.util.text import join_first, pluralize
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.vocabulary import ClassSpec, make_vocabulary
-from tipsseg.words import Words
 
 #: The folder of masks in an output folder.
 _MASKS = FORMATS["png"].folder or ""
@@ -180,11 +179,16 @@ def score_labels(
         pairs = pair_truths(refs, truths, layout)
         if without := [ref.name for ref in pairs.missing]:
             progress.note(
-                f"Ignored {len(without)} of {pluralize(len(refs), 'mask')} without ground truth: {join_first(without, 3)}."
+                "masks_without_truth",
+                number=len(without),
+                masks=pluralize(len(refs), "mask"),
+                names=join_first(without, 3),
             )
         if pairs.unused:
-            progress.note(f"Ignored {pluralize(pairs.unused, 'ground-truth mask')} without labels.")
-        progress.begin(f"Scoring {pluralize(len(pairs.pairs), 'mask')} of {place} against {truths}.", len(pairs.pairs))
+            progress.note("truth_without_labels", masks=pluralize(pairs.unused, "ground-truth mask"))
+        progress.begin(
+            "scoring", len(pairs.pairs), masks=pluralize(len(pairs.pairs), "mask"), place=place, truths=truths
+        )
         job, scorer = Job(progress), _Scorer(layout, known, reader)
         score = partial(_score_file, run, scorer, layout.classes, reader)
         for _ in job.each(map_in_order(reading.jobs, score, pairs.pairs)):
@@ -197,29 +201,20 @@ def note_doubts(evaluation: Evaluation, progress: Progress) -> None:
     if swapped := metrics.find_swapped_classes(evaluation.confusion, evaluation.classes):
         first, taken = (evaluation.scores.names[row] for row in swapped[0])
         progress.note(
-            Words(
-                "Most pixels of {first} in the ground truth are labelled {taken}, and likewise for {more}. "
-                "Check that the classes are in the order of the masks' ids; if the ids do not begin at 1, see "
-                "{zero_based} and {layout}.",
-                first=repr(first),
-                taken=repr(taken),
-                more=pluralize(len(swapped) - 1, "more class", "more classes"),
-            )
+            "classes_swapped",
+            first=repr(first),
+            taken=repr(taken),
+            more=pluralize(len(swapped) - 1, "more class", "more classes"),
         )
     if not evaluation.scores.truth_pixels[[number > 0 for number in evaluation.scores.ids]].any():
-        progress.note(
-            Words(
-                "The ground truth has no pixels of these classes. If its ids mean something else, see "
-                "{ignore_index}, {zero_based} and {layout}."
-            )
-        )
+        progress.note("truth_without_classes")
     if evaluation.kept is None:
-        progress.note("The precision by confidence requires labels in the format npz.")
+        progress.note("no_confidences")
     failed, without = evaluation.failed, evaluation.without_truth
     left_out = [pluralize(failed, "failed image")] * bool(failed)
     left_out += [f"{pluralize(without, 'mask')} without ground truth"] * bool(without)
     if left_out:
-        progress.note(f"The scores do not include {' and '.join(left_out)}.")
+        progress.note("scores_lack", left_out=" and ".join(left_out))
 
 
 def _score_file(run: Run | None, scorer: _Scorer, classes: int, reader: ImageReader, pair: Pair) -> Failed | None:

@@ -28,9 +28,9 @@ from tipsseg.run.record import stored_run
 from tipsseg.run.results import TAKEN, Derived, ImageResult, Labelled, Unchanged
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, refuse_file
+from tipsseg.say import Progress
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import Fingerprint, is_same
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize
 
 
@@ -64,7 +64,7 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         names = {name for run in runs for name in run.cache.names()}
         refuse_shared(target, spec.files.names, spec.formats, sorted({*names, *cache.names()}))
         what = f"{pluralize(len(names), 'image')} of {pluralize(len(runs), 'run')}"
-        progress.begin(f"Joining {what}.", sum(map(len, runs)))
+        progress.begin("joining", sum(map(len, runs)), what=what)
         joined.begin(joined.info)
         job, conflicts = Job(progress, resumes=True), list[str]()
         for _ in job.each(joined.record(found) for found in _join(joined, runs, conflicts)):
@@ -81,15 +81,16 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
             progress.error(error)
         note_settled(joined, settled, progress)
         if parts := [str(run.output) for run in runs if run.info.ended is None]:
-            progress.note(f"Joined folders in which some images are not labelled: {join_first(parts, 5)}.")
+            progress.note("joined_parts", folders=join_first(parts, 5))
         if conflicts:
-            progress.note(f"{pluralize(len(conflicts), 'image')} had two corrections, of which the newer one stays: "
-                          f"{join_first(sorted(conflicts), 5)}.")  # fmt: skip
+            progress.note(
+                "joined_conflicts", images=pluralize(len(conflicts), "image"), names=join_first(sorted(conflicts), 5)
+            )
         if pairs := [f"{old} is now {new}" for old, new in renamed.items()]:
-            progress.note(f"Joined images that were renamed between the runs: {join_first(pairs, 3)}.")
+            progress.note("joined_renamed", pairs=join_first(pairs, 3))
         if failures := len(joined.failed):
-            progress.note(f"{pluralize(failures, 'image')} failed, see {target / 'errors.jsonl'}")
-        progress.note(f"Joined {what} into {target}" + (f", but {job.failed} not." if job.failed else ""))
+            progress.note("joined_failures", images=pluralize(failures, "image"), file=target / "errors.jsonl")
+        progress.note("joined", what=what, target=target, rest=f", but {job.failed} not." if job.failed else "")
         return job.failed + len(settled.failed)
 
 

@@ -15,8 +15,8 @@ from tipsseg.folder.mask import MaskFacts
 from tipsseg.run.entry import Entry, ObjectScore
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import find_only, open_run, unlabelled_error
+from tipsseg.say import Progress
 from tipsseg.types import BACKGROUND, name_order, printable_path
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 
 #: The number of images that later ones are compared with.
@@ -65,7 +65,7 @@ def ranked_images(
             else:
                 order.add(image.entry, image.objects())
         if corrected:
-            progress.note(f"Left out {pluralize(corrected, 'corrected image')}.")
+            progress.note("left_out", images=pluralize(corrected, "corrected image"))
         for name in order.names()[:limit]:
             image = run.image(name)
             yield Ranked(image.path(root), name, mean_confidence(image.entry.mask))

@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.regions.shapes import NoPixelsError, Shape
 from tipsseg.types import BACKGROUND, MAX_CLASSES_8_BIT, LabelArray, LabelClass
 from tipsseg.util.files import describe_error
 from tipsseg.util.json import short
 from tipsseg.util.text import clean_name, fold, join_first, quote
 from tipsseg.vocabulary.vocabulary import MAX_CLASSES
-from tipsseg.words import Words
 
 #: The maximum number of objects in an image. Each takes a fraction of a millisecond.
 OBJECTS_MAX = 100_000

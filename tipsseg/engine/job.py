@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import TypeVar
 
 from tipsseg.errors import ImageError, InputError
+from tipsseg.say import Progress
 from tipsseg.types import Failed
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 
 _Result = TypeVar("_Result")

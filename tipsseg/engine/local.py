@@ -18,7 +18,7 @@ import numpy as np
 from tipsseg.backbones.registry import open_backbone
 from tipsseg.engine.rasters import RasterTask
 from tipsseg.engine.stages import run_stages
-from tipsseg.errors import DeviceError
+from tipsseg.errors import DeviceError, Words
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import (
     DEFAULT_FEATURE_DTYPE,
@@ -42,13 +42,12 @@ from tipsseg.run.labels import RunContext
 from tipsseg.run.record import run_context
 from tipsseg.run.results import Deriver, ImageResult, Labelled, Triaged, write_image
 from tipsseg.run.spec import RunInfo, model_identity
+from tipsseg.say import Progress
 from tipsseg.types import LABELS_VERSION, ImageRef
 from tipsseg.util.files import cache_folder
-from tipsseg.util.progress import Progress
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.sources import file_hashes, find_model
-from tipsseg.words import Words
 
 Note = Callable[[str], None]
 
@@ -210,8 +209,8 @@ class LocalEngine:
     @classmethod
     def of(cls, info: RunInfo, progress: Progress, images: Sequence[ImageRef]) -> Self:
         """Load the model of a run that writes no folder (see `load_for`)."""
-        loaded = load_for(info, progress.note, quiet=progress.quiet, images=images)
-        return cls(loaded, run_context(loaded.info), progress.note)
+        loaded = load_for(info, progress.say, quiet=progress.quiet, images=images)
+        return cls(loaded, run_context(loaded.info), progress.say)
 
     @property
     def batch_size(self) -> int:

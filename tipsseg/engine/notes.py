@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePath, PurePosixPath
+from typing import get_args
 
 from tipsseg.address import address_text
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, Words
 from tipsseg.formats import FORMATS
 from tipsseg.formats.pictures import Overlay
 from tipsseg.formats.yolo import TRAINING, VALIDATING
@@ -29,15 +30,14 @@ from tipsseg.run.resume import NEW
 from tipsseg.run.settle import Settled
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.run.summary import image_summary
+from tipsseg.say import Progress
 from tipsseg.types import Failed, ImageRef, LabelClass, Remark
 from tipsseg.util.json import json_bytes
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, one_line, pluralize, shell_word
 from tipsseg.vocabulary.rivals import describe_rivals, part_beside_whole
 from tipsseg.vocabulary.vocabulary import Vocabulary
 from tipsseg.weights.lock import get_model
 from tipsseg.weights.sources import ModelSource
-from tipsseg.words import Words
 
 #: The demo model, which was trained on synthetic scenes only.
 _DEMO_MODEL = "tiny"
@@ -45,24 +45,8 @@ _DEMO_MODEL = "tiny"
 #: Maximum number of names in a note, and of classes in the first line of a run.
 _MAX_NAMES, _MAX_CLASSES = 3, 20
 
-_REMARKS: Mapping[Remark, str] = {
-    "squeezed": f"more than {LONGEST_ASPECT} times as long as wide, and narrow. The model saw the long side squeezed, which may "
-    "cost accuracy. Cut such images into pieces.",
-    "labelme": "a GIF, CMYK or 16 bits per channel, which LabelMe does not open. Save such images as RGB with 8 bits, and label "
-    "them again.",
-    "rough": Words(
-        "the refined labels change along less than half of the edges of the regions. If the regions are "
-        "off by some pixels, set {regions_margin}=1.5, or more."
-    ),
-    "dark": Words(
-        "16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch "
-        "the contrast of such images with {stretch}=2,98."
-    ),
-    "pages": Words(
-        "several pages or frames; only the first was read. Save other pages as files to label them. Save "
-        "an animation as a video, and take its frames with {every}."
-    ),
-}
+#: What may be remarked of an image.
+_REMARKS: tuple[Remark, ...] = get_args(Remark)
 
 
 class Remarks:
@@ -80,11 +64,11 @@ class Remarks:
             self._images[remark] = first, number + 1
 
     def end(self, progress: Progress) -> None:
-        for remark, text in _REMARKS.items():
+        for remark in _REMARKS:
             first, number = self._images.get(remark, ("", 0))
             if number:
                 more = f" and {pluralize(number - 1, 'more image')}" if number > 1 else ""
-                progress.note(f"{first}{more}: " + text)
+                progress.note(remark, images=first + more, aspect=LONGEST_ASPECT)
 
 
 class ImageNotes:
@@ -109,13 +93,7 @@ class ImageNotes:
         self._remarks.add(labelled.ref, labelled.remarks, self._formats)
         if self._is_demo and labelled.entry.input.sha256 not in example_hashes():
             self._is_demo = False  # note this once
-            self._progress.note(
-                Words(
-                    "The model {demo_model} knows only synthetic scenes, as in examples/scenes. Do not trust its "
-                    "labels of photographs; use {model}=l14.",
-                    demo_model=_DEMO_MODEL,
-                )
-            )
+            self._progress.note("demo_model", name=_DEMO_MODEL)
 
     def end(self, folder: OutputFolder) -> None:
         note_polygon_quality(self._progress, self._quality)
@@ -124,49 +102,45 @@ class ImageNotes:
             names = [each.ref.name for each in self._other_pictures]
             number = pluralize(len(names), "picture")
             self._progress.note(
-                f"{number} changed since the labels were corrected, which stay: {join_first(names, _MAX_NAMES)}. To let the model "
-                f"label such an image again: tipsseg correct {shell_word(str(folder.path))} --undo {shell_word(names[0])}"
+                "other_pictures",
+                number=number,
+                names=join_first(names, _MAX_NAMES),
+                folder=shell_word(str(folder.path)),
+                name=shell_word(names[0]),
             )
             commands = (
                 accept_command(folder.context, each.ref.path, each.entry, folder.reader)
                 for each in self._other_pictures
             )
             if command := next(filter(None, commands), ""):
-                self._progress.note(f"Where they fit the new picture: {command}")
+                self._progress.note("still_fits", command=command)
 
 
 def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOptions = DEFAULT_LABEL_OPTIONS) -> None:
-    """Print the classes as the first line of a run.
-
-    Note commas that became part of a name, and classes that compete for the same pixels.
-    """
-    names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
-    source = f" of {vocabulary.source}" if vocabulary.source else ""
-    progress.head(f"{pluralize(len(names), 'class', 'classes')}{source}: {join_first(names, _MAX_CLASSES)}.")
+    """Note commas that became part of a name, and classes that compete for the same pixels."""
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
     if with_comma and not vocabulary.source:
-        progress.note(
-            Words(
-                "Every value of {classes} is one class, including its commas, as in {text}.", text=repr(with_comma[0])
-            )
-        )
+        progress.note("commas_given", name=repr(with_comma[0]))
     elif with_comma and not vocabulary.source.lower().endswith(".toml"):
-        progress.note(
-            f"{vocabulary.source} has one class per line, so commas are part of a name, as in {with_comma[0]!r}."
-        )
+        progress.note("commas_in_file", source=vocabulary.source, name=repr(with_comma[0]))
     if not vocabulary.source and (pair := part_beside_whole(vocabulary)):
         whole, part = pair
         path = f"{whole}/{part.removeprefix(whole).strip()}"
-        progress.note(
-            f"{part!r} and {whole!r} compete for the same pixels. If one is a part of the other, write "
-            f'"{whole},{path}".'
-        )
+        progress.note("part_beside_whole", part=repr(part), whole=repr(whole), plain=whole, path=path)
     for text in describe_rivals(vocabulary):
-        progress.note(text)
+        progress.say(text)
+
+
+def classes_text(vocabulary: Vocabulary) -> str:
+    """Return the names of the classes, or the number of the classes of a vocabulary file."""
+    if vocabulary.source:
+        return f"{pluralize(len(vocabulary.classes), 'class', 'classes')} of {vocabulary.source}"
+    names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
+    return join_first(names, _MAX_CLASSES)
 
 
 def note_damaged(what: str, progress: Progress) -> None:
-    progress.note(f"{what}; encoded the image again.")
+    progress.note("encoded_again", what=what)
 
 
 @cache
@@ -183,24 +157,22 @@ def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> Non
         return
     root = before.image_root
     if root is not None and root != address_text(images.root):
-        progress.note(
-            f"Image names are relative to {address_text(images.root)}; in the earlier run they were relative to {root}."
-        )
+        progress.note("other_root", root=address_text(images.root), former=root)
     old, new = before.spec.files, folder.info.spec.files
     names = (name for name, each in options_of(FileOptions).items() if each.about.held == "nothing")
     changed = [name for name in names if getattr(old, name) != getattr(new, name)]
     if changed and not folder.starting_over:
         texts = ", ".join(f"{name.replace('_', '-')} {getattr(old, name)} -> {getattr(new, name)}" for name in changed)
-        progress.note(f"Writing files again that depend on changed options: {texts}.")
+        progress.note("options_changed", changes=texts)
 
 
 def note_renamed(renamed: Mapping[str, ImageRef], progress: Progress) -> None:
     """Note the pictures whose labels followed them."""
     pairs = [f"{old} is now {ref.name}" for old, ref in renamed.items()]
     if len(pairs) == 1:
-        progress.note(f"Renamed: {pairs[0]}; its labels were kept.")
+        progress.note("renamed_one", pair=pairs[0])
     elif pairs:
-        progress.note(f"Renamed {len(pairs)} images, whose labels were kept: {join_first(pairs, _MAX_NAMES)}.")
+        progress.note("renamed", number=len(pairs), pairs=join_first(pairs, _MAX_NAMES))
 
 
 def note_gone(folder: OutputFolder, images: Images, moves: Moves, progress: Progress) -> None:
@@ -209,15 +181,18 @@ def note_gone(folder: OutputFolder, images: Images, moves: Moves, progress: Prog
     if gone := [name for name in moves.gone if name in folder]:  # a run that started over forgot them
         number = pluralize(len(gone), "labelled image is", "labelled images are")
         command = folder.info.spec.command(prune=len(gone))
-        progress.note(
-            f"{number} no longer in {root}: {join_first(gone, _MAX_NAMES)}. The labels stay; to remove them, run: {command}"
-        )
+        progress.note("gone", number=number, root=root, names=join_first(gone, _MAX_NAMES), command=command)
     if moves.corrected:
         number = pluralize(len(moves.corrected), "corrected image is", "corrected images are")
         each = " for each" if len(moves.corrected) > 1 else ""
         progress.note(
-            f"{number} no longer in {root}: {join_first(moves.corrected, _MAX_NAMES)}. The labels stay; to remove them, "
-            f"run{each}: tipsseg correct {output} --remove {shell_word(moves.corrected[0])}"
+            "corrected_gone",
+            number=number,
+            root=root,
+            names=join_first(moves.corrected, _MAX_NAMES),
+            each=each,
+            output=output,
+            name=shell_word(moves.corrected[0]),
         )
 
 
@@ -225,13 +200,13 @@ def note_reasons(reasons: Mapping[str, int], progress: Progress, verb: str = "la
     """Note why images were labelled that an earlier run had labelled."""
     for reason, number in reasons.items():
         if reason != NEW:
-            progress.note(f"{pluralize(number, 'image')} {verb}: {reason}.")
+            progress.note("reason", images=pluralize(number, "image"), verb=verb, reason=reason)
 
 
 def note_aside(paths: Iterable[Path], progress: Progress) -> None:
     """Note files that another program changed, and that have other names now."""
     for path in paths:
-        progress.note(f"{path.stem} was changed since tipsseg wrote it, so it is {path} now.")
+        progress.note("aside", stem=path.stem, path=path)
 
 
 def note_trashed(folder: OutputFolder, progress: Progress) -> None:
@@ -239,44 +214,40 @@ def note_trashed(folder: OutputFolder, progress: Progress) -> None:
     if paths := folder.files.trashed:
         names = join_first([str(path.relative_to(folder.path)) for path in paths], _MAX_NAMES)
         them = "it" if len(paths) == 1 else "them"
-        progress.note(f"Moved {pluralize(len(paths), 'file')} that may be somebody's work to {folder.path / TRASH}: {names}. "
-                      f"To have {them} again, move {them} back.")  # fmt: skip
+        progress.note(
+            "trashed", files=pluralize(len(paths), "file"), folder=folder.path / TRASH, names=names, them=them
+        )
 
 
 def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, asked: Sequence[str] = ()) -> None:
     """Note what became of the derived files of a folder."""
     word = shell_word(str(folder.path))
     if settled.adopted:
-        progress.note(f"Kept {pluralize(settled.adopted, 'mask')} changed by hand.")
+        progress.note("masks_kept", masks=pluralize(settled.adopted, "mask"))
     formats = [name for name in settled.formats if name not in asked]
     if formats:
         images = pluralize(max(settled.formats[name] for name in formats), "image")
-        progress.note(f"Wrote {', '.join(formats)} of {images} from the labels.")
+        progress.note("derived", formats=", ".join(formats), images=images)
     if folder.copies:
         number, size = pluralize(sum(folder.copies.values()), "file"), readable_size(folder.copied_bytes)
-        progress.detail(f"Copied images into {' and '.join(folder.copies)}: {number}, {size}.")
+        progress.note("copied", copies=" and ".join(folder.copies), number=number, size=size)
     others = list(dict.fromkeys(settled.edited))
     pictures = [path for path in others if _is_picture(path.relative_to(folder.path))]
     if pictures:
         number = pluralize(len(pictures), "changed copy of an image", "changed copies of images")
-        progress.note(f"Kept {number}: {join_first([str(path) for path in pictures], _MAX_NAMES)}.")
+        progress.note("pictures_kept", number=number, names=join_first([str(path) for path in pictures], _MAX_NAMES))
     _note_by_hand(folder, [path for path in others if path not in pictures], progress)
     known = folder.cache.places()
     if strays := [place for place in folder.strays if place not in known]:
         number = pluralize(len(strays), "mask that belongs to no image", "masks that belong to no image")
-        progress.note(
-            f"Left out {number} of the run: {join_first(strays, _MAX_NAMES)}. Move such masks away, or label their images."
-        )
+        progress.note("strays", number=number, names=join_first(strays, _MAX_NAMES))
     note_trashed(folder, progress)
     if settled.in_pixels:
         more = f", like {pluralize(len(settled.in_pixels) - 1, 'more image')}" if len(settled.in_pixels) > 1 else ""
-        progress.note(f"{settled.in_pixels[0]} has no coordinates{more}: places are in pixels, with y downwards.")
+        progress.note("in_pixels", image=settled.in_pixels[0], more=more)
     if lacking := settled.without_picture:
         images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
-        progress.note(
-            f"Did not write {names} of {images}: the picture is missing or has changed. If it has changed, "
-            f"label it again; if it has moved, run: tipsseg convert {word} --format {names} --images FOLDER"
-        )
+        progress.note("no_picture", formats=names, images=images, folder=word)
     note_polygon_quality(progress, settled.quality)
 
 
@@ -303,7 +274,7 @@ def _note_by_hand(folder: OutputFolder, paths: Iterable[Path], progress: Progres
             if top in readable
             else "To have it written again, move it elsewhere first."
         )
-        progress.note(f"Kept {pluralize(len(names), 'file')} changed by hand: {join_first(names, _MAX_NAMES)}. {hint}")
+        progress.note("files_kept", files=pluralize(len(names), "file"), names=join_first(names, _MAX_NAMES), hint=hint)
 
 
 def note_begin(
@@ -315,25 +286,24 @@ def note_begin(
     what is true of the whole folder.
     """
     number = images.number
-    what = "Images from a list" if number is None else pluralize(number, "image")
+    what = "images from a list" if number is None else pluralize(number, "image")
     known = f", {recorded} of them in the record," if recorded else ""
     spec = info.spec
     stored = "" if spec.features is None else f", features in {spec.features} ({spec.labelled_in})"
     regions = "" if spec.regions is None else f", regions in {spec.regions}"
     regions += "" if spec.onto is None else f", onto {spec.onto}"
     setting = f"{spec.model} on {info.place}{stored}{regions}"
-    progress.begin(f"{what}{known} with {setting}.", number, counts.done)
+    names = classes_text(spec.vocabulary)
+    progress.begin("labelling", number, counts.done, images=what, known=known, setting=setting, classes=names)
     if spec.onto is not None:
         ids = {False: list[str](), True: list[str]()}
         for entry in spec.vocabulary.classes:
             ids[entry.name in spec.new_classes].append(f"{entry.name} (id {entry.id})")
         kept, added = (join_first(ids[new], 10) for new in (False, True))
-        progress.note(f"Kept from {spec.onto}: {kept or 'no other classes'}. Added: {added}.")
+        progress.note("onto", onto=spec.onto, kept=kept or "no other classes", added=added)
     if info.dropped and not again:
         pairs = ", ".join(f"{phrase} (close to {name})" for phrase, name in info.dropped.items())
-        progress.detail(
-            f"Left out of the automatic background, because they mean nearly the same as a class to this model: {pairs}."
-        )
+        progress.note("phrases_dropped", pairs=pairs)
 
 
 def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Progress) -> None:
@@ -343,39 +313,33 @@ def note_given(spec: RunSpec, items: Iterable[ImageRef | Failed], progress: Prog
         return
     refs = [item for item in items if isinstance(item, ImageRef)]
     if not given.expect(refs):
-        progress.note(f"{spec.onto} has no labels of these images. Images and labels are matched by their names.")
+        progress.note("onto_without_labels", onto=spec.onto)
     if given.present is not None and refs:
         unnamed, unused = given.present.expect(refs)
         if unused:
-            progress.note(f"Ignored {pluralize(unused, 'entry', 'entries')} of {spec.present} without an image.")
+            progress.note("names_unused", entries=pluralize(unused, "entry", "entries"), present=spec.present)
         if unnamed:
             number = pluralize(len(unnamed), "image")
-            progress.note(f"All classes compete in {number} without listed classes: {join_first(unnamed, _MAX_NAMES)}.")
+            progress.note("names_missing", number=number, names=join_first(unnamed, _MAX_NAMES))
 
 
 def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Progress) -> None:
     """Note shapes without pixels in labels, such as lines."""
     for kind, number in skipped.items():
-        progress.note(f"Skipped {pluralize(number, 'shape')} without pixels in {labels}: {kind}.")
+        progress.note("shapes_skipped_in", shapes=pluralize(number, "shape"), labels=labels, kind=kind)
 
 
 def note_edited(info: RunInfo, counts: Counts, progress: Progress) -> None:
     """Note the number of images that a person corrected."""
     if counts.edited:
         them = "it" if counts.edited == 1 else "them"
-        progress.note(
-            Words(
-                "Kept {edited}; {replace_edited} labels {them} again.",
-                edited=pluralize(counts.edited, "edited image"),
-                them=them,
-            )
-        )
+        progress.note("edited_kept", number=pluralize(counts.edited, "edited image"), them=them)
 
 
 def note_end(progress: Progress, counts: Counts, seconds: float, where: str, done: str = "labelled") -> None:
     """Note the totals of a run; `done` is the verb."""
     others = {"unchanged": counts.unchanged, "failed": counts.failed}
-    progress.note(f"{list_counts(counts.labelled, done, others)} in {seconds:.1f} s{where}")
+    progress.note("ended", counts=list_counts(counts.labelled, done, others), seconds=f"{seconds:.1f}", where=where)
 
 
 def list_counts(number: int, done: str, others: Mapping[str, int]) -> str:
@@ -402,46 +366,36 @@ def note_formats(
     """Note formats that split objects of several parts, and names that no font can draw."""
     single = [name for name in formats if not FORMATS[name].multi_part_objects]
     if single and options.instances == "class":
-        progress.note(
-            f"{' and '.join(single)} cannot store objects of several pieces, so every piece of a class becomes an object."
-        )
+        progress.note("objects_split", formats=" and ".join(single))
     if any("thumbnail" in FORMATS[name].needs for name in formats):
         from tipsseg.util.lettering import find_undrawable
 
         if names := find_undrawable(one_line(entry.name) for entry in classes):
-            progress.note(
-                f"No installed font has all letters of {join_first(names, _MAX_NAMES)}; overlays replace letters with ?, or names "
-                "with numbers. Install a font that has them, such as Noto Sans CJK for Chinese."
-            )
+            progress.note("no_font", names=join_first(names, _MAX_NAMES))
 
 
-def note_division(
-    formats: Iterable[str], names: Sequence[str], options: FileOptions, note: Callable[[str], None]
-) -> None:
+def note_division(formats: Iterable[str], names: Sequence[str], options: FileOptions, progress: Progress) -> None:
     """Note the sizes of the training and the validation split, or that both have the same images."""
     for name in formats:
         images = names if FORMATS[name].splits else []
         parts = Counter(FORMATS[name].split(PurePosixPath(image), options) for image in images)
+        number, fraction = {part: pluralize(count, "image") for part, count in parts.items()}, options.val_fraction
         if len(parts) > 1:
-            note(f"{name}: {pluralize(parts[TRAINING], 'image')} for training, {parts[VALIDATING]} for validation.")
+            progress.note("split", form=name, training=number[TRAINING], validating=parts[VALIDATING])
         elif parts:
-            fraction = options.val_fraction
-            hint = (
-                Words("{val_fraction}={fraction} requires more images", fraction=f"{fraction:g}")
-                if fraction
-                else Words("see {val_fraction}")
-            )
-            note(
-                f"{name}: {FORMATS[name].files[0]} has the same {pluralize(len(images), 'image')} for training "
-                f"and validation; {hint}."
-            )
+            more = Words("{val_fraction}={fraction} requires more images", fraction=f"{fraction or 0:g}")
+            hint = more if fraction else Words("see {val_fraction}")
+            file, alike = FORMATS[name].files[0], pluralize(len(images), "image")
+            progress.note("split_same", form=name, file=file, images=alike, hint=hint)
 
 
 def note_polygon_quality(progress: Progress, quality: PolygonQuality) -> None:
     if quality.objects:
-        progress.detail(
-            f"Polygons of {pluralize(quality.objects, 'object')}: IoU with their pixels {quality.total / quality.objects:.4f} "
-            f"on average, {quality.worst:.4f} at worst."
+        progress.note(
+            "polygons",
+            objects=pluralize(quality.objects, "object"),
+            mean=f"{quality.total / quality.objects:.4f}",
+            worst=f"{quality.worst:.4f}",
         )
 
 
@@ -492,7 +446,7 @@ class Reporter:
         """Note the number of failed images, and where their reasons are."""
         if self.counts.failed and len(folder.failed):
             number = f"{self.counts.failed} of {pluralize(self.counts.done, 'image')} failed"
-            self.progress.note(f"{number}: see {folder.path / ERRORS_FILE}.")
+            self.progress.note("failures", number=number, file=folder.path / ERRORS_FILE)
 
     def interruption(self) -> str:
         """Return the message for an interrupted run."""

@@ -243,7 +243,7 @@ class RasterTask:
             + (f"; {done} are done." if done else ".")
         )
         for warning in raster.warnings:
-            self._note(f"{ref.name}: {warning}")
+            self._note(f"{ref.name}: " + warning)
         labeller = BlockLabeller(self._labeller, raster.size, raster.read)
         for place in left:
             if raster.is_hole(place.top, place.left, place.height, place.width):

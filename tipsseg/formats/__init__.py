@@ -8,11 +8,10 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import ImageError, InputError, UsageError, Words
 from tipsseg.formats.base import Format, PartsFormat
 from tipsseg.util.files import is_folder
 from tipsseg.util.text import did_you_mean
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.corrections.files import Source

@@ -14,12 +14,11 @@ from PIL import Image
 
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, PixelLabels, Size, SourceImage
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, Words
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.png import encode_picture, read_ids, read_source_picture
 from tipsseg.images.decoding import as_image_error
 from tipsseg.regions.objects import number_pixels
-from tipsseg.words import Words
 
 _MOST = 65_535
 

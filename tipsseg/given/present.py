@@ -24,13 +24,12 @@ from pathlib import Path
 from tipsseg.corrections.files import LIST_MAX, Source
 from tipsseg.corrections.image_names import SourceNames
 from tipsseg.corrections.records import image_errors
-from tipsseg.errors import ImageError, InputError, VocabularyError
+from tipsseg.errors import ImageError, InputError, VocabularyError, Words
 from tipsseg.types import ImageRef
 from tipsseg.util.files import path_exists
 from tipsseg.util.json import parse
 from tipsseg.util.text import fold, shorten
 from tipsseg.vocabulary.vocabulary import Vocabulary
-from tipsseg.words import Words
 
 #: The value of the option that stands for the folders of the images.
 FOLDERS = Path("folders")

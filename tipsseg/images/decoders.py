@@ -20,10 +20,9 @@ from typing import Any
 
 from PIL import Image, _imaging
 
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, Words
 from tipsseg.images.access import VIDEOS
 from tipsseg.util.text import pluralize
-from tipsseg.words import Words
 
 # Formats that Pillow registers but does not decode itself (it calls other programs, or has only a stub for plug-ins), and page
 # descriptions, which have no pixels.

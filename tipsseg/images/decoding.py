@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tipsseg.address import as_address
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.images.access import open_source
 from tipsseg.images.decoders import (
     HEIC_HINT,
@@ -38,7 +38,6 @@ from tipsseg.images.upright import ORIENTATION, Stretch, orientation_of, refuse_
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import Remark
 from tipsseg.util.files import describe_error
-from tipsseg.words import Words
 
 #: CPU time limit for decoding an image, in seconds. 100 million pixels take a few seconds.
 DECODE_SECONDS = 60

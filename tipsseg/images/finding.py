@@ -8,6 +8,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path, PurePath, PurePosixPath
 
 from tipsseg.address import address_text, as_address, has_scheme, is_url, suffix_of
@@ -287,13 +288,17 @@ def _found(given: Sequence[tuple[Path, bool]], root: Path, walker: Walker, where
     return Found(tuple(sorted(refs, key=by_name)), walker.skipped, root, tuple(refused))
 
 
+_SEARCHED = (
+    "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
+    " a file given by its own path may have any extension."
+)
+
+
 def _no_images(where: str, walker: Walker) -> NoImagesError:
     skipped = f"; skipped there: {walker.skipped}" if walker.skipped else ""
     return NoImagesError(
         f"no images {where}{skipped}",
-        " ".join(walker.skipped.hints)
-        or "Folders are searched for extensions such as .jpg, .png, .tif and .webp;"
-        " a file given by its own path may have any extension.",
+        reduce(lambda one, other: one + " " + other, walker.skipped.hints or (_SEARCHED,)),
     )
 
 

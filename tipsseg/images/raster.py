@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, Words
 from tipsseg.images.access import open_source
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.upright import stretch_limits, to_bytes
-from tipsseg.words import Words
 
 #: GDAL drivers that read a file by itself. Others, such as VRT, may open other files or the network.
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")

@@ -30,7 +30,7 @@ from tipsseg.address import as_address, is_url
 from tipsseg.commands.fit.masks import MOST_UNLABELLED, draw
 from tipsseg.commands.fit.vectors import require_learned
 from tipsseg.engine.local import load_for
-from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
+from tipsseg.errors import InputError, OutputError, TipssegError, UsageError, Words
 from tipsseg.formats.label_studio import object_results, prediction_score
 from tipsseg.images.remote import check_address
 from tipsseg.integrations.interface import (
@@ -55,7 +55,6 @@ from tipsseg.util.json import json_bytes, parse, short, take
 from tipsseg.util.text import pluralize, printable, shorten
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background
-from tipsseg.words import Words
 
 #: Annotated images that a fit takes, drawn at random from more: their features are in memory.
 _MOST = 256

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.errors import ImageError, InputError, UsageError
+from tipsseg.errors import ImageError, InputError, UsageError, Words
 from tipsseg.features.file import FeatureRecord
 from tipsseg.images.decoding import ImageInput, ImageReader
 from tipsseg.label_map import LabelMap
@@ -49,7 +49,6 @@ from tipsseg.types import ConfidenceArray, LabelArray, Remark, TopClasses, Windo
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import file_hashes, find_model_id
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from torch import Tensor

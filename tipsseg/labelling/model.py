@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 
 from tipsseg.backbones.protocol import Backbone
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words
 from tipsseg.images.decoding import ImageInput, ImageReader
 from tipsseg.labelling.features import Features, encode_prepared
 from tipsseg.labelling.labeller import Labeller
@@ -24,7 +24,6 @@ from tipsseg.options.signature import takes_options
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
 from tipsseg.weights.sources import find_model
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     import torch

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.backbones.protocol import Backbone, Sizes
-from tipsseg.errors import InputError, UsageError
+from tipsseg.errors import InputError, UsageError, Words
 from tipsseg.options import GUIDED, Mode
 from tipsseg.options.fields import text_of
 from tipsseg.options.records import LabelOptions
 from tipsseg.types import WindowPlan
-from tipsseg.words import Words
 
 
 @dataclass(frozen=True, slots=True, eq=False)

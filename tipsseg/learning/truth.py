@@ -16,7 +16,7 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import InputError, LabelIdError, UsageError
+from tipsseg.errors import InputError, LabelIdError, UsageError, Words
 from tipsseg.formats import refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, ordered_names
 from tipsseg.formats.png import read_ids
@@ -28,7 +28,6 @@ from tipsseg.util.files import describe_error, is_file, is_folder, read_regular
 from tipsseg.util.json import parse
 from tipsseg.util.text import did_you_mean, join_first, pluralize
 from tipsseg.vocabulary.files import read_vocabulary
-from tipsseg.words import Words
 
 #: Id of ignored pixels in ground-truth arrays.
 IGNORED = 65535

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, TypeVar, get_args
 
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words, named
 from tipsseg.options.fields import check_whole_number
 from tipsseg.util.cores import usable_cores
 from tipsseg.util.text import quote
-from tipsseg.words import Words, named
 
 #: Dtypes of a model; int8 is for CPUs, and rounds the linear layers of the vision tower. "auto" is bfloat16 on a CUDA device or a
 #: CPU that supports it natively, else float32.

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words
 from tipsseg.options.fields import Declared
-from tipsseg.words import Words
 
 
 class _Excludes(NamedTuple):

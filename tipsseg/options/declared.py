@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words
 from tipsseg.options import (
     DEFAULT_FORMATS,
     DTYPE_NAMES,
@@ -32,7 +32,6 @@ from tipsseg.options import (
 from tipsseg.options.fields import COMMAND, FILES, IMAGES, MACHINES, MODEL, RASTERS, TRUTH, WHAT, Opt, text_of
 from tipsseg.options.values import ByteSize, Every, Shard, parse_every, parse_shard, parse_size
 from tipsseg.util.text import quote
-from tipsseg.words import Words
 
 
 def _model_id(model: object) -> str:

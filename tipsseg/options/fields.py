@@ -16,10 +16,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words, named
 from tipsseg.util.files import local_path
 from tipsseg.util.text import quote
-from tipsseg.words import Words, named
 
 _Record = TypeVar("_Record")
 

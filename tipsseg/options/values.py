@@ -7,8 +7,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from tipsseg.errors import UsageError
-from tipsseg.words import Words
+from tipsseg.errors import UsageError, Words
 
 EVERY_HINT = Words("Set {every} to 1s for a frame per second, 0.5s for two, or 10 for every tenth frame.")
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from tipsseg.address import address_text, is_url
-from tipsseg.errors import InputError
+from tipsseg.errors import InputError, Words
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import PartsFormat, output_name
 from tipsseg.images.access import absolute as absolute_path
@@ -21,7 +21,6 @@ from tipsseg.options import NAMES
 from tipsseg.run.cache import Cache
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import TEMPORARY_PREFIX, Fingerprint, actual_name, actual_path, is_alive, is_folder
-from tipsseg.words import Words
 
 #: A function that maps names of the same file to the same key.
 NameKey = Callable[[str], str]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.address import address_text, is_url, suffix_of
-from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError
+from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError, Words
 from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import CARD, DATA_FOLDER, is_card
 from tipsseg.images.access import ARCHIVES, is_plain, real_path
@@ -34,11 +34,10 @@ from tipsseg.run.folder import OutputFolder
 from tipsseg.run.moving import MOVING
 from tipsseg.run.record import RUN_FILE
 from tipsseg.run.spec import RunSpec
+from tipsseg.say import Progress
 from tipsseg.types import Failed, ImageRef, name_order
 from tipsseg.util.files import is_folder
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first
-from tipsseg.words import Words
 
 #: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
 REPORT_FILE = "report.json"
@@ -133,7 +132,7 @@ def find_images(spec: RunSpec, choice: Choice, progress: Progress, folder: Outpu
             folder has an image under another name.
     """
     if spec.shard is not None and spec.shard.source:
-        progress.note(f"Part {spec.shard.index} of {spec.shard.count}, from {spec.shard.source}.")
+        progress.note("part", index=spec.shard.index, count=spec.shard.count, source=spec.shard.source)
     _note_outputs(choice.paths, spec.output, progress)
     try:
         return _given(spec, choice, progress, folder)
@@ -152,13 +151,11 @@ def _note_outputs(paths: Iterable[Path], output: Path | None, progress: Progress
         run = next((each.parent for each in (path, *path.parents) if each.name in image_folders()), None)
         if output is not None and _identity(path) == _identity(output) is not None:
             if not is_output(path):
-                progress.note(f"{path} is also the output folder: labels are written beside the images.")
+                progress.note("beside_images", path=path)
         elif is_output(path):
-            progress.note(f"{path} is an output folder. Its own files are not labelled: pass the folder of the images.")
+            progress.note("own_folder", path=path)
         elif run is not None and is_output(run):
-            progress.note(
-                f"{path} has pictures that tipsseg wrote for {run}. They are labelled too. To avoid that, pass the images' folder."
-            )
+            progress.note("own_pictures", path=path, run=run)
 
 
 def found_images(
@@ -190,11 +187,11 @@ def found_images(
 def note_inputs(progress: Progress, found: Found, ignored: Ignored) -> None:
     """Note skipped files, and the output folders that were not searched."""
     if found.skipped:
-        progress.note(f"Skipped files without an image extension: {found.skipped}.")
+        progress.note("files_skipped", skipped=found.skipped)
         for hint in found.skipped.hints:
-            progress.note(hint)
+            progress.say(hint)
     if ignored.outputs:
-        progress.note(f"Skipped output folders: {', '.join(map(str, sorted(ignored.outputs)))}.")
+        progress.note("folders_skipped", outputs=", ".join(map(str, sorted(ignored.outputs))))
 
 
 def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFolder | None) -> Images:

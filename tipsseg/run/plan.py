@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tipsseg import types
-from tipsseg.errors import OutputError
+from tipsseg.errors import OutputError, Words
 from tipsseg.features.file import Recipe
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE, StoreRecord, check_same, read_store
 from tipsseg.options import DTYPE_NAMES, FEATURE_DTYPES, choose
@@ -15,7 +15,6 @@ from tipsseg.options.records import LabelOptions
 from tipsseg.run.spec import RunInfo, RunSpec, model_identity
 from tipsseg.weights.lock import read_lock
 from tipsseg.weights.sources import find_model
-from tipsseg.words import Words
 
 
 def plan_run(spec: RunSpec, before: RunInfo | None = None) -> RunInfo:

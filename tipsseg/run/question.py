@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from tipsseg.errors import OtherRunError
+from tipsseg.errors import OtherRunError, Words
 from tipsseg.options.fields import text_of
 from tipsseg.run.entry import Entry
 from tipsseg.run.spec import VERSION_OF, RunInfo, question_facts, with_classes
 from tipsseg.types import ignore_id
 from tipsseg.util.text import join_first
-from tipsseg.words import Words
 
 #: What a folder knows of its model.
 MODEL_FACTS = ("model", "dtype", "image_root")

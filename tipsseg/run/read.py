@@ -19,7 +19,7 @@ from functools import cached_property
 from math import prod
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import ImageError, InputError, RecordError
+from tipsseg.errors import ImageError, InputError, RecordError, Words
 from tipsseg.formats import FORMATS, file_path, format_name
 from tipsseg.images.access import absolute, below
 from tipsseg.images.decoding import ImageReader
@@ -34,7 +34,6 @@ from tipsseg.run.record import RUN_FILE, run_context, stored_run
 from tipsseg.run.spec import RunInfo, check_hint
 from tipsseg.types import ImageRef, LabelClass, printable_path
 from tipsseg.util.files import actual_name, actual_path, is_folder, output_error
-from tipsseg.words import Words
 
 #: The hint for an interrupted run.
 RUN_AGAIN = "Run the original command again; finished images are kept."

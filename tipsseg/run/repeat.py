@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg._version import __version__
-from tipsseg.errors import RecordError, UsageError
+from tipsseg.errors import RecordError, UsageError, Words
 from tipsseg.given.present import FOLDERS
 from tipsseg.options.fields import Opt
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import actual_name, is_folder, is_same
 from tipsseg.weights.lock import read_lock
-from tipsseg.words import Words
 
 _HINT = f"Pass an output folder, or its {RUN_FILE}."
 

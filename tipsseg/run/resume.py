@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, Words
 from tipsseg.formats import file_path, is_model_only
 from tipsseg.run.entry import Entry, input_path
 from tipsseg.run.labels import RunContext, is_same_picture
@@ -14,7 +14,6 @@ from tipsseg.run.results import OTHER_PICTURE, Unchanged
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.text import shell_word
-from tipsseg.words import Words
 
 #: The reasons to label an image.
 NEW = "new"

@@ -14,7 +14,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import ImageError
+from tipsseg.errors import ImageError, Words
 from tipsseg.formats import FORMATS, format_name
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import IN_PIXELS, image_grid
@@ -30,7 +30,6 @@ from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import stamp
 from tipsseg.util.threads import map_in_order
-from tipsseg.words import Words
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from tipsseg import types
-from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError
+from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError, Words, named
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
 from tipsseg.formats import RASTER_FORMATS, check_formats
 from tipsseg.formats.raster import check_rasterio
@@ -42,7 +42,6 @@ from tipsseg.vocabulary.vocabulary import (
     make_vocabulary,
 )
 from tipsseg.weights.sources import find_model
-from tipsseg.words import Words, named
 
 if TYPE_CHECKING:
     from tipsseg.given.image import Given

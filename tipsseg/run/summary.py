@@ -12,12 +12,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tipsseg.errors import Words
 from tipsseg.folder.mask import MaskFacts
 from tipsseg.label_map import LabelMap
 from tipsseg.regions.objects import add_to_wholes, split_levels
 from tipsseg.types import BACKGROUND, ConfidenceArray, ImageRef, LabelArray, LabelClass, ignore_id
 from tipsseg.util.text import join_first, one_line, pluralize
-from tipsseg.words import Words
 
 #: The confidence of pixels that a person labelled.
 CERTAIN = 1.0
@@ -193,7 +193,7 @@ class TotalsSum:
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield a line with the classes that were found, largest first, and a line with those that were never found."""
+        """Yield a line with the classes that were found, largest first, and those that were never found."""
         if not self._images:
             return
         found, never = [], []
@@ -205,13 +205,15 @@ class TotalsSum:
                 found.append(f"{_short(each)} {percent} (in {images})")
             else:
                 never.append(_short(each))
+        lacking = f"Never found: {join_first(never, _NAMED)}." if never else ""
         if found:
-            yield f"Found in {pluralize(self._images, 'image')}, by area: {join_first(found, _NAMED)}."
+            area = f"Found in {pluralize(self._images, 'image')}, by area: {join_first(found, _NAMED)}."
+            yield f"{area} {lacking}".rstrip()
+        elif never:
+            yield lacking
         if self._asked is not None:
             asked = [f"{_short(each)} {self._asked[each.id]}" for each in self._classes]
             yield Words("Images for each name of {present}: {asked}.", asked=join_first(asked, _NAMED))
-        if never:
-            yield f"Never found: {join_first(never, _NAMED)}."
 
 
 def _short(entry: LabelClass) -> str:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, verb
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words
 from tipsseg.options.fields import FILES, WHAT, Opt
 from tipsseg.verbs.shared import Labelled, Named, Vocab
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.commands.audit import Audit
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -82,7 +81,7 @@ def audit(
         TipssegError: The folder or the labels cannot be read, the folder has no scores, or no image has labels.
     """
     from tipsseg.commands.audit import audit_labels, write_coco, write_label_studio
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
     from tipsseg.vocabulary.asked import asked_vocabulary
 
     if coco is not None and coco == label_studio:
@@ -93,5 +92,5 @@ def audit(
         for write, file in ((write_coco, coco), (write_label_studio, label_studio)):
             if file is not None:
                 write(result, Path(file))
-                progress.note(f"Wrote {file}.")
+                progress.note("wrote", file=file)
     return replace(result, findings=result.findings[:limit])

@@ -16,7 +16,7 @@ from tipsseg.util.text import Problem
 from tipsseg.verbs.shared import Labelled, Moved
 
 if TYPE_CHECKING:
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -58,7 +58,7 @@ def check_folder(
         OtherSchemaError: The record is from another version of tipsseg.
     """
     from tipsseg.commands.check import check_labels, check_store, is_store
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     top, reading = Path(folder), take_options(ReadingOptions, ask.values)
     with progress_for(verbose) as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.address import as_address
 from tipsseg.ask import Ask, verb
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words
 from tipsseg.formats import DATASET_FORMATS
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
@@ -18,12 +18,11 @@ from tipsseg.options.records import FileOptions, ReadingOptions
 from tipsseg.options.values import SHARD_SIZE
 from tipsseg.util.text import quote
 from tipsseg.verbs.shared import Chosen, Labelled, Moved
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.commands.dataset import WrittenDataset
     from tipsseg.images.finding import Paths
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -90,7 +89,7 @@ def convert_folder(
         OutputError: If the folder cannot be written.
     """
     from tipsseg.commands.convert import convert_labels
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     with progress_for(verbose) as progress:
         return convert_labels(
@@ -118,7 +117,7 @@ def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity
         OutputError: A file cannot be removed.
     """
     from tipsseg.commands.convert import end_formats
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     with progress_for(verbose) as progress:
         end_formats(Path(output), names, progress)
@@ -164,7 +163,7 @@ def write_dataset(
     """
     from tipsseg.commands.dataset import write_shards
     from tipsseg.images.finding import as_paths
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     with progress_for(verbose) as progress:
         return write_shards(

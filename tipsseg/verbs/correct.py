@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, verb
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
 from tipsseg.options.fields import Opt, take_options
 from tipsseg.options.records import CorrectOptions, ReadingOptions
 from tipsseg.verbs.shared import Labelled
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.commands.correct.take import Corrections
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -85,7 +84,7 @@ def correct_folder(
         OutputError: The folder cannot be written.
     """
     from tipsseg.commands.correct.take import take_corrections
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     options, reading = take_options(CorrectOptions, ask.values), take_options(ReadingOptions, ask.values)
     with progress_for(verbose) as progress:
@@ -109,7 +108,7 @@ def undo_corrections(
         InputError: The folder has no finished run, or an image is not in it, or nobody corrected it. Nothing was changed.
     """
     from tipsseg.commands.correct.take import undo
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     with progress_for(verbose) as progress:
         undo(Path(output), images, progress, dry_run=dry_run)
@@ -132,7 +131,7 @@ def remove_images(
         InputError: The folder has no finished run, or an image is not in it. Nothing was changed.
     """
     from tipsseg.commands.correct.take import remove
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     with progress_for(verbose) as progress:
         remove(Path(output), images, progress, dry_run=dry_run)

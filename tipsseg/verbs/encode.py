@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tipsseg.ask import Ask, verb
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
 from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.verbs.shared import DryRun, Inputs
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -73,7 +72,7 @@ def iter_encode_folder(
     """
     from tipsseg.commands.encode import encode_images, encode_spec, estimate_store
     from tipsseg.run.inputs import choice_of
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     choice = choice_of(ask.values)
     spec = encode_spec(ask.values)

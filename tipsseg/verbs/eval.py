@@ -15,7 +15,7 @@ from tipsseg.verbs.shared import Named, Vocab
 if TYPE_CHECKING:
     from tipsseg.commands.evaluate import Evaluation
     from tipsseg.images.finding import Listed
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -85,8 +85,8 @@ def score_masks(
     """
     from tipsseg.commands.evaluate import note_doubts, score_labels
     from tipsseg.images.finding import Listed
+    from tipsseg.say import progress_for
     from tipsseg.util.files import local_path
-    from tipsseg.util.progress import progress_for
     from tipsseg.vocabulary.asked import asked_vocabulary
 
     given = None if classes is None and vocab is None else asked_vocabulary(classes, vocab)[0].classes

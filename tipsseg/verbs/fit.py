@@ -14,7 +14,7 @@ from tipsseg.verbs.shared import Labelled, Moved
 
 if TYPE_CHECKING:
     from tipsseg.commands.fit.vectors import Fit
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -80,7 +80,7 @@ def fit_folder(
         TipssegError: The run cannot start or continue.
     """
     from tipsseg.commands.fit.vectors import check_target, fit_masks
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     path = None if target is None else Path(target)
     if path is not None:

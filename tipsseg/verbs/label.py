@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, verb
-from tipsseg.errors import OtherRunError, UsageError
+from tipsseg.errors import OtherRunError, UsageError, Words
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
 from tipsseg.options.fields import WHAT, Opt
 from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.util.text import shell_word
 from tipsseg.verbs.shared import Background, DryRun, Inputs, Named, Vocab
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from tipsseg.run.repeat import RepeatedRun
     from tipsseg.run.spec import RunSpec
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
 
@@ -121,7 +120,7 @@ def iter_label_folder(
     from tipsseg.engine.notes import Reporter
     from tipsseg.run.folder import open_folder, peek_folder
     from tipsseg.run.inputs import choice_of
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
     from tipsseg.vocabulary.asked import asked_vocabulary
 
     progress = progress_for(verbose)
@@ -144,7 +143,7 @@ def iter_label_folder(
         folder = stack.enter_context(peek_folder(spec) if dry_run else open_folder(spec))
         found = find_to_label(folder, choice, progress)
         for note in [] if repeated is None else repeated.notes(folder.info):
-            progress.note(note)
+            progress.say(note)
         if dry_run:
             return _closing(list_images(folder, found, progress), stack.pop_all())
         reporter = Reporter(progress)

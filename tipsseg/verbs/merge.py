@@ -10,7 +10,7 @@ from tipsseg.ask import Ask, verb
 from tipsseg.options.fields import FILES, Opt
 
 if TYPE_CHECKING:
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -59,7 +59,7 @@ def merge_folders(ask: Ask, folders: _Folders, output: _Output, *, verbose: Verb
     """
     from tipsseg.commands.merge import join_folders
     from tipsseg.images.finding import as_paths
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     with progress_for(verbose) as progress:
         return join_folders(as_paths(folders), Path(output), progress)

@@ -14,7 +14,7 @@ from tipsseg.verbs.shared import Chosen, Labelled, Moved
 
 if TYPE_CHECKING:
     from tipsseg.commands.rank import Ranked
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -61,7 +61,7 @@ def iter_ranked(
         OutputError: If the manifest cannot be read.
     """
     from tipsseg.commands.rank import ranked_images
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     root = None if images is None else as_address(images)
     return ranked_images(Path(output), only, root, limit, progress_for(verbose))

@@ -13,7 +13,7 @@ from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.verbs.shared import Labelled, Moved
 
 if TYPE_CHECKING:
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -81,7 +81,7 @@ def report_folder(
         OutputError: If the folder for the page cannot be written, or contains other files.
     """
     from tipsseg.commands.report.make import write_page
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     truth = take_options(TruthOptions, ask.values)
     reading = take_options(ReadingOptions, ask.values)

@@ -15,7 +15,7 @@ from tipsseg.options.records import ComputeOptions
 from tipsseg.verbs.shared import Background
 
 if TYPE_CHECKING:
-    from tipsseg.util.progress import Verbosity
+    from tipsseg.say import Verbosity
 
 _EPILOG = """\b
 Examples:
@@ -66,7 +66,7 @@ def serve(
 ) -> None:
     """Serve predictions to Label Studio, and learn from its annotations."""
     from tipsseg.integrations import label_studio
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
 
     with progress_for(verbose) as progress:
         backend = label_studio.Backend(
@@ -76,14 +76,14 @@ def serve(
             background=str(background),
             fits=Path(fits),
             images=None if images is None else Path(images),
-            note=progress.note,
+            note=progress.say,
         )
         with label_studio.serve(backend, host, port) as server:
             name = socket.gethostname() if host == "0.0.0.0" else host
-            progress.note(f"Serving {model} on http://{name}:{server.server_port}")
+            progress.note("serving", model=model, name=name, server_port=server.server_port)
             try:
                 server.serve_forever()
             except KeyboardInterrupt:
-                progress.note("Stopped.")
+                progress.note("stopped")
                 backend.close()
                 os._exit(0)  # while Python ends, a thread that runs torch would abort the process

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tipsseg.ask import Ask, verb
 from tipsseg.options.fields import WHAT, Opt
-from tipsseg.util.progress import print_text
+from tipsseg.say import print_text
 from tipsseg.util.text import did_you_mean, pluralize
 from tipsseg.verbs.shared import Background
 
@@ -43,7 +43,7 @@ def show(ask: Ask, name: _Name, *, background: Background = None, templates: _Te
 @verb("vocab check")
 def check(ask: Ask, name: _Name) -> None:
     """Check a vocabulary, and print its classes; an error names the file and the line."""
-    from tipsseg.util.progress import progress_for
+    from tipsseg.say import progress_for
     from tipsseg.vocabulary.asked import asked_vocabulary
     from tipsseg.vocabulary.rivals import describe_rivals
 
@@ -61,7 +61,7 @@ def check(ask: Ask, name: _Name) -> None:
     ]
     print_text(f"{name}: ok, {', '.join(parts)}\n")
     for text in describe_rivals(vocabulary):
-        progress_for(True).note(text)
+        progress_for(True).say(text)
     listed = [spec.name for spec in vocabulary.specs[: vocabulary.listed]]
     for entry in vocabulary.classes:
         facts = [f"({', '.join(entry.synonyms)})"] if entry.synonyms else []

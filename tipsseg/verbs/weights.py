@@ -8,7 +8,7 @@ from typing import Annotated
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import WeightsError
 from tipsseg.options.fields import Opt
-from tipsseg.util.progress import print_path, print_text
+from tipsseg.say import print_path, print_text
 
 _IDS = Opt(
     argument=True,

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tipsseg.errors import UsageError, VocabularyError
+from tipsseg.errors import UsageError, VocabularyError, Words, named
 from tipsseg.util.files import local_path
 from tipsseg.vocabulary.files import read_vocabulary
 from tipsseg.vocabulary.fitted import Classes, FittedVocabulary, as_vocabulary, is_fit
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES, find_templates
 from tipsseg.vocabulary.vocabulary import Vocabulary, make_vocabulary, parse_background
-from tipsseg.words import Words, named
 
 
 def asked_vocabulary(

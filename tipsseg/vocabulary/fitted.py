@@ -11,14 +11,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import UsageError, VocabularyError
+from tipsseg.errors import UsageError, VocabularyError, Words
 from tipsseg.options import Mode
 from tipsseg.types import LABELS_VERSION
 from tipsseg.util.files import atomic_write, describe_error, file_size, path_exists
 from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.vocabulary import ClassSpec, Vocabulary, make_vocabulary, parse_class
-from tipsseg.words import Words
 
 #: The suffix of fit files, which distinguishes them from vocabulary files.
 FIT_SUFFIX = ".fit"

@@ -15,10 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import VocabularyError
+from tipsseg.errors import VocabularyError, Words
 from tipsseg.util.files import describe_error, path_exists
 from tipsseg.util.text import control_character, is_utf8, quote
-from tipsseg.words import Words
 
 #: The templates of the published protocol, from the authors' zero-shot segmentation notebook.
 PROTOCOL_TEMPLATES: tuple[str, ...] = (

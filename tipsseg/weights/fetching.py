@@ -27,11 +27,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tipsseg.errors import DownloadError, IntegrityError, OutputError, WeightsError
+from tipsseg.errors import DownloadError, IntegrityError, OutputError, WeightsError, Words
 from tipsseg.types import LockedFile, ModelSpec
 from tipsseg.util.files import atomic_write, cache_folder
 from tipsseg.util.text import first_line
-from tipsseg.words import Words
 
 
 def sha256_of(path: Path, *, trust_stamp: bool = True, keep_stamp: bool = False) -> str:

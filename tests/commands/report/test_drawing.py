@@ -16,7 +16,7 @@ from PIL import Image
 
 from tipsseg.commands.correct.strokes import AREAS_MAX, POINTS_MAX
 from tipsseg.commands.report.make import page_file
-from tipsseg.util.progress import Silence
+from tipsseg.say import Silence
 from tipsseg.verbs.correct import correct_folder
 from tipsseg.verbs.report import report_folder
 

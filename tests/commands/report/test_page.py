@@ -19,7 +19,7 @@ from PIL import Image
 import tipsseg
 from tipsseg.commands.report.make import PAGE_FILES, _chunks, page_file
 from tipsseg.commands.report.pictures import jpeg, script
-from tipsseg.util.progress import Silence
+from tipsseg.say import Silence
 from tipsseg.verbs.report import report_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]

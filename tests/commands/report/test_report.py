@@ -25,7 +25,7 @@ from tipsseg.run.entry import Failure
 from tipsseg.run.failures import Failures
 from tipsseg.run.inputs import Ignored, found_images
 from tipsseg.run.read import open_run
-from tipsseg.util.progress import Progress, Silence
+from tipsseg.say import Progress, Silence
 from tipsseg.verbs.report import report_folder
 
 HOSTILE_CLASS = "</script><script>alert(1)</script>"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tipsseg.commands.correct.compare import Comparison, compare_masks, join_levels, return_parts
 from tipsseg.commands.correct.sources import BASE_LIMIT, PAGE, encode_base
 from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, SourceImage, image_errors
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.folder.mask import seal
 from tipsseg.formats import FORMATS
 from tipsseg.formats.png import encode_mask
@@ -39,11 +39,10 @@ from tipsseg.run.read import Run, RunImage
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import with_classes
 from tipsseg.run.summary import CERTAIN
+from tipsseg.say import Progress
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.files import RECORD_LIMIT, actual_name
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
-from tipsseg.words import Words
 
 #: The maximum number of failures to print.
 _FAILURES_SHOWN = 20
@@ -170,9 +169,9 @@ class Planner:
             )
         self.names.raise_unknown()
         for kind, count in self._skipped.items():
-            progress.note(f"Skipped {pluralize(count, 'shape')} without pixels: {kind}.")
+            progress.note("shapes_skipped", shapes=pluralize(count, "shape"), kind=kind)
         if self._boxes:
-            progress.note(f"Filled {pluralize(self._boxes, 'box', 'boxes')} without polygons.")
+            progress.note("boxes_filled", boxes=pluralize(self._boxes, "box", "boxes"))
         return plans
 
     def _plan(self, image: RunImage, source_image: SourceImage, *, exact: bool) -> Plan:

@@ -17,7 +17,7 @@ from tipsseg.commands.correct.strokes import draw_strokes, new_label, read_strok
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, PixelLabels, Size, SourceImage, image_errors
-from tipsseg.errors import ImageError, InputError, OtherSchemaError
+from tipsseg.errors import ImageError, InputError, OtherSchemaError, Words
 from tipsseg.folder.mask import read_sealed
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import Format
@@ -32,7 +32,6 @@ from tipsseg.types import BACKGROUND, ignore_id, label_dtype
 from tipsseg.util.files import RECORD_LIMIT, is_folder
 from tipsseg.util.json import read_value, short, take
 from tipsseg.util.text import pluralize, shell_word
-from tipsseg.words import Words
 
 #: The name of the page's format, in messages and records.
 PAGE = "report"

@@ -19,7 +19,7 @@ from tipsseg.corrections.files import Source
 from tipsseg.corrections.image_names import ImageNames
 from tipsseg.corrections.records import ClassNames, SourceImage
 from tipsseg.engine.notes import note_settled
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.formats import FORMATS, detect_format, find_reading_format, format_name, refuse_parts
 from tipsseg.formats.base import Format
 from tipsseg.options import default_jobs
@@ -31,22 +31,15 @@ from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import Run, find_only, open_run, refuse_raster
 from tipsseg.run.results import TAKEN, Derived
 from tipsseg.run.settle import Settled, adopt_masks, run_file_shows, settle
+from tipsseg.say import Progress
 from tipsseg.types import name_order, printable_path
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize, shorten
-from tipsseg.words import Words
 
 #: The maximum number of redrawn objects to name.
 _OBJECTS_NAMED = 5
 
 _EXPORT_IS_EMPTY = "Some tools lose all objects when they export; see that the file has yours."
 _NOT_REVIEWED = "The source does not record whether a person removed the objects or never opened the image."
-
-#: How to export exact outlines from tools that redraw objects.
-_EXACT_EXPORTS = (
-    'This export rounds outlines. For exact ones: in CVAT, upload without "Convert masks to polygons"; from FiftyOne, export '
-    "ImageSegmentationDirectory with `rel_dir`."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +100,9 @@ def take_corrections(
         uncorrected = () if source_run is None else tuple(source_run.uncorrected)
 
         count = len(matched)
-        progress.begin(f"Importing {pluralize(count, 'image')} of {source} ({reader.name}) into {run.output}.", count)
+        progress.begin(
+            "importing", count, images=pluralize(count, "image"), source=source, name=reader.name, output=run.output
+        )
         planner = Planner(run, names, printable_path(source.absolute()), reader.name, options)
         plans = planner.plan_all(matched, progress)
         progress.end()
@@ -169,9 +164,11 @@ def undo(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_
             settled = settle(folder, default_jobs())
             folder.finish_changes()
             note_settled(folder, settled, progress)
-        progress.note(f"{'Would undo' if dry_run else 'Undid'} {pluralize(len(corrected), 'correction')}.")
+        progress.note(
+            "undone", undone="Would undo" if dry_run else "Undid", corrections=pluralize(len(corrected), "correction")
+        )
         if again:
-            progress.note(f"The next run labels {pluralize(len(again), 'image')} again: {join_first(again, 5)}.")
+            progress.note("again", images=pluralize(len(again), "image"), names=join_first(again, 5))
 
 
 def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_run: bool) -> None:
@@ -190,7 +187,9 @@ def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dr
             folder.finish_changes()
             note_settled(folder, settled, progress)
         would = "Would remove" if dry_run else "Removed"
-        progress.note(f"{would} {pluralize(len(names), 'image')}: {join_first(sorted(names), 20)}.")
+        progress.note(
+            "removed", would=would, images=pluralize(len(names), "image"), names=join_first(sorted(names), 20)
+        )
 
 
 # ---- read and check ----
@@ -280,7 +279,7 @@ def _match(
         (uncorrected, Words(" that nobody corrected; {everything} imports the model's labels too")),
     ):
         if ignored:
-            progress.note(f"Ignored {pluralize(len(ignored), 'image')} of {source}" + reason + ".")
+            progress.note("not_matched", images=pluralize(len(ignored), "image"), source=source, reason=reason)
     return {image: found[image] for image in sorted(found, key=name_order)}, (*missing, *other_pictures)
 
 
@@ -305,12 +304,12 @@ def _keep_unseen(
             + Words(" Empty the masks with {emptied}, or leave these images as they are with {emptied:no}."),
         )
     if unsure and not empty:
-        progress.note(f"Left {number} without objects in {source} unchanged: {names}.")
+        progress.note("left_without_objects", number=number, source=source, names=names)
         for image in unsure:
             changed.pop(image).discard()
         emptied = [image for image in emptied if image in changed]
     if emptied:
-        progress.note(f"{pluralize(len(emptied), 'image')} with no objects left: {join_first(emptied, 20)}.")
+        progress.note("emptied", images=pluralize(len(emptied), "image"), names=join_first(emptied, 20))
     return changed
 
 
@@ -428,12 +427,10 @@ class _OwnFiles:
         """Note the files that show older labels."""
         if self.older:
             names = join_first([str(path) for path in self.older], 3)
-            progress.note(f"Did not import {pluralize(len(self.older), 'file')} made from outdated labels: {names}.")
+            progress.note("outdated_files", files=pluralize(len(self.older), "file"), names=names)
         if self.changed_since:
             names = join_first(self.changed_since, 5)
-            progress.note(
-                f"Kept {pluralize(len(self.changed_since), 'mask')} changed since the corrected file was written: {names}."
-            )
+            progress.note("newer_masks", masks=pluralize(len(self.changed_since), "mask"), names=names)
 
     def _is_fresh(self, image: str, row: FileRow, *, whole: bool) -> bool:
         """Return True if a file shows the labels of an image as they are now."""
@@ -464,23 +461,17 @@ def _print_result(
 ) -> None:
     progress.results(mask.path for mask in result.masks)
     if result.classes:
-        progress.note(f"New classes: {join_first(result.classes, 10)}.")
+        progress.note("new_classes", classes=join_first(result.classes, 10))
     if result.redrawn:
         objects = join_first([str(redrawn) for redrawn in result.redrawn], _OBJECTS_NAMED)
-        progress.note(
-            Words(
-                "Left {number} of {source} unchanged, because only edges differ or the object is too thin to "
-                "export: {objects}. {exact} imports every difference.",
-                number=pluralize(len(result.redrawn), "object"),
-                source=source,
-                objects=objects,
-            )
-        )
+        progress.note("redrawn", number=pluralize(len(result.redrawn), "object"), source=source, objects=objects)
         if not result.masks:
-            progress.note(_EXACT_EXPORTS)
+            progress.note("exact_exports")
     would = "would be " if options.dry_run else ""
     more = f", {accepted} of them accepted" if accepted else ""
-    progress.note(f"{pluralize(len(result.masks), 'mask')} {would}corrected, {len(result.unchanged)} unchanged{more}.")
+    progress.note(
+        "corrected", masks=pluralize(len(result.masks), "mask"), would=would, unchanged=len(result.unchanged), more=more
+    )
 
 
 def _print_rest(

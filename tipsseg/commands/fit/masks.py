@@ -17,7 +17,7 @@ from tipsseg.engine.job import Job
 from tipsseg.engine.local import LoadedModel
 from tipsseg.engine.notes import note_damaged
 from tipsseg.engine.stages import run_stages
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.images.access import exists
 from tipsseg.labelling.features import Features
 from tipsseg.labelling.source import FeatureSource, Loaded
@@ -25,11 +25,10 @@ from tipsseg.regions.components import count_labels
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import is_same_picture
 from tipsseg.run.read import Run, open_run, refuse_raster
+from tipsseg.say import Progress
 from tipsseg.types import ImageRef, LabelArray
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize, shell_word
 from tipsseg.util.threads import map_in_order
-from tipsseg.words import Words
 
 _Value = TypeVar("_Value")
 
@@ -114,9 +113,7 @@ def draw_masks(masks: EditedMasks, progress: Progress, jobs: int) -> EditedMasks
         return masks
     order = random.Random(0).sample(range(len(refs)), len(refs))
     order = _rare_classes_first(masks, order, jobs)
-    progress.note(
-        f"Using {_MOST} of {pluralize(len(refs), 'corrected mask')}, drawn at random, those with rare classes first."
-    )
+    progress.note("masks_drawn", most=_MOST, masks=pluralize(len(refs), "corrected mask"))
     return replace(masks, refs=tuple(refs[index] for index in sorted(order[:_MOST])))
 
 
@@ -180,7 +177,14 @@ def learn_from(
         return learn(image, features), image.damaged
 
     masks, info = "with masks" if masked else "without masks", loaded.info
-    progress.begin(f"{pluralize(len(refs), 'image')} {masks}, model {info.model['id']} on {info.place}.", len(refs))
+    progress.begin(
+        "learning",
+        len(refs),
+        images=pluralize(len(refs), "image"),
+        masks=masks,
+        model=info.model["id"],
+        place=info.place,
+    )
     values, job = list[_Value](), Job(progress, names_failures=masked)
     for value, damaged in job.each(run_stages(refs, source, itemgetter(0), finish, info.spec.jobs)):
         values.append(value)

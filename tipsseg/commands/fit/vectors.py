@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tipsseg.commands.fit.masks import EditedMasks, draw_masks, edited_masks, learn_from, require_masks
 from tipsseg.engine.local import load_for
-from tipsseg.errors import InputError, OutputError, TipssegError, UsageError
+from tipsseg.errors import InputError, OutputError, TipssegError, UsageError, Words
 from tipsseg.labelling.classifier import make_classifier
 from tipsseg.labelling.features import Features, find_features
 from tipsseg.labelling.source import FeatureSource, Loaded
@@ -20,12 +20,11 @@ from tipsseg.options import ONE_SCALE
 from tipsseg.options.records import ComputeOptions, LabelOptions
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec, model_identity, refuse_file
+from tipsseg.say import Progress
 from tipsseg.util.files import cache_folder, is_folder
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import format_duration, join_first, pluralize, text_table
 from tipsseg.vocabulary.fitted import FIT_SUFFIX, FittedVocabulary
 from tipsseg.weights.sources import find_model
-from tipsseg.words import Words
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +99,7 @@ def fit_masks(
     try:
         if target is not None:
             fit.save(target)
-            progress.note(f"Wrote {target}.")
+            progress.note("wrote", file=target)
     except TipssegError as error:
         error.result = fit
         raise
@@ -133,10 +132,7 @@ def note_other_scales(masks: EditedMasks, progress: Progress) -> None:
     options = masks.run.info.spec.options
     if options.scales != ONE_SCALE:
         scales = "scales" if len(options.scales) > 1 else "scale"
-        progress.note(
-            f"The fit learns from scale 1 only, and applies to all scales; the run has {scales} "
-            f"{', '.join(f'{scale:g}' for scale in options.scales)}."
-        )
+        progress.note("other_scales", scales=scales, number=", ".join(f"{scale:g}" for scale in options.scales))
 
 
 def _fit(spec: RunSpec, masks: EditedMasks, progress: Progress) -> Fit:
@@ -150,7 +146,7 @@ def _fit(spec: RunSpec, masks: EditedMasks, progress: Progress) -> Fit:
 
     require_masks(masks, len(masks.refs))
     masks = draw_masks(masks, progress, spec.jobs)
-    loaded = load_for(plan_run(spec), progress.note, quiet=progress.quiet, images=masks.refs)
+    loaded = load_for(plan_run(spec), progress.say, quiet=progress.quiet, images=masks.refs)
     backbone = loaded.model.backbone
     classifier = make_classifier(backbone, spec.vocabulary, cache_folder() if spec.use_cache else None)
     groups = groups_by_id(classifier.vocabulary)
@@ -173,21 +169,21 @@ def _fit(spec: RunSpec, masks: EditedMasks, progress: Progress) -> Fit:
         patches, missing = learn_from(masks.others, loaded, source, draw_patches, progress, masked=False)
         if missing.failed:
             of = f"{missing.failed} of the {pluralize(len(masks.others), 'image')}"
-            progress.note(f"Could not read {of} without masks; the fit ignores them.")
+            progress.note("fit_skips", images=of)
     began = time.monotonic()
     progress.note(
-        f"Fitting {pluralize(len(spec.vocabulary.classes), 'class', 'classes')} to {pluralize(len(images), 'image')}."
+        "fitting",
+        classes=pluralize(len(spec.vocabulary.classes), "class", "classes"),
+        images=pluralize(len(images), "image"),
     )
 
     def step(done: int, most: int) -> None:
-        progress.still(f"{done} of at most {most} fitting steps in {format_duration(round(time.monotonic() - began))}.")
+        progress.still("fitting_steps", done=done, most=most, time=format_duration(round(time.monotonic() - began)))
 
     fitted = fit_windows(loaded.model, loaded.view, classifier, images, patches, step)
     absent = [score.name for score in fitted.scores if score.name and not score.images]
     if absent:
-        progress.note(
-            f"The masks have no pixels of {join_first(absent, 10)}: classes without pixels keep their text vectors."
-        )
+        progress.note("classes_without_pixels", names=join_first(absent, 10))
     return Fit(fitted, len(images), job.failed)
 
 

@@ -23,11 +23,10 @@ from tipsseg.run.outcome import FolderImage, Status
 from tipsseg.run.read import open_run
 from tipsseg.run.results import ImageResult, Labelled
 from tipsseg.run.spec import RunSpec
+from tipsseg.say import Progress
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import shell_word
 from tipsseg.vocabulary.vocabulary import Vocabulary
-from tipsseg.words import Words
 
 #: Suffixes of images that may have coordinates, and the number of those that are looked at.
 _WITH_COORDINATES, _LOOKED_AT = (".tif", ".tiff", ".jp2"), 20
@@ -116,28 +115,12 @@ def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> I
         try:
             raster.check_formats()
         except UsageError as error:
-            progress.note(
-                f"The coordinates of {first.name} are not stored, because " + error.message + ". " + error.hint
-            )
+            progress.note("coordinates_refused", name=first.name, message=error.message, hint=error.hint)
             return images
-        progress.note(
-            Words(
-                "{name} is georeferenced: it is labelled at its full resolution, in the format geotiff. To write "
-                "{chosen} instead, use {formats}.",
-                name=first.name,
-                chosen=", ".join(spec.formats),
-            )
-        )
+        progress.note("labelled_as_raster", name=first.name, chosen=", ".join(spec.formats))
         folder.change(replace(folder.info, spec=raster))
         return images
     progress.note(
-        Words(
-            "{name} is georeferenced, but {chosen} do not store coordinates. It is resized for the model "
-            "like a photograph; {formats}=geotiff labels it at full resolution. To add georeferenced masks "
-            "of these labels, run: tipsseg convert {shell_word} --format geotiff",
-            name=first.name,
-            chosen=", ".join(spec.formats),
-            shell_word=shell_word(str(spec.output)),
-        )
+        "coordinates_lost", name=first.name, chosen=", ".join(spec.formats), folder=shell_word(str(spec.output))
     )
     return images

@@ -28,7 +28,7 @@ from tipsseg.engine.notes import (
     note_settled,
     note_skipped,
 )
-from tipsseg.errors import InputError, OutputError, UsageError
+from tipsseg.errors import InputError, OutputError, UsageError, Words
 from tipsseg.options.values import index_of
 from tipsseg.run.files import TRASH
 from tipsseg.run.folder import OutputFolder, locked_cache
@@ -37,10 +37,9 @@ from tipsseg.run.moves import Moves, find_moves, follow
 from tipsseg.run.results import ImageResult, Triaged
 from tipsseg.run.settle import Settled, settle_images
 from tipsseg.run.spec import RunInfo
+from tipsseg.say import Progress
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize
-from tipsseg.words import Words
 
 
 class Engine(Protocol):
@@ -70,8 +69,8 @@ def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[Imag
     """
     from tipsseg.engine.local import LocalEngine
 
-    loaded = load_for(folder.info, progress.note, quiet=progress.quiet, images=images)
-    yield LocalEngine(loaded, folder.context, progress.note)
+    loaded = load_for(folder.info, progress.say, quiet=progress.quiet, images=images)
+    yield LocalEngine(loaded, folder.context, progress.say)
 
 
 def label_images(
@@ -94,9 +93,7 @@ def label_images(
     progress = reporter.progress
     note_given(folder.info.spec, images.known, progress)
     if folder.cache.lock is not None and folder.cache.lock.missing:
-        progress.note(
-            f"The file system of {folder.path} has no locks: run one process at a time there, or one for each shard."
-        )
+        progress.note("no_locks", path=folder.path)
     note_folder(folder, images, progress)
     moves = _follow(folder, images, progress)
     notes = ImageNotes(folder.info.model, folder.context.formats, progress)
@@ -133,18 +130,15 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
         folder.info.spec.given.follow(folder.former)
     note_renamed(moves.renamed, progress)
     if moves.replaced:
-        progress.note(
-            f"{join_first(moves.replaced, 5)}: the picture that was corrected is gone, and another one has its name. "
-            f"The correction is in {folder.path / TRASH}."
-        )
+        progress.note("correction_replaced", names=join_first(moves.replaced, 5), folder=folder.path / TRASH)
     if moves.alike:
-        progress.note(f"Several pictures have the same pixels, so no labels followed: {join_first(moves.alike, 5)}.")
+        progress.note("pictures_alike", names=join_first(moves.alike, 5))
     if prune is not None:
         for name in moves.gone:
             folder.forget(folder.image(name).entry)
         number = pluralize(len(moves.gone), "image")
-        none = "No labelled image is gone: nothing was removed."
-        progress.note(f"Removed the labels of {number}: {join_first(moves.gone, 20)}." if moves.gone else none)
+        reason = "labels_removed" if moves.gone else "none_removed"
+        progress.note(reason, images=number, names=join_first(moves.gone, 20))
     return replace(moves, gone=() if prune is not None else moves.gone)
 
 
@@ -219,15 +213,14 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
     note_settled(folder, settled, progress)
     if spec.given is not None and spec.given.labels is not None:
         note_skipped(spec.given.labels.skipped, spec.onto, progress)
-    note = progress.note if counts.labelled else progress.detail
-    note_division(spec.formats, folder.cache.names(), folder.context.files, note)
+    if counts.labelled or progress.detailed:
+        note_division(spec.formats, folder.cache.names(), folder.context.files, progress)
     note_edited(folder.info, counts, progress)
     for line in folder.totals.lines():
-        progress.note(line)
-    note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.output}")
+        progress.say(line)
+    shown = "" if reporter.shown is None else f"; see {reporter.shown}"
+    note_end(progress, counts, time.monotonic() - reporter.began, f", into {spec.output}{shown}")
     reporter.note_failures(folder)
-    if reporter.shown is not None:
-        progress.note(f"Open {reporter.shown} to see the labels.")
 
 
 def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter: Reporter) -> None:
@@ -255,7 +248,9 @@ def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter
                 shards = sorted({index_of(ref.name, spec.shard.count) for ref in missing})
                 names = join_first([f"{each}/{spec.shard.count}" for each in shards], 10)
                 number = pluralize(len(missing), "image has", "images have")
-                progress.note(f"{number} no labels yet, in {'shard' if len(shards) == 1 else 'shards'} {names}.")
+                progress.note(
+                    "parts_missing", number=number, shards="shard" if len(shards) == 1 else "shards", names=names
+                )
                 return
             whole.look()
             settled = Settled()
@@ -264,9 +259,9 @@ def _end_shard(folder: OutputFolder, images: Images, notes: ImageNotes, reporter
             whole.finish(reporter.counts)
             progress.results(whole.run_paths)
             note_settled(whole, settled, progress)
-            progress.note(f"All parts are done: {pluralize(len(whole), 'image')} in {spec.output}.")
+            progress.note("parts_done", images=pluralize(len(whole), "image"), output=spec.output)
     except OutputError as error:
-        progress.note("The files for the whole run are written by the last part: " + error.reason + ".")
+        progress.note("last_part", reason=error.reason)
 
 
 def begin(engine: Engine, images: Images, folder: OutputFolder) -> RunInfo:

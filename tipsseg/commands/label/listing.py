@@ -10,7 +10,7 @@ from math import prod
 
 from tipsseg.backbones.registry import read_sizes
 from tipsseg.commands.label.images import check_prune
-from tipsseg.engine.notes import list_counts, note_reasons, note_renamed
+from tipsseg.engine.notes import classes_text, list_counts, note_reasons, note_renamed
 from tipsseg.errors import ImageError
 from tipsseg.images.access import needs_hold
 from tipsseg.labelling.view import view_of
@@ -23,8 +23,8 @@ from tipsseg.run.moves import find_moves
 from tipsseg.run.outcome import FolderImage
 from tipsseg.run.results import Unchanged
 from tipsseg.run.spec import RunSpec
+from tipsseg.say import Progress
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import join_first, pluralize
 from tipsseg.weights.sources import find_model
 
@@ -44,14 +44,12 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> Gen
     unchanged = failed = edited = 0
     todo: list[ImageRef] = []
     if (refusal := folder.refusal) is not None:  # list the images anyway
-        progress.note("The run would stop: " + refusal.message + (" (" + refusal.hint + ")" if refusal.hint else ""))
+        progress.say("The run would stop: " + refusal.message + (" (" + refusal.hint + ")" if refusal.hint else ""))
     moves = find_moves(folder, images)
     check_prune(folder, images, moves)
     note_renamed(moves.renamed, progress)
     if spec.prune is not None:
-        progress.note(
-            f"Would remove the labels of {pluralize(len(moves.gone), 'image')}: {join_first(moves.gone, 20)}."
-        )
+        progress.note("would_remove", images=pluralize(len(moves.gone), "image"), names=join_first(moves.gone, 20))
     followed = {ref.name for ref in moves.renamed.values()}
     for item in map(folder.triage, images.refs):
         if isinstance(item, ImageRef) and item.name in followed:
@@ -73,9 +71,10 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> Gen
                 progress.path(item.path)
                 yield FolderImage(path=item.path, name=item.name, status="planned")
     if is_locked(spec.output):
-        progress.note(f"Another tipsseg process is writing to {spec.output}.")
+        progress.note("another_process", output=spec.output)
     others = {"unchanged": unchanged, "edited by hand": edited, "cannot be labelled": failed}
-    progress.note(f"{list_counts(len(todo), 'to label', others)}, into {spec.output}. Nothing was written.")
+    counts = list_counts(len(todo), "to label", others)
+    progress.note("planned", counts=counts, output=spec.output, classes=classes_text(spec.vocabulary))
     note_reasons(reasons, progress, "to label")
     if todo and not spec.is_raster:
         _note_sizes(spec, todo, progress)
@@ -92,10 +91,10 @@ def _note_sizes(spec: RunSpec, todo: list[ImageRef], progress: Progress) -> None
         return
     ends = dict.fromkeys(f"{h} x {w}" for h, w in (min(sizes, key=prod), max(sizes, key=prod)))
     some = "" if len(sizes) == len(todo) else f" of {len(sizes)} of them"
-    progress.note(f"Sizes{some}: {' to '.join(ends)} pixels (height x width).")
+    progress.note("sizes", some=some, ends=" to ".join(ends))
     source = find_model(spec.model)
     if not source.is_here:
-        progress.note(f"For the number of windows, run: tipsseg weights download {spec.model}")
+        progress.note("no_windows", model=spec.model)
         return
     model = read_sizes(source.fetch(quiet=True, keep_stamps=spec.use_cache))
 
@@ -104,8 +103,8 @@ def _note_sizes(spec: RunSpec, todo: list[ImageRef], progress: Progress) -> None
         return [grid for size in sizes for grid in view.grids(size)]
 
     grids = seen(spec.options)
-    text = f"The model sees {sum(grid[0] for grid in grids) / len(sizes):.1f} windows per image"
+    more = ""
     if spec.options.scales != ONE_SCALE:
         times = sum(map(prod, grids)) / sum(map(prod, seen(replace(spec.options, scales=ONE_SCALE))))
-        text += f", and {times:.1f} times as many patches as at scale 1"
-    progress.note(f"{text}.")
+        more = f", and {times:.1f} times as many patches as at scale 1"
+    progress.note("windows", number=f"{sum(grid[0] for grid in grids) / len(sizes):.1f}", more=more)

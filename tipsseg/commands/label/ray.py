@@ -26,7 +26,7 @@ from typing import Any, TextIO
 from tipsseg._version import __version__
 from tipsseg.commands.label.images import EngineMaker, label_images, local_engine
 from tipsseg.engine.notes import Reporter
-from tipsseg.errors import DeviceError, TipssegError, UsageError
+from tipsseg.errors import DeviceError, TipssegError, UsageError, Words
 from tipsseg.images.decoders import silence_decoders
 from tipsseg.options import default_jobs
 from tipsseg.options.values import Shard, index_of
@@ -35,10 +35,9 @@ from tipsseg.run.inputs import Images
 from tipsseg.run.labels import RunContext
 from tipsseg.run.results import Derived, ImageResult, Labelled, Triaged
 from tipsseg.run.spec import RunInfo, RunSpec
+from tipsseg.say import Progress, Silence
 from tipsseg.types import Failed, ImageRef
-from tipsseg.util.progress import Progress, Silence
 from tipsseg.util.text import first_line, pluralize
-from tipsseg.words import Words
 
 #: Shards per task that runs at a time, so that a slow machine costs little.
 _SHARDS = 4
@@ -112,7 +111,7 @@ class RayEngine:
             each = min([_CPUS, *(int(node["CPU"]) for node in nodes if node.get("CPU"))])
             self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
         self._count = _SHARDS * tasks
-        progress.note(f"Ray runs {pluralize(tasks, 'task')} at a time, for {pluralize(self._count, 'shard')}.")
+        progress.note("ray_tasks", tasks=pluralize(tasks, "task"), shards=pluralize(self._count, "shard"))
         info = replace(folder.info, spec=folder.info.spec.changed(device=kind))
         with _errors():
             started: RunInfo | TipssegError = ray.get(self._submit(_start, info, images[:1], folder.context))

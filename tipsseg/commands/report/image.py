@@ -19,7 +19,7 @@ import numpy as np
 from tipsseg.address import address_text
 from tipsseg.commands.rank import mean_confidence
 from tipsseg.commands.report import pictures
-from tipsseg.errors import ImageError, OutputError
+from tipsseg.errors import ImageError, OutputError, Words
 from tipsseg.formats.npz import read_confidence
 from tipsseg.given.labels import LabelSource, paint_objects
 from tipsseg.images.access import absence, exists
@@ -33,7 +33,6 @@ from tipsseg.run.read import RunImage
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file, set_aside
 from tipsseg.util.json import json_bytes, parse, take
-from tipsseg.words import Words
 
 #: Increase this if the code draws different files.
 _VERSION = 7

@@ -23,7 +23,7 @@ from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, PageRecord, Pl
 from tipsseg.commands.report.pictures import script
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import list_counts, note_aside
-from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
+from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError, Words
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
@@ -34,12 +34,11 @@ from tipsseg.run.inputs import REPORT_FILE, check_image_root
 from tipsseg.run.lock import LOCK_FILE, FolderLock
 from tipsseg.run.read import Run, open_run, refuse_raster
 from tipsseg.run.summary import TotalsSum
+from tipsseg.say import Progress
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file
-from tipsseg.util.progress import Progress
 from tipsseg.util.text import pluralize
 from tipsseg.util.threads import map_in_order
-from tipsseg.words import Words
 
 #: The static files of the page.
 PAGE_FILES = (
@@ -110,7 +109,7 @@ def write_page(
             clean_up([folder], keep={LOCK_FILE})
             clean_up_below(path for path in folder.iterdir() if path.is_dir())
         place, began = Place(folder), time.monotonic()
-        progress.begin(f"Drawing {pluralize(len(run), 'image')} of {run.output} into {folder}.", len(run))
+        progress.begin("drawing", len(run), images=pluralize(len(run), "image"), output=run.output, folder=folder)
         if others or findings:
             _note_unmatched([image.ref(images) for image in run.images()], others, findings, progress)
         drawn = _draw(run, ImageMaker(place, classes, images, others), reading.jobs, progress)
@@ -160,7 +159,7 @@ def write_page(
         progress.results([folder / PAGE_FILES[0]])
         counts = {name: drawn.counts[name] for name in ("unchanged", "failed")}
         done = list_counts(drawn.counts["drawn"], "drawn", counts)
-        progress.note(f"{done} in {time.monotonic() - began:.1f} s, into {folder}")
+        progress.note("drawn", counts=done, seconds=f"{time.monotonic() - began:.1f}", folder=folder)
         return drawn.counts["failed"] + (0 if evaluation is None else evaluation.failed)
 
 
@@ -169,9 +168,9 @@ def _note_unmatched(
 ) -> None:
     """Compare the images with the other labels and the findings, and note labels and findings of other images."""
     if others is not None and not others.names.expect(refs):
-        progress.note("The other labels have no image of this run. Labels are matched by the names of images.")
+        progress.note("no_image_labelled")
     if findings and not findings.keys() & {ref.name for ref in refs}:
-        progress.note("None of the findings is about an image of this run. They are matched by image names.")
+        progress.note("no_image_found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +219,7 @@ def _similar_images(features: Path, drawn: _Drawn, progress: Progress) -> dict[s
     """Return the positions on the page of the images most similar to each image, by the class tokens in a feature store."""
     vectors, images = _token_vectors(features, list(drawn.hashes.values())), list(drawn.hashes)
     if missing := len(vectors) - int(np.count_nonzero(vectors.any(1))):
-        progress.note(f"Did not compare {pluralize(missing, 'image')} with other images: no features in {features}.")
+        progress.note("not_compared", images=pluralize(missing, "image"), features=features)
     positions = {image: position for position, image in enumerate(drawn.order)}
     return {
         image: [positions[images[index]] for index in indices]

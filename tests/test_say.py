@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tipsseg.errors import ImageError
-from tipsseg.util.progress import Progress
+from tipsseg.errors import ImageError, Words
+from tipsseg.say import Progress
 from tipsseg.util.text import format_duration, pluralize
-from tipsseg.words import Words
 
 
 @pytest.mark.parametrize(
@@ -52,11 +51,11 @@ def test_lines_come_now_and_then_when_nobody_watches(
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     with Progress(quiet=False) as shown:
-        shown.begin(f"{total} images", total)
+        shown.begin("joining", total, what=f"{total} images")
         for _ in range(done):
             now[0] += seconds
             shown.advance()
-    assert capsys.readouterr().err.splitlines() == [f"{total} images", *lines]
+    assert capsys.readouterr().err.splitlines() == [f"Joining {total} images.", *lines]
 
 
 class Terminal(io.StringIO):
@@ -88,7 +87,7 @@ def test_the_time_left_is_not_told_of_the_first_images(
         monkeypatch.setattr(name, lambda: now[0])
     monkeypatch.setattr(sys, "stderr", screen)
     with Progress(quiet=False) as shown:
-        shown.begin("1000 images", 1000)
+        shown.begin("joining", 1000, what="1000 images")
         for number, wait in enumerate(waits):
             now[0] += wait
             shown.advance()
@@ -100,14 +99,14 @@ def test_the_time_left_is_not_told_of_the_first_images(
     if watched:
         assert lines[-1].rpartition(", ")[2] in late
     else:
-        assert screen.getvalue().splitlines() == ["1000 images", *lines]
+        assert screen.getvalue().splitlines() == ["Joining 1000 images.", *lines]
 
 
 def test_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with Progress(quiet=False) as shown:
-        shown.begin("3 images", 3)
+        shown.begin("joining", 3, what="3 images")
         for _ in range(3):
             shown.advance()
         shown.error(ImageError(Path("b.jpg"), "empty file (0 bytes)"))
@@ -120,8 +119,8 @@ def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     with Progress(quiet=True) as shown:
-        shown.begin("1 image", 1)
-        shown.note("a note")
+        shown.begin("joining", 1, what="1 image")
+        shown.note("stopped")
         shown.error(ImageError(Path("b.jpg"), "truncated", "Fetch it again."))
         shown.advance()
     assert screen.getvalue() == "Error: b.jpg: truncated (Fetch it again.)\n"
@@ -130,12 +129,19 @@ def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lines_name_options_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> None:
     error = ImageError(Path("b.jpg"), "too large", Words("Set {max_pixels}."))
     with Progress(quiet=False, name_of=lambda option, _: option.upper()) as shown:
-        shown.head(Words("{classes}"))
-        shown.note("a note")
+        shown.say(Words("{classes}"))
+        shown.say("a note")
         shown.error(error)
         printed = shown.printed(error)
     assert capsys.readouterr().err == "CLASSES\na note\nError: b.jpg: too large (Set MAX_PIXELS.)\n"
     assert (printed.path, printed.reason, printed.hint) == (Path("b.jpg"), "too large", "Set MAX_PIXELS.")
+
+
+def test_details_are_printed_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
+    for detailed in (False, True):
+        with Progress(quiet=False, detailed=detailed) as shown:
+            shown.note("phrases_dropped", pairs="sky (close to heaven)")
+    assert capsys.readouterr().err.count("sky (close to heaven)") == 1
 
 
 def test_paths_of_results_go_to_stdout_unless_something_else_does(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
