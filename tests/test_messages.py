@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from string import Formatter
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 
@@ -104,14 +104,14 @@ def test_every_note_gets_the_values_of_its_sentence() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                 continue
-            reason = cast(Any, node.args[0])
-            if node.func.attr in ("note", "begin", "still") and "progress" in ast.unparse(node.func.value):
-                if isinstance(reason, ast.Constant):
-                    values = {keyword.arg or "" for keyword in node.keywords}
-                    place, fields = f"{path.relative_to(TOP)}:{node.lineno}", _fields(table[str(reason.value)])
-                    assert values <= fields, place
-                    assert fields - values <= options, place
-                    noted.add(str(reason.value))
+            reason = node.args[0]
+            is_note = node.func.attr in ("note", "begin", "still") and "progress" in ast.unparse(node.func.value)
+            if is_note and isinstance(reason, ast.Constant):
+                values = {keyword.arg or "" for keyword in node.keywords}
+                place, fields = f"{path.relative_to(TOP)}:{node.lineno}", _fields(table[str(reason.value)])
+                assert values <= fields, place
+                assert fields - values <= options, place
+                noted.add(str(reason.value))
     assert len(noted) > 100
     assert table.keys() - noted == {
         *get_args(Remark),

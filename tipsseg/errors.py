@@ -49,6 +49,7 @@ class Words(str):
     values: Mapping[str, Any]
 
     def __new__(cls, template: str, **values: object) -> Self:
+        """Return the text of a template with these values."""
         self = super().__new__(cls, _filled(template, values, _keyword))
         self.template, self.values = template, values
         return self
