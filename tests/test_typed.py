@@ -23,10 +23,10 @@ tipsseg.label_folder("photos", from_run="labels", output=Path("again"))
 tipsseg.encode_folder("photos", "feats", feature_dtype="int8", every="1s", stretch=(2, 98)).count("failed")
 tipsseg.write_dataset("labels", "set", shard_size="1GB").failed
 failed: int = review.convert_folder("labels", ["yolo"], only=["a.jpg"], val_fraction=0.2)
-review.drop_formats("labels", ["yolo"])
+review.convert_folder("labels", drop=["yolo"])
 corrected: int = review.correct_folder("labels", "export.json", emptied=True, dry_run=True).failed
-review.undo_corrections("labels", ["a.jpg"])
-review.remove_images("labels", ["a.jpg"])
+review.correct_folder("labels", undo=["a.jpg"])
+review.correct_folder("labels", remove=["a.jpg"])
 iou: float = review.score_masks("labels", "masks", layout="voc21", jobs=2).scores.mean_iou
 review.audit("labels", "coco.json", ["car"], limit=5).findings
 problems = [problem.what for problem in review.check_folder("labels", images="photos")]

@@ -8,8 +8,8 @@ from tipsseg.commands.evaluate import Evaluation
 from tipsseg.commands.rank import Ranked
 from tipsseg.verbs.audit import audit
 from tipsseg.verbs.check import check_folder
-from tipsseg.verbs.convert import convert_folder, drop_formats
-from tipsseg.verbs.correct import correct_folder, remove_images, undo_corrections
+from tipsseg.verbs.convert import convert_folder
+from tipsseg.verbs.correct import correct_folder
 from tipsseg.verbs.eval import score_masks
 from tipsseg.verbs.merge import merge_folders
 from tipsseg.verbs.rank import rank
@@ -24,11 +24,8 @@ __all__ = [
     "check_folder",
     "convert_folder",
     "correct_folder",
-    "drop_formats",
     "merge_folders",
     "rank",
-    "remove_images",
     "report_folder",
     "score_masks",
-    "undo_corrections",
 ]

@@ -19,7 +19,6 @@ from tipsseg.folder.mask import read_sealed, seal
 from tipsseg.formats.npz import encode_arrays
 from tipsseg.review import correct_folder, merge_folders
 from tipsseg.run.read import open_run
-from tipsseg.verbs.correct import undo_corrections
 from tipsseg.verbs.report import report_folder
 
 IDS = np.zeros((20, 30), np.uint8)
@@ -274,7 +273,7 @@ def test_an_image_marked_good_is_accepted(out: Path) -> None:
     report_folder(out, jobs=1, verbose=False)
     text = (out / "report/data/images-00000.js").read_text()
     assert [each["good"] for each in json.loads(text[text.index("[") : text.rindex("]") + 1])] == [True, True]
-    undo_corrections(out, ["a.png"])
+    correct_folder(out, undo=["a.png"])
     report_folder(out, jobs=1, verbose=False)
     assert (out / "report/data/images-00000.js").read_text().count('"good":true') == 1
 
@@ -297,7 +296,7 @@ def test_a_correction_that_was_undone_holds_again_once_it_is_imported_again(out:
     path = save(out, [{"object": 1, "class": None}])
     correct_folder(out, path)
     before = mask(out).copy()
-    undo_corrections(out, ["a.png"])
+    correct_folder(out, undo=["a.png"])
     assert (mask(out) == IDS).all()
     correct_folder(out, path)
     assert (mask(out) == before).all()

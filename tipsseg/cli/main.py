@@ -51,8 +51,8 @@ _COMMANDS: Mapping[str, str] = {
 _VERBS: Mapping[str, tuple[str, ...]] = {
     "audit": ("audit",),
     "check": ("check_folder",),
-    "convert": ("convert",),
-    "correct": ("correct",),
+    "convert": ("convert_folder",),
+    "correct": ("correct_folder",),
     "doctor": ("doctor",),
     "encode": ("iter_encode_folder",),
     "eval": ("score_masks",),

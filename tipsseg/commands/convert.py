@@ -137,7 +137,7 @@ def _settle(
 
 
 def end_formats(output: Path, names: Sequence[str], progress: Progress) -> None:
-    """End formats: remove their files. See `verbs.convert.drop_formats`."""
+    """End formats: remove their files. Those that a person changed go to the trash."""
     for name in names:
         check_format(name)
     with change_folder(output) as folder:

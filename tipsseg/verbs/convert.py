@@ -17,7 +17,7 @@ from tipsseg.options.fields import FILES, Opt, take_options
 from tipsseg.options.records import FileOptions, ReadingOptions
 from tipsseg.options.values import SHARD_SIZE
 from tipsseg.util.text import quote
-from tipsseg.verbs.shared import Chosen, Labelled, Moved
+from tipsseg.verbs.shared import Chosen, Moved
 
 if TYPE_CHECKING:
     from tipsseg.commands.dataset import WrittenDataset
@@ -56,26 +56,34 @@ _Drop = Annotated[Sequence[str] | None, Opt(metavar="NAMES", choices="formats", 
 # fmt: on
 
 
-@verb("convert")
+@verb("convert", _EPILOG, prints="files")
 def convert_folder(
     ask: Ask,
-    output: Labelled,
+    output: _Outputs,
     formats: _Formats = (),
     *,
-    images: Moved = None,
-    only: Chosen = None,
-    val_fraction: opt.ValFraction = None,
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
+    val_fraction: opt.ValFraction = None,
+    to: _To | None = None,
+    drop: _Drop = None,
+    shard_size: opt.ShardSize = SHARD_SIZE,
+    overwrite: opt.OverwriteDataset = False,
+    only: Chosen = None,
+    images: Moved = None,
     verbose: Verbosity = None,
 ) -> int:
-    """Add formats to an output folder, byte for byte as its run would have written them, and update all others.
+    """Write the labels in an output folder in more formats, without the model.
 
         tipsseg.review.convert_folder("labels", ["yolo", "labelme"])
 
+    The files are byte for byte those that the run would have written. All others are updated.
+
     Args:
-        output: The output folder.
+        output: The output folder; several only with `to`.
         formats: The names of the formats; none only updates the folder.
+        to: See `write_dataset`, which has this result too.
+        drop: Formats to end: their files are removed. Those that a person changed go to the trash.
         images: The folder of the images, if they have moved.
         only: The paths of the images to convert. None converts all images.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
@@ -88,12 +96,24 @@ def convert_folder(
         InputError: If the folder has no finished run, or a run of rasters and other formats than theirs are requested.
         OutputError: If the folder cannot be written.
     """
-    from tipsseg.commands.convert import convert_labels
+    from tipsseg.commands.convert import convert_labels, end_formats
+    from tipsseg.images.finding import as_paths
     from tipsseg.say import progress_for
 
+    folder, *others = as_paths(output)
+    if to is not None and len(formats) != 1:
+        raise UsageError(Words("{to} requires exactly one format"), f"Use one of {', '.join(DATASET_FORMATS)}.")
+    if others and to is None:
+        raise UsageError(f"convert takes one output folder; {quote(str(others[0]))} is a second one")
+    if to is not None:
+        names = {"jobs", "max_pixels", "val_fraction", "only", "images", "shard_size", "overwrite"}
+        return len(write_dataset(output, to, format=formats[0], verbose=verbose, **ask.some(names)).failed)
     with progress_for(verbose) as progress:
+        if drop is not None:
+            end_formats(folder, drop, progress)
+            return 0
         return convert_labels(
-            Path(output),
+            folder,
             formats,
             root=None if images is None else as_address(images),
             only=only,
@@ -101,26 +121,6 @@ def convert_folder(
             reading=take_options(ReadingOptions, ask.values),
             progress=progress,
         )
-
-
-def drop_formats(output: str | Path, names: Sequence[str], *, verbose: Verbosity = None) -> None:
-    """End formats: remove their files. Those that a person changed go to the trash.
-
-    Args:
-        output: The output folder.
-        names: The formats.
-        verbose: See `convert_folder`.
-
-    Raises:
-        UsageError: A format is unknown, or is the format of the labels.
-        InputError: The folder has no finished run.
-        OutputError: A file cannot be removed.
-    """
-    from tipsseg.commands.convert import end_formats
-    from tipsseg.say import progress_for
-
-    with progress_for(verbose) as progress:
-        end_formats(Path(output), names, progress)
 
 
 @verb("convert")
@@ -178,42 +178,3 @@ def write_dataset(
             reading=take_options(ReadingOptions, ask.values),
             progress=progress,
         )
-
-
-@verb("convert", _EPILOG, prints="files")
-def convert(
-    ask: Ask,
-    output: _Outputs,
-    *,
-    jobs: opt.Jobs = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
-    val_fraction: opt.ValFraction = None,
-    formats: _Formats | None = None,
-    to: _To | None = None,
-    drop: _Drop = None,
-    shard_size: opt.ShardSize = SHARD_SIZE,
-    overwrite: opt.OverwriteDataset = False,
-    only: Chosen = None,
-    images: Moved = None,
-    verbose: Verbosity = None,
-) -> int:
-    """Write the labels in an output folder in more formats, without the model.
-
-    Returns:
-        The number of images that failed.
-    """
-    from tipsseg.images.finding import as_paths
-
-    folder, *others = as_paths(output)
-    if to is not None and len(formats or ()) != 1:
-        raise UsageError(Words("{to} requires exactly one format"), f"Use one of {', '.join(DATASET_FORMATS)}.")
-    if others and to is None:
-        raise UsageError(f"convert takes one output folder; {quote(str(others[0]))} is a second one")
-    if drop is not None:
-        drop_formats(folder, drop, verbose=verbose)
-        return 0
-    names = {"jobs", "max_pixels", "val_fraction", "only", "images"}
-    if to is None:
-        return convert_folder(folder, formats or (), verbose=verbose, **ask.some(names))
-    names |= {"shard_size", "overwrite"}
-    return len(write_dataset(output, to, format=(formats or ())[0], verbose=verbose, **ask.some(names)).failed)

@@ -44,108 +44,16 @@ _Remove = Annotated[Sequence[str] | None, Opt(metavar="IMAGE", typed=list[str], 
 # fmt: on
 
 
-@verb("correct")
-def correct_folder(
-    ask: Ask,
-    output: Labelled,
-    corrections: _Source,
-    *,
-    source_format: opt.SourceFormat = None,
-    add_classes: opt.AddClasses = False,
-    everything: opt.Everything = False,
-    replace_edited: opt.ReplaceCorrected = False,
-    emptied: opt.Emptied = None,
-    exact: opt.Exact = False,
-    accept: opt.Accept = False,
-    images: opt.CorrectedImages = None,
-    dry_run: opt.CheckOnly = False,
-    jobs: opt.Jobs = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
-    verbose: Verbosity = None,
-) -> Corrections:
-    """Import corrected labels into the output folder of a run, as `tipsseg correct` does: all of them, or none.
-
-    The masks then count as edited by a person, and later commands keep them.
-
-    Args:
-        output: The output folder.
-        corrections: The file, folder or zip that a labelling tool exported.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
-        `unmatched` images, `uncorrected` images of a source run, new `classes`, `redrawn` objects, which are left unchanged
-        although their edges differ, and the number of files that `failed` to follow.
-
-    Raises:
-        UsageError: The format is unknown.
-        InputError: A correction cannot be imported. Nothing was changed.
-        ImageError: A file of the corrections cannot be read. Nothing was changed.
-        OutputError: The folder cannot be written.
-    """
-    from tipsseg.commands.correct.take import take_corrections
-    from tipsseg.say import progress_for
-
-    options, reading = take_options(CorrectOptions, ask.values), take_options(ReadingOptions, ask.values)
-    with progress_for(verbose) as progress:
-        return take_corrections(Path(output), Path(corrections), options, reading, progress)
-
-
-def undo_corrections(
-    output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
-) -> None:
-    """Give images that a person corrected back to the model: with the labels that it made, or the next run labels them again.
-
-    The corrected masks go to the trash.
-
-    Args:
-        output: The output folder.
-        images: The images: their paths, or their names in the folder.
-        dry_run: Only check the images.
-        verbose: See `correct_folder`.
-
-    Raises:
-        InputError: The folder has no finished run, or an image is not in it, or nobody corrected it. Nothing was changed.
-    """
-    from tipsseg.commands.correct.take import undo
-    from tipsseg.say import progress_for
-
-    with progress_for(verbose) as progress:
-        undo(Path(output), images, progress, dry_run=dry_run)
-
-
-def remove_images(
-    output: str | Path, images: Sequence[str | Path], *, dry_run: bool = False, verbose: Verbosity = None
-) -> None:
-    """Remove images from an output folder, corrected or not; a later run labels those whose pictures exist.
-
-    Corrected masks go to the trash.
-
-    Args:
-        output: The output folder.
-        images: The images: their paths, or their names in the folder.
-        dry_run: Only check the images.
-        verbose: See `correct_folder`.
-
-    Raises:
-        InputError: The folder has no finished run, or an image is not in it. Nothing was changed.
-    """
-    from tipsseg.commands.correct.take import remove
-    from tipsseg.say import progress_for
-
-    with progress_for(verbose) as progress:
-        remove(Path(output), images, progress, dry_run=dry_run)
-
-
 @verb(
     "correct",
     _EPILOG,
     prints="files",
     jsonl="Print one JSON object per corrected mask on stdout, instead of its path.",
 )
-def correct(
+def correct_folder(
     ask: Ask,
     output: Labelled,
+    corrections: _Source | None = None,
     *,
     source_format: opt.SourceFormat = None,
     add_classes: opt.AddClasses = False,
@@ -158,26 +66,44 @@ def correct(
     dry_run: opt.CheckOnly = False,
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
-    source: _Source | None = None,
     undo: _Undo = None,
     remove: _Remove = None,
     verbose: Verbosity = None,
-) -> Corrections | int:
+) -> Corrections:
     """Import corrected labels from CVAT, LabelMe, Label Studio and others into an output folder.
 
+        tipsseg.review.correct_folder("labels", "task-17.zip")
+
+    All corrections are imported, or none. The masks then count as edited by a person, and later commands keep them.
+
+    Args:
+        output: The output folder.
+        corrections: The file, folder or zip that a labelling tool exported.
+        undo: Images, by path or name, to give back to the model: with the labels that it made, or the next run labels them again.
+        remove: Images, by path or name, to remove with their labels; a later run labels those whose pictures exist.
+        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
+
     Returns:
-        The corrections; 0 if images were undone or removed.
+        The corrections: `format`, `masks` (with `image`, `path`, the number of `changed` pixels, and `emptied`), `unchanged` and
+        `unmatched` images, `uncorrected` images of a source run, new `classes`, `redrawn` objects, which are left unchanged
+        although their edges differ, and the number of files that `failed` to follow. Empty with `undo` or `remove`.
+
+    Raises:
+        UsageError: The format is unknown.
+        InputError: A correction cannot be imported, or an image is not there to be undone or removed. Nothing was changed.
+        ImageError: A file of the corrections cannot be read. Nothing was changed.
+        OutputError: The folder cannot be written.
     """
-    if undo is not None:
-        undo_corrections(output, undo, dry_run=dry_run, verbose=verbose)
-        return 0
-    if remove is not None:
-        remove_images(output, remove, dry_run=dry_run, verbose=verbose)
-        return 0
-    if source is None:
-        raise UsageError(
-            "nothing to import",
-            Words("Pass corrections with {source}, or images with {undo} or {remove}."),
-        )
-    options = ask.some(ask.values.keys() - {"output", "source", "undo", "remove", "verbose"})
-    return correct_folder(output, source, verbose=verbose, **options)
+    from tipsseg.commands.correct import take
+    from tipsseg.say import progress_for
+
+    options, reading = take_options(CorrectOptions, ask.values), take_options(ReadingOptions, ask.values)
+    with progress_for(verbose) as progress:
+        if undo is not None:
+            return take.undo(Path(output), undo, progress, dry_run=dry_run)
+        if remove is not None:
+            return take.remove(Path(output), remove, progress, dry_run=dry_run)
+        if corrections is None:
+            hint = Words("Pass corrections with {corrections}, or images with {undo} or {remove}.")
+            raise UsageError("nothing to import", hint)
+        return take.take_corrections(Path(output), Path(corrections), options, reading, progress)

@@ -58,12 +58,12 @@ class Corrections:
             that could not follow the masks.
     """
 
-    format: str
-    masks: tuple[CorrectedMask, ...]
-    unchanged: tuple[str, ...]
-    unmatched: tuple[str, ...]
-    uncorrected: tuple[str, ...]
-    classes: tuple[str, ...]
+    format: str = ""
+    masks: tuple[CorrectedMask, ...] = ()
+    unchanged: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+    uncorrected: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     redrawn: tuple[RedrawnObject, ...] = ()
     failed: int = 0
 
@@ -140,8 +140,8 @@ def take_corrections(
         return result
 
 
-def undo(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_run: bool) -> None:
-    """Give corrected images back to the model. See `verbs.correct.undo_corrections`."""
+def undo(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_run: bool) -> Corrections:
+    """Give corrected images back to the model. Their masks go to the trash."""
     with change_folder(output) as folder:
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
         repeated = folder.info.removed == tuple(map(str, images))  # the same command was killed
@@ -169,10 +169,11 @@ def undo(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_
         )
         if again:
             progress.note("again", images=pluralize(len(again), "image"), names=join_first(again, 5))
+    return Corrections()
 
 
-def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_run: bool) -> None:
-    """Remove images from an output folder. See `verbs.correct.remove_images`."""
+def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_run: bool) -> Corrections:
+    """Remove images from an output folder. Corrected masks go to the trash."""
     with change_folder(output) as folder:
         names, unknown = find_only(folder.cache.entries(), map(Path, images), None)
         if unknown := [path for path in unknown if str(path) not in folder.info.removed]:
@@ -190,6 +191,7 @@ def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dr
         progress.note(
             "removed", would=would, images=pluralize(len(names), "image"), names=join_first(sorted(names), 20)
         )
+    return Corrections()
 
 
 # ---- read and check ----
