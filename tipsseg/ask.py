@@ -48,12 +48,13 @@ class Ask:
         """Return the values of the parameters with these names, to hand on."""
         return {name: self.values[name] for name in names}
 
-    def command(self, *, anywhere: bool = False, without: Collection[str] = ()) -> str:
-        """Return the command line of what was given; "" if a value has no words. Secrets in addresses are left out.
+    def command(self, *, anywhere: bool = False, without: Collection[str] = (), otherwise: Path | None = None) -> str:
+        """Return the command line of what was given. Secrets in addresses are left out.
 
         Args:
             anywhere: Make paths absolute.
             without: The names of parameters to leave out.
+            otherwise: The folder whose run.json has the values without words. None: such values make the line "".
         """
 
         def text(value: object) -> object:
@@ -64,13 +65,15 @@ class Ask:
             place = as_address(value)
             return without_secrets(address_text(place.absolute() if anywhere and not has_scheme(place) else place))
 
-        words = ["tipsseg", self.name]
+        words, lacking = ["tipsseg", self.name], False
         for name, option in self.options.items():
             if name in self.given and name not in without and self.values[name] is not None:
-                if (own := option.words(text(self.values[name]))) is None:
-                    return ""
-                words += own
-        return shell_line(words)
+                own = option.words(text(self.values[name]))
+                lacking |= own is None
+                words += own or []
+        if lacking and otherwise is None:
+            return ""
+        return shell_line([*words, f"--from={otherwise}"] if lacking else words)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

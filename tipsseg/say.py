@@ -151,7 +151,7 @@ _NOTES: Mapping[str, str] = {
     "other_root": "Image names are relative to {root}; in the earlier run they were relative to {former}.",
     "options_changed": "Writing files again that depend on changed options: {changes}.",
     "renamed_one": "Renamed: {pair}; its labels were kept.",
-    "gone": "{number} no longer in {root}: {names}. The labels stay; to remove them, run: {command}",
+    "gone": "{number} no longer in {root}: {names}. The labels stay; to remove them, run: {command} {prune}={count}",
     "corrected_gone": "{number} no longer in {root}: {names}. The labels stay; to remove them, run{each}: tipsseg correct {output} "
     "--remove {name}",
     "aside": "{stem} was changed since tipsseg wrote it, so it is {path} now.",

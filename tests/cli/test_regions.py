@@ -94,7 +94,7 @@ def test_touching_regions_are_objects(command: Command) -> None:
             assert (labels[own] == annotation["category_id"]).all()
     record = json.loads(Path("labels/run.json").read_text())
     assert record["regions"] == {"source": "regions", "only": True, "margin": 0}
-    assert "--regions regions --regions-only" in record["command"]
+    assert "--regions=regions --regions-only" in record["command"]
     assert record["formats"] == ["png", "coco", "instances"]
 
 

@@ -69,7 +69,7 @@ def test_a_run_of_other_scales_is_another_run(command: Command, images: Path, mo
     assert "2 images labelled" in command(*other, "--overwrite").err
     record = json.loads(Path("both/run.json").read_text())
     assert record["options"]["scales"] == [1.0, 1.75]
-    assert "--short-side 56 --scales 1,1.75" in record["command"]
+    assert "--short-side=56 --scales=1,1.75" in record["command"]
     assert masks("both") != masks("one")
     del seen[:]
     assert "2 unchanged" in command(*other).err

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tipsseg.address import address_text, is_url, suffix_of
+from tipsseg.address import is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError, Words
 from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import CARD, DATA_FOLDER, is_card
@@ -63,11 +63,6 @@ class Choice:
     def paths(self) -> tuple[Path, ...]:
         """Return the files and folders; none for a list."""
         return () if isinstance(self.images, Listed) else self.images
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Return the files and folders as text, "-" for a list."""
-        return ("-",) if isinstance(self.images, Listed) else tuple(map(address_text, self.images))
 
     @property
     def entries(self) -> Iterable[bytes] | None:

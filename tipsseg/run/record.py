@@ -89,7 +89,7 @@ def run_record(info: RunInfo) -> dict[str, object]:
         version=__version__,
         labels_version=types.LABELS_VERSION,
         digest=info.digest,
-        command=spec.command(),
+        command=spec.command,
         versions=_versions(),
         folder=printable_path(Path.cwd()),
         method_versions=types.METHOD_VERSIONS,

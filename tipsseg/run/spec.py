@@ -68,8 +68,7 @@ class RunSpec(ComputeOptions):
         formats: The formats to write; nothing is written if empty. With regions or labels, they include the instance masks.
         formats_given: False if the user named no formats; `plan_run` then takes the folder's formats, if it has any.
         feature_dtype: Dtype of the features in the store; None before `plan_run`, which reads it from the store.
-        sources: Image paths as the user typed them, "-" for a list on stdin; empty for an earlier run.
-        vocabulary_path: The vocabulary file or preset as the user typed it.
+        command: The command line of the run; "" for an earlier run.
         new_classes: The classes to add to the existing labels.
     """
 
@@ -93,8 +92,7 @@ class RunSpec(ComputeOptions):
     shard: Annotated[Shard | None, opt.ShardOfRun] = None
     formats: Annotated[tuple[str, ...], opt.Formats] = DEFAULT_FORMATS
     formats_given: bool = True
-    sources: tuple[str, ...] = ()
-    vocabulary_path: str | None = None
+    command: str = ""
     new_classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -234,26 +232,9 @@ class RunSpec(ComputeOptions):
             for name, option in options_of(record).items():
                 yield name, Setting(getattr(holder, name), option.default, option.about)
 
-    def command(self, **more: object) -> str:
-        """Return the command line of the run, with paths and formats, and `more` options."""
-        vocabulary = self.vocabulary_path or self.vocabulary.source
-        words = [
-            "tipsseg",
-            "label",
-            *(self.sources or ["IMAGES"]),
-            *self._question(self.model, vocabulary, self.new_classes),
-        ]
-        known = {"model", *options_of(LabelOptions)}
-        for name, (value, default, about) in self.settings():
-            if about.recorded and (value != default or name == "formats") and name not in known:
-                words += option_words(about.long(name), value)
-        for name, value in more.items():
-            words += option_words(options_of(RunSpec)[name].about.long(name), value)
-        return shell_line(words)
-
     def question(self, model: str) -> str:
         """Return the command line for the same labels without paths, so that it is the same on every machine."""
-        words = ["tipsseg", "label", *self._question(model, self.vocabulary.source)]
+        words = ["tipsseg", "label", *self._question(model)]
         if self.labelled_in != "float32":
             words += ["--features", "DIR"]
         if self.regions is not None:
@@ -265,14 +246,14 @@ class RunSpec(ComputeOptions):
             words += ["--present", "FILE"]
         return shell_line(words)
 
-    def _question(self, model: str, source: str, only: Sequence[str] = ()) -> list[str]:
+    def _question(self, model: str) -> list[str]:
         vocabulary = self.vocabulary
         words = ["--model", model]
         if vocabulary.source or vocabulary.fit or vocabulary.templates != PROTOCOL_TEMPLATES:
-            words += ["--vocab", source or ("FIT" if vocabulary.fit else "FILE")]
+            words += ["--vocab", vocabulary.source or ("FIT" if vocabulary.fit else "FILE")]
         else:
             for entry in vocabulary.classes:
-                words += ["-c", entry.name] if not only or entry.name in only else []
+                words += ["-c", entry.name]
         # The vocabulary's record has the phrases that "auto" was resolved to.
         if not vocabulary.fit:
             phrases = vocabulary.background
@@ -385,7 +366,7 @@ class Maker:
         version: Version of tipsseg.
         labels_version: See `types.LABELS_VERSION`.
         digest: See RunInfo.
-        command: See `RunSpec.command`.
+        command: The command line of the run.
         versions: Versions of Python and of packages.
         method_versions: See `types.METHOD_VERSIONS`.
         folder: The folder in which the command was started; "" if it is unknown.

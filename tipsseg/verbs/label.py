@@ -11,7 +11,7 @@ from tipsseg.ask import Ask, verb
 from tipsseg.errors import OtherRunError, UsageError, Words
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
-from tipsseg.options.fields import WHAT, Opt
+from tipsseg.options.fields import COMMAND, WHAT, Opt
 from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.util.text import shell_word
 from tipsseg.verbs.shared import Background, DryRun, Inputs, Named, Vocab
@@ -41,7 +41,7 @@ Exit code: 0 success, 1 error or failed image, 2 wrong usage, 130/143 stopped.
 
 
 # fmt: off
-_FromRun = Annotated[str | Path | None, Opt(flag="from", metavar="FILE|DIR", group=WHAT, rare=True,
+_FromRun = Annotated[str | Path | None, Opt(flag="from", metavar="FILE|DIR", group=WHAT, rare=True, recorded=COMMAND,
     help="Repeat a run with the model, classes and options of its run.json; options on the command line override them.")]
 # fmt: on
 
@@ -133,10 +133,9 @@ def iter_label_folder(
         vocabulary,
         () if repeated is None else repeated.info.spec.new_classes,
         fitted=fitted,
-        sources=choice.sources,
-        vocabulary_path=None if vocab is None else str(vocab),
+        command=ask.command(without=_once(ask), otherwise=Path(output)),
     )
-    make_engine = engine_maker(ray, spec)
+    make_engine = engine_maker(ray, listed=choice.entries is not None)
     with ExitStack() as stack:
         stack.enter_context(progress)
         stack.enter_context(_commands_to_paste(ask, spec))
@@ -183,6 +182,11 @@ def _again(repeated: RepeatedRun, ask: Ask) -> tuple[Vocabulary, FittedVocabular
             Words("Name that file with {vocab} {name}", name=name),
         )
     return vocabulary, fitted
+
+
+def _once(ask: Ask) -> frozenset[str]:
+    """Return the options of this one command, which run.json does not record."""
+    return frozenset(name for name, each in ask.options.items() if not each.about.recorded)
 
 
 #: Options for the labels that are in a folder already.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.address import as_address
-from tipsseg.options.fields import IMAGES, WHAT, Opt
+from tipsseg.options.fields import COMMAND, IMAGES, WHAT, Opt
 
 if TYPE_CHECKING:
     from tipsseg.images.finding import Listed, Paths
@@ -18,6 +18,7 @@ Inputs = Annotated[
     "Paths | Listed",
     Opt(
         argument=True,
+        recorded=COMMAND,
         metavar="PATHS",
         typed=list[str],
         check=lambda images: images,
@@ -48,6 +49,7 @@ DryRun = Annotated[bool, Opt(group=IMAGES, help="List the images with their numb
 Named = Annotated[
     "Classes | None",
     Opt(
+        recorded=COMMAND,
         metavar="NAMES",
         short="c",
         group=WHAT,
@@ -60,6 +62,7 @@ Named = Annotated[
 Vocab = Annotated[
     str | Path | None,
     Opt(
+        recorded=COMMAND,
         metavar="FILE|PRESET",
         group=WHAT,
         choices="presets",
@@ -71,6 +74,7 @@ Vocab = Annotated[
 Background = Annotated[
     str | Sequence[str] | None,
     Opt(
+        recorded=COMMAND,
         metavar="NAMES",
         group=WHAT,
         choices=("auto", "none"),

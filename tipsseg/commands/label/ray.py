@@ -34,7 +34,7 @@ from tipsseg.run.folder import OutputFolder, open_folder
 from tipsseg.run.inputs import Images
 from tipsseg.run.labels import RunContext
 from tipsseg.run.results import Derived, ImageResult, Labelled, Triaged
-from tipsseg.run.spec import RunInfo, RunSpec
+from tipsseg.run.spec import RunInfo
 from tipsseg.say import Progress, Silence
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.text import first_line, pluralize
@@ -52,11 +52,14 @@ _ANSWER = 10.0
 _CPUS = 4
 
 
-def engine_maker(address: str | None, spec: RunSpec) -> EngineMaker:
-    """Return a function that makes the engine of a run. Raise UsageError if Ray is not installed, or does not fit the run."""
+def engine_maker(address: str | None, *, listed: bool) -> EngineMaker:
+    """Return a function that makes the engine of a run.
+
+    Raise UsageError if Ray is not installed, or if the images are a list on stdin.
+    """
     if address is None:
         return local_engine
-    if "-" in spec.sources:
+    if listed:
         raise UsageError(
             Words("{ray} requires images that can be listed again, not a list on stdin"),
             "Pass images or folders. To label parts of the list: tipsseg label - --shard 1/8 < LIST",
