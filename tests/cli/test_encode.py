@@ -103,7 +103,7 @@ def test_pixels_are_read_only_where_they_are_needed(
         assert labels(f"{refine}1") == labels(f"{refine}2")
     assert labels("pamr1") != labels("pamr-guided1")
     ran = command("label", scenes, *LABEL[:-1], "-f", "png", "-o", "told", "--features", "feats")
-    assert "3 images with tiny on cpu (float32), features in feats (float16)." in ran.err
+    assert "3 images with tiny on cpu (float32), features in feats (float16): " in ran.err
     assert command("label", scenes, *LABEL, "-f", "overlay", "-o", "overlays", "--features", "feats").code == 0
     assert len(list(Path("overlays").rglob("*.jpg"))) == 3
 

@@ -93,7 +93,7 @@ def test_a_run_that_is_repeated_without_its_store_says_so(run: Run) -> None:
 
 def test_a_dry_run_adds_no_features(run: Run) -> None:
     err = run(*STORE, "--dry-run")
-    assert "3 images to label, into out. Nothing was written." in err
+    assert "3 images to label, into out: panda leg, tree, sky. Nothing was written." in err
     assert not Path("feats").exists()
     encode(run, "--sample", "2")
     before = tree("feats")

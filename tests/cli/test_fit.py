@@ -12,7 +12,7 @@ from PIL import Image
 from running import Command
 
 import tipsseg
-from tipsseg.util import progress
+from tipsseg import say
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_fit_that_takes_long_says_how_it_goes_on(
 ) -> None:
     arguments = ["fit", made / "out", "--device", "cpu", *quiet]
     assert "steps" not in command(*arguments, "-o", tmp_path / "x.fit").err
-    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    monkeypatch.setattr(say, "_LINE_EVERY", 0.0)
     told = command(*arguments, "-o", tmp_path / "y.fit").err
     first = "Fitting 2 classes to 2 images.\n1 of at most 15 fitting steps in 0:00.\n2 of at most 15 fitting"
     assert (first in told) == (not quiet)

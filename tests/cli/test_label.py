@@ -296,7 +296,7 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
 
 
 def test_a_repeated_run_prints_what_changed_alone(label: Label) -> None:
-    once = ("Open out/overlays/", "for training")
+    once = ("; see out/overlays/", "for training")
     first = label(formats="png,overlay,yolo").err
     again = label(formats="png,overlay,yolo").err
     told = label("--verbose", formats="png,overlay,yolo").err

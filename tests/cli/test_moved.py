@@ -96,7 +96,7 @@ def test_labels_follow_renamed_pictures_and_gone_ones_can_go(command: Command) -
     assert listed() == {"old/tall oak.png", "B2.png", "c.png", "d.png", "e.png"}
     assert [*review.check_folder("out", verbose=False)] == []
     wrong = command(*LABEL, *FORMATS, "--prune", 3)
-    assert (wrong.code, "c.png, d.png" in wrong.err, "--prune 2" in wrong.err) == (1, True, True)
+    assert (wrong.code, "c.png, d.png" in wrong.err, "--prune=2" in wrong.err) == (1, True, True)
     (line,) = commands(ran)
     pruned = paste(command, line)
     assert pruned.code == 0, pruned.err

@@ -233,7 +233,7 @@ REFUSED: dict[str, tuple[Image.Image, str, str]] = {
 
 TRUTH_HINT = (
     "The labels have 3 classes. If the masks have more, label with all of these. If their ids begin elsewhere, set "
-    "`ignore_index`, `reduce_zero_label` or `zero_based`, or select the benchmark with argument "
+    "`ignore_index`, `reduce_zero_label` or `zero_based`, or select the benchmark with "
     "`layout`."
 )
 LABELS_HINT = (

@@ -87,7 +87,7 @@ def parameter_of(declared: Declared, options: Mapping[str, Declared]) -> inspect
     typed: Any = option.typed or (kind if kind in (bool, int, float, Path) else str)
     if typed is str and default not in (None, inspect.Parameter.empty):
         default = text_of(default)
-    listed = {"formats": FORMATS, "corrections": correction_formats()}.get(str(option.choices), ())
+    listed = correction_formats() if option.choices == "corrections" else FORMATS
     text, mark, shown = worded(option.told(", ".join(listed)), name_of).partition("  [default")
     combinations = worded(combinations_of(name, options), name_of)
     info = (typer.Argument if option.argument else partial(typer.Option, *option.flags(name)))(
