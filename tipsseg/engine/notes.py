@@ -159,7 +159,7 @@ def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> Non
     if root is not None and root != address_text(images.root):
         progress.note("other_root", root=address_text(images.root), former=root)
     old, new = before.spec.files, folder.info.spec.files
-    names = (name for name, each in options_of(FileOptions).items() if each.about.held == "nothing")
+    names = (name for name, each in options_of(FileOptions).items() if each.about.role == "files")
     changed = [name for name in names if getattr(old, name) != getattr(new, name)]
     if changed and not folder.starting_over:
         texts = ", ".join(f"{name.replace('_', '-')} {getattr(old, name)} -> {getattr(new, name)}" for name in changed)

@@ -71,8 +71,8 @@ def _ray_address(ray: object) -> str:
 LAYOUT_NAMES = ("ade20k", "cityscapes", "coco-stuff", "pascal-context-59", "pascal-context-60", "voc20", "voc21")
 
 #: Options that change labels, and options of files, which can be changed at any time.
-_LABELS: dict[str, Any] = {"role": "labels", "held": "value", "repeated": True, "recorded": "options"}
-_FILES: dict[str, Any] = {"role": "files", "repeated": True, "recorded": "options"}
+_LABELS: dict[str, Any] = {"role": "labels", "recorded": "options"}
+_FILES: dict[str, Any] = {"role": "files", "recorded": "options"}
 
 # fmt: off
 ViewMode = Annotated[Mode, Opt(**_LABELS, rasters=False, group=MODEL, rare=True,
@@ -103,7 +103,7 @@ Simplify = Annotated[float | None, Opt(**_FILES, metavar="PIXELS", group=FILES, 
     hint="Write a distance in pixels; 1 or 2 are usual.",
     help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
         "[default: follow the pixels; an existing folder keeps its value]")]
-FileNames = Annotated[Names, Opt(**_FILES, group=FILES, rare=True, held="value",
+FileNames = Annotated[Names, Opt(**_LABELS, group=FILES, rare=True,
     help="stem: the mask of a.jpg is a.png; full: it is a.jpg.png, for folders that have both a.jpg and a.png.")]
 ValFraction = Annotated[float | None, Opt(**_FILES, metavar="0..1", group=FILES, rare=True, min=0, below=1,
     hint="Write 0.2 for a fifth of the images.",
@@ -116,29 +116,23 @@ MaxPixels = Annotated[int, Opt(metavar="N", group=IMAGES, rare=True, min=1, role
     help="Reject images with more pixels, to protect against decompression bombs.")]
 
 ModelName = Annotated[str | Path, Opt(metavar="ID|DIR", typed=str, short="m", group=MODEL, choices="models", check=_model_id,
-    role="labels", held="identity", repeated=True, recorded=COMMAND,
+    role="labels", recorded=COMMAND,
     help="Model id (l14, b14, so400m14, g14, tiny), or a folder in the Hugging Face layout.")]
 Device = Annotated[str | int, Opt(metavar="DEVICE", group=MODEL, choices=("auto", "cpu", "cuda", "mps"),
-    check=device_name, role="machine", repeated=True, recorded="asked",
+    check=device_name, role="machine", recorded="asked",
     help="auto (the first available of cuda, mps and cpu), cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, Opt(metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, check=dtype_name, role="labels",
-    held="identity", repeated=True, recorded="asked",
+Dtype = Annotated[str, Opt(metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, check=dtype_name, role="labels", recorded="asked",
     help=f"{', '.join(DTYPE_NAMES)}. On CPUs with AMX or AVX512_BF16, auto means bfloat16, except for tiny; "
         "on other CPUs, int8 is the fastest.")]
-BatchSize = Annotated[int | None, Opt(metavar="N", group=MODEL, rare=True, min=1, role="machine", repeated=True,
-    recorded="asked",
+BatchSize = Annotated[int | None, Opt(metavar="N", group=MODEL, rare=True, min=1, role="machine", recorded="asked",
     help="Windows per batch on a GPU; a CPU processes one at a time.  [default: 8; 2 on a Mac]")]
-UseCache = Annotated[bool, Opt(commands_give=True, role="machine",
-    help="Cache text vectors and file hashes in the user cache folder.")]
-
-Features = Annotated[str | Path | None, Opt(metavar="DIR", group=MODEL, role="labels", held="identity",
-    recorded="features.folder", rasters=False,
+Features = Annotated[str | Path | None, Opt(metavar="DIR", group=MODEL, role="place", recorded="features.folder", rasters=False,
     help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")]
 
-Output = Annotated[str | Path, Opt(metavar="DIR", short="o", group=FILES, role="files", recorded=COMMAND,
+Output = Annotated[str | Path, Opt(metavar="DIR", short="o", group=FILES, role="place", recorded=COMMAND,
     help="Output folder.")]
 Formats = Annotated[Sequence[str] | None, Opt(typed=list[str], metavar="NAMES", flag="format", short="f", group=FILES,
-    choices="formats", role="files", held="identity", repeated=True, recorded="formats", check=format_names,
+    choices="formats", role="files", recorded="formats", check=format_names,
     help=f"One or more, separated by commas: {{choices}}.  [default: {','.join(DEFAULT_FORMATS)}; an existing folder keeps "
         "its formats]")]
 Overwrite = Annotated[bool, Opt(group=FILES, role="action",
@@ -152,30 +146,26 @@ ShardOfRun = Annotated[str | Shard | None, Opt(metavar="I/N|auto", group=MACHINE
     help="Label only part I of N parts, for several processes or machines, also into one folder. auto reads it from Slurm, "
         "SkyPilot, torchrun or Open MPI.")]
 
-Regions = Annotated[str | Path | None, Opt(metavar="DIR|FILE", group=WHAT, role="labels", held="given",
-    repeated=True, recorded="regions.source", rasters=False,
+Regions = Annotated[str | Path | None, Opt(metavar="DIR|FILE", group=WHAT, role="labels", recorded="regions.source", rasters=False,
     help="Assign one class to each existing mask, such as SAM's (PNG, JSON, COCO).")]
-RegionsOnly = Annotated[bool, Opt(group=WHAT, rare=True, role="labels", held="identity", repeated=True,
-    recorded="regions.only",
+RegionsOnly = Annotated[bool, Opt(group=WHAT, rare=True, role="labels", recorded="regions.only",
     help="Make pixels outside all masks background.  [default: label these pixels by class]")]
 RegionsMargin = Annotated[float, Opt(metavar="PIXELS", group=WHAT, rare=True, min=0, max=100,
-    hint="Write a distance in pixels; 1.5 or 3 are usual.", role="labels", held="identity", repeated=True,
-    recorded="regions.margin", rasters=False,
+    hint="Write a distance in pixels; 1.5 or 3 are usual.", role="labels", recorded="regions.margin", rasters=False,
     help="Take the refined label within this distance of the edges of masks, if the edges are off by some pixels.")]
-Present = Annotated[str | Path | None, Opt(metavar="folders|FILE", group=WHAT, role="labels", held="given",
-    repeated=True, recorded="present.source", rasters=False,
+Present = Annotated[str | Path | None, Opt(metavar="folders|FILE", group=WHAT, role="labels", recorded="present.source",
+    rasters=False,
     help="Restrict each image to its own classes, from its folder name (folders), or from a CSV or JSONL file with "
         "columns image and names or caption.")]
 
-Onto = Annotated[str | Path | None, Opt(metavar="DIR|FILE", group=WHAT, role="labels", held="identity",
-    repeated=True, recorded="onto.source", rasters=False,
+Onto = Annotated[str | Path | None, Opt(metavar="DIR|FILE", group=WHAT, role="labels", recorded="onto.source", rasters=False,
     help="Keep these existing labels, and label only unlabelled pixels.")]
 
 Bands = Annotated[Sequence[int] | str | None, Opt(metavar="N,N,N", group=RASTERS, rare=True, check=_band_numbers,
-    role="labels", held="value", repeated=True, recorded="options",
+    role="labels", recorded="options",
     help="Red, green and blue band, or one grey band, counted from 1.  [default: the first three, or the first]")]
 GroundResolution = Annotated[float | None, Opt(metavar="LENGTH", group=RASTERS, rare=True, above=0, max=1e9,
-    role="labels", held="value", repeated=True, recorded="options", hint="For example: 0.5.",
+    role="labels", recorded="options", hint="For example: 0.5.",
     help="Pixel size of the labels, in units of the coordinate system.  [default: the raster's full resolution]")]
 
 Store = Annotated[str | Path, Opt(metavar="DIR", short="o", group=FILES,

@@ -35,12 +35,8 @@ OTHER = "Other options"
 GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, RASTERS, MACHINES, OTHER)
 
 #: What an option changes: the labels, the label files, how the machine works, which images are labelled, how masks and other
-#: sources are read, what this one command does, or what is printed.
-Role = Literal["labels", "files", "machine", "images", "sources", "action", "printing"]
-
-#: What the question of a folder holds of an option: its value; what stands for it, such as the hashes of a model (see
-#: `spec.question_facts`), only that it was given, or nothing, so that it can be changed at any time.
-Held = Literal["value", "identity", "given", "nothing"]
+#: sources are read, what this one command does, or what is printed; or it says where files are.
+Role = Literal["labels", "files", "place", "machine", "images", "sources", "action", "printing"]
 
 #: See `Opt.recorded`.
 COMMAND = "command"
@@ -66,10 +62,7 @@ class Opt:
         max: The greatest value; `below` is a limit that is no value itself.
         check: A function that converts and checks a value, in place of its type and limits. It raises UsageError.
         hint: Advice for values beyond the limits.
-        commands_give: The fixed value that commands pass if they do not offer the option. None if they offer it.
         role: What the option changes.
-        held: What the question of a folder holds of it.
-        repeated: True if `--from` repeats it.
         recorded: Where run.json has it: the object, and its key there if that is not its name, such as "regions.source"; COMMAND if
             only the recorded command line has it; "" if run.json does not have it.
         rasters: False if a run of rasters rejects it.
@@ -93,10 +86,7 @@ class Opt:
     below: float | None = None
     check: Callable[[Any], object] | None = None
     hint: str = ""
-    commands_give: object = None
     role: Role = "printing"
-    held: Held = "nothing"
-    repeated: bool = False
     recorded: str = ""
     rasters: bool = True
     argument: bool = False
@@ -116,6 +106,11 @@ class Opt:
         """Return the object of run.json that has the field `name`, and its key there; ("", key) for one of run.json itself."""
         group, _, key = self.recorded.partition(".")
         return ("", name) if self.recorded == name else (group, key or name)
+
+    @property
+    def repeated(self) -> bool:
+        """Return True if `--from` repeats the option."""
+        return self.recorded not in ("", COMMAND) and self.role != "place"
 
     def flags(self, name: str) -> tuple[str, ...]:
         """Return all flags of the field `name`."""
@@ -155,8 +150,6 @@ class Declared:
     def words(self, value: object) -> list[str] | None:
         """Return the words of a value on the command line; None if there are none, as for a Vocabulary."""
         flag = self.about.long(self.name)
-        if self.about.commands_give is not None:
-            return []
         if isinstance(value, bool):
             return [flag] if value else [f"--no-{flag[2:]}"] * self.about.negatable
         parts = value if isinstance(value, tuple | list) else (value,)

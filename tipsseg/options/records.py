@@ -121,7 +121,7 @@ class EncodeOptions(ReadingOptions):
     device: Annotated[str, opt.Device] = "auto"
     dtype: opt.Dtype = "auto"
     batch_size: opt.BatchSize = None
-    use_cache: opt.UseCache = False
+    use_cache: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tipsseg._version import __version__
-from tipsseg.errors import RecordError, UsageError, Words
+from tipsseg.errors import RecordError, UsageError, Words, named
 from tipsseg.given.present import FOLDERS
-from tipsseg.options.fields import Opt
 from tipsseg.run.record import RUN_FILE, read_record
 from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.util.files import actual_name, is_folder, is_same
@@ -32,12 +31,12 @@ class RepeatedRun:
         """
         settings = self.info.spec.settings()
         return {
-            name: self._found(name, value, about)
+            name: self._found(name, value)
             for name, (value, _, about) in settings
-            if about.repeated and name not in given
+            if (about.repeated or name == "model") and name not in given
         }
 
-    def _found(self, name: str, value: object, about: Opt) -> object:
+    def _found(self, name: str, value: object) -> object:
         """Return a value; a path as it leads from here to the file that it named where the run was started."""
         is_model = name == "model" and isinstance(value, str) and value not in read_lock()
         if not is_model and (not isinstance(value, Path) or value == FOLDERS):
@@ -49,8 +48,13 @@ class RepeatedRun:
             found = typed if not there.exists() or is_same(typed, there) else there
             return str(found) if is_model else found
         raise UsageError(
-            f"{about.long(name)} {value}: no such file or folder, but the run of {self.path} used it",
-            f"Set {about.long(name)} to where it is now.",
+            Words(
+                "{option}={value}: no such file or folder, but the run of {path} used it",
+                option=named(name),
+                value=value,
+                path=self.path,
+            ),
+            Words("Set {option} to where it is now.", option=named(name)),
         )
 
     def notes(self, info: RunInfo) -> list[str]:

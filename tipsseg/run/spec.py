@@ -391,7 +391,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
     held = {
         _question_name(name): json_value(value)
         for name, (value, _, about) in spec.settings(LabelOptions, FileOptions)
-        if about.held == "value"
+        if about.role == "labels"
     }
     vocabulary: dict[str, Any] = vocabulary_record(spec.vocabulary, spec.vocabulary)
     vocabulary.pop("source")  # it changes no label
