@@ -65,7 +65,7 @@ class Ask:
             place = as_address(value)
             return without_secrets(address_text(place.absolute() if anywhere and not has_scheme(place) else place))
 
-        words, lacking = ["tipsseg", self.name], False
+        words, lacking = ["tipsseg", *self.name.split()], False
         for name, option in self.options.items():
             if name in self.given and name not in without and self.values[name] is not None:
                 own = option.words(text(self.values[name]))

@@ -139,6 +139,7 @@ def _run_info(
             formats=formats,
             output=output,
             shard=shard,
+            command="tipsseg label imgs",
         ),
         find_model("tiny").facts(),
         dtype="float32",

@@ -131,8 +131,8 @@ Features = Annotated[str | Path | None, Opt(metavar="DIR", group=MODEL, role="pl
 
 Output = Annotated[str | Path, Opt(metavar="DIR", short="o", group=FILES, role="place", recorded=COMMAND,
     help="Output folder.")]
-Formats = Annotated[Sequence[str] | None, Opt(typed=list[str], metavar="NAMES", flag="format", short="f", group=FILES,
-    choices="formats", role="files", recorded="formats", check=format_names,
+Formats = Annotated[Sequence[str] | None, Opt(typed=list[str], commas=True, metavar="NAMES", flag="format", short="f",
+    group=FILES, choices="formats", role="files", recorded="formats", check=format_names,
     help=f"One or more, separated by commas: {{choices}}.  [default: {','.join(DEFAULT_FORMATS)}; an existing folder keeps "
         "its formats]")]
 Overwrite = Annotated[bool, Opt(group=FILES, role="action",

@@ -69,6 +69,7 @@ class Opt:
         argument: True for an argument of the command line, which has no flag.
         typed: The type of the words on the command line, if that is not the option's own.
         required: True if the command requires it, although the library has a default.
+        commas: True if a single word on the command line is a list, separated by commas.
         stdin: What `-` on the command line means: a list on stdin, in place of "paths", of one "path", or of a "list" in a file.
     """
 
@@ -92,6 +93,7 @@ class Opt:
     argument: bool = False
     typed: Any = None
     required: bool = False
+    commas: bool = False
     stdin: Literal["", "paths", "path", "list"] = ""
 
     def told(self, choices: str = "see the command") -> Words:
@@ -157,9 +159,11 @@ class Declared:
             return None
         texts = [text_of(each) for each in parts]
         if self.about.argument:
-            return texts
-        if self.about.typed == list[str] and any("," in text for text in texts):  # one value would be split at commas
+            return [f"./{text}" if text.startswith("-") and text != "-" else text for text in texts]
+        if self.about.commas and any("," in text for text in texts):
             return [f"{flag}={text}" for text in texts] if len(texts) > 1 else None
+        if self.about.typed == list[str] and not self.about.commas:
+            return [f"{flag}={text}" for text in texts]
         return [f"{flag}={','.join(texts)}"]
 
 

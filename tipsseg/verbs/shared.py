@@ -54,6 +54,7 @@ Named = Annotated[
         short="c",
         group=WHAT,
         typed=list[str],
+        commas=True,
         check=lambda classes: classes,
         help='What to label: "panda/head,tree"; a slash separates a whole from its part. If a name contains a comma, pass -c '
         "once per name.",
