@@ -28,6 +28,7 @@ class _Requires(NamedTuple):
 _EXCLUDES = (
     _Excludes("classes", "vocab"),
     _Excludes("overwrite", "shard", "Choose another output folder, or start over without {shard}."),
+    _Excludes("overwrite", "prune", "A run that starts over keeps no labels of images that are gone."),
     _Excludes("ray", "shard", "Remove one of them."),
     _Excludes("ground_resolution", "scales"),
     _Excludes("formats", "drop", "Run one after the other."),

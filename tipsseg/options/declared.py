@@ -99,13 +99,13 @@ MinimumArea = Annotated[int | str | MinArea | None, Opt(**_FILES, metavar="AREA"
     check=parse_min_area,
     help='Omit objects below this area from object formats: pixels, or a percentage of the image such as "0.1%".  '
         "[default: 1; an existing folder keeps its value]")]
-Simplify = Annotated[float | None, Opt(**_FILES, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
+Simplify = Annotated[float | None, Opt(**_FILES, rasters=False, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
     hint="Write a distance in pixels; 1 or 2 are usual.",
     help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
         "[default: follow the pixels; an existing folder keeps its value]")]
 FileNames = Annotated[Names, Opt(**_LABELS, group=FILES, rare=True,
     help="stem: the mask of a.jpg is a.png; full: it is a.jpg.png, for folders that have both a.jpg and a.png.")]
-ValFraction = Annotated[float | None, Opt(**_FILES, metavar="0..1", group=FILES, rare=True, min=0, below=1,
+ValFraction = Annotated[float | None, Opt(**_FILES, rasters=False, metavar="0..1", group=FILES, rare=True, min=0, below=1,
     hint="Write 0.2 for a fifth of the images.",
     help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
         "[default: 0; an existing folder keeps its value]")]
@@ -178,7 +178,7 @@ ShardOfStore = Annotated[str | Shard | None, Opt(metavar="I/N|auto", group=MACHI
 
 Sample = Annotated[int | None, Opt(metavar="N", group=IMAGES, min=1, role="images", recorded=COMMAND,
     help="Process a random subset of N images, with a fixed seed.")]
-EveryFrame = Annotated[str | int | Every | None, Opt(metavar="N|SECONDS", group=IMAGES, rare=True,
+EveryFrame = Annotated[str | int | Every | None, Opt(rasters=False, metavar="N|SECONDS", group=IMAGES, rare=True,
     check=parse_every, role="images", recorded=COMMAND,
     help="Video sampling: 10 (every tenth frame) or 1s (one frame per second).")]
 

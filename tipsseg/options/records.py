@@ -110,24 +110,14 @@ class ReadingOptions(OptionRecord):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodeOptions(ReadingOptions):
-    """Options for the model and the machine.
-
-    Raises:
-        UsageError: If a value is invalid on all machines.
-    """
+class ComputeOptions(ReadingOptions):
+    """Options for the model and the machine, and stored features. Raise UsageError if a value is invalid on all machines."""
 
     model: Annotated[str, opt.ModelName] = "l14"
     device: Annotated[str, opt.Device] = "auto"
     dtype: opt.Dtype = "auto"
     batch_size: opt.BatchSize = None
     use_cache: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComputeOptions(EncodeOptions):
-    """Options for the model and the machine, and stored features. Raise UsageError as EncodeOptions does."""
-
     features: Annotated[Path | None, opt.Features] = None
 
 
