@@ -15,7 +15,7 @@ from typing import Any
 from tipsseg.backbones.registry import read_sizes
 from tipsseg.engine.job import Job
 from tipsseg.engine.local import load_for
-from tipsseg.engine.notes import Remarks, list_counts, note_damaged, note_end, readable_size
+from tipsseg.engine.notes import Remarks, list_counts, note_end, readable_size
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError
 from tipsseg.features.file import FeatureHeader, feature_bytes
@@ -94,7 +94,7 @@ def encode_images(spec: RunSpec, choice: Choice, progress: Progress) -> Iterator
                 failures.mend(result.ref.name)
                 remarks.add(result.ref, result.remarks)
                 if result.damaged:
-                    note_damaged(result.damaged, progress)
+                    progress.note("encoded_again", what=result.damaged)
             if progress.jsonl:
                 progress.text(json_bytes(result_record(result)).decode() + "\n")
             elif isinstance(result, Encoded):

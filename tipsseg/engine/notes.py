@@ -18,7 +18,7 @@ from tipsseg.formats.pictures import Overlay
 from tipsseg.formats.yolo import TRAINING, VALIDATING
 from tipsseg.labelling.view import LONGEST_ASPECT
 from tipsseg.options.fields import options_of
-from tipsseg.options.records import DEFAULT_LABEL_OPTIONS, FileOptions, LabelOptions
+from tipsseg.options.records import FileOptions
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import ERRORS_FILE
 from tipsseg.run.files import TRASH
@@ -89,7 +89,7 @@ class ImageNotes:
         labelled = result
         self._quality += labelled.derived.quality
         if labelled.damaged:
-            note_damaged(labelled.damaged, self._progress)
+            self._progress.note("encoded_again", what=labelled.damaged)
         self._remarks.add(labelled.ref, labelled.remarks, self._formats)
         if self._is_demo and labelled.entry.input.sha256 not in example_hashes():
             self._is_demo = False  # note this once
@@ -116,7 +116,7 @@ class ImageNotes:
                 self._progress.note("still_fits", command=command)
 
 
-def note_vocabulary(vocabulary: Vocabulary, progress: Progress, options: LabelOptions = DEFAULT_LABEL_OPTIONS) -> None:
+def note_vocabulary(vocabulary: Vocabulary, progress: Progress) -> None:
     """Note commas that became part of a name, and classes that compete for the same pixels."""
     with_comma = [entry.name for entry in vocabulary.classes if "," in entry.name]
     if with_comma and not vocabulary.source:
@@ -137,10 +137,6 @@ def classes_text(vocabulary: Vocabulary) -> str:
         return f"{pluralize(len(vocabulary.classes), 'class', 'classes')} of {vocabulary.source}"
     names = [f'"{entry.name}"' if "," in entry.name else entry.name for entry in vocabulary.classes]
     return join_first(names, _MAX_CLASSES)
-
-
-def note_damaged(what: str, progress: Progress) -> None:
-    progress.note("encoded_again", what=what)
 
 
 @cache
@@ -329,7 +325,7 @@ def note_skipped(skipped: Mapping[str, int], labels: Path | None, progress: Prog
         progress.note("shapes_skipped_in", shapes=pluralize(number, "shape"), labels=labels, kind=kind)
 
 
-def note_edited(info: RunInfo, counts: Counts, progress: Progress) -> None:
+def note_edited(counts: Counts, progress: Progress) -> None:
     """Note the number of images that a person corrected."""
     if counts.edited:
         them = "it" if counts.edited == 1 else "them"

@@ -43,9 +43,6 @@ class LabelOptions(OptionRecord):
         return record_of(self)
 
 
-#: The options of LabelOptions for how the model sees an image.
-VIEW = ("mode", "short_side", "stretch")
-
 DEFAULT_LABEL_OPTIONS = LabelOptions()
 
 

@@ -15,7 +15,6 @@ import numpy as np
 
 from tipsseg.engine.job import Job
 from tipsseg.engine.local import LoadedModel
-from tipsseg.engine.notes import note_damaged
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.images.access import exists
@@ -189,5 +188,5 @@ def learn_from(
     for value, damaged in job.each(run_stages(refs, source, itemgetter(0), finish, info.spec.jobs)):
         values.append(value)
         if damaged:
-            note_damaged(damaged, progress)
+            progress.note("encoded_again", what=damaged)
     return values, job

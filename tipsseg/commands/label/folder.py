@@ -103,7 +103,7 @@ def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> I
     coordinates that the formats of other runs do not store.
     """
     spec = folder.info.spec
-    note_vocabulary(spec.vocabulary, progress, spec.options)
+    note_vocabulary(spec.vocabulary, progress)
     images = find_images(spec, choice, progress, folder)
     refs = [ref for ref in images.known if isinstance(ref, ImageRef)]
     able = [ref for ref in refs if ref.path.suffix.lower() in _WITH_COORDINATES and is_plain(ref.path)]

@@ -215,7 +215,7 @@ def _note_end(folder: OutputFolder, settled: Settled, notes: ImageNotes, reporte
         note_skipped(spec.given.labels.skipped, spec.onto, progress)
     if counts.labelled or progress.detailed:
         note_division(spec.formats, folder.cache.names(), folder.context.files, progress)
-    note_edited(folder.info, counts, progress)
+    note_edited(counts, progress)
     for line in folder.totals.lines():
         progress.say(line)
     shown = "" if reporter.shown is None else f"; see {reporter.shown}"
