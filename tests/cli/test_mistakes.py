@@ -197,7 +197,7 @@ def test_a_run_whose_regions_are_gone_is_not_repeated(command: Command, mlp_chec
     assert command("label", "photos", *asked, "--regions", "regions", "-o", "first").code == 0
     Path("regions").rename("moved")
     ran = command("label", "photos", "--from", "first", "-o", "second")
-    assert (ran.code, "--regions regions: no such file or folder" in ran.err) == (2, True)
+    assert (ran.code, "--regions=regions: no such file or folder" in ran.err) == (2, True)
     assert command("label", "photos", "--from", "first", "-o", "second", "--regions", "moved").code == 0
 
 

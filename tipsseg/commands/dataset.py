@@ -103,7 +103,7 @@ def write_shards(
     check_image_root(root)
     with ExitStack() as stack:
         runs = [stack.enter_context(open_run(folder, max_pixels=reading.max_pixels)) for folder in outputs]
-        _refuse_runs(runs, name)
+        _refuse_runs(runs)
         names = None
         if only is not None:
             entries = (entry for run in runs for entry in run.cache.entries())
@@ -117,7 +117,7 @@ def write_shards(
         return writer.write(form, place, shard_size, reading.jobs)
 
 
-def _refuse_runs(runs: Sequence[Run], name: str) -> None:
+def _refuse_runs(runs: Sequence[Run]) -> None:
     """Raise InputError if runs cannot be joined in a data set."""
     if not runs:
         raise UsageError("no output folder", "Pass an output folder of tipsseg label.")

@@ -34,8 +34,8 @@ OTHER = "Other options"
 
 GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, RASTERS, MACHINES, OTHER)
 
-#: What an option changes: the labels, the label files, how the machine works, which images are labelled, how masks and other
-#: sources are read, what this one command does, or what is printed; or it says where files are.
+#: What an option changes: the labels, the label files, where files are, how the machine works, which images are labelled, how
+#: masks and other sources are read, what this one command does, or what is printed.
 Role = Literal["labels", "files", "place", "machine", "images", "sources", "action", "printing"]
 
 #: See `Opt.recorded`.
