@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     assert run["ended"] is not None or folder.name in ("one", "two")  # where one of two shards is
     # The folders that are compared have other paths, and their inputs may have, and where the runs were started.
     del run["folder"]
-    run["command"] = re.sub(r" --output=\S+", "", re.sub(r"(?<= )\S*/", "", run["command"]))
+    run["command"] = re.sub(r"(?<= )\S*/", "", re.sub(r" --output=\S+", "", run["command"]))
     found["run.json"] = json.dumps({key: run[key] for key in run if key not in OF_THE_LAST}, sort_keys=True).encode()
     return found
 

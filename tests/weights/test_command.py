@@ -244,7 +244,7 @@ class Refusal:
 REFUSALS = {
     "unknown revision": Refusal("no such revision", "weights.lock", changes={"revision": "f" * 40}),
     "gated": Refusal("gated", f"/{REPOSITORY}", faults={CONFIG: Fault(status=403, code="GatedRepo")}),
-    "no network": Refusal("the download from http", "--model tiny", environment={"HF_ENDPOINT": dead_port()}),
+    "no network": Refusal("the download from http", "--model=tiny", environment={"HF_ENDPOINT": dead_port()}),
     "broken off": Refusal("the download from http", "run the command again", faults={MODEL: Fault(cut=1000)}),
     "wrong bytes": Refusal(
         f"sha256 expected {HASHES[TOKENIZER]}, got {sha256(WRONG)}", "again", faults={TOKENIZER: Fault(content=WRONG)}

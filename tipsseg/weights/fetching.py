@@ -298,5 +298,5 @@ def _explain_errors(spec: ModelSpec, name: str) -> Iterator[None]:
         hint = "Set HF_HOME to a folder that can be written."
     else:
         reason = f"the download from {hub} failed ({first_line(error)})"
-        hint = f"Check the network, HF_ENDPOINT and the proxy settings, and run the command again. {without_network}"
+        hint = "Check the network, HF_ENDPOINT and the proxy settings, and run the command again. " + without_network
     raise DownloadError(str(spec.repository), str(spec.revision), name, reason, hint) from error
