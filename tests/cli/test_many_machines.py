@@ -18,6 +18,8 @@ from tipsseg.errors import UsageError
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.options.values import Shard, parse_shard
 from tipsseg.run.files import Files
+from tipsseg.run.lock import LOCK_FILE
+from tipsseg.util.files import temporary_path
 
 FORMATS = ("-f", ",".join(IMAGE_FORMATS))
 MASK = Path("masks/a.png")
@@ -48,6 +50,15 @@ def test_shards_leave_the_files_of_one_run(run: Run, count: int) -> None:
     run(*FORMATS)
     assert (run.code, run.labelled) == (0, [])
     assert "nothing to join" in merge(run, "out", output="out")
+
+
+def test_a_shard_that_was_killed_resumes_beside_others(run: Run) -> None:
+    run("-f", "png", "--shard", "1/2")
+    Path("out", f"{LOCK_FILE}-1-of-2").touch()  # as a killed process leaves it
+    writing = temporary_path(Path("out/masks/of another shard.png"))
+    writing.touch()
+    run("-f", "png", "--shard", "1/2")
+    assert (run.code, writing.exists()) == (0, True)
 
 
 def test_shards_run_in_any_order_and_again(run: Run) -> None:

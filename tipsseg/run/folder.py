@@ -743,7 +743,7 @@ def locked_cache(output: Path, shard: Shard | None = None) -> Iterator[Cache]:
     """Lock a folder, and open its cache. Remove temporary files of killed processes, and after an error this one's."""
     lock = FolderLock(output, shard)
     try:
-        if lock.left_over:
+        if lock.left_over and shard is None:  # other shards may be writing
             clean_up_folder(output)
         with closing(Cache(output, writes=True, name=cache_name(shard), lock=lock)) as cache:
             if shard is None:
