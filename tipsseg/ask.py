@@ -67,7 +67,8 @@ class Ask:
 
         words, lacking = ["tipsseg", *self.name.split()], False
         for name, option in self.options.items():
-            if name in self.given and name not in without and self.values[name] is not None:
+            left_out = name in without or option.about.role == "library"
+            if name in self.given and not left_out and self.values[name] is not None:
                 own = option.words(text(self.values[name]))
                 lacking |= own is None
                 words += own or []

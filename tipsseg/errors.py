@@ -109,6 +109,11 @@ class TipssegError(Exception):
         self.message, self.hint = _clean(message), _clean(hint)
         super().__init__(self.message)
 
+    @property
+    def with_hint(self) -> str:
+        """Return the message, and the hint in parentheses."""
+        return self.message + (" (" + self.hint + ")" if self.hint else "")
+
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         if name in ("hint", "commands"):

@@ -97,6 +97,7 @@ _NOTES: Mapping[str, str] = {
     "wrote": "Wrote {file}.",
     "fit_skips": "Could not read {images} without masks; the fit ignores them.",
     # label
+    "stops": "The run would stop: {error}",
     "coordinates_lost": "{name} is georeferenced, but {chosen} do not store coordinates. It is resized for the model like a "
     "photograph; {formats}=geotiff labels it at full resolution. To add georeferenced masks of these labels, "
     "run: tipsseg convert {folder} --format geotiff",
@@ -151,7 +152,7 @@ _NOTES: Mapping[str, str] = {
     "other_root": "Image names are relative to {root}; in the earlier run they were relative to {former}.",
     "options_changed": "Writing files again that depend on changed options: {changes}.",
     "renamed_one": "Renamed: {pair}; its labels were kept.",
-    "gone": "{number} no longer in {root}: {names}. The labels stay; to remove them, run: {command} {prune}={count}",
+    "gone": "{number} no longer in {root}: {names}. The labels stay; to remove them, run: {command}",
     "corrected_gone": "{number} no longer in {root}: {names}. The labels stay; to remove them, run{each}: tipsseg correct {output} "
     "--remove {name}",
     "aside": "{stem} was changed since tipsseg wrote it, so it is {path} now.",
@@ -319,8 +320,9 @@ class Progress:
 
     def note(self, reason: str, /, **values: object) -> None:
         """Print the note of this reason, with these values."""
-        if reason in _NOTES or self.detailed:
-            self.say(Words({**_NOTES, **_DETAILS}[reason], **values))
+        sentence = _NOTES[reason] if reason in _NOTES else _DETAILS[reason]
+        if not self.quiet and (reason in _NOTES or self.detailed):
+            self.say(Words(sentence, **values))
 
     def say(self, line: str) -> None:
         """Print a line, unless this is quiet."""
@@ -329,7 +331,7 @@ class Progress:
 
     def error(self, error: TipssegError) -> None:
         """Print the error of an image as one line."""
-        self._stderr("Error: " + error.message + (" (" + error.hint + ")" if error.hint else ""))
+        self._stderr("Error: " + error.with_hint)
 
     def printed(self, error: ImageError) -> ImageError:
         """Return the error as `error` prints it, for errors.jsonl."""

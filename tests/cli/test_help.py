@@ -107,7 +107,7 @@ def test_the_options_of_label_stand_in_groups(command: Command, whole: bool) -> 
     }
     for name, declared in verb_of(tipsseg.iter_label_folder).options.items():
         about = declared.about
-        if not about.argument and (whole or not about.rare):
+        if about.role != "library" and not about.argument and (whole or not about.rare):
             wanted.setdefault(about.group, set()).add(about.long(name)[2:])
     assert groups == wanted
     assert [name for name in GROUPS if name in wanted] == list(groups)

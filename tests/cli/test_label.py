@@ -295,6 +295,17 @@ def test_the_recorded_command_gives_the_same_masks(label: Label, command: Comman
     assert read("two/run.json")["command"] == words.replace("--output=one", "--output=two")
 
 
+@pytest.mark.parametrize("line", ["--output=out --shard=1/2", "--output out --shard 1/2"])
+def test_a_folder_of_another_version_tells_how_to_label_anew(label: Label, command: Command, line: str) -> None:
+    assert label().code == 0
+    record = read("out/run.json")
+    given = record["command"].replace(" --output=out", "")
+    Path("out/run.json").write_text(json.dumps({**record, "schema": 2, "command": f"{given} {line}"}))
+    ran = label()
+    assert (ran.code, f"  {given} --output=out-2\n" in ran.err) == (1, True), ran.err
+    assert command(*shlex.split(given)[1:], "--output=out-2").code == 0
+
+
 def test_a_repeated_run_prints_what_changed_alone(label: Label) -> None:
     once = ("; see out/overlays/", "for training")
     first = label(formats="png,overlay,yolo").err

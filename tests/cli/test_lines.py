@@ -88,7 +88,8 @@ def test_the_line_of_what_is_asked_asks_the_same(
         for key, each in verb.options.items()
         if each.about.required or each.default is inspect.Parameter.empty
     }
-    for name in verb.options:
+    offered = [name for name, each in verb.options.items() if each.about.role != "library"]
+    for name in offered:
         overwrites = {"to": "set"} if name == "overwrite" and "to" in verb.options else {}
         for value in values_of(verb, name):
             given = {key: values_of(verb, key)[0] for key in required} | {
@@ -105,7 +106,7 @@ def test_the_line_of_what_is_asked_asks_the_same(
             got.clear()
             ran = CliRunner().invoke(command, words[len(verb.name.split()) + 1 :], catch_exceptions=False)
             assert ran.exit_code == 0, (line, ran.output)
-            again = signature.bind((), {key: each for key, each in got.items() if key in verb.options})
+            again = signature.bind((), {key: each for key, each in got.items() if key in offered})
             signature.take(again)
-            asked, pasted = ({key: each.arguments[key] for key in verb.options} for each in (bound, again))
+            asked, pasted = ({key: each.arguments[key] for key in offered} for each in (bound, again))
             assert plain(pasted) == plain(asked), line

@@ -171,6 +171,7 @@ CASES = {
     "device": Case(value="cpu", probe=labels_stay),
     "dtype": Case(value="bfloat16", probe=lambda ran, _: ran.record["dtype"] == "bfloat16"),
     "batch_size": Case(value=3, probe=labels_stay),
+    "use_cache": Case(value=True, probe=labels_stay),
     "features": Case(value="feats", probe=lambda _, __: any(Path("feats").rglob("*.safetensors"))),
     "mode": Case(value="whole", probe=labels_change),
     "short_side": Case(value=112, probe=labels_change),

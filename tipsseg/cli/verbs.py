@@ -38,7 +38,8 @@ def commands_of(summary: str, *functions: Callable[..., Any]) -> typer.Typer:
 def _add_command(app: typer.Typer, function: Callable[..., Any]) -> None:
     """Add the command of a verb. It prints what the verb returns; the exit code is 1 if there is a fault among that."""
     verb, own = verb_of(function), inspect.signature(function).parameters
-    options, fixed = verb.options, {"use_cache": True} if "use_cache" in own else {}
+    options = {key: each for key, each in verb.options.items() if each.about.role != "library"}
+    fixed = dict.fromkeys(verb.options.keys() - options.keys(), True)
     name_of = flags_of(verb.options)
     switches = _switches(verb, prints_notes="verbose" in own)
 

@@ -175,9 +175,10 @@ def note_gone(folder: OutputFolder, images: Images, moves: Moves, progress: Prog
     """Note the images whose pictures are gone, with the commands that remove them."""
     root, output = address_text(images.root), shell_word(str(folder.info.spec.output))
     if gone := [name for name in moves.gone if name in folder]:  # a run that started over forgot them
-        number, command = pluralize(len(gone), "labelled image is", "labelled images are"), folder.info.spec.command
-        names = join_first(gone, _MAX_NAMES)
-        progress.note("gone", number=number, root=root, names=names, command=command, count=len(gone))
+        number, names = pluralize(len(gone), "labelled image is", "labelled images are"), join_first(gone, _MAX_NAMES)
+        prune = options_of(RunSpec)["prune"].words(len(gone)) or []
+        command = " ".join([folder.info.spec.command, *prune])
+        progress.note("gone", number=number, root=root, names=names, command=command)
     if moves.corrected:
         number = pluralize(len(moves.corrected), "corrected image is", "corrected images are")
         each = " for each" if len(moves.corrected) > 1 else ""

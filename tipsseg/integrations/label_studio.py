@@ -200,7 +200,7 @@ class Backend:
     def note(self, text: str, error: TipssegError | None = None) -> None:
         """Print a line, with what an error says."""
         if error is not None:
-            text += ": " + error.message + (" (" + error.hint + ")" if error.hint else "")
+            text += ": " + error.with_hint
         with self._printing:
             self._print(text)
 

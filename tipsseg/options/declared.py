@@ -126,6 +126,8 @@ Dtype = Annotated[str, Opt(metavar="DTYPE", group=MODEL, choices=DTYPE_NAMES, ch
         "on other CPUs, int8 is the fastest.")]
 BatchSize = Annotated[int | None, Opt(metavar="N", group=MODEL, rare=True, min=1, role="machine", recorded="asked",
     help="Windows per batch on a GPU; a CPU processes one at a time.  [default: 8; 2 on a Mac]")]
+UseCache = Annotated[bool, Opt(role="library",
+    help="Cache text vectors and file hashes in the user cache folder, as commands do.")]
 Features = Annotated[str | Path | None, Opt(metavar="DIR", group=MODEL, role="place", recorded="features.folder", rasters=False,
     help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")]
 

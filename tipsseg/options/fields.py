@@ -35,8 +35,9 @@ OTHER = "Other options"
 GROUPS = (TRUTH, WHAT, MODEL, FILES, IMAGES, RASTERS, MACHINES, OTHER)
 
 #: What an option changes: the labels, the label files, where files are, how the machine works, which images are labelled, how
-#: masks and other sources are read, what this one command does, or what is printed.
-Role = Literal["labels", "files", "place", "machine", "images", "sources", "action", "printing"]
+#: masks and other sources are read, what this one command does, or what is printed. Commands lack an option of the library: they
+#: pass True.
+Role = Literal["labels", "files", "place", "machine", "images", "sources", "action", "printing", "library"]
 
 #: See `Opt.recorded`.
 COMMAND = "command"

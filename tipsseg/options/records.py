@@ -114,7 +114,7 @@ class ComputeOptions(ReadingOptions):
     device: Annotated[str, opt.Device] = "auto"
     dtype: opt.Dtype = "auto"
     batch_size: opt.BatchSize = None
-    use_cache: bool = False
+    use_cache: opt.UseCache = False
     features: Annotated[Path | None, opt.Features] = None
 
 

@@ -210,9 +210,11 @@ def command_with_output(recorded: object, output: str) -> str:
     """Return a recorded command line with another output folder, and without its shard; "" if there is none."""
     if not isinstance(recorded, str):
         return ""
+    # Earlier versions wrote a flag and its value as two words.
     words = pairwise(["", *shlex.split(recorded)])
-    others = [word for before, word in words if not {before, word} & {"--output", "--shard"}]
-    return shell_line([*others, "--output", output])
+    flags = {"--output", "--shard"}
+    others = [word for before, word in words if before not in flags and word.partition("=")[0] not in flags]
+    return shell_line([*others, f"--output={output}"])
 
 
 def _parse_run(record: dict[str, object], folder: Path) -> RunInfo:

@@ -41,7 +41,7 @@ def iter_encode_folder(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = None,
-    use_cache: bool = False,
+    use_cache: opt.UseCache = False,
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     feature_dtype: opt.StoreDtype = None,
@@ -62,7 +62,6 @@ def iter_encode_folder(
     Args:
         images: See `label_folder`.
         output: The feature folder. Images with features in it are not encoded again.
-        use_cache: Cache text vectors and file hashes in the user cache folder, as the command does.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:
@@ -94,7 +93,6 @@ encode_folder = summed(
     Args:
         images: See `label_folder`.
         output: The feature folder. Images with features in it are not encoded again.
-        use_cache: Cache text vectors and file hashes in the user cache folder, as the command does.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:

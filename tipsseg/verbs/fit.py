@@ -50,7 +50,7 @@ def fit_folder(
     features: opt.Features = None,
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
-    use_cache: bool = False,
+    use_cache: opt.UseCache = False,
     overwrite: _Overwrite = False,
     images: Moved = None,
     verbose: Verbosity = None,
@@ -66,7 +66,6 @@ def fit_folder(
     Args:
         output: The output folder of `label_folder`.
         target: The file to write, with the suffix .fit. None writes nothing.
-        use_cache: Cache text vectors and file hashes in the user cache folder, as the command does.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:

@@ -65,7 +65,7 @@ def iter_label_folder(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = None,
-    use_cache: bool = False,
+    use_cache: opt.UseCache = False,
     features: opt.Features = None,
     mode: opt.ViewMode = "slide",
     short_side: opt.ShortSide = None,
@@ -105,7 +105,6 @@ def iter_label_folder(
     Args:
         images: See `label_folder`.
         classes: See `label_folder`.
-        use_cache: Cache text vectors and file hashes in the user cache folder, as the command does.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Yields:
@@ -242,7 +241,6 @@ label_folder = summed(
     Args:
         images: Files, folders, archives, Parquet files, videos (with `every`) and URLs. Folders are searched recursively.
         classes: Class names, ClassSpecs, a dict that maps names to synonyms, a Vocabulary, or a fit (see `tipsseg.learn`).
-        use_cache: Cache text vectors and file hashes in the user cache folder, as the command does.
         verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
 
     Returns:

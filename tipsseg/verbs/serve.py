@@ -52,7 +52,7 @@ def serve(
     device: opt.Device = "auto",
     dtype: opt.Dtype = "auto",
     batch_size: opt.BatchSize = None,
-    use_cache: bool = False,
+    use_cache: opt.UseCache = False,
     features: opt.Features = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     min_confidence: opt.MinConfidence = 0.0,

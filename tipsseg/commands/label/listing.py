@@ -44,7 +44,7 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> Gen
     unchanged = failed = edited = 0
     todo: list[ImageRef] = []
     if (refusal := folder.refusal) is not None:  # list the images anyway
-        progress.say("The run would stop: " + refusal.message + (" (" + refusal.hint + ")" if refusal.hint else ""))
+        progress.note("stops", error=refusal.with_hint)
     moves = find_moves(folder, images)
     check_prune(folder, images, moves)
     note_renamed(moves.renamed, progress)
