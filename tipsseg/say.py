@@ -56,17 +56,16 @@ _NOTES: Mapping[str, str] = {
     "importing": "Importing {images} of {source} ({name}) into {output}.",
     "undone": "{undone} {corrections}.",
     "removed": "{would} {images}: {names}.",
-    "left_without_objects": "Left {number} without objects in {source} unchanged: {names}.",
+    "left_without_objects": "Left {number} without objects in {source} unchanged, because it does not show whether a person "
+    "removed the objects or never opened the image: {names}. {accept} removes the objects.",
     "emptied": "{images} with no objects left: {names}.",
     "new_classes": "New classes: {classes}.",
     "redrawn": "Left {number} of {source} unchanged, because only edges differ or the object is too thin to export: "
-    "{objects}. {exact} imports every difference.",
+    "{objects}.",
     "exact_exports": 'This export rounds outlines. For exact ones: in CVAT, upload without "Convert masks to polygons"; '
     "from FiftyOne, export ImageSegmentationDirectory with `rel_dir`.",
     "again": "The next run labels {images} again: {names}.",
     "not_matched": "Ignored {images} of {source}{reason}.",
-    "outdated_files": "Did not import {files} made from outdated labels: {names}.",
-    "newer_masks": "Kept {masks} changed since the corrected file was written: {names}.",
     # data sets
     "writing_dataset": "Writing {images} as {form} into {place}.",
     "dataset": "{images} in {shards} ({size}), in {place}; written in {seconds} s{failed}",

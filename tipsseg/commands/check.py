@@ -36,7 +36,7 @@ from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import is_same_picture
 from tipsseg.run.lock import is_locked
 from tipsseg.run.read import Run, RunImage, open_run
-from tipsseg.run.results import TAKEN, Deriver, accept_command
+from tipsseg.run.results import Deriver, accept_command
 from tipsseg.say import Progress
 from tipsseg.util.files import TEMPORARY_PREFIX, actual_name
 from tipsseg.util.json import parse, take
@@ -193,8 +193,6 @@ def _check_files(image: RunImage, deriver: Deriver, report: _Report) -> None:
         if look == "gone":
             if format_name(row.name) in run.context.formats:
                 report.problems.append(Problem(path, "missing"))
-        elif row.shows.endswith(TAKEN):
-            continue
         elif digest_of(path) != row.digest:
             if model_only:
                 what = "changed since tipsseg wrote the file; remove the file, and run the original command again"

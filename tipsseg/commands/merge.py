@@ -25,7 +25,7 @@ from tipsseg.run.moves import follow
 from tipsseg.run.question import differences_text
 from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.record import stored_run
-from tipsseg.run.results import TAKEN, Derived, ImageResult, Labelled, Unchanged
+from tipsseg.run.results import Derived, ImageResult, Labelled, Unchanged
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, refuse_file
 from tipsseg.say import Progress
@@ -185,7 +185,7 @@ def _is_outdated(folder: OutputFolder, entry: Entry, row: FileRow, look: Look) -
     if not row.is_file or is_model_only(name):
         return False
     shows = folder.deriver.shows(name, entry)
-    return not row.shows_labels(shows) if look == "other" else row.shows.removesuffix(TAKEN) != shows
+    return not row.shows_labels(shows) if look == "other" else row.shows != shows
 
 
 def _stage(folder: OutputFolder, top: Path, path: Path, name: str, shows: str) -> StagedFile:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from itertools import dropwhile, takewhile
 from pathlib import Path, PurePosixPath
 
-from tipsseg.errors import ImageError, InputError
+from tipsseg.errors import ImageError
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.text import join_first, quote
 
@@ -34,76 +34,28 @@ _RENAMED = (
 )
 
 
-class ImageNames:
-    """An index of a run's images by name."""
-
-    def __init__(self, images: Iterable[str]) -> None:
-        #: Images by the parts of their paths, with and without suffix.
-        self._images: dict[tuple[str, ...], list[str]] = {}
-        for image in images:
-            *folders, file = image.split("/")
-            for last in {file, PurePosixPath(file).stem}:
-                self._images.setdefault((*folders, last), []).append(image)
-        self._most = max(map(len, self._images), default=0)
-        #: Images by the last N of these parts, filled for each N that a search needs.
-        self._ends: dict[int, dict[tuple[str, ...], list[str]]] = {}
-
-    def find(self, name: str) -> str | None:
-        """Return the image that a source calls `name`, or None if the run does not have it.
-
-        A name matches if it ends with the image's path, or if the path ends with the name; file suffixes may differ. Prefixes and
-        suffixes that tools add to file names are ignored, unless an image has them.
-
-        Raises:
-            InputError: If several images match.
-        """
-        for parts in _spellings(_parts(name)):
-            images = set(self._images.get(parts, ()))
-            if not images:  # the paths that end with the name, and the longest one that it ends with
-                ends = (parts[place:] for place in range(max(1, len(parts) - self._most), len(parts)))
-                longest = next((end for end in ends if end in self._images), ())
-                images = {*self._find_ending_with(parts), *self._images.get(longest, ())}
-            if len(images) > 1:
-                raise InputError(
-                    f"{quote(name)} is ambiguous: {join_first(sorted(images), 4)}",
-                    "In the corrections, write the images with their folders or suffixes.",
-                )
-            if images:
-                return images.pop()
-        return None
-
-    def _find_ending_with(self, parts: tuple[str, ...]) -> list[str]:
-        number = len(parts)
-        if number not in self._ends:
-            self._ends[number] = defaultdict(list)
-            for own, images in self._images.items():
-                if len(own) >= number:
-                    self._ends[number][own[-number:]] += images
-        return self._ends[number].get(parts, [])
-
-
 class SourceNames:
     """Finds the name in a source for an image of a run. A name belongs to one image. Thread-safe.
 
-    The last part of a name must be the image's; suffixes may differ. The last folder must be the image's too. A name
-    needs no folder if it has none, without folders that all names share, and those that tools use for any data set, such as "masks"
-    or "train". The name with the most folders in common is taken.
+    The last part of a name must be the image's; suffixes may differ. The last folder must be the image's too, or the name must end
+    with the whole path of the image in its data set. A name needs no folder if it has none, without folders that all names share,
+    and those that tools use for any data set, such as "masks" or "train". The name with the most folders in common is taken.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         parts = {name: own for name in names if (own := _parts(name))}
         folders_of_all = [own[:-1] for own in parts.values()]
         shared = _common(min(folders_of_all), max(folders_of_all)) if len(parts) > 1 else 0
-        #: By the last part, with and without suffix: the folders, the whole last part, and the name.
-        self._by_last: dict[str, list[tuple[tuple[str, ...], str, str]]] = defaultdict(list)
+        #: By the last part, with and without suffix: the folders that count, all folders, the whole last part, and the name.
+        self._by_last: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], str, str]]] = defaultdict(list)
         for name, own in parts.items():
             folders = tuple(dropwhile(lambda folder: folder.lower() in _ANY_DATA_SET, own[shared:-1]))
             for last in {spelling[-1] for spelling in _spellings(own)}:
-                self._by_last[last].append((folders, own[-1], name))
+                self._by_last[last].append((folders, own[:-1], own[-1], name))
         #: The images that have a name.
         self._owners: dict[str, list[str]] = {}
-        #: The names that images had before, by their name of now.
-        self.former: Mapping[str, Sequence[str]] = {}
+        #: The previous names of images, by their name of now.
+        self.previous: Mapping[str, Sequence[str]] = {}
 
     def expect(self, refs: Iterable[ImageRef]) -> int:
         """Note names that several of these images have, for example a flat folder of masks for images in several folders.
@@ -134,17 +86,19 @@ class SourceNames:
         return name
 
     def _match(self, ref: ImageRef) -> str | None:
-        """Return the name that fits an image's name of now, or else a former one."""
-        former = (ImageRef(Path(name), PurePosixPath(name)) for name in self.former.get(ref.name, ()))
-        return next((name for each in (ref, *former) if (name := self._fit(each)) is not None), None)
+        """Return the name that fits an image's name of now, or else a previous one."""
+        previous = (ImageRef(Path(name), PurePosixPath(name)) for name in self.previous.get(ref.name, ()))
+        return next((name for each in (ref, *previous) if (name := self._fit(each)) is not None), None)
 
     def _fit(self, ref: ImageRef) -> str | None:
-        *path, file = _parts(printable_path(ref.path.absolute()))
+        *own, file = _parts(ref.name)
+        lasts = [last for last in (file, PurePosixPath(file).stem) if last in self._by_last]
+        path = _parts(printable_path(ref.path.absolute()))[:-1] if lasts else ()
         found: dict[str, tuple[int, bool]] = {}  # folders in common, and whether the suffix is the same, by name
-        for last in (file, PurePosixPath(file).stem):
-            for folders, whole, name in self._by_last.get(last, ()):
+        for last in lasts:
+            for folders, parents, whole, name in self._by_last[last]:
                 common = _common(reversed(folders), reversed(path))
-                if common or not folders:
+                if common or not folders or parents[len(parents) - len(own) :] == tuple(own):
                     found[name] = common, whole == file
         best = [name for name, own in found.items() if own == max(found.values())]
         if len(best) > 1:

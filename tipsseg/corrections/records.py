@@ -38,8 +38,8 @@ Size = tuple[int, int]
 _Record = TypeVar("_Record")
 
 
-def _digest(parts: Iterable[str | NDArray[np.generic]], exact: bool) -> str:
-    digest = hashlib.sha256(b"exact" if exact else b"")
+def _digest(parts: Iterable[str | NDArray[np.generic]]) -> str:
+    digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
@@ -53,16 +53,18 @@ class PixelLabels:
         labels: [H, W], the label ids; None if they stay as they are.
         ignores: True if the format can mark ignored pixels. If False, ignored pixels may be stored as background.
         instances: [H, W] int32, the objects, 0 for none; None if the format does not tell objects of one class apart.
+        base: The digest of the labels that the file showed when tipsseg wrote it (see `Entry.base`); "" if it does not say.
     """
 
     labels: LabelArray | None
     ignores: bool = True
     instances: NDArray[np.int32] | None = None
+    base: str = ""
 
-    def digest(self, *, exact: bool) -> str:
-        """Return the sha256 of the labels in hex. It depends on `exact`, which decides the pixels that are corrected."""
+    def digest(self) -> str:
+        """Return the sha256 of the labels in hex."""
         arrays = [each for each in (self.labels, self.instances) if each is not None]
-        return _digest([repr((arrays[0].shape, str(arrays[0].dtype))), *arrays], exact)
+        return _digest([repr((arrays[0].shape, str(arrays[0].dtype))), *arrays])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,22 +75,39 @@ class Objects:
         shapes: The objects.
         written_as: The name of the tipsseg format that describes objects in the same way.
         skipped: The kinds of shapes without pixels, such as lines, each with its number.
+        base: See `PixelLabels.base`.
     """
 
     shapes: tuple[Shape, ...]
     written_as: str
     skipped: Mapping[str, int] = field(default_factory=dict)
+    base: str = ""
 
-    def digest(self, *, exact: bool) -> str:
-        """Return the sha256 of the objects in hex; see `PixelLabels.digest`."""
+    def digest(self) -> str:
+        """Return the sha256 of the objects in hex."""
         return _digest(
-            (
-                part
-                for shape in self.shapes
-                for part in (repr((shape.class_id, shape.y, shape.x, shape.mask.shape)), np.packbits(shape.mask))
-            ),
-            exact,
+            part
+            for shape in self.shapes
+            for part in (repr((shape.class_id, shape.y, shape.x, shape.mask.shape)), np.packbits(shape.mask))
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Changes(PixelLabels):
+    """The changes of an image, made on the labels that it had.
+
+    Attributes:
+        draw: Returns the labels [H, W] with the changes, given the labels [H, W] and the instances [H, W] before, or None. Raises
+            ValueError if they do not fit.
+        content: The sha256 of the changes.
+    """
+
+    labels: None = None
+    draw: Callable[[LabelArray, NDArray[np.int32] | None], LabelArray]
+    content: str
+
+    def digest(self) -> str:
+        return self.content
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,8 +121,9 @@ class SourceImage:
         submitted: True if a person certainly finished the image. If False, an image without objects may be unfinished.
         by_list: True if the image comes from an image list and so has no objects. Any other entry for it takes precedence.
         other_name: Returns a second name, or "", to look for if the run has no image `name`; raises ImageError.
-        made_on: The digest of the label files that the correction changes; "" if it does not depend on them. Its pixels then have
-            the instances of these labels.
+        base: See `PixelLabels.base`; where it is known, it stands above the one that `read` finds.
+        ours: True if tipsseg wrote the file as it is: nothing in it is a person's.
+        picture: The digest of the upright pixels of the image's picture; "" if the source does not know it.
         accepted: True if a person looked at the image, and its labels are right; False if they are not any more.
         saved: See Correction.
     """
@@ -114,7 +134,9 @@ class SourceImage:
     submitted: bool = True
     by_list: bool = False
     other_name: Callable[[], str] | None = None
-    made_on: str = ""
+    base: str = ""
+    ours: bool = False
+    picture: str = ""
     accepted: bool | None = None
     saved: str = ""
 
@@ -225,6 +247,7 @@ def read_objects(
     read: Callable[[_Record], Shape | None],
     written_as: str,
     part: str = "",
+    base: str = "",
 ) -> Objects:
     """Read the records of an image. Skip records for which `read` returns None, and count shapes without pixels.
 
@@ -235,6 +258,7 @@ def read_objects(
         read: Reads one record; raises ValueError.
         written_as: See Objects.
         part: The part of the file that contains the records, for messages.
+        base: See Objects.
 
     Raises:
         ImageError: A record cannot be read, or there are too many.
@@ -250,7 +274,7 @@ def read_objects(
         except (ValueError, InputError) as error:
             with image_errors(where, name(number, record)):
                 raise error
-    return Objects(tuple(shape for shape in shapes if shape is not None), written_as, skipped)
+    return Objects(tuple(shape for shape in shapes if shape is not None), written_as, skipped, base)
 
 
 def parse_corners(points: object) -> NDArray[np.float64]:

@@ -48,6 +48,9 @@ _LONG_LIMIT = 8 << 20
 
 _VERSION = 1
 
+#: The length of `labels_digest`.
+BASE_LENGTH = 16
+
 Author = Literal["model", "person"]
 
 
@@ -261,6 +264,12 @@ class SealedMask:
         )
 
 
+def labels_digest(facts: MaskFacts, bulk: SealedMask) -> str:
+    """Return a digest of the labels of a mask as it says them, and of the objects that touch."""
+    objects = bulk.unpack("objects", 4 * prod(facts.size)) or b""
+    return sha256(facts.labels.encode() + objects).hexdigest()[:BASE_LENGTH]
+
+
 def seal(png: bytes, facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) -> bytes:
     """Return a mask with these facts in place of others; `bulk` is what is bulky, by name."""
     head, tail = _ours(replace(facts, data=read_sealed(png).data), bulk or {})
@@ -347,14 +356,6 @@ def read_sealed(png: bytes) -> SealedMask:
     return replace(found, facts=facts)
 
 
-def read_names(png: bytes) -> Mapping[int, str]:
-    """Return the names of the classes that occur in a mask, by id, also if its pixels changed since; empty if it says nothing."""
-    with suppress(ValueError):
-        found = read_sealed(png).facts
-        return {} if found is None else found.names
-    return {}
-
-
 def envelope(png: bytes) -> bytes:
     """Return a mask without its pixels: its facts and its bulk."""
     pieces = [
@@ -364,7 +365,7 @@ def envelope(png: bytes) -> bytes:
 
 
 def open_envelope(data: bytes) -> SealedMask:
-    """Read what `envelope` returned; without facts if it is empty or damaged."""
+    """Read what `envelope` returned, or a mask; without facts if it is damaged, or says nothing."""
     with suppress(ValueError):
         return read_sealed(data)
     return SealedMask(None, "")

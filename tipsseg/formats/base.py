@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from tipsseg.regions.shapes import Shape
     from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, RasterGrid, TopClasses
 
+#: The field in which formats write `ImageLabels.base`. Tools leave fields alone that they do not know.
+BASE_FIELD = "tipsseg"
+
 #: An image's rows in a run file: lines of JSON, without line ends or tabs.
 Rows = tuple[bytes, ...]
 
@@ -67,6 +70,7 @@ class ImageLabels:
         instances: [H, W] int32, the instances of a run with regions (see `naming.NamedRegions`); None without regions.
         pixels: [H, W, 3] uint8 RGB, the upright image.
         grid: The coordinates of the pixels.
+        base: The digest of the labels (see `Entry.base`), which some formats write, for corrections that come back; "" for none.
     """
 
     ref: ImageRef
@@ -78,12 +82,19 @@ class ImageLabels:
     instances: NDArray[np.int32] | None = None
     pixels: NDArray[np.uint8] | None = None
     grid: RasterGrid | None = None
+    base: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         height, width = self.labels.shape
         return height, width
+
+
+def base_of(record: Mapping[str, object]) -> str:
+    """Return the `ImageLabels.base` that a format wrote into a record; "" if there is none."""
+    base = record.get(BASE_FIELD)
+    return base if isinstance(base, str) else ""
 
 
 def encode_text(text: str) -> bytes:

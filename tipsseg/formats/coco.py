@@ -27,7 +27,7 @@ from tipsseg.corrections.records import (
     parse_floats,
     read_objects,
 )
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
+from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, Rows, RunFacts, base_of
 from tipsseg.regions.components import encode_regions
 from tipsseg.regions.objects import LabelledObject, find_wholes
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_box, shape_from_polygons, shape_from_rle
@@ -139,7 +139,7 @@ class CocoResults(Format):
 def _encode_rows(image: ImageLabels, run: RunFacts, segmentations: Iterable[object]) -> Rows:
     """Return the `images` entry, then the `annotations` entries. `run_file` adds the ids, which are unique in the file."""
     annotations = annotation_records(image.objects, segmentations, run.classes)
-    return tuple(json_bytes(record) for record in (image_record(image.ref, image.size), *annotations))
+    return tuple(json_bytes(record) for record in (image_record(image.ref, image.size, image.base), *annotations))
 
 
 def annotation_records(
@@ -171,10 +171,11 @@ def encode_masks(objects: Sequence[LabelledObject], size: tuple[int, int]) -> Se
     return encode_regions([entry.region for entry in objects], size)
 
 
-def image_record(ref: ImageRef, size: tuple[int, int]) -> _Record:
+def image_record(ref: ImageRef, size: tuple[int, int], base: str = "") -> _Record:
     """Return the `images` entry of an image of `size` (height, width), without its id."""
     height, width = size
-    return {"file_name": ref.name, "width": width, "height": height, "license": 1}
+    record = {"file_name": ref.name, "width": width, "height": height, "license": 1}
+    return record | ({BASE_FIELD: base} if base else {})
 
 
 def category_record(entry: LabelClass) -> _Record:
@@ -298,7 +299,8 @@ def _read_objects(
         return read_shape(annotation, names.id_of(categories[category]), size, stored)
 
     polygons = any(isinstance(each, dict) and isinstance(each.get("segmentation"), list) for each in annotations)
-    return read_objects(where, annotations, name_of, read, "coco-polygon" if polygons else "coco", f"image {file}")
+    written_as = "coco-polygon" if polygons else "coco"
+    return read_objects(where, annotations, name_of, read, written_as, f"image {file}", base_of(image))
 
 
 def read_shape(annotation: object, class_id: int, size: Size, stored: Size | None = None) -> Shape:

@@ -36,7 +36,7 @@ from tipsseg.corrections.records import (
     parse_floats,
     read_objects,
 )
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
+from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, Rows, RunFacts, base_of, encode_text
 from tipsseg.formats.png import encode_picture
 from tipsseg.regions.objects import LabelledObject, find_wholes
 from tipsseg.regions.shapes import (
@@ -84,6 +84,7 @@ class LabelStudio(Format):
         results = object_results(image.objects, image.size, run.classes, labels, _TO)
         prediction = {"model_version": version, **prediction_score(image.objects), "result": results}
         data = {"image": local_files_url(image.ref), "file_name": image.ref.name}
+        data |= {BASE_FIELD: image.base} if image.base else {}
         return (json_bytes({"data": data, "predictions": [prediction]}),)
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterable[bytes]:
@@ -287,7 +288,7 @@ def read_task(task: object, where: Path, number: int, names: ClassNames) -> Sour
         value = result.get("value") if isinstance(result, dict) else None
         labels = value.get(result["type"]) if isinstance(value, dict) and result.get("type") in _REGIONS else None
         names.declare(labels if isinstance(labels, list) else ())
-    read = partial(_read_objects, results, names, where, f"task {number}")
+    read = partial(_read_objects, results, names, where, f"task {number}", base_of(data))
     return SourceImage(image, where, read)
 
 
@@ -304,9 +305,11 @@ def _image_name(data: Mapping[str, Any]) -> str:
     raise ValueError("the task has no image")
 
 
-def _read_objects(results: Sequence[object], names: ClassNames, where: Path, task: str, size: Size) -> Objects:
+def _read_objects(
+    results: Sequence[object], names: ClassNames, where: Path, task: str, base: str, size: Size
+) -> Objects:
     read = partial(_read_shape, names=names, size=size)
-    return read_objects(where, results, lambda number, _: f"{task}, result {number}", read, "label-studio", task)
+    return read_objects(where, results, lambda number, _: f"{task}, result {number}", read, "label-studio", task, base)
 
 
 def _read_shape(result: object, names: ClassNames, size: Size) -> Shape | None:

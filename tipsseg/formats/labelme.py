@@ -26,7 +26,7 @@ from tipsseg.corrections.records import (
     read_objects,
 )
 from tipsseg.errors import ImageError
-from tipsseg.formats.base import Format, ImageLabels, RunFacts
+from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, RunFacts, base_of
 from tipsseg.regions.objects import find_wholes
 from tipsseg.regions.shapes import NoPixelsError, Shape, clip_mask, ellipse_corners, shape_from_polygons
 from tipsseg.types import printable_path
@@ -57,6 +57,7 @@ class LabelMe(Format):
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
+            **({BASE_FIELD: image.base} if image.base else {}),
         }
         return json_bytes(record, indent=2) + b"\n"
 
@@ -103,7 +104,9 @@ def _read_objects(source: Source, name: str, names: ClassNames, size: Size) -> O
     check_size(value.get("imageHeight"), value.get("imageWidth"), size)
     read = partial(_read_shape, names=names, size=size)
     where = source.display_path(name)
-    return read_objects(where, value["shapes"], lambda number, _: f"shape {number}", read, "labelme")
+    return read_objects(
+        where, value["shapes"], lambda number, _: f"shape {number}", read, "labelme", base=base_of(value)
+    )
 
 
 def _image_path(source: Source, name: str) -> str:

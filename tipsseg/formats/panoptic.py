@@ -17,7 +17,7 @@ from PIL import Image
 
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, output_name
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, base_of, output_name
 from tipsseg.formats.coco import (
     annotation_record,
     category_record,
@@ -55,7 +55,7 @@ class Panoptic(Format):
         visible = visible_objects(image.objects, run.classes, image.size)
         segments = [{"id": number, **annotation_record(entry)} for number, entry in enumerate(visible, start=1)]
         file_name = f"{printable_path(output_name(image.ref.relative, run.files.names))}.png"
-        record = image_record(image.ref, image.size)
+        record = image_record(image.ref, image.size, image.base)
         return json_bytes(record), json_bytes({"file_name": file_name, "segments_info": segments})
 
     def run_file(self, name: str, run: RunFacts, images: Sequence[str], rows: Callable[[str], Rows]) -> Iterator[bytes]:
@@ -105,7 +105,7 @@ def _read_images(source: Source, name: str, value: Mapping[str, Any], names: Cla
             found = [place for place in map(str, places) if source.has(place)] or source.find_name(picture)
             if not found:
                 raise ValueError(f"{short(picture)} is missing: pass a folder or zip with this file and its pictures")
-            read = partial(_read_segments, source, found[0], annotations[0], categories, names, where)
+            read = partial(_read_segments, source, found[0], annotations[0], categories, names, where, base_of(image))
             yield SourceImage(file_name, where, read, submitted=False)
 
 
@@ -116,6 +116,7 @@ def _read_segments(
     categories: Mapping[int, str],
     names: ClassNames,
     where: Path,
+    base: str,
     size: Size,
 ) -> Objects:
     with source.file(picture) as path:
@@ -132,4 +133,4 @@ def _read_segments(
         table = np.array([names.id_of(categories[classes[each]]) if each else 0 for each in stored.tolist()], np.uint16)
     instances = numbers.reshape(size).astype(np.int32) + 1
     regions = components(cast(LabelArray, table[instances - 1]), int(table.max(initial=0)), 1, instances)
-    return Objects(tuple(region.shape() for region in regions), Panoptic.name)
+    return Objects(tuple(region.shape() for region in regions), Panoptic.name, base=base)

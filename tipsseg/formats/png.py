@@ -19,7 +19,7 @@ from PIL import Image
 from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, Size, SourceImage
 from tipsseg.errors import ImageError, InputError, UsageError
-from tipsseg.folder.mask import read_names
+from tipsseg.folder.mask import labels_digest, open_envelope
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.images.decoding import ImageReader, as_image_error
@@ -263,11 +263,12 @@ def read_named_masks(masks: Iterable[tuple[str, str]], source: Source, names: Cl
 
 def read_index_mask(source: Source, name: str, classes: int, ids: MaskIds, size: Size) -> PixelLabels | Objects:
     with source.file(name) as path:
-        picture, inside = read_picture(path, size), read_names(path.read_bytes())
+        picture, said = read_picture(path, size), open_envelope(path.read_bytes())
     with as_image_error(source.display_path(name)):
         stored = read_ids(picture)
-    labels = ids.to_run_ids(name, source.display_path(name), stored, inside)
-    return PixelLabels(labels.astype(np.uint8) if label_dtype(classes) is np.uint8 else labels, ignores=True)
+    labels = ids.to_run_ids(name, source.display_path(name), stored, said.facts.names if said.facts else {})
+    base = labels_digest(said.facts, said) if said.facts and not said.intact else ""
+    return PixelLabels(labels.astype(np.uint8) if label_dtype(classes) is np.uint8 else labels, base=base)
 
 
 def read_source_picture(source: Source, name: str, size: Size) -> Image.Image:

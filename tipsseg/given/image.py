@@ -47,18 +47,18 @@ class Given:
             self.regions.names.expect(refs)
         return self.labels is None or bool(self.labels.names.expect(refs)) or not refs
 
-    def follow(self, former: Mapping[str, Sequence[str]]) -> None:
-        """Set the names that images had before, by their name of now: what is given for one of them is found by these too."""
+    def follow(self, previous: Mapping[str, Sequence[str]]) -> None:
+        """Set the previous names of images, by their name of now: what is given for an image is found by these too."""
         for source in (self.regions, self.labels, self.present):
             if source is not None and source.names is not None:
-                source.names.former = former
+                source.names.previous = previous
 
     def digest(self, ref: ImageRef, size: Size) -> str:
         """Return the sha256 of all that is given for an image. Raise ImageError if it cannot be read."""
         parts = [] if self.regions is None else [self.regions.find(ref).digest()]
         if self.labels is not None:
             labels = self.labels.read(ref, size)
-            parts.append("" if labels is None else labels.digest(exact=True))
+            parts.append("" if labels is None else labels.digest())
         if self.present is not None:
             names = self.present.find(ref)
             parts.append("all" if names is None else ",".join(map(str, sorted(names))))

@@ -207,19 +207,10 @@ SourceFormat = Annotated[str | None, Opt(metavar="NAME", flag="format", short="f
     help="Format of the corrections: {choices}.  [default: detected]")]
 AddClasses = Annotated[bool, Opt(
     help="Add classes that are missing from the run.")]
-Everything = Annotated[bool, Opt(flag="all",
-    help="Import all labels of an output folder, not only the edited ones.")]
 ReplaceCorrected = Annotated[bool, Opt(
-    help="Also replace masks that were edited in place.")]
-Emptied = Annotated[bool | None, Opt(negatable=True,
-    help="Clear or keep the masks of images without objects, if SOURCE does not show whether a person reviewed them, or if no "
-        "image has objects.  "
-        "[default: stop with an error]")]
-Exact = Annotated[bool, Opt(
-    help="Also import objects that differ only at their edges. "
-        "By default these are ignored, because tools round corners and fill holes.")]
+    help="Also replace labels that changed since SOURCE was written. The replaced masks go to OUT/replaced.")]
 Accept = Annotated[bool, Opt(
-    help="Also count unchanged images in SOURCE as corrected: a person looked at them.")]
+    help="A person looked at all images of SOURCE: unchanged labels count as right, and images without objects lose theirs.")]
 CorrectedImages = Annotated[str | Path | None, Opt(metavar="DIR",
     help="The folder of the images, if it was moved: overlays show the images.  [default: the recorded folder]")]
 CheckOnly = Annotated[bool, Opt(

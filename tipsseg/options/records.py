@@ -141,19 +141,11 @@ class TruthOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class CorrectOptions:
-    """Options for importing corrections.
-
-    Editing tools redraw objects. By default, an object counts as unchanged if its outline moved no farther than a tool moves it,
-    or if it only lost its holes; with `exact`, every pixel counts. `emptied` applies to images without objects, if the corrections
-    do not show whether a person reviewed them, or no image has objects; None rejects such images.
-    """
+    """Options for importing corrections."""
 
     source_format: opt.SourceFormat = None
     add_classes: opt.AddClasses = False
-    everything: opt.Everything = False
     replace_edited: opt.ReplaceCorrected = False
-    emptied: opt.Emptied = None
-    exact: opt.Exact = False
     accept: opt.Accept = False
     images: Annotated[Path | None, opt.CorrectedImages] = None
     dry_run: opt.CheckOnly = False

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tipsseg.errors import ImageError
-from tipsseg.folder.mask import MaskFacts, SealedMask, open_envelope
+from tipsseg.folder.mask import BASE_LENGTH, MaskFacts, SealedMask, labels_digest, open_envelope
 from tipsseg.images.access import absolute, exists
 from tipsseg.regions.objects import LabelledObject
 from tipsseg.run.summary import summary_of
@@ -183,14 +183,18 @@ class Entry:
         return Correction(format=self.mask.source, accepted=self.mask.accepted)
 
     @cached_property
+    def base(self) -> str:
+        """A digest of the labels, and of the objects that touch: what a correction is made on."""
+        return labels_digest(self.mask, self.bulk)
+
+    @cached_property
     def version(self) -> str:
-        """A digest of the labels and what is known of them: what files made from them show."""
-        facts, bulk = self.mask, self.bulk
-        known = [facts.labels, sorted(facts.counts.items()), sorted(facts.confidence.items()), facts.present]
+        """The base, and a digest of what is known of the labels: what files made from them show."""
+        facts = self.mask
+        known = [sorted(facts.counts.items()), sorted(facts.confidence.items()), facts.present]
         digest = sha256(json.dumps(known).encode())
-        for name in ("scores", "objects"):
-            digest.update(bulk.bulk.get(name, b"-"))
-        return digest.hexdigest()[:32]
+        digest.update(self.bulk.bulk.get("scores", b"-"))
+        return self.base + digest.hexdigest()[:BASE_LENGTH]
 
     @property
     def objects(self) -> tuple[ObjectScore, ...] | None:

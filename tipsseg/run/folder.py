@@ -712,7 +712,7 @@ def _planned(spec: RunSpec, cache: Cache) -> OutputFolder:
     folder.change(info)
     folder.asked = asked
     if spec.given is not None:
-        spec.given.follow(folder.former)
+        spec.given.follow(folder.previous)
     return folder
 
 

@@ -6,6 +6,7 @@ geotiff      masks/<image>.tif    the label of each pixel of a raster
 
 from __future__ import annotations
 
+import io
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tipsseg.errors import ImageError
 from tipsseg.folder.mask import (
@@ -25,12 +27,15 @@ from tipsseg.folder.mask import (
     PictureFacts,
     envelope,
     label_digest,
+    labels_digest,
     make_envelope,
+    open_envelope,
     read_facts,
     read_sealed,
 )
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Need, RunFacts
+from tipsseg.formats.npz import DAMAGE, encode_arrays
 from tipsseg.formats.png import read_painted_mask
 from tipsseg.formats.raster import check_mask, count_mask, digest_mask, read_facts_tag
 from tipsseg.images.access import identify, matches
@@ -351,6 +356,47 @@ def read_picture_facts(path: Path, reader: ImageReader) -> PictureFacts:
     """Read what masks say of a picture. Raise ImageError, OSError or ValueError if that fails."""
     found = identify(path)[0]
     return PictureFacts(bytes=found.size, sha256=found.sha256 or "", pixels=pixel_digest(reader.upright(path)))
+
+
+# ---- labels that an image had before ----
+
+#: The size limit of unpacked labels that a mask keeps, in bytes: 6 for each pixel.
+_KEPT_LIMIT = 6 << 30
+
+
+def encode_labels(labels: Labels) -> bytes:
+    """Return labels as masks keep them (see `read_kept`)."""
+    arrays = {"labels": labels.labels, **({} if labels.instances is None else {"instances": labels.instances})}
+    return encode_arrays(**arrays)
+
+
+def read_kept(entry: Entry, classes: int, base: str) -> tuple[Labels, bool] | None:
+    """Return labels that a mask keeps, and True if a person made them; None if they are missing or damaged.
+
+    A corrected mask keeps the model's labels, and a person's that its source showed.
+
+    Args:
+        entry: The image.
+        classes: The number of classes.
+        base: The digest of the labels (see `Entry.base`).
+    """
+    bulk, size, correction = entry.bulk, entry.mask.size, entry.correction
+    with suppress(OSError, ValueError, *DAMAGE):
+        by_person = correction is not None and correction.before == base and "base" in bulk.bulk
+        if by_person:
+            with np.load(io.BytesIO(bulk.unpack("base", _KEPT_LIMIT) or b"")) as stored:
+                labels, instances = stored["labels"], stored.get("instances")
+        else:
+            said = open_envelope(data := bulk.unpack("model", RECORD_LIMIT) or b"")
+            if said.facts is None or labels_digest(said.facts, said) != base:
+                return None
+            with Image.open(io.BytesIO(data)) as picture:
+                labels = np.array(picture).astype(label_dtype(classes))
+            instances = said.objects(size)
+        known = [BACKGROUND, *range(1, classes + 1), ignore_id(classes)]
+        if labels.dtype == label_dtype(classes) and labels.shape == size and not np.setdiff1d(labels, known).size:
+            return Labels(labels=labels, instances=instances), by_person
+    return None
 
 
 # ---- objects ----

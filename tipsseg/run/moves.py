@@ -142,7 +142,7 @@ def follow(folder: OutputFolder, renamed: dict[str, ImageRef]) -> None:
     if not renamed:
         return
     folder.changed = True
-    folder.__dict__.pop("former", None)
+    folder.__dict__.pop("previous", None)
     staged = temporary_path(folder.path / MOVING)
     try:
         for number, (old, ref) in enumerate(sorted(renamed.items(), key=lambda pair: pair[0])):

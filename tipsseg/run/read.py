@@ -9,14 +9,12 @@ An invalid run.json raises RecordError, which names the file, the fault and a hi
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, RecordError, Words
@@ -77,11 +75,6 @@ class RunImage:
     def mask(self) -> Path:
         """The file of the labels."""
         return self.run.files.path(self.entry.place)
-
-    def digest(self) -> str:
-        """Return a digest of the labels, and of the objects that touch."""
-        objects = self.entry.bulk.unpack("objects", 4 * prod(self.entry.mask.size))
-        return hashlib.sha256(self.entry.mask.labels.encode() + (objects or b"")).hexdigest()
 
     def labels(self) -> Labels:
         """Read the labels. Raise ImageError if they are missing, cannot be used, or were changed meanwhile."""
@@ -203,15 +196,32 @@ class Run:
         return image in self.cache
 
     @cached_property
-    def former(self) -> dict[str, str]:
-        """The names of now by the names that images had before: those that no other image has or had."""
+    def previous(self) -> dict[str, list[str]]:
+        """The previous names of images, by their name of now: those that no other image has or had."""
         before = [(old, entry.image) for entry in self.cache.entries() for old in entry.mask.formerly]
-        times = Counter(old for old, _ in before)
-        return {old: name for old, name in before if times[old] == 1 and old not in self}
+        times, found = Counter(old for old, _ in before), defaultdict[str, list[str]](list)
+        for old, name in before:
+            if times[old] == 1 and old not in self:
+                found[name].append(old)
+        return found
 
     def now(self, name: str) -> str | None:
         """Return the name that an image has now; None if no image has or had it."""
-        return name if name in self else self.former.get(name)
+        return name if name in self else next((now for now, olds in self.previous.items() if name in olds), None)
+
+    def pictures(self) -> dict[str, list[str]]:
+        """Return the names of images by the digest of the upright pixels of the picture that was labelled."""
+        found = defaultdict[str, list[str]](list)
+        for entry in self.cache.entries():
+            found[entry.mask.picture.pixels].append(entry.image)
+        return found
+
+    def refs(self) -> list[ImageRef]:
+        """Return all images, at their places below the root of the run."""
+        root = self.info.image_root
+        top = Path() if root is None else actual_path(Path(), root)
+        names = [PurePosixPath(actual_name(name)) for name in self.cache.names()]
+        return [ImageRef(top / name, name) for name in names]
 
     def image(self, name: str) -> RunImage:
         """Return an image. Raise KeyError for an unknown name."""

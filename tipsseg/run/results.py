@@ -73,10 +73,6 @@ class Derived:
     quality: PolygonQuality = field(default_factory=lambda: PolygonQuality.from_ious(()))
 
 
-#: The end of what a file shows that a person changed, once `tipsseg correct` took it in.
-TAKEN = " taken in"
-
-
 class Deriver:
     """Derive the files of a run's images. Thread-safe."""
 
@@ -109,14 +105,13 @@ class Deriver:
             shown = {name: self.shows(name, entry), picture_key(name): self.picture_of(entry)}
             own = [row for row in rows.values() if format_name(row.name) == name]
             looks = {row.place: self.files.look(row) for row in own if row.digest != ROWS}
-            current = {row.place for row in own if row.shows.removesuffix(TAKEN) == shown.get(row.name, shown[name])}
-            taken = {row.place for row in own if row.shows.endswith(TAKEN)}
+            current = {row.place for row in own if row.shows == shown.get(row.name, shown[name])}
             # What a person edited stays while the labels do, whatever the options.
             of_labels = current | {row.place for row in own if row.shows_labels(entry.version)}
             stay = {place for place in of_labels if looks.get(place) == "other"}
             if not self._places(name, ref) | {row.place for row in own} <= current | stay or "gone" in looks.values():
                 write.append(name)
-            edited += map(self.files.path, sorted(stay - taken))
+            edited += map(self.files.path, sorted(stay))
         return Due(write=tuple(write), edited=tuple(edited))
 
     def formats_of(self, rows: Mapping[str, FileRow]) -> list[str]:
@@ -390,7 +385,7 @@ def write_image(
     with one_image(ref, staged):
         staged.append(mask := deriver.files.stage(PNG, context.mask_path(ref), data, synced=True))
         entry = new_entry(ref, mask, data, fingerprint, objects)
-        image = replace(image, objects=deriver.objects(entry, labels, every))
+        image = replace(image, objects=deriver.objects(entry, labels, every), base=entry.base)
         derived = deriver.make(image, entry, [name for name in context.formats if name != context.mask_format])
     return Labelled(ref, entry, mask, derived)
 

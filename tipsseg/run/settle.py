@@ -223,6 +223,7 @@ def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
             labels=labels.labels,
             objects=deriver.objects(entry, labels, every),
             instances=labels.instances,
+            base=entry.base,
             thumbnail=thumbnail,
             pixels=pixels,
             grid=grid,

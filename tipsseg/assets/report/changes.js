@@ -162,6 +162,7 @@ const changes = {
       return {
         image: record.image,
         labels: record.labels,
+        ...(record.picture ? { picture: record.picture } : {}),
         objects: Object.entries(objects).map(([number, id]) => ({ object: Number(number), ...this.meaning(id) })),
         strokes: strokes.map(({ label, radius, points }) => ({ ...this.meaning(label), ...(radius === undefined ? { lasso: true } : { radius }), points })),
         ...(isGood(record) || record.good || this.kept(record).good ? { good: isGood(record) } : {}),
@@ -186,7 +187,7 @@ const changes = {
       changed ? `${parts.join(" and ")} in ${plural(changed, "image")} changed` : "",
       good ? `${plural(good, "image")} marked good` : "",
       unmarked ? `${plural(unmarked, "image")} not good any more` : "",
-      undone ? "You undid all that corrections.json had: save and import it again to undo it in the folder" : "",
+      undone ? "You undid all that the saved file had: save again, and import the new file to undo it in the folder" : "",
       found.length ? "" : "Nothing changed",
       lost.length ? `Your changes of ${lost.slice(0, 3).map((key) => key.slice(key.indexOf(" ") + 1)).join(", ")}${lost.length > 3 ? ` and ${lost.length - 3} more` : ""} are not shown, as the labels changed since` : "",
       storage.works ? "" : "This browser does not store changes for local pages: save them before you close the page",
@@ -217,11 +218,19 @@ const changes = {
     const good = new Map(content.map((each) => [each.image, each.good]));
     for (const record of page.records) if (good.has(record.image)) this.edit(record, (kept) => ({ saved: kept.open === false ? kept.saved : saved, open: false, good: good.get(record.image) }));
     this.file = JSON.stringify(content);
-    saveFile("corrections.json", JSON.stringify({ tool: "tipsseg", browser: storage.browser, saved, corrections: content }));
+    const name = `corrections-${stampOf(saved)}.json`;
+    saveFile(name, JSON.stringify({ tool: "tipsseg", browser: storage.browser, saved, corrections: content }));
     byId("saved").textContent = `Saved at ${new Date(saved).toLocaleTimeString()}. Now run:`;
+    byId("import").textContent = `tipsseg correct ${shellWord(page.run.name)} --from "$HOME/Downloads/${name}"\n${page.run.command}`;
     byId("importing").hidden = false;
   },
 };
+
+/** A time as names of files have it, such as 20261202-071245, in the time of the place. */
+function stampOf(time) {
+  const [at, two] = [new Date(time), (number) => String(number).padStart(2, "0")];
+  return `${at.getFullYear()}${two(at.getMonth() + 1)}${two(at.getDate())}-${two(at.getHours())}${two(at.getMinutes())}${two(at.getSeconds())}`;
+}
 
 byId("save-corrections").addEventListener("click", () => {
   changes.save();

@@ -29,7 +29,6 @@ const tipsseg = {
     byId("title").textContent = facts.name;
     for (const each of facts.classes) byId("class").append(element("option", { value: String(each.id), textContent: each.name }));
     const folder = shellWord(facts.name);
-    byId("import").textContent = `tipsseg correct ${folder} --from "$HOME/Downloads/corrections.json"\n${facts.command}`;
     for (const each of document.querySelectorAll("code.out")) each.textContent = each.textContent.replace("OUT", () => folder);
     byId("filtering").open = innerWidth > 720; // on a phone, pictures come first
     byId("becomes").append(

@@ -53,11 +53,8 @@ class Comparison:
         edited: Edited objects without the tool's own changes, by `new`.
     """
 
-    def __init__(
-        self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape], *, exact: bool = False
-    ) -> None:
-        """Compare all objects. With `exact`, every difference is an edit."""
-        moved = {} if exact else _moved_by_tools(before, shapes)
+    def __init__(self, labels: LabelArray, before: Sequence[Shape], shapes: Sequence[Shape]) -> None:
+        moved = _moved_by_tools(before, shapes)
         split = [
             (part, new in moved)
             for new, shape in enumerate(shapes)
@@ -72,15 +69,13 @@ class Comparison:
         self._free = dict.fromkeys(range(len(before)))
         self._pair_identical()
         self._pair_overlapping(renamed=False)
-        self._pair_remains(exact=exact)
+        self._pair_remains()
         self._pair_overlapping(renamed=True)  # last: a tool may draw a hole as an object, over the object in it
-        if not exact:
-            for new, old in enumerate(self.partners):
-                if old is not None and old not in self.same | self.untouched | self.redrawn:
-                    self._judge(new, old)
-        if not exact:
-            self._find_parts()
-            self.redrawn.update(old for old in self._free if is_lost(self._old_pixels(old).mask))
+        for new, old in enumerate(self.partners):
+            if old is not None and old not in self.same | self.untouched | self.redrawn:
+                self._judge(new, old)
+        self._find_parts()
+        self.redrawn.update(old for old in self._free if is_lost(self._old_pixels(old).mask))
 
     @property
     def boxes(self) -> list[Shape]:
@@ -217,9 +212,9 @@ class Comparison:
             if self.partners[new] is None and old in self._free:
                 self._pair(new, old)
 
-    def _pair_remains(self, *, exact: bool) -> None:
+    def _pair_remains(self) -> None:
         """Pair boxes with old objects that have the same box, and thin old objects with what a tool left of them."""
-        thin = set() if exact else {old for old in self._free if is_thin(self._old_pixels(old).mask)}
+        thin = {old for old in self._free if is_thin(self._old_pixels(old).mask)}
         for new, old in self._neighbours(self._free, 1):
             shape, before = self.shapes[new], self.before[old]
             if self.partners[new] is not None or old not in self._free or shape.class_id != before.class_id:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.commands.correct.compare import Comparison, compare_masks, join_levels, return_parts
-from tipsseg.commands.correct.sources import BASE_LIMIT, PAGE, encode_base
-from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, SourceImage, image_errors
+from tipsseg.commands.correct.sources import browser_of, is_older
+from tipsseg.corrections.records import Changes, ClassNames, Objects, PixelLabels, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.folder.mask import seal
 from tipsseg.formats import FORMATS
@@ -32,9 +33,9 @@ from tipsseg.regions.objects import (
 )
 from tipsseg.regions.shapes import Shape
 from tipsseg.run.entry import SEALED, Correction, Entry, pack_objects
-from tipsseg.run.files import StagedFile, digest_of
+from tipsseg.run.files import TRASH, StagedFile, digest_of
 from tipsseg.run.folder import written_mask
-from tipsseg.run.labels import PNG, Labels, corrected_mask, saved_at
+from tipsseg.run.labels import PNG, Labels, corrected_mask, encode_labels, read_kept, saved_at
 from tipsseg.run.read import Run, RunImage
 from tipsseg.run.record import run_context
 from tipsseg.run.spec import with_classes
@@ -95,6 +96,8 @@ class Plan:
         before: The sha256 of the mask before.
         source: The image in the source of the corrections.
         empty: True if the correction leaves the image without objects.
+        done: True if the same correction was imported before.
+        left_out: Why the correction is not imported; None if it is.
         depends: True if the mask depends on whether the source writes objects exactly.
         redrawn: Objects that keep their pixels.
     """
@@ -104,14 +107,35 @@ class Plan:
     entry: Entry | None = None
     before: str
     source: SourceImage
-    empty: bool
-    depends: bool
-    redrawn: tuple[RedrawnObject, ...]
+    empty: bool = False
+    done: bool = False
+    left_out: ImageError | None = None
+    depends: bool = False
+    redrawn: tuple[RedrawnObject, ...] = ()
 
     def discard(self) -> None:
         """Remove the temporary file."""
         if self.file is not None:
             self.file.discard()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Shown:
+    """The labels that a source showed when tipsseg wrote it, or the labels of now where that is unknown.
+
+    Attributes:
+        labels: The labels.
+        base: Their digest (see `Entry.base`).
+        is_known: False if the source showed other labels, which are not kept.
+        is_now: True if the image has these labels now.
+        by_person: True if a person made them.
+    """
+
+    labels: Labels
+    base: str
+    is_known: bool
+    is_now: bool
+    by_person: bool
 
 
 class Planner:
@@ -177,53 +201,56 @@ class Planner:
     def _plan(self, image: RunImage, source_image: SourceImage, *, exact: bool) -> Plan:
         """Read the correction of an image, and write its new mask under a temporary name.
 
+        What a person changed is the difference to what the source showed. It is made on the labels of now.
+
         `exact` is True if the source writes objects exactly. It matters if the plan `depends` on it.
 
         Raises:
-            ImageError: The correction or the mask cannot be used, or a person edited the mask in place and the correction differs.
+            ImageError: The correction or the mask cannot be used.
             OutputError: The temporary file cannot be written.
         """
         path, before = image.mask, digest_of(image.mask)  # before it is read: a later edit is kept
-        current, recorded = image.labels(), image.entry.correction
-        old = current.labels
+        plan = Plan(before=before, source=source_image)
+        if source_image.ours:
+            return plan
+        now, recorded = image.labels(), image.entry.correction
+        size = (now.labels.shape[0], now.labels.shape[1])
         self.names.reading = source_image.where
         with image_errors(source_image.where):
-            new = source_image.read(old.shape)
-            content = new.digest(exact=self.options.exact)
-            done = recorded is not None and recorded.content == content and not image.edited
-            found = [] if done else self._compare(current, new)
+            new = source_image.read(size)
+            content, base = new.digest(), source_image.base or new.base
+            if recorded is not None and recorded.content == content:
+                empty = not new.shapes if isinstance(new, Objects) else not self._has_objects(now.labels)
+                return replace(plan, done=True, empty=empty)
+            shown = self._shown(image, now, base)
+            follows = recorded is not None and self._follows(recorded, source_image, base)
+            if isinstance(new, Changes) and not shown.is_known:
+                return replace(plan, left_out=self._left_out(image, source_image, _NOT_KEPT))
+            found = self._compare(shown.labels, new)
+            edited = self._edit(shown.labels, new, found, exact=exact)
         if not exact:
             self._count(new, found)
-
-        exact = exact or self.options.exact
-        depends = not self.options.exact and any(each.depends_on_source for each in found)
-        if done:
-            labels = old
-        elif isinstance(new, PixelLabels) and (exact or not depends):
-            labels = self._copy(old, new)
-        else:
-            labels = self._paint(old, new, found, exact=exact)
-        plan = Plan(
-            before=before,
-            source=source_image,
-            empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(labels),
+        depends = any(each.depends_on_source for each in found)
+        plan = replace(
+            plan,
+            empty=not new.shapes if isinstance(new, Objects) else not self._has_objects(edited.labels),
             depends=depends,
             redrawn=self._redrawn_objects(image, found, exact=exact) if depends else (),
         )
-        instances, regroups = current.instances, isinstance(new, PixelLabels) and new.labels is None
-        if isinstance(new, PixelLabels) and new.instances is not None:
-            instances = new.instances
-        changed = self._count_regrouped(current, instances) if regroups else int(np.count_nonzero(labels != old))
+        is_made_on_now = shown.is_now or follows
+        labels, conflicts = (edited.labels, False) if is_made_on_now else _merge(shown, edited.labels, now.labels)
+        regroups = edited.labels is shown.labels.labels
+        changed = self._count_regrouped(now, edited.instances) if regroups else int((labels != now.labels).sum())
         if not changed:
             return plan
-        in_place = recorded is not None and not (recorded.source or source_image.made_on)
-        if in_place and not self.options.replace_edited:
-            raise ImageError(
-                path,
-                "a person edited this mask in place, and the correction differs from it",
-                Words("Remove the image from the corrections, or overwrite the edited mask with {replace_edited}."),
-            )
-        emptied = plan.empty and self._has_objects(old)
+        if recorded is not None and is_older(source_image.saved, recorded.saved):
+            return replace(plan, left_out=self._left_out(image, source_image, _OLDER))
+        if not (self.options.replace_edited or follows):
+            if not shown.is_known or conflicts or (regroups and not shown.is_now):
+                return replace(plan, left_out=self._left_out(image, source_image, _CHANGED))
+            if not base and image.corrected:
+                return replace(plan, left_out=self._left_out(image, source_image, _A_PERSONS))
+        emptied = plan.empty and self._has_objects(now.labels) and not self._has_objects(labels)
         plan = replace(plan, mask=CorrectedMask(image.entry.image, path, changed, emptied))
         if self.options.dry_run:
             return plan
@@ -231,12 +258,39 @@ class Planner:
             source=self.source,
             format=self.format,
             content=content,
-            before=source_image.made_on or image.digest(),
+            before=shown.base if is_made_on_now else image.entry.base,
             accepted=bool(source_image.accepted),
             saved=source_image.saved,
         )
-        file, entry = self._stage(image, Labels(labels=labels, instances=instances), current, correction)
+        kept = shown if is_made_on_now else replace(shown, labels=now, by_person=image.corrected)
+        file, entry = self._stage(image, replace(edited, labels=labels), now, kept, correction)
         return replace(plan, file=file, entry=entry)
+
+    def _shown(self, image: RunImage, now: Labels, base: str) -> _Shown:
+        """Return the labels that a source showed whose base is known, or ""."""
+        if base in ("", image.entry.base):
+            return _Shown(labels=now, base=image.entry.base, is_known=True, is_now=True, by_person=image.corrected)
+        kept = read_kept(image.entry, len(self.run.classes), base)
+        if kept is None:
+            return _Shown(labels=now, base=image.entry.base, is_known=False, is_now=True, by_person=image.corrected)
+        labels, by_person = kept
+        return _Shown(labels=labels, base=base, is_known=True, is_now=False, by_person=by_person)
+
+    def _follows(self, recorded: Correction, source_image: SourceImage, base: str) -> bool:
+        """Return True if a source is a later state of the document that the labels of now were imported from."""
+        if base and base != recorded.before:
+            return False
+        if source_image.saved or recorded.saved:
+            return browser_of(source_image.saved) == browser_of(recorded.saved)
+        return recorded.source == self.source
+
+    def _left_out(self, image: RunImage, source_image: SourceImage, reason: str) -> ImageError:
+        trash, hint = str(self.run.output / TRASH), Words("Write the page again.")
+        if reason in _REPLACEABLE:
+            hint = Words(
+                "To import it all the same, add {replace_edited}: {trash} keeps the labels of now.", trash=trash
+            )
+        return ImageError(source_image.where, f"{image.entry.image}: {reason}, so it keeps its labels", hint)
 
     def _count(self, new: PixelLabels | Objects, found: Sequence[Comparison]) -> None:
         if isinstance(new, Objects):
@@ -264,33 +318,32 @@ class Planner:
     def _has_objects(self, labels: LabelArray) -> bool:
         return bool(((labels != BACKGROUND) & (labels != self._ignored)).any())
 
-    def _compare(self, current: Labels, new: PixelLabels | Objects) -> list[Comparison]:
-        """Compare a correction with the old labels; [] if it states every pixel exactly.
+    def _compare(self, shown: Labels, new: PixelLabels | Objects) -> list[Comparison]:
+        """Compare a correction with the labels that its source showed; [] if it states every pixel exactly.
 
         Objects of wholes and of parts are compared apart, or together if each pixel is in one object.
         """
-        old = current.labels
+        old = shown.labels
+        if isinstance(new, Changes):
+            return []
         if isinstance(new, PixelLabels):
-            if new.labels is None or new.ignores or self.options.exact:
-                return []
-            return [compare_masks(old, new.labels, self._ignored)]
+            return [] if new.labels is None or new.ignores else [compare_masks(old, new.labels, self._ignored)]
         options, classes, form = self.run.context.files, self._known(), FORMATS[new.written_as]
-        regions = object_regions(old, classes, options, current.instances)
+        regions = object_regions(old, classes, options, shown.instances)
         depths = [0, *(len(chain) - 1 for chain in ancestors(classes))]
 
         def depth_of(shape: Shape | Region) -> int:
             return depths[shape.class_id] if shape.class_id < len(depths) else 0  # unknown classes are rejected later
 
         objects = [LabelledObject(region, CERTAIN, options.simplify) for region in regions]
-        exact, (height, width) = self.options.exact, old.shape
+        height, width = old.shape
         if form.divides:
             before = form.reread_shapes(visible_objects(objects, classes, (height, width)), old.shape)
-            return [Comparison(old, before, sorted(new.shapes, key=depth_of), exact=exact)]
+            return [Comparison(old, before, sorted(new.shapes, key=depth_of))]
         levels = []
         for depth, labels in enumerate(split_levels(old, classes)):
             before = form.reread_shapes([each for each in objects if depth_of(each.region) == depth], old.shape)
-            shapes = [each for each in new.shapes if depth_of(each) == depth]
-            levels.append(Comparison(labels, before, shapes, exact=exact))
+            levels.append(Comparison(labels, before, [each for each in new.shapes if depth_of(each) == depth]))
         return levels
 
     def _known(self) -> tuple[LabelClass, ...]:
@@ -300,25 +353,25 @@ class Planner:
             self._classes = run_context(with_classes(self.run.info, added)).classes
         return self._classes
 
-    def _paint(
-        self, old: LabelArray, new: PixelLabels | Objects, found: Sequence[Comparison], *, exact: bool
-    ) -> LabelArray:
-        """Return the labels [H, W] of a correction from its comparisons."""
-        classes = self._known()
-        if isinstance(new, PixelLabels) or not has_parts(classes):
-            return found[0].paint(exact=exact)
+    def _edit(self, shown: Labels, new: PixelLabels | Objects, found: Sequence[Comparison], *, exact: bool) -> Labels:
+        """Return the labels that a source shows, with every pixel that nobody changed as it was."""
+        old, classes = shown.labels, self._known()
+        if isinstance(new, Changes):
+            return replace(shown, labels=new.draw(old, shown.instances))
+        if isinstance(new, PixelLabels):
+            if new.labels is None:
+                return replace(shown, instances=new.instances)
+            if found and found[0].depends_on_source and not exact:
+                return replace(shown, labels=found[0].paint(exact=False))
+            labels = cast(LabelArray, new.labels.astype(old.dtype))
+            if not new.ignores:
+                labels[(old == self._ignored) & (labels == BACKGROUND)] = self._ignored
+            return Labels(labels=labels, instances=shown.instances if new.instances is None else new.instances)
+        if not has_parts(classes):
+            return replace(shown, labels=found[0].paint(exact=exact))
         if len(found) > 1:
-            return join_levels(old, found, classes, exact=exact)
-        return return_parts(old, found[0], classes, exact=exact)
-
-    def _copy(self, old: LabelArray, new: PixelLabels) -> LabelArray:
-        """Return the labels [H, W] of a mask. Keep ignored pixels if its format cannot store them."""
-        if new.labels is None:
-            return old
-        labels: LabelArray = new.labels.astype(np.uint8) if old.dtype == np.uint8 else new.labels.astype(np.uint16)
-        if not new.ignores:
-            labels[(old == self._ignored) & (labels == BACKGROUND)] = self._ignored
-        return labels
+            return replace(shown, labels=join_levels(old, found, classes, exact=exact))
+        return replace(shown, labels=return_parts(old, found[0], classes, exact=exact))
 
     def _redrawn_objects(
         self, image: RunImage, found: Sequence[Comparison], *, exact: bool
@@ -330,25 +383,38 @@ class Planner:
             for shape in (each.before[old] for old in sorted(each.untouched | (set() if exact else each.redrawn)))
         )
 
-    def _stage(self, image: RunImage, new: Labels, current: Labels, correction: Correction) -> tuple[StagedFile, Entry]:
+    def _stage(
+        self, image: RunImage, new: Labels, now: Labels, shown: _Shown, correction: Correction
+    ) -> tuple[StagedFile, Entry]:
         """Write the new mask under a temporary name, and return its entry. After an error, `locked_cache` removes the file.
 
-        `new` has the new labels, and the instances of the labels that were corrected, and `current` the labels of now.
+        `new` has the new labels, and the instances of the labels that were corrected. The mask keeps what its source showed, for
+        later states of that source.
         """
         known, entry, instances = self._known(), image.entry, new.instances
         if instances is not None:
             new = replace(new, instances=follow_correction(instances, new.labels, known))
         model = entry.bulk.unpack("model", RECORD_LIMIT) if entry.corrected else image.mask.read_bytes()
-        objects = image.objects(current)
+        objects = image.objects(now)
         facts, bulk, found = corrected_mask(entry, new, objects, known, correction, model=model, saved=self.saved)
-        if correction.format == PAGE and (base := self._base(image, current, correction)) is not None:
-            bulk["base"] = base
+        if shown.by_person:
+            bulk["base"] = encode_labels(shown.labels)
         data = seal(encode_mask(new.labels, known), facts, bulk)
         file = self.run.files.stage(PNG, image.mask, data, synced=True)
         return file, replace(entry, state=SEALED, packed=pack_objects(found), **written_mask(data, file.row))
 
-    def _base(self, image: RunImage, current: Labels, correction: Correction) -> bytes | None:
-        """Return the labels that a page shows, which its later changes are made on; None if the model made them."""
-        if correction.before != image.digest():
-            return image.entry.bulk.unpack("base", BASE_LIMIT)
-        return encode_base(current) if image.corrected else None
+
+_CHANGED = "its labels changed since this file was written"
+_A_PERSONS = "a person corrected it, and this file does not say which labels it was made on"
+_NOT_KEPT = "its labels changed since the page was written, and those that the page shows are not kept"
+_OLDER = "a file that the page saved later was imported already"
+
+#: Reasons that `CorrectOptions.replace_edited` overcomes.
+_REPLACEABLE = (_CHANGED, _A_PERSONS)
+
+
+def _merge(shown: _Shown, edited: LabelArray, now: LabelArray) -> tuple[LabelArray, bool]:
+    """Return the labels of now [H, W] with the edits of labels that were shown, and True if both changed a pixel differently."""
+    changed = edited != shown.labels.labels
+    conflicts = changed & (now != shown.labels.labels) & (now != edited)
+    return cast(LabelArray, np.where(changed, edited, now)), bool(conflicts.any())

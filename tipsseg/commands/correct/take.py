@@ -7,39 +7,45 @@ and bring the derived files up to date. The same command resumes after an interr
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from tipsseg.address import as_address
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
-from tipsseg.commands.correct.sources import PAGE, SourceRun, find_page, find_source_run
+from tipsseg.commands.correct.sources import (
+    COPY,
+    PAGE,
+    PageCorrections,
+    SourceRun,
+    find_pages,
+    find_source_run,
+    is_older,
+)
 from tipsseg.corrections.files import Source
-from tipsseg.corrections.image_names import ImageNames
+from tipsseg.corrections.image_names import SourceNames
 from tipsseg.corrections.records import ClassNames, SourceImage
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, Words
-from tipsseg.formats import FORMATS, detect_format, find_reading_format, format_name, refuse_parts
+from tipsseg.folder.mask import BASE_LENGTH
+from tipsseg.formats import FORMATS, detect_format, find_reading_format, refuse_parts
 from tipsseg.formats.base import Format
 from tipsseg.options import default_jobs
 from tipsseg.options.records import CorrectOptions, ReadingOptions
-from tipsseg.run.entry import Correction, FileRow, recorded_ref
+from tipsseg.run.entry import Correction, recorded_ref
 from tipsseg.run.files import digest_of
 from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.read import Run, find_only, open_run, refuse_raster
-from tipsseg.run.results import TAKEN, Derived
-from tipsseg.run.settle import Settled, adopt_masks, run_file_shows, settle
+from tipsseg.run.results import Derived
+from tipsseg.run.settle import Settled, adopt_masks, settle
 from tipsseg.say import Progress
 from tipsseg.types import name_order, printable_path
 from tipsseg.util.text import join_first, pluralize, shorten
 
 #: The maximum number of redrawn objects to name.
 _OBJECTS_NAMED = 5
-
-_EXPORT_IS_EMPTY = "Some tools lose all objects when they export; see that the file has yours."
-_NOT_REVIEWED = "The source does not record whether a person removed the objects or never opened the image."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +60,10 @@ class Corrections:
         uncorrected: Names of images in a source run that nobody corrected.
         classes: The names of added classes.
         redrawn: Objects left unchanged, because their outlines differ only as far as tools redraw objects.
-        failed: The number of masks that a person changed while the corrections were read, and of images and files for the whole run
-            that could not follow the masks.
+        accepted: The number of unchanged images that a person accepts.
+        repeated: The number of unchanged images whose corrections were imported before.
+        left_out: Images that keep their labels, because these changed since the source was written.
+        failed: The number of images that are left out, and of images and files for the whole run that could not follow the masks.
     """
 
     format: str = ""
@@ -65,7 +73,15 @@ class Corrections:
     uncorrected: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     redrawn: tuple[RedrawnObject, ...] = ()
+    left_out: tuple[str, ...] = ()
+    accepted: int = 0
+    repeated: int = 0
     failed: int = 0
+
+    def then(self, later: Corrections) -> Corrections:
+        """Return the result of both imports, one after the other."""
+        both = {each.name: getattr(self, each.name) + getattr(later, each.name) for each in fields(self)}
+        return Corrections(**{**both, "format": later.format})
 
     def records(self) -> Iterator[dict[str, object]]:
         """Yield the corrected masks as JSON values: image, mask, and the number of changed pixels."""
@@ -80,64 +96,83 @@ def take_corrections(
     moved = None if options.images is None else as_address(options.images)
     check_image_root(moved)
     with ExitStack() as stack:
-        folder = None
-        if options.dry_run:
-            run = stack.enter_context(open_run(output, max_pixels=reading.max_pixels))
-        else:
-            run = folder = stack.enter_context(change_folder(output, max_pixels=reading.max_pixels))
+        open_output = open_run if options.dry_run else change_folder
+        run = stack.enter_context(open_output(output, max_pixels=reading.max_pixels))
+        folder = run if isinstance(run, OutputFolder) else None
         refuse_raster(run.info)
         files = stack.enter_context(Source(source))
-        source_run = find_source_run(files, run.output, stack, everything=options.everything)
-        reader = _reader(options, source_run, files, run)
-        own = None if folder is None else _OwnFiles.below(folder, Path(os.path.realpath(source)), reader.name)
-        names = ClassNames(run.classes, add=options.add_classes)
-        images = reader.read(files, names)
-        if own is not None:
-            images = own.select(images, _Matcher(run, None))
-        if source_run is not None and not options.everything:
-            images = source_run.select_corrected(images)
-        matched, unmatched = _match(images, run, source_run, source, progress)
-        uncorrected = () if source_run is None else tuple(source_run.uncorrected)
-
-        count = len(matched)
-        progress.begin(
-            "importing", count, images=pluralize(count, "image"), source=source, name=reader.name, output=run.output
-        )
-        planner = Planner(run, names, printable_path(source.absolute()), reader.name, options)
-        plans = planner.plan_all(matched, progress)
-        progress.end()
-        changed = _keep_unseen(source, plans, options.emptied, progress, partly=bool(uncorrected))
-        unchanged = tuple(image for image, plan in plans.items() if plan.mask is None)
-
-        late, settled = dict[str, ImageError](), Settled()
+        source_run = find_source_run(files, run.output, stack)
         if folder is not None:
-            if names.added:
-                folder.add_classes(names.added)
-            late = {image: error for image, plan in changed.items() if (error := _put(folder, plan))}
-            for image in unchanged:
-                try:
-                    _confirm(folder, image, plans[image], planner)
-                except ImageError as error:
-                    late[image] = error
-            if own is not None:
-                own.take_in({*changed, *unchanged, *([""] if len(changed) + len(unchanged) == count else [])})
+            adopt_masks(folder)
+        result = Corrections()
+        settled, errors = Settled(), list[ImageError]()
+        for reader in _readers(options, source_run, files, run):
+            found, late = _take(run, reader, files, source_run, options, progress)
+            result, errors = result.then(found), errors + late
+        if folder is not None:
             settled = settle(folder, reading.jobs, images=moved)
             folder.finish_changes()
-        errors = [*late.values(), *settled.failed, *(() if source_run is None else source_run.lacking)]
-        result = Corrections(
-            format=reader.name,
-            masks=tuple(plan.mask for image, plan in changed.items() if plan.mask and image not in late),
-            unchanged=unchanged,
-            unmatched=unmatched,
-            uncorrected=uncorrected,
-            classes=names.added,
-            redrawn=tuple(redrawn for plan in plans.values() for redrawn in plan.redrawn),
-            failed=len(errors),
-        )
-        accepted = sum(bool(options.accept or plans[image].source.accepted) for image in unchanged)
-        _print_result(result, accepted, source, progress, options)
-        _print_rest(folder, own, settled, errors, progress)
+        errors += [*settled.failed, *(() if source_run is None else source_run.lacking)]
+        result = replace(result, failed=len(errors))
+        _print_result(result, source, progress, options)
+        for error in errors:
+            progress.error(error)
+        if folder is not None:
+            note_settled(folder, settled, progress)
         return result
+
+
+def _take(
+    run: Run,
+    reader: Format,
+    files: Source,
+    source_run: SourceRun | None,
+    options: CorrectOptions,
+    progress: Progress,
+) -> tuple[Corrections, list[ImageError]]:
+    """Import what a reader finds. Return the result, and the errors of images that are left out."""
+    source, names = files.path, ClassNames(run.classes, add=options.add_classes)
+    images: Iterable[SourceImage] = reader.read(files, names)
+    if source_run is not None:
+        images = source_run.select_corrected(images)
+    matched, unmatched = _match(_mark_own(images, run, source), run, source_run, source, progress)
+    count = len(matched)
+    progress.begin(
+        "importing", count, images=pluralize(count, "image"), source=source, name=reader.name, output=run.output
+    )
+    planner = Planner(run, names, printable_path(source.absolute()), reader.name, options)
+    plans = planner.plan_all(matched, progress)
+    progress.end()
+    uncorrected = () if source_run is None else tuple(source_run.uncorrected)
+    is_page = isinstance(reader, PageCorrections)
+    changed = _keep_unseen(source, plans, progress, accept=options.accept, partly=bool(uncorrected) or is_page)
+    late = {image: plan.left_out for image, plan in plans.items() if plan.left_out is not None}
+    if is_page:
+        what = "no image of the folder has the picture that the page showed"
+        late |= {name: ImageError(source, f"{name}: {what}", "Write the page again.") for name in unmatched}
+    unchanged = tuple(image for image, plan in plans.items() if plan.mask is None and plan.left_out is None)
+    if isinstance(run, OutputFolder):
+        if names.added:
+            run.add_classes(names.added)
+        late |= {image: error for image, plan in changed.items() if (error := _put(run, plan))}
+        for image in unchanged:
+            try:
+                _confirm(run, image, plans[image], planner)
+            except ImageError as error:
+                late[image] = error
+    result = Corrections(
+        format=reader.name,
+        masks=tuple(plan.mask for image, plan in changed.items() if plan.mask and image not in late),
+        unchanged=unchanged,
+        left_out=tuple(late),
+        unmatched=unmatched,
+        uncorrected=uncorrected,
+        classes=names.added,
+        redrawn=tuple(redrawn for plan in plans.values() for redrawn in plan.redrawn),
+        accepted=sum(bool(options.accept or plans[image].source.accepted) for image in unchanged),
+        repeated=sum(plan.done for plan in plans.values()),
+    )
+    return result, list(late.values())
 
 
 def undo(output: Path, images: Sequence[str | Path], progress: Progress, *, dry_run: bool) -> Corrections:
@@ -197,43 +232,39 @@ def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dr
 # ---- read and check ----
 
 
-def _reader(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Format:
+def _readers(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Sequence[Format]:
+    """Return what reads the source: a format, or each file of a review page in the order of their saving."""
     objects = FORMATS["instances"]
     own = Path(os.path.realpath(run.output / str(objects.folder)))
     if options.source_format in (None, objects.name) and Path(os.path.realpath(files.path)).is_relative_to(own):
-        return objects
+        return [objects]
     refuse_parts(files.path)
-    if options.source_format in (None, PAGE) and (reader := find_page(files, run)):
-        return reader
+    if options.source_format in (None, PAGE) and (pages := find_pages(files)):
+        return [PageCorrections(page) for page in pages]
     if options.source_format == PAGE:
-        raise InputError(
-            f"{files.path}: not a corrections.json of the report page", "Pass the file that the page saved."
-        )
+        raise InputError(f"{files.path}: not a file of the review page", "Pass the file that the page saved.")
     if options.source_format is not None:
-        return find_reading_format(options.source_format)
-    return (source_run and source_run.masks_of(files)) or detect_format(files)
+        return [find_reading_format(options.source_format)]
+    return [(source_run and source_run.masks_of(files)) or detect_format(files)]
 
 
-class _Matcher:
-    """Find the images of a run in a source: by their names, by former ones, and in another run by the bytes of the picture."""
-
-    def __init__(self, run: Run, source_run: SourceRun | None) -> None:
-        self._run, self._source_run = run, source_run
-        self._names = ImageNames(run.cache.names())
-        self._former = run.former
-        self._old_names = ImageNames(self._former)
-
-    def find(self, source_image: SourceImage) -> str | None:
-        """Return the image of the run; None if it has none. Raise InputError if several match."""
-        name = source_image.name
-        image = self._names.find(name)
-        if image is None and source_image.other_name is not None and (other_name := source_image.other_name()):
-            image = self._names.find(other_name)
-        if image is None and (old := self._old_names.find(name)) is not None:
-            image = self._former[old]
-        if image is None and self._source_run is not None:
-            image = self._source_run.same_picture(source_image, self._run)
-        return image
+def _mark_own(images: Iterable[SourceImage], run: Run, source: Path) -> Iterator[SourceImage]:
+    """Yield images with what the run knows of its own files: whether a person changed them, and the labels that they showed."""
+    if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(run.output)):
+        yield from images
+        return
+    held = ("", *run.cache.names())
+    rows = [(image, row) for image in held for row in run.cache.files(image).values() if row.is_file]
+    rows += [(image, row) for image, row, _ in run.cache.orphans()]  # edited before its picture was renamed
+    known = {Path(os.path.realpath(run.files.path(row.place))): (image, row) for image, row in rows}
+    for source_image in images:
+        image, row = known.get(Path(os.path.realpath(source_image.where)), ("", None))
+        if row is None:
+            yield source_image
+        elif run.files.look(row) == "ours":
+            yield replace(source_image, ours=True)
+        else:
+            yield replace(source_image, base=row.shows[:BASE_LENGTH] if image else "")
 
 
 def _match(
@@ -241,32 +272,34 @@ def _match(
 ) -> tuple[dict[str, SourceImage], tuple[str, ...]]:
     """Return the corrections by image of the run, in image order, and the names of those that match none. Note ignored ones.
 
-    Raise InputError if no image matches, if a match is ambiguous, or if an image has no mask.
+    A picture is found by its pixels, if the source knows them, or else by its name.
+
+    Raise InputError if no image matches or an image has two corrections, ImageError if a match is ambiguous.
     """
-    matcher, found = _Matcher(run, source_run), dict[str, SourceImage]()
-    missing: dict[str, None] = {}
-    other_pictures: dict[str, None] = {}
+    found, named, other_pictures = dict[str, SourceImage](), dict[str, SourceImage](), list[str]()
+    pictures: Mapping[str, list[str]] | None = None
     for source_image in images:
-        image = matcher.find(source_image)
-        if image is None:
-            missing[source_image.name] = None
-        elif source_run is not None and source_run.has_other_picture(source_image, run.image(image)):
-            other_pictures[source_image.name] = None
-        elif image not in found:
-            found[image] = source_image
-        elif not source_image.by_list:
-            other = found[image]
-            raise InputError(
-                f"{source}: two corrections of {image}: {shorten(other.name)} ({other.where}) "
-                f"and {shorten(source_image.name)} ({source_image.where})",
-                "Remove one of them.",
-            )
+        if source_image.picture:
+            pictures = run.pictures() if pictures is None else pictures
+            alike = pictures.get(source_image.picture, [])
+            if (name := run.now(source_image.name)) in alike or len(alike) == 1:
+                _add(found, name if name in alike and name is not None else alike[0], source_image, source)
+            else:
+                other_pictures.append(source_image.name)
+        else:
+            _add(named, source_image.name, source_image, source)
+    _find_by_name(found, named, run)
+    rest = named.keys() - {each.name for each in found.values()}
+    others = {each.other_name(): each for each in map(named.__getitem__, sorted(rest)) if each.other_name is not None}
+    _find_by_name(found, others, run)
+    matched = {each.name for each in found.values()}
+    missing = [name for name in named if name not in matched]
     uncorrected = [] if source_run is None else source_run.uncorrected
     if not found and not uncorrected:
         if other_pictures:
             raise InputError(
                 f"{source}: the run has different pictures with these names: {_join(other_pictures)}",
-                "Correct the labels of the same image files.",
+                "Correct the labels of the same pictures.",
             )
         raise InputError(
             f"{source}: " + (f"the run has no image {_join(missing)}" if missing else "no corrected images"),
@@ -278,34 +311,58 @@ def _match(
     for ignored, reason in (
         (missing, f" not in the run: {_join(missing)}"),
         (other_pictures, f", because the run has different pictures with these names: {_join(other_pictures)}"),
-        (uncorrected, Words(" that nobody corrected; {everything} imports the model's labels too")),
+        (uncorrected, f" that nobody corrected. {COPY}"),
     ):
         if ignored:
             progress.note("not_matched", images=pluralize(len(ignored), "image"), source=source, reason=reason)
     return {image: found[image] for image in sorted(found, key=name_order)}, (*missing, *other_pictures)
 
 
+def _find_by_name(found: dict[str, SourceImage], named: Mapping[str, SourceImage], run: Run) -> None:
+    """Add the images of a run that have one of these names. Raise ImageError if a match is ambiguous."""
+    names = SourceNames(filter(None, named))
+    names.previous = run.previous
+    refs = [ref for ref in run.refs() if ref.name not in found] if named else []
+    names.expect(refs)
+    found |= {ref.name: named[name] for ref in refs if (name := names.find(ref)) is not None}
+
+
+def _add(found: dict[str, SourceImage], name: str, source_image: SourceImage, source: Path) -> None:
+    """Add an image. Raise InputError if it is there, unless a mere list named it."""
+    known = found.get(name)
+    if known is None or (known.by_list and not source_image.by_list):
+        found[name] = source_image
+    elif not source_image.by_list and known is not source_image:
+        raise InputError(
+            f"{source}: two corrections of {name}: {shorten(known.name)} ({known.where}) "
+            f"and {shorten(source_image.name)} ({source_image.where})",
+            "Remove one of them.",
+        )
+
+
 def _keep_unseen(
-    source: Path, plans: Mapping[str, Plan], empty: bool | None, progress: Progress, *, partly: bool
+    source: Path, plans: Mapping[str, Plan], progress: Progress, *, accept: bool, partly: bool
 ) -> dict[str, Plan]:
     """Return the plans that change a mask, but none that would empty it without permission. Note emptied images.
 
     An image without objects counts as reviewed if its source says so, and another image of it has objects: some exports lose the
-    objects of all images; `partly` if it has others. `empty` is the user's choice for the other ones. Raise InputError if it is
-    needed, but None.
+    objects of all images; `partly` if it has others. With `accept`, a person looked at all images.
+
+    Raise InputError if no image has objects, and nobody looked at them.
     """
     changed = {image: plan for image, plan in plans.items() if plan.mask is not None}
     emptied = [image for image, plan in changed.items() if plan.mask is not None and plan.mask.emptied]
-    all_empty = not partly and all(plan.empty and not plan.source.made_on for plan in plans.values())
-    unsure = [image for image in emptied if all_empty or not plans[image].source.submitted]
-    number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
-    if unsure and empty is None:
+    all_empty = not partly and all(plan.empty for plan in plans.values())
+    if emptied and all_empty and not accept:
         raise InputError(
-            f"{source}: {'no image has objects' if all_empty else f'{number} without objects'}: {names}",
-            (_EXPORT_IS_EMPTY if all_empty else _NOT_REVIEWED)
-            + Words(" Empty the masks with {emptied}, or leave these images as they are with {emptied:no}."),
+            f"{source}: no image has objects: {join_first(emptied, 20)}",
+            Words(
+                "Some tools lose all objects when they export; see that the file has yours. If the images have none, add {accept}."
+            ),
         )
-    if unsure and not empty:
+    unsure = [image for image in emptied if not accept and not plans[image].source.submitted]
+    if unsure:
+        number, names = pluralize(len(unsure), "image"), join_first(unsure, 20)
         progress.note("left_without_objects", number=number, source=source, names=names)
         for image in unsure:
             changed.pop(image).discard()
@@ -348,6 +405,8 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     if entry is None:
         return
     before = entry.correction or Correction(source=planner.source, format=planner.format)
+    if is_older(saved, before.saved):
+        return
     picture = folder.current_picture(entry) if planner.options.accept else entry.mask.picture
     is_other = picture != entry.mask.picture
     if (
@@ -372,95 +431,10 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
     folder.rewrite(entry, facts, bulk)
 
 
-class _OwnFiles:
-    """The files of a folder in the format that its corrections are read from. Those that a person changed are corrections.
-
-    A file counts for an image if it shows the labels of now. Of others, the labels stay.
-
-    Attributes:
-        older: Files of images that a person changed, and that show older labels.
-        changed_since: Images of a file for the whole run whose labels changed since it was written.
-    """
-
-    def __init__(self, folder: OutputFolder, rows: Sequence[tuple[str, FileRow]]) -> None:
-        self.older, self.changed_since = dict[Path, None](), list[str]()
-        self._folder = folder
-        self._by_path = {Path(os.path.realpath(folder.files.path(row.place))): (image, row) for image, row in rows}
-        self._changed = [(image, row) for image, row in rows if folder.files.look(row) == "other"]
-
-    @classmethod
-    def below(cls, folder: OutputFolder, source: Path, read_as: str) -> _OwnFiles | None:
-        """Return the files below `source` that a reader reads; None if it is outside of the folder, or its masks.
-
-        Masks that a person changed in place are adopted first, so that files which show older masks do not count.
-        """
-        kind, mask = read_as.partition("-")[0], folder.context.mask_format
-        names = {name for name in FORMATS if name.partition("-")[0] == kind and name != mask}
-        if not source.is_relative_to(os.path.realpath(folder.path)) or not names:
-            return None
-        adopt_masks(folder)
-        rows = [(image, row) for image in ("", *folder.cache.names()) for row in folder.cache.files(image).values()]
-        for old, row, _ in folder.cache.orphans():  # edited before its picture was renamed
-            if (image := folder.now(old)) is not None:
-                folder.cache.note_files(old, (), [row.place])
-                folder.cache.note_files(image, [row])
-                rows.append((image, row))
-        own = [(image, row) for image, row in rows if row.is_file and format_name(row.name) in names]
-        places = {row.place: Path(os.path.realpath(folder.files.path(row.place))) for _, row in own}
-        return cls(folder, [(image, row) for image, row in own if places[row.place].is_relative_to(source)])
-
-    def select(self, images: Iterable[SourceImage], matcher: _Matcher) -> Iterator[SourceImage]:
-        """Yield the images in files that show the current labels, and in files that the folder does not know."""
-        changed = {row.place for _, row in self._changed}
-        elsewhere = {image for image, _ in self._changed if image}
-        for source_image in images:
-            owner, row = self._by_path.get(Path(os.path.realpath(source_image.where)), ("", None))
-            image = owner or matcher.find(source_image)
-            if row is not None and row.place not in changed and image in elsewhere:
-                continue  # a person changed a file of this image under its former name
-            if row is None or image is None or self._is_fresh(image, row, whole=not owner):
-                yield source_image
-            elif not owner:
-                self.changed_since.append(image)
-            elif row.place in changed:
-                self.older[self._folder.files.path(row.place)] = None
-
-    def note_older(self, progress: Progress) -> None:
-        """Note the files that show older labels."""
-        if self.older:
-            names = join_first([str(path) for path in self.older], 3)
-            progress.note("outdated_files", files=pluralize(len(self.older), "file"), names=names)
-        if self.changed_since:
-            names = join_first(self.changed_since, 5)
-            progress.note("newer_masks", masks=pluralize(len(self.changed_since), "mask"), names=names)
-
-    def _is_fresh(self, image: str, row: FileRow, *, whole: bool) -> bool:
-        """Return True if a file shows the labels of an image as they are now."""
-        entry, name = self._folder.cache.get(image), format_name(row.name)
-        if entry is None:
-            return True
-        if whole:  # which images changed since it was written is unknown, but corrections are never replaced by it
-            shown, shows = self._folder.cache.files(image).get(row.place), self._folder.deriver.shows(name, entry)
-            now = shown is not None and shown.shows == shows and row.shows == run_file_shows(self._folder, name)[0]
-            return now or not entry.corrected
-        return row.shows.removesuffix(TAKEN) == self._folder.deriver.shows(name, entry)
-
-    def take_in(self, images: Container[str]) -> None:
-        """Record the changed files of images as taken in, as they were read: they stay, and show the labels of now."""
-        for image, row in self._changed:
-            path = self._folder.files.path(row.place)
-            entry = self._folder.cache.get(image) if image else None
-            if entry is not None and image in images and path not in self.older:
-                shows = self._folder.deriver.shows(format_name(row.name), entry)
-                self._folder.cache.note_files(image, [replace(row, shows=shows + TAKEN)])
-
-
 # ---- report ----
 
 
-def _print_result(
-    result: Corrections, accepted: int, source: Path, progress: Progress, options: CorrectOptions
-) -> None:
+def _print_result(result: Corrections, source: Path, progress: Progress, options: CorrectOptions) -> None:
     progress.results(mask.path for mask in result.masks)
     if result.classes:
         progress.note("new_classes", classes=join_first(result.classes, 10))
@@ -470,26 +444,11 @@ def _print_result(
         if not result.masks:
             progress.note("exact_exports")
     would = "would be " if options.dry_run else ""
-    more = f", {accepted} of them accepted" if accepted else ""
+    more = f", {result.accepted} of them accepted" if result.accepted else ""
+    more += f", {result.repeated} of them imported before" if result.repeated else ""
     progress.note(
         "corrected", masks=pluralize(len(result.masks), "mask"), would=would, unchanged=len(result.unchanged), more=more
     )
-
-
-def _print_rest(
-    folder: OutputFolder | None,
-    own: _OwnFiles | None,
-    settled: Settled,
-    errors: Iterable[ImageError],
-    progress: Progress,
-) -> None:
-    """Print what failed, and what became of the other files of the folder; None for a dry run."""
-    for error in errors:
-        progress.error(error)
-    if own is not None:
-        own.note_older(progress)
-    if folder is not None:
-        note_settled(folder, settled, progress)
 
 
 def _join(names: Iterable[str]) -> str:

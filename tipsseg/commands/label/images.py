@@ -127,7 +127,7 @@ def _follow(folder: OutputFolder, images: Images, progress: Progress) -> Moves:
     check_prune(folder, images, moves)
     follow(folder, moves.renamed)
     if folder.info.spec.given is not None:
-        folder.info.spec.given.follow(folder.former)
+        folder.info.spec.given.follow(folder.previous)
     note_renamed(moves.renamed, progress)
     if moves.replaced:
         progress.note("correction_replaced", names=join_first(moves.replaced, 5), folder=folder.path / TRASH)

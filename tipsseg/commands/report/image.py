@@ -220,7 +220,8 @@ class ImageMaker:
             "objects": number,
             "shown": pixels is not None,
             "confidences": confidence is not None,
-            "labels": image.digest(),
+            "labels": entry.base,
+            "picture": facts.picture.pixels,
         }
         if correction is not None:
             record |= {"good": correction.accepted and entry.corrected, "imported": correction.saved}
