@@ -46,7 +46,7 @@ def mask(out: Path, name: str = "a.png") -> np.ndarray[Any, Any]:
 def shown_digest(out: Path, image: str = "a.png") -> str:
     """What a page that is written now says of the labels that it shows."""
     with open_run(out) as run:
-        return run.image(image).digest()
+        return run.image(image).entry.base
 
 
 def save(out: Path, objects: object, image: str = "a.png", **changes: object) -> Path:

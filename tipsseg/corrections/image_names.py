@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import dropwhile, takewhile
 from pathlib import Path, PurePosixPath
 
@@ -34,77 +35,109 @@ _RENAMED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Spelling:
+    """A way in which a name in a source may spell an image.
+
+    Attributes:
+        name: The name.
+        folders: Its folders.
+        counting: Those that count, without folders that all names share, and those that tools use for any data set.
+        last: The last part of the name.
+        is_plain: False if a tool renamed the image.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    counting: tuple[str, ...]
+    last: str
+    is_plain: bool
+
+
+#: How well a name fits an image: the folders that both have in common at their ends, and whether all folders are the same, no tool
+#: renamed the image, and the suffix is the same.
+_Fit = tuple[int, bool, bool, bool]
+
+
 class SourceNames:
     """Finds the name in a source for an image of a run. A name belongs to one image. Thread-safe.
 
     The last part of a name must be the image's; suffixes may differ. The last folder must be the image's too, or the name must end
     with the whole path of the image in its data set. A name needs no folder if it has none, without folders that all names share,
-    and those that tools use for any data set, such as "masks" or "train". The name with the most folders in common is taken.
+    and those that tools use for any data set, such as "masks" or "train". The name that fits best is taken.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         parts = {name: own for name in names if (own := _parts(name))}
         folders_of_all = [own[:-1] for own in parts.values()]
         shared = _common(min(folders_of_all), max(folders_of_all)) if len(parts) > 1 else 0
-        #: By the last part, with and without suffix: the folders that count, all folders, the whole last part, and the name.
-        self._by_last: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], str, str]]] = defaultdict(list)
+        #: By the last part, with and without suffix.
+        self._by_last: dict[str, list[_Spelling]] = defaultdict(list)
         for name, own in parts.items():
-            folders = tuple(dropwhile(lambda folder: folder.lower() in _ANY_DATA_SET, own[shared:-1]))
-            for last in {spelling[-1] for spelling in _spellings(own)}:
-                self._by_last[last].append((folders, own[:-1], own[-1], name))
-        #: The images that have a name.
+            counting = tuple(dropwhile(lambda folder: folder.lower() in _ANY_DATA_SET, own[shared:-1]))
+            for place, (*folders, last) in enumerate(dict.fromkeys(_spellings(own))):
+                is_plain = tuple(folders) == own[:-1] and (place == 0 or own[-1].startswith(last))
+                spelling = _Spelling(name, tuple(folders), counting if folders else (), own[-1], is_plain)
+                self._by_last[last].append(spelling)
+        #: The images that have a name, and whether these are the best of all images.
         self._owners: dict[str, list[str]] = {}
+        self._is_whole = False
         #: The previous names of images, by their name of now.
         self.previous: Mapping[str, Sequence[str]] = {}
 
     def expect(self, refs: Iterable[ImageRef]) -> int:
-        """Note names that several of these images have, for example a flat folder of masks for images in several folders.
+        """Note which of these images each name belongs to, for example a flat folder of masks for images in several folders.
 
         Return the number of names that an image has.
         """
-        owners: dict[str, list[str]] = defaultdict(list)
+        owners: dict[str, dict[str, _Fit]] = defaultdict(dict)
         for ref in refs:
             with suppress(ImageError):
-                if name := self._match(ref):
-                    owners[name].append(ref.name)
-        self._owners = dict(owners)
+                if found := self._match(ref):
+                    owners[found[0]][ref.name] = found[1]
+        self._is_whole = True
+        for name, fits in owners.items():
+            self._owners[name] = [image for image, fit in fits.items() if fit == max(fits.values())]
         return len(owners)
 
     def find(self, ref: ImageRef) -> str | None:
-        """Return the name for an image; None if there is none.
+        """Return the name for an image; None if there is none, or if it fits another image better.
 
         Raises:
             ImageError: Several names match, or the name matches several images.
         """
-        name = self._match(ref)
-        if name is None:
+        found = self._match(ref)
+        if found is None:
             return None
-        owners = self._owners.setdefault(name, [ref.name])
+        name, owners = found[0], self._owners.setdefault(found[0], [ref.name])
+        if ref.name not in owners and self._is_whole:
+            return None
         if owners != [ref.name]:
             reason = f"{quote(name)} could belong to {join_first([*dict.fromkeys([*owners, ref.name])], 3)}"
             raise ImageError(ref.path, reason, "Put the files into folders with the names of the images' folders.")
         return name
 
-    def _match(self, ref: ImageRef) -> str | None:
+    def _match(self, ref: ImageRef) -> tuple[str, _Fit] | None:
         """Return the name that fits an image's name of now, or else a previous one."""
         previous = (ImageRef(Path(name), PurePosixPath(name)) for name in self.previous.get(ref.name, ()))
-        return next((name for each in (ref, *previous) if (name := self._fit(each)) is not None), None)
+        return next((found for each in (ref, *previous) if (found := self._fit(each)) is not None), None)
 
-    def _fit(self, ref: ImageRef) -> str | None:
-        *own, file = _parts(ref.name)
+    def _fit(self, ref: ImageRef) -> tuple[str, _Fit] | None:
+        *folders, file = _parts(ref.name)
+        own = tuple(folders)
         lasts = [last for last in (file, PurePosixPath(file).stem) if last in self._by_last]
         path = _parts(printable_path(ref.path.absolute()))[:-1] if lasts else ()
-        found: dict[str, tuple[int, bool]] = {}  # folders in common, and whether the suffix is the same, by name
-        for last in lasts:
-            for folders, parents, whole, name in self._by_last[last]:
-                common = _common(reversed(folders), reversed(path))
-                if common or not folders or parents[len(parents) - len(own) :] == tuple(own):
-                    found[name] = common, whole == file
-        best = [name for name, own in found.items() if own == max(found.values())]
+        found: dict[str, _Fit] = {}
+        for each in (each for last in lasts for each in self._by_last[last]):
+            common = _common(reversed(each.folders), reversed(path))
+            if common or not each.counting or each.folders[len(each.folders) - len(own) :] == own:
+                fit = common, own in (each.folders, each.counting), each.is_plain, each.last == file
+                found[each.name] = max(fit, found.get(each.name, fit))
+        best = [name for name, fit in found.items() if fit == max(found.values())]
         if len(best) > 1:
             reason = f"its name is ambiguous: {join_first(sorted(best), 4)}"
             raise ImageError(ref.path, reason, "Add folders or suffixes to the names of the files.")
-        return best[0] if best else None
+        return (best[0], found[best[0]]) if best else None
 
 
 def _common(first: Iterable[str], second: Iterable[str]) -> int:
