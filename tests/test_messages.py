@@ -137,5 +137,5 @@ def test_the_command_prints_flags_where_the_library_has_keywords(capsys: pytest.
     text = Words("with {exact} and {emptied:no}, {min_area}={value}", value="{model}")
     assert text == "with `exact` and `emptied`=False, `min_area`={model}"
     print_error(pickle.loads(pickle.dumps(UsageError("so: " + text, text))))
-    flags = "with --exact and --no-emptied, --min-area={model}"
+    flags = "with --accept and --no-quiet, --min-area={model}"
     assert capsys.readouterr().err == f"Error: so: {flags}\nHint: {flags}\n"

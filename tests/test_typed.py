@@ -24,7 +24,7 @@ tipsseg.encode_folder("photos", "feats", feature_dtype="int8", every="1s", stret
 tipsseg.write_dataset("labels", "set", shard_size="1GB").failed
 failed: int = review.convert_folder("labels", ["yolo"], only=["a.jpg"], val_fraction=0.2)
 review.convert_folder("labels", drop=["yolo"])
-corrected: int = review.correct_folder("labels", "export.json", emptied=True, dry_run=True).failed
+corrected: int = review.correct_folder("labels", "export.json", accept=True, dry_run=True).failed
 review.correct_folder("labels", undo=["a.jpg"])
 review.correct_folder("labels", remove=["a.jpg"])
 iou: float = review.score_masks("labels", "masks", layout="voc21", jobs=2).scores.mean_iou

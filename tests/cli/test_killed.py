@@ -175,7 +175,7 @@ CASES: dict[str, tuple[list[Step], str, list[str]]] = {
     "a correction that is undone": ([LABEL, masks, "correct out --from NEW -q"], UNDO, [UNDO, LABEL]),
     "an edited mask that is undone": ([LABEL, edited], UNDO, [UNDO, LABEL]),
     "a folder without its cache": ([LABEL, edited, lost], "convert out -f yolo -q", []),
-    "corrections with another class": ([LABEL, boxes], "correct out --from NEW --add-classes --emptied", []),
+    "corrections with another class": ([LABEL, boxes], "correct out --from NEW --add-classes", []),
     "corrections over an edited mask": ([LABEL, edited, masks], "correct out --from NEW --replace-edited", []),
     "a shard": ([f"label imgs {_PLAIN} {MANY} -o out --shard 1/2"], f"label imgs {_PLAIN} {MANY} -o out --shard 2/2", []),
     "a shard of a tar": (

@@ -307,7 +307,7 @@ def test_only_edited_files_of_a_format_are_imported(command: Command) -> None:
     mine = correct("a.png", size=20)
     record["shapes"] = []
     edited.write_text(json.dumps(record))
-    ran = command("correct", "out", "--from", "out/labelme", "--emptied")
+    ran = command("correct", "out", "--from", "out/labelme")
     assert pixels(Path("out/masks/a.png")) == pixels(mine)
     assert [*map(json.loads, trash("labelme/a.json"))] == [record]
     assert "made from outdated labels" in ran.err

@@ -260,7 +260,7 @@ VAGUE: Mapping[str, tuple[Write, list[str]]] = {
 
 @pytest.mark.parametrize(("write", "notes"), VAGUE.values(), ids=VAGUE)
 def test_shapes_without_pixels_are_skipped_with_a_line_per_kind(tmp_path: Path, write: Write, notes: list[str]) -> None:
-    said = take(tmp_path, write, emptied=True)
+    said = take(tmp_path, write, accept=True)
     assert [line for line in said.lines if line.startswith("Skipped")] == [f"Skipped {note}." for note in notes]
     assert not labels_of(tmp_path).any()
 

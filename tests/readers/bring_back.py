@@ -57,7 +57,7 @@ def attempt(trip: RoundTrip, out: Path, images: Path, folder: str) -> bool:
     try:
         with redirect_stdout(sys.stderr), tempfile.TemporaryDirectory(dir=folder) as target:  # some tools print
             saved = trip.run(out, images, Path(target))
-            exact = tipsseg.review.correct_folder(out, saved, source_format=trip.form, exact=True, dry_run=True)
+            exact = tipsseg.review.correct_folder(out, saved, source_format=trip.form, dry_run=True)
             corrected = tipsseg.review.correct_folder(out, saved, source_format=trip.form, dry_run=True)
     except Exception as error:  # a tool may raise anything
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from PIL import Image
 from tipsseg.formats.base import ImageLabels
 from tipsseg.formats.raster import image_grid
 from tipsseg.images.decoding import ImageReader
+from tipsseg.images.upright import pixel_digest
 from tipsseg.label_map import LabelMap
 from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.values import Shard
@@ -116,6 +117,7 @@ def make_run(
                     label_map,
                     thumbnail=ImageReader().thumbnail(ref.path),
                     pixels=partial(np.full, (*ids.shape, 3), 90, np.uint8),
+                    pixel_digest=pixel_digest(ImageReader().upright(ref.path)),
                     grid=partial(image_grid, ref.path, ids.shape, len(classes), ImageReader()),
                 )
             )

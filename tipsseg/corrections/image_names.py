@@ -43,7 +43,7 @@ class _Spelling:
         name: The name.
         folders: Its folders.
         counting: Those that count, without folders that all names share, and those that tools use for any data set.
-        last: The last part of the name.
+        last: The last part, with its suffix.
         is_plain: False if a tool renamed the image.
     """
 
@@ -75,9 +75,11 @@ class SourceNames:
         self._by_last: dict[str, list[_Spelling]] = defaultdict(list)
         for name, own in parts.items():
             counting = tuple(dropwhile(lambda folder: folder.lower() in _ANY_DATA_SET, own[shared:-1]))
-            for place, (*folders, last) in enumerate(dict.fromkeys(_spellings(own))):
-                is_plain = tuple(folders) == own[:-1] and (place == 0 or own[-1].startswith(last))
-                spelling = _Spelling(name, tuple(folders), counting if folders else (), own[-1], is_plain)
+            whole = own[-1]
+            for *folders, last in dict.fromkeys(_spellings(own)):
+                whole = last if PurePosixPath(last).suffix.lower() in _IMAGE_SUFFIXES else whole
+                is_plain = whole == own[-1]
+                spelling = _Spelling(name, tuple(folders), counting if folders else (), whole, is_plain)
                 self._by_last[last].append(spelling)
         #: The images that have a name, and whether these are the best of all images.
         self._owners: dict[str, list[str]] = {}

@@ -250,7 +250,7 @@ class Planner:
                 return replace(plan, left_out=self._left_out(image, source_image, _CHANGED))
             if not base and image.corrected:
                 return replace(plan, left_out=self._left_out(image, source_image, _A_PERSONS))
-        emptied = plan.empty and self._has_objects(now.labels) and not self._has_objects(labels)
+        emptied = plan.empty and self._has_objects(now.labels)
         plan = replace(plan, mask=CorrectedMask(image.entry.image, path, changed, emptied))
         if self.options.dry_run:
             return plan

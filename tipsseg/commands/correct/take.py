@@ -19,6 +19,7 @@ from tipsseg.commands.correct.sources import (
     PAGE,
     PageCorrections,
     SourceRun,
+    browser_of,
     find_pages,
     find_source_run,
     is_older,
@@ -288,12 +289,14 @@ def _match(
                 other_pictures.append(source_image.name)
         else:
             _add(named, source_image.name, source_image, source)
-    _find_by_name(found, named, run)
-    rest = named.keys() - {each.name for each in found.values()}
-    others = {each.other_name(): each for each in map(named.__getitem__, sorted(rest)) if each.other_name is not None}
-    _find_by_name(found, others, run)
-    matched = {each.name for each in found.values()}
-    missing = [name for name in named if name not in matched]
+    known = set[str]()
+    for by_list, is_other in ((False, False), (False, True), (True, False)):  # a list says less than the other files
+        rest = [each for name, each in named.items() if each.by_list == by_list and name not in known]
+        own = {(each.other_name() if each.other_name else "") if is_other else each.name: each for each in rest}
+        at_hand = _find_by_name(own, run)
+        known |= {each.name for each in at_hand.values()}
+        found = {**at_hand, **found}
+    missing = [name for name in named if name not in known]
     uncorrected = [] if source_run is None else source_run.uncorrected
     if not found and not uncorrected:
         if other_pictures:
@@ -318,13 +321,13 @@ def _match(
     return {image: found[image] for image in sorted(found, key=name_order)}, (*missing, *other_pictures)
 
 
-def _find_by_name(found: dict[str, SourceImage], named: Mapping[str, SourceImage], run: Run) -> None:
-    """Add the images of a run that have one of these names. Raise ImageError if a match is ambiguous."""
+def _find_by_name(named: Mapping[str, SourceImage], run: Run) -> dict[str, SourceImage]:
+    """Return the images of a run that have one of these names. Raise ImageError if a match is ambiguous."""
     names = SourceNames(filter(None, named))
     names.previous = run.previous
-    refs = [ref for ref in run.refs() if ref.name not in found] if named else []
+    refs = run.refs() if named else []
     names.expect(refs)
-    found |= {ref.name: named[name] for ref in refs if (name := names.find(ref)) is not None}
+    return {ref.name: named[name] for ref in refs if (name := names.find(ref)) is not None}
 
 
 def _add(found: dict[str, SourceImage], name: str, source_image: SourceImage, source: Path) -> None:
@@ -419,6 +422,8 @@ def _confirm(folder: OutputFolder, image: str, plan: Plan, planner: Planner) -> 
         return
     if accepted is False and before.accepted and not before.content and folder.restore(entry):
         return
+    if before.saved and browser_of(saved) != browser_of(before.saved):
+        saved = before.saved
     now = replace(before, accepted=before.accepted if accepted is None else accepted, saved=saved or before.saved)
     if now == entry.correction and not is_other:
         return
