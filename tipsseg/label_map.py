@@ -24,6 +24,7 @@ from tipsseg.regions.objects import LabelledObject, class_mask, count_pixels, la
 from tipsseg.types import ConfidenceArray, LabelArray, LabelClass, Remark, TopClasses, ignore_id
 from tipsseg.util.files import atomic_write
 from tipsseg.util.text import join_first, quote
+from tipsseg.vocabulary.vocabulary import Present
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -67,7 +68,7 @@ class LabelMap:
         image: The path or picture that was labelled, never a decoded copy. None if it was labelled from features.
         whole_confidences: For parts, the confidence [H, W] of their outermost whole, then of its part that they are in, and so on;
             elsewhere the label's. Empty if no pixel is of a part.
-        present: The label ids of the classes that may be in this image. None for all.
+        present: What was said of the classes in this image; None if nothing was.
         instances: [H, W] int32: 1, 2, ... for the objects of labels with regions, 0 elsewhere. None without regions.
         remarks: Remarks on the labels.
     """
@@ -78,7 +79,7 @@ class LabelMap:
     top: TopClasses | None = None
     image: ImageInput | None = field(default=None, kw_only=True)
     whole_confidences: tuple[ConfidenceArray, ...] = field(default=(), kw_only=True)
-    present: frozenset[int] | None = field(default=None, kw_only=True)
+    present: Present | None = field(default=None, kw_only=True)
     instances: NDArray[np.int32] | None = field(default=None, kw_only=True)
     remarks: tuple[Remark, ...] = field(default=(), kw_only=True)
 

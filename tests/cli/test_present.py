@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,8 +30,12 @@ def label(command: Command, present: str, *more: str) -> Ran:
     return command("label", "imgs", *options, "--present", present, *more)
 
 
+def masks() -> list[np.ndarray[Any, Any]]:
+    return [np.asarray(Image.open(Path("labels/masks", name))) for name in IMAGES]
+
+
 def found() -> list[set[int]]:
-    return [set(np.unique(np.asarray(Image.open(Path("labels/masks", name)))).tolist()) - {0} for name in IMAGES]
+    return [set(np.unique(mask).tolist()) - {0} for mask in masks()]
 
 
 def test_the_nearest_folder_with_the_name_of_a_class(command: Command) -> None:
@@ -64,7 +69,9 @@ def test_files_of_names_and_captions(command: Command, name: str) -> None:
     Path(name).write_text(FILES[name])
     ran = label(command, name)
     assert ran.code == 0, ran.err
-    assert found() == [{PANDA, HEAD}, {TREE}, {PANDA, HEAD, TREE}]
+    one, two, three = ([(mask == each).sum() for each in (PANDA, TREE, CAR)] for mask in masks())
+    assert (one[0] >= three[0], 0 < one[1] < three[1]) == (True, True)  # the tree is there, but nobody said so
+    assert (two[1] >= three[1], 0 < two[0] < three[0]) == (True, True)
     lines = [json.loads(line) for line in Path("labels/manifest.jsonl").read_text().splitlines()]
     present = {line["image"]: line.get("present") for line in lines}
     assert present == {IMAGES[0]: [1, 2], IMAGES[1]: [3, 4], IMAGES[2]: None}
@@ -105,7 +112,7 @@ def test_changed_names_label_only_these_images_again(command: Command) -> None:
     Path("a.csv").write_text(FILES["a.csv"].replace("tree;car", "panda"))
     ran = label(command, "a.csv")
     assert "1 image labelled again: the regions, labels or names changed." in ran.err
-    assert found()[1] == {PANDA, HEAD}
+    assert np.array_equal(*masks()[:2])
     ran = command("label", "imgs", "-c", "panda,panda/head,tree,car", "-m", "tiny", "-f", "png,csv")
     assert ran.code == 1
     assert "present on -> none" in ran.err

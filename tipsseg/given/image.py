@@ -13,6 +13,7 @@ from tipsseg.given.regions import RegionSource
 from tipsseg.regions.naming import NamedRegions, Regions
 from tipsseg.regions.objects import ancestors
 from tipsseg.types import ImageRef, LabelClass
+from tipsseg.vocabulary.vocabulary import Present
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,7 +62,7 @@ class Given:
             parts.append("" if labels is None else labels.digest())
         if self.present is not None:
             names = self.present.find(ref)
-            parts.append("all" if names is None else ",".join(map(str, sorted(names))))
+            parts.append("all" if names is None else ",".join(map(str, sorted(names.ids))))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def regions_of(self, ref: ImageRef, size: Size) -> Regions | None:
@@ -70,8 +71,8 @@ class Given:
             return None
         return Regions(ids=self.regions.find(ref).read(size), only=self.only, margin=self.margin)
 
-    def present_in(self, ref: ImageRef) -> frozenset[int] | None:
-        """Return the label ids of the classes that may be in an image; None for all. Raise ImageError (see `PresentNames.find`)."""
+    def present_in(self, ref: ImageRef) -> Present | None:
+        """Return the classes that are in an image; None if nothing is known. Raise ImageError (see `PresentNames.find`)."""
         return None if self.present is None else self.present.find(ref)
 
     def keep(self, ref: ImageRef, result: NamedRegions) -> NamedRegions:

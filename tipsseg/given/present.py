@@ -4,6 +4,8 @@
 * a CSV file with the columns `image` and `names` (separated by ";" or ","), or `image` and `caption`
 * JSON lines with the same keys, `names` as a list or as in CSV
 
+A folder tells the one class of an image, so the others are surely not there. Files forget names, so the others have a handicap.
+
 Without `names`, and without a class in the caption, nothing is known of an image. No names, as an empty text, means no class.
 
 `file_name` also stands for `image`, and `text` for `caption`. The names in a caption are the phrases of the classes that occur in
@@ -29,7 +31,7 @@ from tipsseg.types import ImageRef
 from tipsseg.util.files import path_exists
 from tipsseg.util.json import parse
 from tipsseg.util.text import fold, shorten
-from tipsseg.vocabulary.vocabulary import Vocabulary
+from tipsseg.vocabulary.vocabulary import Present, Vocabulary
 
 #: The value of the option that stands for the folders of the images.
 FOLDERS = Path("folders")
@@ -67,8 +69,8 @@ class PresentNames:
             self._entries = _read_entries(source, vocabulary)
             self.names = SourceNames(self._entries)
 
-    def find(self, ref: ImageRef) -> frozenset[int] | None:
-        """Return the label ids of the classes that may be in an image, with their parts and wholes; None for all classes.
+    def find(self, ref: ImageRef) -> Present | None:
+        """Return the classes that are in an image; None if nothing is known. A folder tells them surely, a file does not.
 
         Raises:
             ImageError: Several entries match, or the image has no names, which leaves nothing to choose from.
@@ -86,7 +88,7 @@ class PresentNames:
                 "no class is listed for it, and the vocabulary has no background",
                 Words("Set {background}=auto."),
             )
-        return found
+        return None if found is None else Present(found, surely=self.names is None or not found)
 
     def _of_folder(self, ref: ImageRef) -> frozenset[int] | None:
         # Folders above the given one may have any name.

@@ -8,7 +8,7 @@ or written, the vectors are encoded again.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -28,11 +28,14 @@ from tipsseg.util.files import atomic_path, processor_name
 from tipsseg.util.json import json_bytes
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.phrases import GENERAL_BACKGROUND, match_synonyms, synonym_threshold
-from tipsseg.vocabulary.vocabulary import Contest, Phrase, Vocabulary
+from tipsseg.vocabulary.vocabulary import Contest, Phrase, Present, Vocabulary
 from tipsseg.weights.sources import file_hashes
 
 #: The handicap of a phrase (see `vocabulary.Contest`), in temperatures. Chosen on synthetic scenes, see tests/benchmarks/README.md.
 _HANDICAP = 1.5
+
+#: The handicap of a class that is probably not in the image, in temperatures. Measured there too.
+_UNLIKELY = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,14 +56,14 @@ class Classifier:
     biases: Values | None = None
 
     def levels(
-        self, min_confidence: float, temperature: float, present: Collection[int] | None = None
+        self, min_confidence: float, temperature: float, present: Present | None = None
     ) -> tuple[ReadyContest, ...]:
         """Return the contests of the vocabulary: that for the image, then those inside wholes.
 
         Args:
             min_confidence: The minimum confidence of classes that do not set their own.
             temperature: The temperature of the softmax for confidences.
-            present: The label ids of the classes that may be in the image; None for all.
+            present: The classes that are in the image; None if nothing is known.
         """
         contests = self.vocabulary.contests_of(present)
         if len(contests) == 1 and present is None:
@@ -75,8 +78,9 @@ class Classifier:
         for contest in contests:
             whole = contest.whole if fitted else BACKGROUND
             phrases = np.array([numbers[whole, *_text_of(phrase)] for phrase in contest.phrases], np.intp)
-            handicaps = np.array([phrase.handicap for phrase in contest.phrases], np.float32)
-            biases = None if fitted or not handicaps.any() else handicaps * np.float32(-_HANDICAP * temperature)
+            handicaps = np.array([0 if fitted else _HANDICAP * each.handicap for each in contest.phrases], np.float32)
+            handicaps[[each.label_id in contest.unlikely for each in contest.phrases]] += _UNLIKELY
+            biases = handicaps * np.float32(-temperature) if handicaps.any() else None
             table = self._label_table(contest, min_confidence)
             levels.append(ReadyContest(whole=contest.whole, phrases=phrases, biases=biases, table=table))
         return tuple(levels)

@@ -48,6 +48,7 @@ from tipsseg.regions.objects import ancestors
 from tipsseg.types import ConfidenceArray, LabelArray, Remark, TopClasses, WindowPlan
 from tipsseg.util.text import quote
 from tipsseg.vocabulary.fitted import Classes, as_vocabulary
+from tipsseg.vocabulary.vocabulary import Present
 from tipsseg.weights.sources import file_hashes, find_model_id
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class Labeller:
         self._classifier = classifier
         self._levels = classifier.levels(self.options.min_confidence, self._temperature)
         self._table = self._levels[0].table
-        self._levels_of: dict[frozenset[int] | None, tuple[ReadyContest, ...]] = {None: self._levels}
+        self._levels_of: dict[Present | None, tuple[ReadyContest, ...]] = {None: self._levels}
         self._scorers: dict[tuple[ReadyContest, bool], DeviceScorer] = {}
 
     def __repr__(self) -> str:
@@ -197,7 +198,7 @@ class Labeller:
         *,
         guide: ImageInput | None = None,
         regions: ArrayLike | Regions | None = None,
-        names: Iterable[str] | None = None,
+        names: Iterable[str] | Present | None = None,
     ) -> LabelMap:
         """Label one image.
 
@@ -211,8 +212,9 @@ class Labeller:
                 of bool; a list of masks or of SAM's records, a result of transformers (see `regions.naming.as_regions`), or
                 `regions.naming.Regions`, which also have a margin. Smaller masks are on top. Pixels outside are labelled as
                 without regions.
-            names: The names of the classes that may be in the image. The others compete as background, unless that is
-                "none"; a whole allows its parts, and a part its whole. None: all classes.
+            names: The names of the classes that are in the image, as far as you know: the others get a handicap of 2 temperatures.
+                A whole names its parts, and a part its whole. No names: no class is there. None: nothing is known. Where the list
+                is surely whole, pass `vocabulary.present(names, surely=True)`: the others then compete as background.
 
         Returns:
             The labels of the image.
@@ -232,13 +234,15 @@ class Labeller:
         self._check(image)
         return self._label(guide, self._prepare_guide(image, guide), image, regions, present)
 
-    def _parse_names(self, names: Iterable[str] | None) -> frozenset[int] | None:
+    def _parse_names(self, names: Iterable[str] | Present | None) -> Present | None:
         if names is None:
             return None
+        if isinstance(names, Present):
+            return names
         if isinstance(names, str):
             raise UsageError(f"names must be a list, not {quote(names)}", 'For example: names=["tree"].')
-        found = self.vocabulary.with_relatives(self.vocabulary.find_classes(names))
-        if not found and not self.vocabulary.has_background:
+        found = self.vocabulary.present(names)
+        if not found.ids and not self.vocabulary.has_background:
             raise UsageError(
                 "`names` has no class, and the vocabulary has no background",
                 "Pass at least one class, or use a background.",
@@ -299,7 +303,7 @@ class Labeller:
         prepared: Prepared | None,
         features: Features,
         regions: ArrayLike | Regions | None = None,
-        present: frozenset[int] | None = None,
+        present: Present | None = None,
     ) -> LabelMap:
         given = None if regions is None else as_regions(regions, features.size)
         scored = self.score(features.scales, in_regions=given is not None, some=present is not None)
@@ -359,7 +363,7 @@ class Labeller:
 
         return to_device(values, self.model.backbone.device)
 
-    def _levels_for(self, present: frozenset[int] | None) -> tuple[ReadyContest, ...]:
+    def _levels_for(self, present: Present | None) -> tuple[ReadyContest, ...]:
         """Return the contests among some classes; None for all."""
         found = self._levels_of.get(present)
         if found is None:
@@ -431,7 +435,7 @@ class Labeller:
         prepared: Prepared | None = None,
         regions: Regions | None = None,
         inner: tuple[int, int, int, int] | None = None,
-        present: frozenset[int] | None = None,
+        present: Present | None = None,
     ) -> LabelMap:
         """Turn scores into labels. Safe to call from several threads.
 
@@ -440,7 +444,7 @@ class Labeller:
             prepared: The image, as `View.prepare` returns it. Refinement needs it.
             regions: The regions of the image (see `score`).
             inner: The part of the image to label: top, left, height and width in pixels. None: all of it.
-            present: The label ids of the classes that may be in the image, with their relatives. None: all classes.
+            present: The classes that are in the image; None if nothing is known.
 
         Raises:
             DeviceError: The model returned infinity, NaN or zeros.

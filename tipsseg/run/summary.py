@@ -43,7 +43,7 @@ def count_facts(label_map: LabelMap) -> dict[str, Any]:
     for labels, confidence in levels:
         own, of_level = _totals(labels, confidence)
         sums[1:] = np.where(own[1:] > 0, of_level[1:], sums[1:])
-    present = None if label_map.present is None else tuple(sorted(label_map.present))
+    present = None if label_map.present is None else tuple(sorted(label_map.present.ids))
     return {**class_facts(pixels, label_map.classes, mean_confidences(pixels, sums)), "present": present}
 
 

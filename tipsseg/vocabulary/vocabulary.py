@@ -100,10 +100,25 @@ class Contest:
     Attributes:
         whole: The label id of the whole; 0 for the image.
         phrases: The phrases, by class, those for `whole` last. Their `label_id` is what they win.
+        unlikely: The label ids of classes that are probably not in the image.
     """
 
     whole: int
     phrases: tuple[Phrase, ...]
+    unlikely: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The classes that are in an image, as somebody says.
+
+    Attributes:
+        ids: Their label ids, with those of their parts and wholes.
+        surely: True if no other class is in the image. If False, the others have a handicap.
+    """
+
+    ids: frozenset[int]
+    surely: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,12 +212,19 @@ class Vocabulary:
         """See `contests_of`, for all classes."""
         return self.contests_of(None)
 
-    def contests_of(self, present: Collection[int] | None) -> tuple[Contest, ...]:
+    def present(self, names: Iterable[str], *, surely: bool = False) -> Present:
+        """Return what names say of an image (see Present). No names say that no class is there. Raise VocabularyError for others."""
+        ids = self.with_relatives(self.find_classes(names))
+        return Present(ids, surely or not ids)
+
+    def contests_of(self, said: Present | None) -> tuple[Contest, ...]:
         """Return the contest for the image, then those for wholes with parts, each after the one that its whole competes in.
 
-        `present` are the label ids of the classes that may be in the image; None for all. Unless the vocabulary is closed, the
-        other classes compete as background: what they win is 0, and inside a whole that may be there, the whole.
+        `said` are the classes that are in the image; None if nothing is known. If the other classes are surely not there, they
+        compete as background, unless the vocabulary is closed: what they win is 0, and inside a whole that may be there, the whole.
         """
+        present = said.ids if said is not None and said.surely else None
+        unlikely = frozenset(each.id for each in self.classes if said is not None and each.id not in said.ids)
         own: dict[int, list[Phrase]] = defaultdict(list)
         for phrase in self.phrases:
             own[phrase.label_id].append(phrase)
@@ -229,7 +251,9 @@ class Vocabulary:
             if whole != BACKGROUND and own[BACKGROUND]:  # without a background, parts claim the whole
                 others += (replace(each, handicap=True) for each in own[whole])
             if phrases or whole == BACKGROUND:
-                contests.append(Contest(whole, (*phrases, *(replace(each, label_id=whole) for each in others))))
+                contests.append(
+                    Contest(whole, (*phrases, *(replace(each, label_id=whole) for each in others)), unlikely)
+                )
             wholes += (each for each in parts[whole] if each in parts and (present is None or each in present))
         return tuple(contests)
 
