@@ -620,7 +620,7 @@ class FolderWalk(RuleBasedStateMachine):
         if page:
             with open_run(self.out) as run:
                 image = run.image(name)
-                digest = image.digest()
+                digest = image.entry.base
                 objects = [{"object": 1, "class": "tree"}] if (read_mask(mask) % 255).any() else []
             record = {"image": name, "labels": digest, "objects": objects}
             (self.top / "page.json").write_text(json.dumps({"tool": "tipsseg", "corrections": [record]}))

@@ -10,7 +10,7 @@ from tipsseg.corrections.files import Source
 from tipsseg.corrections.records import ClassNames, SourceImage, image_errors
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.classes_file import MaskIds
-from tipsseg.formats.png import encode_mask, read_index_mask
+from tipsseg.formats.png import encode_mask, read_mask
 from tipsseg.options.records import FileOptions
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name
@@ -66,5 +66,5 @@ class HuggingFace(Format):
                     name = str(folder / actual_name(mask))
                     if not source.has(name):
                         raise ValueError(f"mask {mask!r} not found")
-                read = partial(read_index_mask, source, name, names.count, ids)
+                read = partial(read_mask, source, name, names.classes, ids)
                 yield SourceImage(image.removeprefix("images/"), source.display_path(name), read)

@@ -106,7 +106,7 @@ def _read_images(source: Source, name: str, value: Mapping[str, Any], names: Cla
             if not found:
                 raise ValueError(f"{short(picture)} is missing: pass a folder or zip with this file and its pictures")
             read = partial(_read_segments, source, found[0], annotations[0], categories, names, where, base_of(image))
-            yield SourceImage(file_name, where, read, submitted=False)
+            yield SourceImage(file_name, source.display_path(found[0]), read, submitted=False)
 
 
 def _read_segments(

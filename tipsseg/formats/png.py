@@ -258,17 +258,22 @@ def read_named_masks(masks: Iterable[tuple[str, str]], source: Source, names: Cl
     """Yield an image for each pair of an image name and the path of its mask in the source."""
     ids = MaskIds(source, names)
     for image, name in masks:
-        yield SourceImage(image, source.display_path(name), partial(read_index_mask, source, name, names.count, ids))
+        yield SourceImage(image, source.display_path(name), partial(read_mask, source, name, names.classes, ids))
 
 
-def read_index_mask(source: Source, name: str, classes: int, ids: MaskIds, size: Size) -> PixelLabels | Objects:
+def read_mask(
+    source: Source, name: str, classes: Sequence[LabelClass], ids: MaskIds, size: Size
+) -> PixelLabels | Objects:
+    """Return the labels in a mask of ids, or of the colours of classes. Raise ImageError if it cannot be read."""
     with source.file(name) as path:
         picture, said = read_picture(path, size), open_envelope(path.read_bytes())
+        if picture.mode in ("RGB", "RGBA", "LA"):
+            return PixelLabels(read_painted_mask(path, size, classes)[0])
     with as_image_error(source.display_path(name)):
         stored = read_ids(picture)
     labels = ids.to_run_ids(name, source.display_path(name), stored, said.facts.names if said.facts else {})
     base = labels_digest(said.facts, said) if said.facts and not said.intact else ""
-    return PixelLabels(labels.astype(np.uint8) if label_dtype(classes) is np.uint8 else labels, base=base)
+    return PixelLabels(cast(LabelArray, labels.astype(label_dtype(len(classes)))), base=base)
 
 
 def read_source_picture(source: Source, name: str, size: Size) -> Image.Image:

@@ -101,6 +101,7 @@ def take_corrections(
         run = stack.enter_context(open_output(output, max_pixels=reading.max_pixels))
         folder = run if isinstance(run, OutputFolder) else None
         refuse_raster(run.info)
+        source, options = _whole_format(source, run, options)
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, stack)
         if folder is not None:
@@ -231,6 +232,15 @@ def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dr
 
 
 # ---- read and check ----
+
+
+def _whole_format(source: Path, run: Run, options: CorrectOptions) -> tuple[Path, CorrectOptions]:
+    """Return a source with all that belongs to it: the pictures of the folder's panoptic files are nothing without their list."""
+    form, path = FORMATS["panoptic"], Path(os.path.realpath(source))
+    folders = {Path(os.path.realpath(run.output / name)) for name in (str(form.folder), *form.files)}
+    if not folders.isdisjoint((path, *path.parents)):
+        return run.output, replace(options, source_format=form.name)
+    return source, options
 
 
 def _readers(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Sequence[Format]:
