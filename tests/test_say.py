@@ -128,7 +128,7 @@ def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lines_name_options_as_the_reader_does(capsys: pytest.CaptureFixture[str]) -> None:
     error = ImageError(Path("b.jpg"), "too large", Words("Set {max_pixels}."))
-    with Progress(quiet=False, name_of=lambda option, _: option.upper()) as shown:
+    with Progress(quiet=False, name_of=lambda option: option.upper()) as shown:
         shown.say(Words("{classes}"))
         shown.say("a note")
         shown.error(error)

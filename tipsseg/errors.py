@@ -34,8 +34,8 @@ from typing import Any, Self
 
 from tipsseg.address import address_text, without_secrets
 
-#: Returns the name of an option as a reader writes it; the second argument is "no" if the option is to be off.
-NameOf = Callable[[str, str], str]
+#: Returns the name of an option as a reader writes it.
+NameOf = Callable[[str], str]
 
 
 class Words(str):
@@ -76,18 +76,18 @@ def worded(text: str, name_of: NameOf) -> str:
 
 def _filled(template: str, values: Mapping[str, Any], name_of: NameOf) -> str:
     parts = []
-    for text, field, state, _ in Formatter().parse(template):
+    for text, field, _, _ in Formatter().parse(template):
         parts.append(text)
         if field is not None and field in values:
             value = values[field]
             parts.append(worded(value, name_of) if isinstance(value, str) else str(value))
         elif field is not None:
-            parts.append(name_of(field, state or ""))
+            parts.append(name_of(field))
     return without_secrets("".join(parts))
 
 
-def _keyword(option: str, state: str) -> str:
-    return f"`{option}`{'=False' if state else ''}"
+def _keyword(option: str) -> str:
+    return f"`{option}`"
 
 
 class TipssegError(Exception):

@@ -304,13 +304,14 @@ def test_only_edited_files_of_a_format_are_imported(command: Command) -> None:
     assert ran.code == 0, ran.err
     assert pixels(Path("out/masks/b.png")) == pixels(mine)
     assert Path("out/masks/a.png").read_bytes() != before
+    taken = edited.read_text()
+    assert taken != json.dumps(record)
     mine = correct("a.png", size=20)
-    record["shapes"] = []
-    edited.write_text(json.dumps(record))
+    edited.write_text(json.dumps({**json.loads(taken), "shapes": []}))
     ran = command("correct", "out", "--from", "out/labelme")
+    assert (ran.code, "a.png: its labels changed since this file was written" in ran.err) == (1, True)
     assert pixels(Path("out/masks/a.png")) == pixels(mine)
-    assert [*map(json.loads, trash("labelme/a.json"))] == [record]
-    assert "made from outdated labels" in ran.err
+    assert [len(json.loads(each)["shapes"]) for each in trash("labelme/a.json")] == [1, 0]
 
 
 def test_corrections_move_to_another_question_by_class_name(command: Command) -> None:
@@ -420,8 +421,8 @@ def test_a_file_for_the_whole_run_takes_no_mask_changed_in_place_back(command: C
     Path("out/annotations.json").write_text(json.dumps(coco))
     before, corrected = Path("out/masks/b.png").read_bytes(), correct("a.png")
     ran = command("correct", "out", "--from", "out/annotations.json")
-    assert (ran.code, ran.out) == (0, "out/masks/b.png\n"), ran.err
-    assert "Kept 1 mask changed since" in ran.err
+    assert (ran.code, ran.out) == (1, "out/masks/b.png\n"), ran.err
+    assert "a.png: its labels changed since this file was written" in ran.err
     assert pixels(Path("out/masks/a.png")) == pixels(corrected)
     assert pixels(Path("out/masks/b.png")) != pixels(before)
     assert [*map(json.loads, trash("annotations.json"))] == [coco]

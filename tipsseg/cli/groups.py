@@ -26,9 +26,9 @@ FLAGS = "tipsseg.flags"
 def flags_of(options: Mapping[str, Declared]) -> NameOf:
     """Return a function that names options as a command with these options does."""
 
-    def name_of(option: str, state: str) -> str:
+    def name_of(option: str) -> str:
         flag = options[option].about.long(option) if option in options else f"--{option.replace('_', '-')}"
-        return f"--no-{flag[2:]}" if state else flag
+        return flag
 
     return name_of
 

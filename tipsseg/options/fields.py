@@ -54,7 +54,6 @@ class Opt:
         help: The help text, in one or two sentences.
         flag: The long flag without its dashes. If empty, the field's name.
         short: The letter or digit of the short flag.
-        negatable: True if the option also has a --no- flag.
         metavar: The placeholder of the value in the help. Empty for switches and choices.
         group: The option's group in the help.
         rare: True if only --help-all prints the option.
@@ -77,7 +76,6 @@ class Opt:
     help: str
     flag: str = ""
     short: str = ""
-    negatable: bool = False
     metavar: str = ""
     group: str = OTHER
     rare: bool = False
@@ -118,8 +116,7 @@ class Opt:
     def flags(self, name: str) -> tuple[str, ...]:
         """Return all flags of the field `name`."""
         long = self.long(name)
-        both = f"{long}/--no-{long[2:]}" if self.negatable else long
-        return (both, f"-{self.short}") if self.short else (both,)
+        return (long, f"-{self.short}") if self.short else (long,)
 
 
 #: How a value is shown that has no text of its own.
@@ -154,7 +151,7 @@ class Declared:
         """Return the words of a value on the command line; None if there are none, as for a Vocabulary."""
         flag = self.about.long(self.name)
         if isinstance(value, bool):
-            return [flag] if value else [f"--no-{flag[2:]}"] * self.about.negatable
+            return [flag] * value
         parts = value if isinstance(value, tuple | list) else (value,)
         if not all(isinstance(each, str | int | float) or type(each).__str__ is not _NO_TEXT for each in parts):
             return None

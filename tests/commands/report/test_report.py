@@ -68,7 +68,7 @@ def test_the_data_of_a_page(out: Path) -> None:
     assert found.keys() == {HOSTILE_IMAGE, "b.jpg"}
     assert [each["confidence"] for each in records(out)] == sorted(each["confidence"] for each in found.values())  # type: ignore[type-var]
     with open_run(out) as run:
-        digest = run.image("b.jpg").entry.base
+        entry = run.image("b.jpg").entry
     assert found["b.jpg"] | {"classes": 0, "confidence": 0, "background": 0, "key": 0} == {
         "image": "b.jpg",
         "path": str(out.parent / "imgs/b.jpg"),
@@ -78,7 +78,8 @@ def test_the_data_of_a_page(out: Path) -> None:
         "objects": 1,
         "shown": True,
         "confidences": True,
-        "labels": digest,
+        "labels": entry.base,
+        "picture": entry.mask.picture.pixels,
         **{"classes": 0, "confidence": 0, "background": 0, "key": 0},
     }
     # The page lies beside labels, and is taken neither for labels nor for images.
