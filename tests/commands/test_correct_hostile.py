@@ -18,9 +18,9 @@ from output_folders import CLASSES, make_run, save_inputs, tree
 from PIL import Image
 from saying import Said
 
-from tipsseg.corrections import files as sources
 from tipsseg.errors import TipssegError
 from tipsseg.formats.label_studio import decode_brush
+from tipsseg.masks import files as sources
 from tipsseg.regions.shapes import shape_from_polygons
 from tipsseg.types import LabelArray
 from tipsseg.verbs.correct import correct_folder

@@ -23,12 +23,12 @@ import pytest
 from numpy.typing import NDArray
 
 import tipsseg
-from tipsseg.corrections.records import ClassNames, Objects
 from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.formats.label_studio import encode_brush, read_task
 from tipsseg.given.labels import paint_objects
 from tipsseg.integrations.interface import parse_interface
 from tipsseg.integrations.label_studio import Backend, serve
+from tipsseg.masks.records import ClassNames, Objects
 from tipsseg.options.records import ComputeOptions
 from tipsseg.types import LabelClass
 

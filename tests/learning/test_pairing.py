@@ -105,7 +105,7 @@ Arrange = Callable[[Path], tuple[list[ImageRef], Path, str]]
 REFUSED: dict[str, tuple[Arrange, str, str]] = {
     "no truth": (
         lambda top: (refs_of(top, "s/b.jpg"), make(top / "gt", "a.png"), "plain"),
-        "no ground truth for {top}/s/b.jpg in {top}/gt: looked for s/b with one of .png .tif .tiff .bmp",
+        "no ground truth for {top}/s/b.jpg in {top}/gt: looked for b with one of .png .tif .tiff .bmp",
         "Give each mask the relative path",
     ),
     "no ground truth for three": (
@@ -114,7 +114,7 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
             make(top / "gt", "x_gtFine_color.png"),
             "city",
         ),
-        "no ground truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for b/x_gtFine_labelTrainIds or b/x_gtFine_labelIds "
+        "no ground truth for {top}/b/x_leftImg8bit.png in {top}/gt: looked for x_gtFine_labelTrainIds or x_gtFine_labelIds "
         "with one of .png .tif .tiff .bmp (and for 2 more images)",
         "Give each mask the relative path",
     ),
@@ -125,12 +125,12 @@ REFUSED: dict[str, tuple[Arrange, str, str]] = {
     ),
     "two truths of one name": (
         lambda top: (refs_of(top, "a.jpg"), make(top / "gt", "t/a.png s/a.tif"), "plain"),
-        "{top}/gt/s/a.tif and {top}/gt/t/a.png have the same name, and either may be the ground truth of {top}/a.jpg",
+        "{top}/a.jpg: its name is ambiguous: s/a, t/a",
         "Use the same subfolders for images and ground-truth masks",
     ),
     "two images of one truth": (
         lambda top: (refs_of(top, "s/a.jpg t/a.jpg"), make(top / "gt", "a.png"), "plain"),
-        "{top}/s/a.jpg and {top}/t/a.jpg would share the same ground truth, {top}/gt/a.png",
+        "{top}/s/a.jpg: 'a' could belong to s/a.jpg, t/a.jpg",
         "Use the same subfolders for images and ground-truth masks",
     ),
     "its own truth": (

@@ -27,8 +27,7 @@ def flags_of(options: Mapping[str, Declared]) -> NameOf:
     """Return a function that names options as a command with these options does."""
 
     def name_of(option: str) -> str:
-        flag = options[option].about.long(option) if option in options else f"--{option.replace('_', '-')}"
-        return flag
+        return options[option].about.long(option) if option in options else f"--{option.replace('_', '-')}"
 
     return name_of
 

@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg._version import __version__
-from tipsseg.corrections.records import Objects, image_errors
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import note_skipped
 from tipsseg.errors import ImageError, InputError, OutputError, Words
@@ -35,6 +34,7 @@ from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.coco import category_record, image_record
 from tipsseg.formats.npz import read_confidence, read_grid
 from tipsseg.given.labels import LabelSource, classes_of_labels, paint_objects
+from tipsseg.masks.records import Objects, image_errors
 from tipsseg.options import default_jobs
 from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS

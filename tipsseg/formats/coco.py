@@ -16,8 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tipsseg.corrections.files import Source
-from tipsseg.corrections.records import (
+from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, Rows, RunFacts, base_of
+from tipsseg.masks.files import Source
+from tipsseg.masks.records import (
     ClassNames,
     Objects,
     Size,
@@ -27,7 +28,6 @@ from tipsseg.corrections.records import (
     parse_floats,
     read_objects,
 )
-from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, Rows, RunFacts, base_of
 from tipsseg.regions.components import encode_regions
 from tipsseg.regions.objects import LabelledObject, find_wholes
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_box, shape_from_polygons, shape_from_rle

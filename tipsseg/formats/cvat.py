@@ -18,8 +18,11 @@ from xml.parsers import expat
 import numpy as np
 from PIL import Image
 
-from tipsseg.corrections.files import TRIED, Source
-from tipsseg.corrections.records import (
+from tipsseg.errors import ImageError
+from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text, output_name
+from tipsseg.formats.png import encode_picture, read_source_picture
+from tipsseg.masks.files import TRIED, Source
+from tipsseg.masks.records import (
     ClassNames,
     Objects,
     PixelLabels,
@@ -29,9 +32,6 @@ from tipsseg.corrections.records import (
     image_errors,
     read_objects,
 )
-from tipsseg.errors import ImageError
-from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text, output_name
-from tipsseg.formats.png import encode_picture, read_source_picture
 from tipsseg.regions.shapes import (
     NoPixelsError,
     Shape,

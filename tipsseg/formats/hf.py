@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 
-from tipsseg.corrections.files import Source
-from tipsseg.corrections.records import ClassNames, SourceImage, image_errors
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.formats.png import encode_mask, read_mask
+from tipsseg.masks.files import Source
+from tipsseg.masks.records import ClassNames, SourceImage, image_errors
 from tipsseg.options.records import FileOptions
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.address import is_url
-from tipsseg.corrections.files import LIST_MAX, Source
-from tipsseg.corrections.records import (
+from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, Rows, RunFacts, base_of, encode_text
+from tipsseg.formats.png import encode_picture
+from tipsseg.masks.files import LIST_MAX, Source
+from tipsseg.masks.records import (
     ClassNames,
     Objects,
     Size,
@@ -36,8 +38,6 @@ from tipsseg.corrections.records import (
     parse_floats,
     read_objects,
 )
-from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, Rows, RunFacts, base_of, encode_text
-from tipsseg.formats.png import encode_picture
 from tipsseg.regions.objects import LabelledObject, find_wholes
 from tipsseg.regions.shapes import (
     NoPixelsError,

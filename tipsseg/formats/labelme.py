@@ -14,8 +14,10 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from tipsseg.corrections.files import Source
-from tipsseg.corrections.records import (
+from tipsseg.errors import ImageError
+from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, RunFacts, base_of
+from tipsseg.masks.files import Source
+from tipsseg.masks.records import (
     ClassNames,
     Objects,
     Size,
@@ -25,8 +27,6 @@ from tipsseg.corrections.records import (
     parse_corners,
     read_objects,
 )
-from tipsseg.errors import ImageError
-from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, RunFacts, base_of
 from tipsseg.regions.objects import find_wholes
 from tipsseg.regions.shapes import NoPixelsError, Shape, clip_mask, ellipse_corners, shape_from_polygons
 from tipsseg.types import printable_path

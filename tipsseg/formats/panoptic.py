@@ -15,8 +15,6 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from tipsseg.corrections.files import Source
-from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, base_of, output_name
 from tipsseg.formats.coco import (
     annotation_record,
@@ -29,6 +27,8 @@ from tipsseg.formats.coco import (
     read_categories,
 )
 from tipsseg.formats.png import encode_picture, read_panoptic_ids
+from tipsseg.masks.files import Source
+from tipsseg.masks.records import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
 from tipsseg.regions.components import components
 from tipsseg.regions.objects import LabelledObject, number_pixels, visible_objects
 from tipsseg.regions.shapes import Shape

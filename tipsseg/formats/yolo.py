@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.corrections.files import TRIED, Source
-from tipsseg.corrections.records import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
+from tipsseg.masks.files import TRIED, Source
+from tipsseg.masks.records import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
 from tipsseg.options.records import FileOptions
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import LabelledObject

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tipsseg.corrections.records import Objects, Size
 from tipsseg.given.labels import LabelSource, keep_labels
 from tipsseg.given.present import PresentNames
 from tipsseg.given.regions import RegionSource
+from tipsseg.masks.records import Objects, Size
 from tipsseg.regions.naming import NamedRegions, Regions
 from tipsseg.regions.objects import ancestors
 from tipsseg.types import ImageRef, LabelClass

@@ -13,14 +13,14 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.corrections.files import Source
-from tipsseg.corrections.image_names import SourceNames
-from tipsseg.corrections.records import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError, UsageError
 from tipsseg.folder.mask import read_sealed
 from tipsseg.formats import FORMATS, detect_format, refuse_parts
 from tipsseg.formats.classes_file import read_relations
 from tipsseg.formats.png import read_named_masks
+from tipsseg.masks.files import Source
+from tipsseg.masks.names import SourceNames
+from tipsseg.masks.records import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import ancestors, follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
@@ -126,7 +126,7 @@ class LabelSource:
         self.names = SourceNames(self._images)
 
     def read(self, ref: ImageRef, size: Size) -> PixelLabels | Objects | None:
-        """Return the labels of an image of `size`; None if it has none. See `image_names.SourceNames` for names.
+        """Return the labels of an image of `size`; None if it has none. See `SourceNames` for names.
 
         Raises:
             ImageError: The labels cannot be read, or could belong to several images.

@@ -23,10 +23,10 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from tipsseg.corrections.files import LIST_MAX, Source
-from tipsseg.corrections.image_names import SourceNames
-from tipsseg.corrections.records import image_errors
 from tipsseg.errors import ImageError, InputError, VocabularyError, Words
+from tipsseg.masks.files import LIST_MAX, Source
+from tipsseg.masks.names import SourceNames
+from tipsseg.masks.records import image_errors
 from tipsseg.types import ImageRef
 from tipsseg.util.files import path_exists
 from tipsseg.util.json import parse

@@ -27,14 +27,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.corrections.files import TRIED, Source
-from tipsseg.corrections.image_names import SourceNames
-from tipsseg.corrections.records import Size, check_object_count, check_size, image_errors
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats import FORMATS
 from tipsseg.formats.coco import group_by_image, is_coco, is_panoptic, read_shape
 from tipsseg.formats.npz import read_array
 from tipsseg.formats.png import read_panoptic_ids
+from tipsseg.masks.files import TRIED, Source
+from tipsseg.masks.names import SourceNames
+from tipsseg.masks.records import Size, check_object_count, check_size, image_errors
 from tipsseg.regions.naming import paint_regions
 from tipsseg.regions.shapes import NoPixelsError, Runs, runs_from_rle, shape_from_mask
 from tipsseg.types import ImageRef
@@ -109,7 +109,7 @@ class RegionSource:
         self.names = SourceNames(self._images)
 
     def find(self, ref: ImageRef) -> ImageRegions:
-        """Return the regions of an image. See `image_names.SourceNames` for names.
+        """Return the regions of an image. See `SourceNames` for names.
 
         Raises:
             ImageError: The source has no regions of this image, or regions that could belong to several images.

@@ -17,10 +17,10 @@ from xml.etree import ElementTree as ET
 
 from numpy.typing import NDArray
 
-from tipsseg.corrections.records import ClassNames
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats.label_studio import Label, read_task
 from tipsseg.given.labels import paint_objects
+from tipsseg.masks.records import ClassNames
 from tipsseg.types import LabelClass
 from tipsseg.util.json import read_value, short, take
 

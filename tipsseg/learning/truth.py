@@ -16,11 +16,12 @@ from pathlib import Path, PurePath, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import InputError, LabelIdError, UsageError, Words
+from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, Words
 from tipsseg.formats import refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, ordered_names
 from tipsseg.formats.png import read_ids
 from tipsseg.images.decoding import ImageReader, as_image_error
+from tipsseg.masks.names import SourceNames
 from tipsseg.options.records import TruthOptions
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, ignore_id, label_dtype
@@ -294,11 +295,9 @@ class Pairs:
 
 
 def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs:
-    """Find the ground-truth files of images; some images may have none.
+    """Find the ground-truth files of images by name (see `SourceNames`); some images may have none.
 
-    Use the first match in this order: a file with the image's relative path and one more extension (a.jpg.png for a.jpg); a
-    file with the same relative path apart from the extension and the layout's suffixes; the only file with the image's file
-    name, if one path ends with the other, and no image has the file's own path. If this pairs no image, any folder will do.
+    A file may keep the image's extension, as a.jpg.png. If no image has a file, folders do not count.
 
     Search subfolders and follow links to folders. Ignore hidden files and folders.
 
@@ -307,13 +306,16 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
             its own ground truth, or two images would share a ground-truth mask.
     """
     files = _truth_files(folder)
-    pairs = _pair(refs, files, layout, partial=True)
+    pairs = _pair(refs, files, layout)
     if not pairs.pairs:
-        pairs = _pair(refs, files, layout)
+        flat = defaultdict[PurePosixPath, list[Path]](list)
+        for name, path in files.items():
+            flat[PurePosixPath(name.name)].append(path)
+        pairs = _pair(refs, {name: paths[0] for name, paths in flat.items() if len(paths) == 1}, layout)
     if not pairs.pairs:
         first, others = pairs.missing[0], len(pairs.missing) - 1
         more = f" (and for {pluralize(others, 'more image')})" if others else ""
-        names = " or ".join(dict.fromkeys(str(name) for name, _ in _names(first, layout)[-len(layout.kinds) :]))
+        names = " or ".join(f"{_bare(first, layout).relative.stem}{kind.suffix}" for kind in layout.kinds)
         raise InputError(
             f"no ground truth for {first.address} in {folder}: looked for {names} with one of {' '.join(EXTENSIONS)}{more}",
             Words(
@@ -324,89 +326,48 @@ def pair_truths(refs: Sequence[ImageRef], folder: Path, layout: Layout) -> Pairs
     return pairs
 
 
-#: Ground-truth files by relative path without extension.
-_Files = Mapping[PurePosixPath, Path]
+def _bare(ref: ImageRef, layout: Layout) -> ImageRef:
+    """Return an image without the suffix that the layout's ground truth lacks."""
+    name = ref.relative.stem.removesuffix(layout.image_suffix) + ref.relative.suffix
+    return ImageRef(ref.path.with_name(name), ref.relative.with_name(name)) if layout.image_suffix else ref
 
-#: A relative path that a ground-truth mask may have, without extension, and its kind.
-_Name = tuple[PurePosixPath, TruthKind]
 
-
-def _pair(refs: Sequence[ImageRef], files: _Files, layout: Layout, *, partial: bool = False) -> Pairs:
-    names_of = [_names(ref, layout) for ref in refs]
-    matches = [next((name for name in names if name[0] in files), None) for names in names_of]
-    by_stem = defaultdict[str, list[PurePosixPath]](list)
-    taken = {match[0] for match in matches if match is not None}
-    for name in files:
-        if not (partial and name in taken):
-            by_stem[name.name].append(name)
-    owners, pairs, missing = dict[Path, ImageRef](), list[Pair](), list[ImageRef]()
-    for ref, names, by_path in zip(refs, names_of, matches, strict=True):
-        match = by_path or _find_by_name(ref, names, files, by_stem, partial=partial)
+def _pair(refs: Sequence[ImageRef], files: Mapping[PurePosixPath, Path], layout: Layout) -> Pairs:
+    """Pair images with files, by relative path without extension."""
+    # Longest first, because a suffix may end with another kind's suffix.
+    suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
+    by_kind: dict[str, dict[str, Path]] = {kind.suffix: {} for kind in layout.kinds}
+    for name, path in files.items():
+        end = next((suffix for suffix in suffixes if name.name.endswith(suffix)), None)
+        if end is not None:
+            by_kind[end][str(name.with_name(name.name.removesuffix(end) or name.name))] = path
+    indexes = {suffix: SourceNames(names) for suffix, names in by_kind.items() if names}
+    for index in indexes.values():
+        index.expect(_bare(ref, layout) for ref in refs)
+    pairs, missing = list[Pair](), list[ImageRef]()
+    for ref in refs:
+        try:
+            found = ((suffix, index.find(_bare(ref, layout))) for suffix, index in indexes.items())
+            match = next(((suffix, by_kind[suffix][name]) for suffix, name in found if name is not None), None)
+        except ImageError as error:
+            raise InputError(f"{ref.address}: {error.reason}", _SAME_FOLDERS) from None
         if match is None:
             missing.append(ref)
             continue
-        path = files[match[0]]
-        if os.path.realpath(ref.path) == os.path.realpath(path):
+        suffix, truth = match
+        if os.path.realpath(ref.path) == os.path.realpath(truth):
             raise InputError(
                 f"{ref.address} would be its own ground truth",
                 "Pass the folder of the ground-truth masks.",
             )
-        owner = owners.setdefault(path, ref)
-        if owner is not ref:
-            raise InputError(
-                f"{owner.address} and {ref.address} would share the same ground truth, {path}",
-                "Use the same subfolders for images and ground-truth masks, or evaluate the two images in separate runs.",
-            )
-        pairs.append(Pair(ref, path, match[1]))
-    return Pairs(tuple(pairs), _count_truths(files, layout) - len(pairs), tuple(missing))
+        pairs.append(Pair(ref, truth, next(kind for kind in layout.kinds if kind.suffix == suffix)))
+    number = len({name for names in by_kind.values() for name in names})  # several kinds of one image count once
+    return Pairs(tuple(pairs), number - len(pairs), tuple(missing))
 
 
-def _names(ref: ImageRef, layout: Layout) -> list[_Name]:
-    """Return the relative paths that an image's ground truth may have, without extension, best first.
-
-    A ground-truth mask may keep the image's extension, like the masks of a run with `names` "full".
-    """
-    names = ref.relative.name, ref.relative.stem.removesuffix(layout.image_suffix)
-    return [(ref.relative.parent / (name + kind.suffix), kind) for name in names for kind in layout.kinds]
-
-
-def _find_by_name(
-    ref: ImageRef,
-    names: Sequence[_Name],
-    files: _Files,
-    by_stem: Mapping[str, Sequence[PurePosixPath]],
-    *,
-    partial: bool,
-) -> _Name | None:
-    """Return the ground truth with an image's file name. Raise InputError if several files have that name.
-
-    If `partial`, one of the two paths must end with the other.
-    """
-    for name, kind in names:
-        found = by_stem.get(name.name, ())
-        if partial:
-            found = [other for other in found if _have_same_end(other.parts, name.parts)]
-        if len(found) > 1:
-            raise InputError(
-                f"{files[found[0]]} and {files[found[1]]} have the same name, and either may be the ground truth of {ref.address}",
-                "Use the same subfolders for images and ground-truth masks, or pass the subfolder that belongs to the images.",
-            )
-        if found:
-            return found[0], kind
-    return None
-
-
-def _have_same_end(one: Sequence[str], other: Sequence[str]) -> bool:
-    common = min(len(one), len(other))
-    return one[-common:] == other[-common:]
-
-
-def _count_truths(files: _Files, layout: Layout) -> int:
-    """Count the ground-truth masks. Several kinds of files for one image count once; other files are ignored."""
-    # Longest first, because a suffix may end with another kind's suffix.
-    suffixes = sorted((kind.suffix for kind in layout.kinds), key=len, reverse=True)
-    ends = {name: next((suffix for suffix in suffixes if name.name.endswith(suffix)), None) for name in files}
-    return len({(name.parent, name.name.removesuffix(end)) for name, end in ends.items() if end is not None})
+_SAME_FOLDERS = (
+    "Use the same subfolders for images and ground-truth masks, or pass the subfolder that belongs to the images."
+)
 
 
 def mask_folder(folder: Path) -> Path:
@@ -427,7 +388,8 @@ def _output_classes(folder: Path) -> Sequence[str]:
     return ()
 
 
-def _truth_files(folder: Path) -> _Files:
+def _truth_files(folder: Path) -> Mapping[PurePosixPath, Path]:
+    """Return the ground-truth files by relative path without extension."""
     folder = mask_folder(folder)
     refuse_parts(folder)
     files: dict[PurePosixPath, Path] = {}

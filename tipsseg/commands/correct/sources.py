@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.commands.correct.strokes import draw_strokes, new_label, read_strokes
-from tipsseg.corrections.files import Source
-from tipsseg.corrections.records import Changes, ClassNames, Size, SourceImage, image_errors
 from tipsseg.errors import ImageError, InputError, OtherSchemaError
 from tipsseg.formats import image_folders
 from tipsseg.formats.base import Format
 from tipsseg.formats.png import Png, read_named_masks
+from tipsseg.masks.files import Source
+from tipsseg.masks.records import Changes, ClassNames, Size, SourceImage, image_errors
 from tipsseg.regions.components import every_region
 from tipsseg.run.entry import MANIFEST_FILE
 from tipsseg.run.read import Run, open_run

@@ -24,14 +24,14 @@ from tipsseg.commands.correct.sources import (
     find_source_run,
     is_older,
 )
-from tipsseg.corrections.files import Source
-from tipsseg.corrections.image_names import SourceNames
-from tipsseg.corrections.records import ClassNames, SourceImage
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.folder.mask import BASE_LENGTH
 from tipsseg.formats import FORMATS, detect_format, find_reading_format, refuse_parts
 from tipsseg.formats.base import Format
+from tipsseg.masks.files import Source
+from tipsseg.masks.names import SourceNames
+from tipsseg.masks.records import ClassNames, SourceImage
 from tipsseg.options import default_jobs
 from tipsseg.options.records import CorrectOptions, ReadingOptions
 from tipsseg.run.entry import Correction, recorded_ref

@@ -6,8 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tipsseg.corrections.image_names import SourceNames
 from tipsseg.errors import ImageError
+from tipsseg.masks.names import SourceNames
 from tipsseg.types import ImageRef
 
 #: Names in the source, and the name for each image of imgs/; an image has the path imgs/<name>.
