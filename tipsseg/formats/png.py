@@ -273,7 +273,9 @@ def read_mask(
         stored = read_ids(picture)
     labels = ids.to_run_ids(name, source.display_path(name), stored, said.facts.names if said.facts else {})
     base = labels_digest(said.facts, said) if said.facts and not said.intact else ""
-    return PixelLabels(cast(LabelArray, labels.astype(label_dtype(len(classes)))), base=base)
+    return PixelLabels(
+        cast(LabelArray, labels.astype(label_dtype(len(classes)))), instances=said.objects(size), base=base
+    )
 
 
 def read_source_picture(source: Source, name: str, size: Size) -> Image.Image:

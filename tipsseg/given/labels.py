@@ -6,21 +6,19 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.errors import ImageError, InputError, UsageError
-from tipsseg.folder.mask import read_sealed
+from tipsseg.errors import InputError, UsageError
 from tipsseg.formats import FORMATS, detect_format, refuse_parts
 from tipsseg.formats.classes_file import read_relations
 from tipsseg.formats.png import read_named_masks
 from tipsseg.masks.files import Source
 from tipsseg.masks.names import SourceNames
-from tipsseg.masks.records import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors
+from tipsseg.masks.records import ClassNames, Objects, PixelLabels, Size, SourceImage, image_errors, index_images
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.regions.objects import ancestors, follow_correction
 from tipsseg.types import BACKGROUND, ImageRef, LabelArray, LabelClass, ignore_id, label_dtype
@@ -75,8 +73,8 @@ def _read_source(source: Source, names: ClassNames) -> Iterator[SourceImage]:
     folder = f"{FORMATS['png'].folder}/"
     masks = [name for name in source.find_suffix(".png") if name.startswith(folder)]
     if source.is_output and masks:
-        pairs = [(str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks]
-        return _read_output_folder(pairs, source, names)
+        pairs = ((str(PurePosixPath(name[len(folder) :]).with_suffix("")), name) for name in masks)
+        return read_named_masks(pairs, source, names)
     try:
         return detect_format(source).read(source, names)
     except InputError as error:
@@ -84,23 +82,6 @@ def _read_source(source: Source, names: ClassNames) -> Iterator[SourceImage]:
             error.message,
             "Pass the files of one format that tipsseg correct reads, for example OUT/annotations.json or OUT/labelme.",
         ) from None
-
-
-def _read_output_folder(pairs: Sequence[tuple[str, str]], source: Source, names: ClassNames) -> Iterator[SourceImage]:
-    """Yield the images of an output folder, with the objects in its masks."""
-    for image, (_, mask) in zip(read_named_masks(pairs, source, names), pairs, strict=True):
-        yield replace(image, read=partial(_read_with_objects, image, source, mask, names.classes))
-
-
-def _read_with_objects(
-    image: SourceImage, source: Source, mask: str, classes: Sequence[LabelClass], size: Size
-) -> PixelLabels | Objects:
-    labels = image.read(size)
-    if not isinstance(labels, PixelLabels) or labels.labels is None:
-        return labels
-    with source.file(mask) as path:
-        objects = read_sealed(path.read_bytes()).objects(size)
-    return labels if objects is None else replace(labels, instances=follow_correction(objects, labels.labels, classes))
 
 
 class LabelSource:
@@ -116,13 +97,7 @@ class LabelSource:
         self.skipped = Counter[str]()
         source = Source(path)
         weakref.finalize(self, source.close)
-        self._images: dict[str, SourceImage] = {}
-        for image in _read_source(source, _KnownNames(classes)):
-            known = self._images.get(image.name)
-            if known is None or known.by_list:
-                self._images[image.name] = image
-            elif not image.by_list:
-                raise ImageError(image.where, f"two labels of {image.name}", "Remove one of them.")
+        self._images = index_images(_read_source(source, _KnownNames(classes)))
         self.names = SourceNames(self._images)
 
     def read(self, ref: ImageRef, size: Size) -> PixelLabels | Objects | None:
@@ -150,8 +125,8 @@ def paint_objects(
     instances = np.zeros(size, np.int32)
     if isinstance(given, PixelLabels):
         assert given.labels is not None  # only `correct` reads objects alone
-        own = instances if given.instances is None else given.instances
-        return cast(LabelArray, given.labels.astype(dtype)), own.copy()
+        own = instances if given.instances is None else follow_correction(given.instances, given.labels, classes)
+        return cast(LabelArray, given.labels.astype(dtype)), own
     labels = cast(LabelArray, np.zeros(size, dtype))
     depths = [0, *(len(chain) - 1 for chain in ancestors(classes))]
     for number, shape in sorted(enumerate(given.shapes, start=1), key=lambda pair: depths[pair[1].class_id]):  # stable

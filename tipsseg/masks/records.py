@@ -141,6 +141,18 @@ class SourceImage:
     saved: str = ""
 
 
+def index_images(images: Iterable[SourceImage]) -> dict[str, SourceImage]:
+    """Return the images of a source by name. Raise ImageError if two files have the labels of one image."""
+    found: dict[str, SourceImage] = {}
+    for image in images:
+        known = found.setdefault(image.name, image)
+        if known.by_list:
+            found[image.name] = image
+        elif known is not image and not image.by_list:
+            raise ImageError(image.where, f"labels of {image.name}, as {known.where} has too", "Remove one of them.")
+    return found
+
+
 class ClassNames:
     """Look up the classes of a run by name.
 

@@ -213,7 +213,7 @@ class Vocabulary:
         return self.contests_of(None)
 
     def present(self, names: Iterable[str], *, surely: bool = False) -> Present:
-        """Return what names say of an image (see Present). No names say that no class is there. Raise VocabularyError for others."""
+        """Return what names say of an image. No names say that no class is there. Raise VocabularyError as `find_classes` does."""
         ids = self.with_relatives(self.find_classes(names))
         return Present(ids, surely or not ids)
 

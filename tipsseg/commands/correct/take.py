@@ -31,7 +31,7 @@ from tipsseg.formats import FORMATS, detect_format, find_reading_format, refuse_
 from tipsseg.formats.base import Format
 from tipsseg.masks.files import Source
 from tipsseg.masks.names import SourceNames
-from tipsseg.masks.records import ClassNames, SourceImage
+from tipsseg.masks.records import ClassNames, SourceImage, index_images
 from tipsseg.options import default_jobs
 from tipsseg.options.records import CorrectOptions, ReadingOptions
 from tipsseg.run.entry import Correction, recorded_ref
@@ -285,20 +285,20 @@ def _match(
 
     A picture is found by its pixels, if the source knows them, or else by its name.
 
-    Raise InputError if no image matches or an image has two corrections, ImageError if a match is ambiguous.
+    Raise InputError if no image matches, ImageError if a match is ambiguous or an image has two corrections.
     """
-    found, named, other_pictures = dict[str, SourceImage](), dict[str, SourceImage](), list[str]()
-    pictures: Mapping[str, list[str]] | None = None
-    for source_image in images:
-        if source_image.picture:
-            pictures = run.pictures() if pictures is None else pictures
-            alike = pictures.get(source_image.picture, [])
-            if (name := run.now(source_image.name)) in alike or len(alike) == 1:
-                _add(found, name if name in alike and name is not None else alike[0], source_image, source)
-            else:
-                other_pictures.append(source_image.name)
+    named, found, other_pictures = index_images(images), dict[str, SourceImage](), list[str]()
+    seen = [each for each in named.values() if each.picture]
+    pictures = run.pictures() if seen else {}
+    for source_image in seen:
+        del named[source_image.name]
+        alike, name = pictures.get(source_image.picture, []), run.now(source_image.name)
+        if name is not None and name in alike:
+            found[name] = source_image
+        elif len(alike) == 1:
+            found.setdefault(alike[0], source_image)
         else:
-            _add(named, source_image.name, source_image, source)
+            other_pictures.append(source_image.name)
     known = set[str]()
     for by_list, is_other in ((False, False), (False, True), (True, False)):  # a list says less than the other files
         rest = [each for name, each in named.items() if each.by_list == by_list and name not in known]
@@ -338,19 +338,6 @@ def _find_by_name(named: Mapping[str, SourceImage], run: Run) -> dict[str, Sourc
     refs = run.refs() if named else []
     names.expect(refs)
     return {ref.name: named[name] for ref in refs if (name := names.find(ref)) is not None}
-
-
-def _add(found: dict[str, SourceImage], name: str, source_image: SourceImage, source: Path) -> None:
-    """Add an image. Raise InputError if it is there, unless a mere list named it."""
-    known = found.get(name)
-    if known is None or (known.by_list and not source_image.by_list):
-        found[name] = source_image
-    elif not source_image.by_list and known is not source_image:
-        raise InputError(
-            f"{source}: two corrections of {name}: {shorten(known.name)} ({known.where}) "
-            f"and {shorten(source_image.name)} ({source_image.where})",
-            "Remove one of them.",
-        )
 
 
 def _keep_unseen(
