@@ -139,8 +139,8 @@ _NOTES: Mapping[str, str] = {
     "cost accuracy. Cut such images into pieces.",
     "labelme": "{images}: a GIF, CMYK or 16 bits per channel, which LabelMe does not open. Save such images as RGB with 8 bits, "
     "and label them again.",
-    "rough": "{images}: the refined labels change along less than half of the edges of the regions. If the regions are off by "
-    "some pixels, set {regions_margin}=1.5, or more.",
+    "rough": "{images}: the labels change along less than half of the edges of the regions. If the regions are off by some "
+    "pixels, set {refine}=pamr-guided and {regions_margin}=1.5, or more. {refine} without {regions} may be better.",
     "dark": "{images}: 16 bits per channel, but no value above 12 bits, so the model saw a nearly black image. Stretch the "
     "contrast of such images with {stretch}=2,98.",
     "pages": "{images}: several pages or frames; only the first was read. Save other pages as files to label them. Save an "

@@ -237,7 +237,10 @@ def measure_regions(worlds: Worlds) -> None:
                 if not margin:  # else their edges are already those of the labels
                     patches = [labeller.view.patch_side(each.shape) for each in found]
                     parts = zip(found, regions, named, patches, strict=True)
-                    count = sum(are_rough(each.labels, ids, got.labels, patch) for each, ids, got, patch in parts)
+                    count = sum(
+                        are_rough(each.labels, ids, got.labels, patch, refined=refine != "none")
+                        for each, ids, got, patch in parts
+                    )
                     rough.append(str(count))
             print(f"| {refine} | {margin} | {' | '.join(cells)} | {', '.join(rough)} |", flush=True)
 

@@ -120,6 +120,14 @@ def test_a_correction_is_undone(command: Command, folder: Path) -> None:
     assert f"Moved 1 file that may be somebody's work to {folder}/out/replaced" in done.err
 
 
+def test_images_to_undo_and_to_remove_are_found_by_the_ends_of_their_paths(command: Command, folder: Path) -> None:
+    assert command("correct", folder / "out", "--from", folder / "new").code == 0
+    assert command("correct", folder / "out", "--undo", "imgs/a.jpg").code == 0
+    ran = command("correct", folder / "out", "--remove", "ü.png")
+    assert (ran.code, "sub/ü.png" in ran.err) == (0, True), ran.err
+    assert "sub/ü.png" not in read_entries(folder / "out")
+
+
 def test_a_correction_is_accepted_for_a_retouched_picture(command: Command, folder: Path) -> None:
     assert command("correct", folder / "out", "--from", folder / "new").code == 0
     mask, picture = folder / "out/masks/a.png", folder / "imgs/a.png"

@@ -117,9 +117,10 @@ def test_a_margin_takes_refined_labels_at_the_edges_of_regions(command: Command)
 
 
 def test_regions_with_rough_edges_are_noted(command: Command) -> None:
-    ran = command(*LABEL, "--regions", "regions", "--refine", "pamr", "-f", "png")
-    assert "set --regions-margin=1.5, or more" in ran.err
-    assert "--regions-margin" not in command(*LABEL, "--regions", "regions", "-f", "png", "-o", "plain").err
+    """Also without refinement, where they may be worse than no regions."""
+    for more in (("--refine", "pamr"), ()):
+        ran = command(*LABEL, "--regions", "regions", *more, "-f", "png", "-o", "-".join(("out", *more)))
+        assert "set --refine=pamr-guided and --regions-margin=1.5, or more" in ran.err
 
 
 def _edges(ids: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

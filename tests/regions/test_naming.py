@@ -128,7 +128,7 @@ def test_regions_are_rough_if_the_labels_change_elsewhere() -> None:
     labels, found = picture(to30=1, to60=2), []
     for edge in (27, 29, 30, 31, 33):
         ids = picture(**{f"to{edge}": 1, "to60": 2}).astype(np.int32)
-        found.append(are_rough(labels, ids, name(labels, ids).labels, PATCH))
+        found.append(are_rough(labels, ids, name(labels, ids).labels, PATCH, refined=True))
     assert found == [True, False, False, False, True]
 
 

@@ -475,8 +475,9 @@ class Labeller:
                 ignore=self._table.ignore,
                 patch=patch,
             )
-            is_noted = guide is not None and not regions.margin
-            rough = is_noted and are_rough(assigned.labels, regions.ids, named.labels, patch)
+            rough = not regions.margin and are_rough(
+                assigned.labels, regions.ids, named.labels, patch, refined=guide is not None
+            )
             remarks: tuple[Remark, ...] = ("rough",) if rough else ()
             found = replace(
                 found,

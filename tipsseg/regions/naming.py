@@ -35,8 +35,9 @@ _PAINTED = 1 << 20
 #: The radius in patches of the disc that makes a label a part of its own. What is thinner may be the blurred edge of another label.
 PART_RADIUS = 0.85
 
-#: The accuracy of refined labels in patches: half a pixel as the model sees it, of patches of 14 x 14.
-_REFINED = 1 / 28
+#: How far labels change beside the edges of things, in patches: refined labels half a pixel as the model sees it, of patches of
+#: 14 x 14; the others as measured by `tests/benchmarks/quality.py`.
+_REFINED, _PLAIN = 1 / 28, 1 / 8
 
 #: The mean confidence of a piece without a region that keeps its label, however small it is.
 SURE = 0.9
@@ -148,17 +149,18 @@ def _near_edges(regions: Regions) -> NDArray[np.bool_]:
     return near & (ids > 0) if regions.only else near
 
 
-def are_rough(labels: LabelArray, ids: NDArray[np.int32], named: LabelArray, patch: float) -> bool:
-    """Return True if refined labels do not change along most edges between regions of different labels.
+def are_rough(labels: LabelArray, ids: NDArray[np.int32], named: LabelArray, patch: float, *, refined: bool) -> bool:
+    """Return True if labels do not change along most edges between regions of different labels.
 
     Args:
-        labels: [H, W], the refined label of each pixel.
+        labels: [H, W], the label of each pixel.
         ids: [H, W], the regions.
         named: [H, W], the labels of the regions.
         patch: The side of a patch in pixels of the image.
+        refined: True if the labels are refined.
     """
     edges = missed = 0
-    near = max(round(_REFINED * patch), 1)
+    near = max(round((_REFINED if refined else _PLAIN) * patch), 1)
     for one, other in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:], np.s_[:-1])):
         between = (ids[one] != ids[other]) & (named[one] != named[other]) & (ids[one] > 0) & (ids[other] > 0)
         changes = cv2.dilate((labels[one] != labels[other]).view(np.uint8), np.ones((2 * near + 1,) * 2, np.uint8)) > 0

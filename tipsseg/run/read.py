@@ -21,6 +21,7 @@ from tipsseg.errors import ImageError, InputError, RecordError, Words
 from tipsseg.formats import FORMATS, file_path, format_name
 from tipsseg.images.access import absolute, below
 from tipsseg.images.decoding import ImageReader
+from tipsseg.masks.names import SourceNames
 from tipsseg.options import MAX_PIXELS
 from tipsseg.run.cache import Cache
 from tipsseg.run.entry import Entry, FileRow, ObjectScore
@@ -328,13 +329,18 @@ def find_only(entries: Iterable[Entry], paths: Iterable[Path], images: Path | No
 
     Args:
         entries: The labelled images.
-        paths: Current paths of images, their paths when they were labelled, or their names in the run.
+        paths: Current paths of images, their paths when they were labelled, or their names in the run, also without folders.
         images: The folder of the images, if they have moved.
+
+    Raises:
+        ImageError: A name could belong to several images.
     """
     by_path: dict[str, str] = {}
+    own: dict[str, str] = {}
     for entry in entries:
         by_path.setdefault(entry.image, entry.image)
         by_path[entry.path] = entry.image
+        own[entry.image] = entry.path or entry.image
         if images is not None:
             by_path[_absolute(images / actual_name(entry.image))] = entry.image
     names: set[str] = set()
@@ -346,7 +352,11 @@ def find_only(entries: Iterable[Entry], paths: Iterable[Path], images: Path | No
             unknown.append(path)
         else:
             names.add(name)
-    return names, unknown
+    others = SourceNames(map(printable_path, unknown))
+    refs = [ImageRef(actual_path(Path(), path), PurePosixPath(actual_name(name))) for name, path in own.items()]
+    others.expect(refs if unknown else ())
+    found = {other: ref.name for ref in refs if unknown and (other := others.find(ref)) is not None}
+    return names | {*found.values()}, [path for path in unknown if printable_path(path) not in found]
 
 
 def unlabelled_error(path: Path, output: Path) -> ImageError:

@@ -113,7 +113,7 @@ class Present:
     """The classes that are in an image, as somebody says.
 
     Attributes:
-        ids: Their label ids, with those of their parts and wholes.
+        ids: Their label ids, and the label ids of their parts and wholes.
         surely: True if no other class is in the image. If False, the others have a handicap.
     """
 

@@ -170,8 +170,12 @@ class Planner:
         errors: list[ImageError] = []
 
         def plan(image: str, *, exact: bool) -> None:
+            found, source_image = self.run.image(image), corrections[image]
             try:
-                plans[image] = self._plan(self.run.image(image), corrections[image], exact=exact)
+                if source_image.ours:
+                    plans[image] = Plan(before=digest_of(found.mask), source=source_image)
+                else:
+                    plans[image] = self._plan(found, source_image, exact=exact)
             except ImageError as error:
                 errors.append(error)
                 if len(errors) <= _FAILURES_SHOWN:
@@ -211,8 +215,6 @@ class Planner:
         """
         path, before = image.mask, digest_of(image.mask)  # before it is read: a later edit is kept
         plan = Plan(before=before, source=source_image)
-        if source_image.ours:
-            return plan
         now, recorded = image.labels(), image.entry.correction
         size = (now.labels.shape[0], now.labels.shape[1])
         self.names.reading = source_image.where
@@ -241,15 +243,16 @@ class Planner:
         labels, conflicts = (edited.labels, False) if is_made_on_now else _merge(shown, edited.labels, now.labels)
         regroups = edited.labels is shown.labels.labels
         changed = self._count_regrouped(now, edited.instances) if regroups else int((labels != now.labels).sum())
-        if not changed:
-            return plan
+        reason = ""
         if recorded is not None and is_older(source_image.saved, recorded.saved):
-            return replace(plan, left_out=self._left_out(image, source_image, _OLDER))
-        if not (self.options.replace_edited or follows):
+            reason = _OLDER
+        elif not (self.options.replace_edited or follows):
             if not shown.is_known or conflicts or (regroups and not shown.is_now):
-                return replace(plan, left_out=self._left_out(image, source_image, _CHANGED))
-            if not base and image.corrected:
-                return replace(plan, left_out=self._left_out(image, source_image, _A_PERSONS))
+                reason = _CHANGED
+            elif not base and image.corrected:
+                reason = _A_PERSONS
+        if reason or not changed:
+            return replace(plan, left_out=self._left_out(image, source_image, reason) if reason and changed else None)
         emptied = plan.empty and self._has_objects(now.labels)
         plan = replace(plan, mask=CorrectedMask(image.entry.image, path, changed, emptied))
         if self.options.dry_run:
@@ -357,21 +360,22 @@ class Planner:
         """Return the labels that a source shows, with every pixel that nobody changed as it was."""
         old, classes = shown.labels, self._known()
         if isinstance(new, Changes):
-            return replace(shown, labels=new.draw(old, shown.instances))
-        if isinstance(new, PixelLabels):
-            if new.labels is None:
-                return replace(shown, instances=new.instances)
-            if found and found[0].depends_on_source and not exact:
-                return replace(shown, labels=found[0].paint(exact=False))
-            labels = cast(LabelArray, new.labels.astype(old.dtype))
-            if not new.ignores:
-                labels[(old == self._ignored) & (labels == BACKGROUND)] = self._ignored
+            labels = new.draw(old, shown.instances)
+        elif isinstance(new, PixelLabels):
+            labels = old
+            if new.labels is not None and found and found[0].depends_on_source and not exact:
+                labels = found[0].paint(exact=False)
+            elif new.labels is not None:
+                labels = cast(LabelArray, new.labels.astype(old.dtype))
+                labels[(old == self._ignored) & (labels == BACKGROUND) & (not new.ignores)] = self._ignored
             return Labels(labels=labels, instances=shown.instances if new.instances is None else new.instances)
-        if not has_parts(classes):
-            return replace(shown, labels=found[0].paint(exact=exact))
-        if len(found) > 1:
-            return replace(shown, labels=join_levels(old, found, classes, exact=exact))
-        return replace(shown, labels=return_parts(old, found[0], classes, exact=exact))
+        elif not has_parts(classes):
+            labels = found[0].paint(exact=exact)
+        elif len(found) > 1:
+            labels = join_levels(old, found, classes, exact=exact)
+        else:
+            labels = return_parts(old, found[0], classes, exact=exact)
+        return replace(shown, labels=labels)
 
     def _redrawn_objects(
         self, image: RunImage, found: Sequence[Comparison], *, exact: bool
