@@ -147,7 +147,8 @@ def _take(
     progress.end()
     uncorrected = () if source_run is None else tuple(source_run.uncorrected)
     is_page = isinstance(reader, PageCorrections)
-    changed = _keep_unseen(source, plans, progress, accept=options.accept, partly=bool(uncorrected) or is_page)
+    partly = bool(uncorrected) or is_page or _is_below(source, run.output)
+    changed = _keep_unseen(source, plans, progress, accept=options.accept, partly=partly)
     late = {image: plan.left_out for image, plan in plans.items() if plan.left_out is not None}
     if is_page:
         what = "no image of the folder has the picture that the page showed"
@@ -236,9 +237,8 @@ def remove(output: Path, images: Sequence[str | Path], progress: Progress, *, dr
 
 def _whole_format(source: Path, run: Run, options: CorrectOptions) -> tuple[Path, CorrectOptions]:
     """Return a source with all that belongs to it: the pictures of the folder's panoptic files are nothing without their list."""
-    form, path = FORMATS["panoptic"], Path(os.path.realpath(source))
-    folders = {Path(os.path.realpath(run.output / name)) for name in (str(form.folder), *form.files)}
-    if not folders.isdisjoint((path, *path.parents)):
+    form = FORMATS["panoptic"]
+    if any(_is_below(source, run.output / name) for name in (str(form.folder), *form.files)):
         return run.output, replace(options, source_format=form.name)
     return source, options
 
@@ -246,8 +246,7 @@ def _whole_format(source: Path, run: Run, options: CorrectOptions) -> tuple[Path
 def _readers(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Sequence[Format]:
     """Return what reads the source: a format, or each file of a review page in the order of their saving."""
     objects = FORMATS["instances"]
-    own = Path(os.path.realpath(run.output / str(objects.folder)))
-    if options.source_format in (None, objects.name) and Path(os.path.realpath(files.path)).is_relative_to(own):
+    if options.source_format in (None, objects.name) and _is_below(files.path, run.output / str(objects.folder)):
         return [objects]
     refuse_parts(files.path)
     if options.source_format in (None, PAGE) and (pages := find_pages(files)):
@@ -261,7 +260,7 @@ def _readers(options: CorrectOptions, source_run: SourceRun | None, files: Sourc
 
 def _mark_own(images: Iterable[SourceImage], run: Run, source: Path) -> Iterator[SourceImage]:
     """Yield images with what the run knows of its own files: whether a person changed them, and the labels that they showed."""
-    if not Path(os.path.realpath(source)).is_relative_to(os.path.realpath(run.output)):
+    if not _is_below(source, run.output):
         yield from images
         return
     held = ("", *run.cache.names())
@@ -275,7 +274,12 @@ def _mark_own(images: Iterable[SourceImage], run: Run, source: Path) -> Iterator
         elif run.files.look(row) == "ours":
             yield replace(source_image, ours=True)
         else:
-            yield replace(source_image, base=row.shows[:BASE_LENGTH] if image else "")
+            # No tool exported the file, which might lose objects: a person removed what it lacks.
+            yield replace(source_image, base=row.shows[:BASE_LENGTH] if image else "", submitted=True)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _match(
