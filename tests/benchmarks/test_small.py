@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 TESTS = HERE.parent
 
 SMALL = {
+    "corrections": "",
     "encoder": "--rounds 1 --batch 1 --layers 1 --dtypes float32,int8",
     "labels": "--scenes 2 --device cpu",
     "memory": "--images 20",
