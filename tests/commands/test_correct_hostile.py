@@ -140,7 +140,7 @@ FILES = {
     "a pipe": (_pipe, "no labels found|not a regular file"),
     "a mask of another size": (file("a.png", png(IDS.T.copy())), "8 x 6 .*, but the image is 6 x 8"),
     "a mask that fills the memory": (file("a.png", _huge_png()), "60000 x 60000|3,600,000,000 pixels"),
-    "colours where ids should be": (file("a.png", png(np.zeros((*SIZE, 3), np.uint8))), r"a colour image \(RGB\)"),
+    "colours of no class": (file("a.png", png(np.full((*SIZE, 3), 77, np.uint8))), "is neither an id nor a colour of a class"),
     "a JPEG that calls itself a PNG": (file("a.png", png(IDS, "JPEG")), "a JPEG, which may not preserve pixel values"),
     "an id that is no class": (file("a.png", png(IDS + 77)), "unknown ids: 77"),
     "a mask that is cut off": (file("a.png", png(IDS)[:45]), "truncated|broken"),

@@ -2,8 +2,8 @@
 
     pip install '.[readers]' && python tests/readers/bring_back.py [TOOL...]
 
-Labels the example scenes with the embedded model, and reads the saved labels back, which must not correct any mask. The exit code is 1
-if a tool fails, or if a mask would be corrected.
+Labels the example scenes with the embedded model, and reads the saved labels back, which must not correct any mask. The exit
+code is 1 if a tool fails, or if a mask would be corrected.
 """
 
 from __future__ import annotations

@@ -196,11 +196,6 @@ def is_lost(mask: _Mask) -> bool:
     return not _without_thin_parts(np.pad(mask, 1)).any()
 
 
-def is_thin(mask: _Mask) -> bool:
-    """Return True if a mask [h, w] is so thin that tools may drop most of it."""
-    return bool(2 * _distances(np.pad(mask, 1)).max() < _THIN)
-
-
 def fill_holes(mask: _Mask) -> _Mask:
     """Fill the holes of a mask [h, w]."""
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.commands.correct.compare import Comparison, compare_masks, join_levels, return_parts
+from tipsseg.commands.correct.edits import Comparison, compare_masks, join_levels, return_parts
 from tipsseg.commands.correct.sources import browser_of, is_older
 from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.folder.mask import seal
@@ -299,8 +299,8 @@ class Planner:
         if isinstance(new, Objects):
             self._skipped.update(new.skipped)
         for each in found:
-            self._same += len(each.same)
-            self._redrawn += len(each.redrawn.intersection(each.partners))
+            self._same += each.same
+            self._redrawn += each.returned
             self._boxes += len(each.boxes)
 
     def _count_regrouped(self, current: Labels, new: NDArray[np.int32] | None) -> int:
@@ -384,7 +384,7 @@ class Planner:
         return tuple(
             RedrawnObject(image.entry.image, names[shape.class_id], (shape.y, shape.x, *shape.mask.shape))
             for each in found
-            for shape in (each.before[old] for old in sorted(each.untouched | (set() if exact else each.redrawn)))
+            for shape in (*each.untouched, *(() if exact else each.redrawn))
         )
 
     def _stage(
