@@ -241,6 +241,18 @@ def test_a_file_of_unknown_labels_does_not_replace_a_correction(out: Path, comma
     assert np.array_equal(np.asarray(Image.open(kept)), mine)
 
 
+def test_an_object_of_the_background_takes_its_pixels_away(out: Path) -> None:
+    value = json.loads(Path(shutil.copy(out / "annotations.json", "task.json")).read_text())
+    value["categories"].append({"id": 9, "name": "background"})
+    box = [[50, 15, 70, 15, 70, 45, 50, 45]]
+    value["annotations"].append({"id": 99, "image_id": 1, "category_id": 9, "segmentation": box})
+    Path("task.json").write_text(json.dumps(value))
+    assert [each.image for each in correct_folder(out, "task.json").masks] == ["a.png"]
+    wanted = MODEL.copy()
+    wanted[15:45, 50:70] = 0
+    assert np.array_equal(mask("a"), wanted)
+
+
 # ---- the review page ----
 
 

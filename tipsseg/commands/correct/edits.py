@@ -109,7 +109,8 @@ class Comparison:
         height, width = self.labels.shape
         layers = np.zeros((3, height + 2 * _MARGIN, width + 2 * _MARGIN), np.bool_)  # old, written, new
         inner = layers[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-        inner[0] = self.labels == class_id
+        if class_id != BACKGROUND:  # objects of the background, which some tools draw, were none before
+            inner[0] = self.labels == class_id
         for layer, shapes in ((inner[1], before), (inner[2], self.shapes)):
             for shape in shapes:
                 if shape.class_id == class_id:
