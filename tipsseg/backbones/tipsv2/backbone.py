@@ -34,8 +34,8 @@ from tipsseg.backbones.tipsv2.vision import VisionTower
 from tipsseg.backbones.workers import Workers
 from tipsseg.errors import DeviceError
 
-#: Number of texts per pass of the text tower.
-_TEXT_BATCH = 256
+#: Number of texts per pass of the text tower: on a GPU, and in a thread of a CPU.
+_TEXT_BATCH, _THREAD_BATCH = 256, 64
 
 #: What the memory of a device does not suffice for, and the hint.
 _ONE_WINDOW = ("for one window", "Use device cpu, or another dtype.")
@@ -128,23 +128,32 @@ class Tipsv2Backbone(Backbone):
         )
         tower = self.text_encoder
         device = torch.device("cpu") if self.device.type == "mps" else self.device
-        with self.at_device("for the phrases"):
+        with self.at_work if self.device.type == "cpu" else self.at_device("for the phrases"):
             vectors = self._encode_tokens(tower, tokens, device)
             vectors = vectors.view(len(phrases), len(templates), -1)  # [P, templates, D]
             return F.normalize(vectors.mean(1), dim=-1).to(self.device)  # [P, D]
 
     def _encode_tokens(self, tower: TextTower, tokens: Tokens, device: torch.device) -> Tensor:
         """Return the unit vector of each text, [T, D]."""
-        vectors = torch.empty(len(tokens.ids), self.embed_dim, device=device)
         # Batch texts of equal length: padding would be a fifth of the work, and no text may depend on longer ones.
-        for length in tokens.lengths.unique().tolist():
-            for batch in torch.nonzero(tokens.lengths == length)[:, 0].split(_TEXT_BATCH):
-                ids, lengths = (
-                    tokens.ids[batch, : max(length, 1)].to(device),
-                    tokens.lengths[batch].to(device),
-                )
-                pooled = tower(ids, lengths).float()  # [B, D]
-                vectors[batch.to(device)] = F.normalize(pooled, dim=-1)
+        size, threads = (_THREAD_BATCH, self._workers.count) if device.type == "cpu" else (_TEXT_BATCH, 1)
+        batches = [
+            batch
+            for length in tokens.lengths.unique().tolist()
+            for batch in torch.nonzero(tokens.lengths == length)[:, 0].split(size)
+        ]
+
+        @torch.inference_mode()
+        def encode(batch: Tensor) -> Tensor:
+            lengths = tokens.lengths[batch]
+            ids = tokens.ids[batch, : max(int(lengths[0]), 1)]
+            return F.normalize(tower(ids.to(device), lengths.to(device)).float(), dim=-1)  # [B, D]
+
+        # On a CPU, a thread for each batch: sums of several threads differ by their number.
+        parts = self._workers.map(encode, batches, threads)
+        vectors = torch.empty(len(tokens.ids), self.embed_dim, device=device)
+        for batch, part in zip(batches, parts, strict=True):
+            vectors[batch.to(device)] = part
         return vectors
 
     @torch.inference_mode()
