@@ -47,7 +47,7 @@ WRONG = {
     'tipsseg.iter_label_folder(ask=None, images="photos")': "call-arg",
     'tipsseg.encode_folder("photos")': "call-arg",
     'tipsseg.review.score_masks("labels", "masks", jobs="two")': "arg-type",
-    'tipsseg.review.correct_folder("labels", "a.json", exact=1)': "arg-type",
+    'tipsseg.review.correct_folder("labels", "a.json", accept=1)': "arg-type",
     'tipsseg.label("a.jpg", ["car"], refine="sharp")': "arg-type",
 }
 

@@ -15,7 +15,7 @@
 
 Many images                                             help(tipsseg.Labeller)
     labeller = model.labeller(["panda/leg", "tree"])
-    labeller.label("photo.jpg", names=["tree"])         # only the classes that may be in this image compete
+    labeller.label("photo.jpg", names=["tree"])         # what somebody says is in this image
     for result in labeller.label_many(paths, errors="yield"): ...    # yields the error of an image that fails
 
 A folder: writes files, resumes, keeps corrections      help(tipsseg.label_folder), help(tipsseg.iter_label_folder)
