@@ -6,7 +6,6 @@ import ast
 import pickle
 import re
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from string import Formatter
 from typing import get_args
@@ -15,9 +14,9 @@ import pytest
 
 import tipsseg
 from tipsseg.ask import verb_of
-from tipsseg.cli.main import _VERBS, print_error
+from tipsseg.cli.main import functions_of, listed_commands, print_error
 from tipsseg.errors import UsageError, Words
-from tipsseg.say import _DETAILS, _NOTES
+from tipsseg.say import DETAILS, NOTES
 from tipsseg.types import Remark
 
 TOP = Path(tipsseg.__file__).parent
@@ -87,9 +86,8 @@ def _templates() -> Iterator[tuple[str, ast.Call]]:
 def _options() -> set[str]:
     """Return the names of all options, and of parameters of functions that are no commands."""
     there = {"first_id", "guide", "image_id"}
-    for name, functions in _VERBS.items():
-        module = import_module(f"tipsseg.verbs.{name}")
-        there |= {option for each in functions for option in verb_of(getattr(module, each)).options}
+    for name in listed_commands():
+        there |= {option for each in functions_of(name) for option in verb_of(each).options}
     return there
 
 
@@ -98,7 +96,8 @@ def _fields(template: str) -> set[str]:
 
 
 def test_every_note_gets_the_values_of_its_sentence() -> None:
-    table, noted, options = {**_NOTES, **_DETAILS}, set(), _options()
+    options = _options()  # loads the plugins
+    table, noted = {**NOTES, **DETAILS}, set[str]()
     for path in sorted(TOP.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
@@ -114,8 +113,8 @@ def test_every_note_gets_the_values_of_its_sentence() -> None:
     assert len(noted) > 100
     assert table.keys() - noted == {
         *get_args(Remark),
-        "absent",
-        "absent_in_file",
+        "audit.absent",
+        "audit.absent_in_file",
         "labels_removed",
         "none_removed",
     }  # chosen by a value

@@ -14,6 +14,7 @@
     │   └── CheckpointError          tensor: files that are not a model of a known architecture
     ├── OutputError                  path, reason: result that cannot be written
     │   └── OtherRunError            folder with labels or features of a run with other settings
+    ├── PluginError                  plugin, place: plugin of somebody else that cannot be loaded
     ├── DeviceError                  device: unavailable device or dtype, or a failed computation
     └── WeightsError                 weights that cannot be found, downloaded or read
         ├── LockError                a FileError too: missing or malformed weights.lock
@@ -267,6 +268,20 @@ class OtherRunError(OutputError):
     ) -> None:
         super().__init__(path, reason, hint)
         self.features, self.corrected, self.fits = features, 0, fits
+
+
+class PluginError(TipssegError):
+    """Plugin of somebody else that cannot be loaded.
+
+    Attributes:
+        plugin: The kind and the name of what it brings, such as "format toy".
+        place: The module and the attribute.
+    """
+
+    def __init__(self, plugin: str, place: str, reason: str) -> None:
+        self.plugin, self.place = plugin, place
+        package = place.partition(":")[0].partition(".")[0]
+        super().__init__(f"the {plugin} ({place}) cannot be loaded: {reason}", f"Update the package {package}, or uninstall it.")
 
 
 class DeviceError(TipssegError):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tipsseg.commands.audit import Audit
 from tipsseg.commands.correct.take import Corrections
 from tipsseg.commands.evaluate import Evaluation
 from tipsseg.commands.rank import Ranked
-from tipsseg.verbs.audit import audit
+from tipsseg.plugins.audit.findings import Audit
+from tipsseg.plugins.audit.verb import audit
 from tipsseg.verbs.check import check_folder
 from tipsseg.verbs.convert import convert_folder
 from tipsseg.verbs.correct import correct_folder

@@ -24,15 +24,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-#: The notes, by their reasons.
-_NOTES: Mapping[str, str] = {
-    # audit
-    "comparing": "Comparing {images} of {output} with {labels}.",
-    "left_out": "Left out {images}.",
-    "absent": "Did not judge the regions of {names} in {labels}: {lacking} lacks these classes. To judge them: "
-    "tipsseg label IMAGES -m {model} {classes} -f npz -o {output}",
-    "absent_in_file": "Did not judge the regions of {names} in {labels}: {lacking} lacks these classes. To judge them, add them to "
-    "{source}: tipsseg label IMAGES -m {model} --vocab {source} -f npz -o {output}",
+#: The notes, by their reasons. A plugin adds its own.
+NOTES: dict[str, str] = {
     # check
     "checked": "{looked}: {problems}.",
     "checking_features": "{files} in {folder}.",
@@ -198,7 +191,7 @@ _NOTES: Mapping[str, str] = {
 }
 
 #: The notes that only --verbose prints.
-_DETAILS: Mapping[str, str] = {
+DETAILS: Mapping[str, str] = {
     "copied": "Copied images into {copies}: {number}, {size}.",
     "phrases_dropped": "Left out of the automatic background, because they mean nearly the same as a class to this model: {pairs}.",
     "polygons": "Polygons of {objects}: IoU with their pixels {mean} on average, {worst} at worst.",
@@ -319,8 +312,8 @@ class Progress:
 
     def note(self, reason: str, /, **values: object) -> None:
         """Print the note of this reason, with these values."""
-        sentence = _NOTES[reason] if reason in _NOTES else _DETAILS[reason]
-        if not self.quiet and (reason in _NOTES or self.detailed):
+        sentence = NOTES[reason] if reason in NOTES else DETAILS[reason]
+        if not self.quiet and (reason in NOTES or self.detailed):
             self.say(Words(sentence, **values))
 
     def say(self, line: str) -> None:

@@ -12,7 +12,7 @@ from screen import run_in_terminal
 
 import tipsseg
 from tipsseg.ask import verb_of
-from tipsseg.cli.main import _COMMANDS
+from tipsseg.cli.main import listed_commands
 from tipsseg.formats import FORMATS
 from tipsseg.learning.truth import LAYOUTS
 from tipsseg.options.fields import GROUPS
@@ -58,9 +58,12 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
     assert ran.stderr == ""
 
 
-@pytest.mark.parametrize("name", _COMMANDS)
+LISTED = listed_commands()
+
+
+@pytest.mark.parametrize("name", LISTED)
 def test_every_command_is_listed_whole_and_there(command: Command, name: str) -> None:
-    assert f"\n  {name:8} {_COMMANDS[name]}\n" in command("--help").out
+    assert f"\n  {name:8} {LISTED[name]}\n" in command("--help").out
     own = command(name, "--help").out
     assert own.startswith(f"Usage: tipsseg {name} ")
     assert "-h, --help" in own
@@ -68,7 +71,7 @@ def test_every_command_is_listed_whole_and_there(command: Command, name: str) ->
 
 
 COMMANDS = [
-    *([name] for name in _COMMANDS if name not in ("vocab", "weights")),
+    *([name] for name in LISTED if name not in ("vocab", "weights")),
     *(["vocab", name] for name in ("list", "show", "check")),
     *(["weights", name] for name in ("list", "download", "verify", "lock", "path")),
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from typer.testing import CliRunner
 
 from tipsseg import ask
 from tipsseg.ask import Ask, Verb, verb_of
-from tipsseg.cli.main import _VERBS
+from tipsseg.cli.main import functions_of, listed_commands
 from tipsseg.cli.verbs import commands_of
 from tipsseg.options.signature import OptionSignature
 
@@ -42,9 +41,7 @@ NEEDS: Mapping[str, Mapping[str, Any]] = {
     "shard_size": {"to": "set"},
 }
 
-VERBS = [
-    getattr(import_module(f"tipsseg.verbs.{name}"), each) for name, functions in _VERBS.items() for each in functions
-]
+VERBS = [each for name in listed_commands() for each in functions_of(name)]
 
 
 def values_of(verb: Verb, name: str) -> list[Any]:

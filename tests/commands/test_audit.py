@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tipsseg.commands.audit import Doubt, find_doubts
+from tipsseg.plugins.audit.findings import Doubt, find_doubts
 
 SIZE = (60, 90)
 PATCH = 10.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from tipsseg.cli.groups import FLAGS, Group, flags_of, typer_errors_printable
-from tipsseg.errors import NameOf, TipssegError, UsageError, worded
+from tipsseg.errors import NameOf, PluginError, TipssegError, UsageError, worded
+from tipsseg.plugins import LISTED, load, names
 from tipsseg.util.text import message_line, printable, quote, shell_line
 
 _MAIN_HELP = "Zero-shot semantic segmentation of images, with classes in your own words."
@@ -28,7 +29,7 @@ Examples:
   tipsseg label --help
 """
 
-#: Commands and their summaries in --help. Each command is a module of the package verbs.
+#: Commands and their summaries in --help. Each command is a module of the package verbs, or a plugin's (see `listed_commands`).
 _COMMANDS: Mapping[str, str] = {
     "label": "Label images and write masks, COCO annotations and overlays.",
     "encode": "Store image features, to label the images again without encoding.",
@@ -40,7 +41,6 @@ _COMMANDS: Mapping[str, str] = {
     "rank": "List the images to review first.",
     "report": "Write a web page to review and correct labels.",
     "eval": "Score labels against ground-truth masks: mean IoU.",
-    "audit": "Find likely errors in existing labels.",
     "serve": "Run a Label Studio backend: predictions and training.",
     "vocab": "List, print and check vocabularies (class lists).",
     "weights": "Download and verify model weights.",
@@ -49,7 +49,6 @@ _COMMANDS: Mapping[str, str] = {
 
 #: The verbs of each command, several for a group of commands.
 _VERBS: Mapping[str, tuple[str, ...]] = {
-    "audit": ("audit",),
     "check": ("check_folder",),
     "convert": ("convert_folder",),
     "correct": ("correct_folder",),
@@ -66,6 +65,26 @@ _VERBS: Mapping[str, tuple[str, ...]] = {
     "weights": ("list_weights", "download", "verify", "lock", "show_path"),
 }
 
+
+def listed_commands() -> dict[str, str]:
+    """Return all commands with their summaries, in the order of --help. A command of somebody else has none until it is loaded."""
+    commands = [*_COMMANDS.items()]
+    for name in names("verb"):
+        after, summary = LISTED.get(name) or (commands[-1][0], "")
+        place = next(place for place, (other, _) in enumerate(commands, start=1) if other == after)
+        commands.insert(place, (name, summary))
+    return dict(commands)
+
+
+def functions_of(name: str) -> tuple[Callable[..., Any], ...]:
+    """Return the verbs of a command, several for a group of commands. Raise PluginError if a plugin cannot be loaded."""
+    if name in _COMMANDS:
+        module = import_module(f"tipsseg.verbs.{name}")
+        return tuple(getattr(module, each) for each in _VERBS[name])
+    found = load("verb", name)
+    return found if isinstance(found, tuple) else (found,)
+
+
 #: Names options for messages outside any command.
 _FLAGS_OF_ALL = flags_of({})
 
@@ -79,13 +98,21 @@ class _Main(Group):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         # Importing all commands with their options would take 0.45 times as long as importing typer.
         _refuse_paths(ctx, args)
-        if args[0] in _COMMANDS:
+        if args[0] in self.commands:
             from tipsseg.cli.verbs import commands_of
 
-            module = import_module(f"tipsseg.verbs.{args[0]}")
-            functions = (getattr(module, name) for name in _VERBS[args[0]])
-            self.commands[args[0]] = typer.main.get_command(commands_of(_COMMANDS[args[0]], *functions))
+            functions = functions_of(args[0])
+            summary = self.commands[args[0]].help or functions[0].__doc__ or ""
+            self.commands[args[0]] = typer.main.get_command(commands_of(summary, *functions))
         return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for name in (name for name in names("verb") if name not in LISTED):
+            try:
+                self.commands[name].help = functions_of(name)[0].__doc__
+            except PluginError as error:  # the other commands work
+                self.commands[name].help = error.message
+        super().format_help(ctx, formatter)
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
         with _interruption_told():
@@ -115,7 +142,7 @@ def _interruption_told() -> Iterator[None]:
 def _refuse_paths(ctx: Any, args: list[str]) -> None:
     """Raise UsageError for images instead of a command. Typer itself reports other words, and suggests similar commands."""
     first = args[0]
-    if ctx.resilient_parsing or get_close_matches(first, _COMMANDS, n=1):  # completion must not raise
+    if ctx.resilient_parsing or get_close_matches(first, listed_commands(), n=1):  # completion must not raise
         return
     if first == "-" or os.path.lexists(first) or not {"-c", "--classes", "--vocab"}.isdisjoint(args):
         line = shell_line(["tipsseg", "label", *args])
@@ -184,5 +211,5 @@ def _not_loaded() -> None:
     """Placeholder for a command until it is loaded."""
 
 
-for _name, _summary in _COMMANDS.items():
+for _name, _summary in listed_commands().items():
     app.command(_name, help=_summary)(_not_loaded)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from tipsseg.options.values import Every
 from tipsseg.util.text import first_line
@@ -53,20 +53,31 @@ class Member:
     fault: str = ""
 
 
-class Container(Protocol):
+class Container:
     """A file with images in it, closed once nobody uses it.
 
     All methods are thread-safe, and raise OSError with a reason if the file cannot be read.
+
+    Attributes:
+        has_files: True if the members are files, which have suffixes, may be no images, and can be removed.
     """
+
+    has_files: ClassVar[bool] = True
+
+    def __init__(self, path: Path) -> None:
+        """Open a file."""
 
     def members(self, every: Every | None) -> Iterator[Member]:
         """Yield all members in order, images or not; of a video, the frames at an interval."""
+        raise NotImplementedError
 
     def size(self, name: str) -> int | None:
         """Return the size of a member in bytes; None if only reading tells it. Raise FileNotFoundError if it is missing."""
+        return None
 
     def open(self, name: str) -> BytesIO:
         """Read a member. Raise FileNotFoundError if it is missing."""
+        raise NotImplementedError
 
 
 # ---- archives ----
@@ -77,7 +88,7 @@ _Entry = TypeVar("_Entry")
 _COMPRESSED = ((b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz"), (b"(\xb5/\xfd", "zstd"))
 
 
-class _Archive(Generic[_Entry]):
+class _Archive(Container, Generic[_Entry]):
     """The members of an archive by their safe names; `_faults` has those that cannot be read."""
 
     def __init__(self) -> None:
@@ -195,117 +206,17 @@ def _size_fault(size: int) -> str:
     return f"{size:,} bytes, more than the limit of {MAX_BYTES:,}" if size > MAX_BYTES else ""
 
 
-# ---- tables ----
-
-
-#: Row groups in memory per file.
-_GROUPS = 2
-
-#: The preferred name of the column.
-_COLUMN = "image"
-
-
-class ParquetTable:
-    """The images of a Parquet file. They are named by their row, from 0: 000012, with the suffix of the row's `path` if it has one.
-
-    Memory holds two row groups of the image column.
-    """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            from pyarrow import ArrowException
-            from pyarrow.parquet import ParquetFile
-        except ImportError as error:
-            raise OSError("Parquet requires pyarrow: pip install 'tipsseg[parquet]'") from error
-        self._errors = (ArrowException, OSError, ValueError)
-        try:
-            self._file: Any = ParquetFile(path)
-        except self._errors as error:
-            raise OSError(f"not a readable Parquet file ({first_line(error)})") from error
-        weakref.finalize(self, self._file.close)
-        self._column, self._path = _image_column(self._file.schema_arrow)
-        groups = [self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups)]
-        self._starts = [0, *accumulate(groups)]
-        self._lock = threading.Lock()
-        self._groups: OrderedDict[int, Any] = OrderedDict()
-
-    def members(self, every: Every | None) -> Iterator[Member]:
-        for group, start in enumerate(self._starts[:-1]):
-            count = self._starts[group + 1] - start
-            paths: list[Any] = [None] * count
-            if self._path:
-                with self._lock:
-                    paths = self._read(group, self._path).combine_chunks().field(0).to_pylist()
-            for row, path in enumerate(paths, start):
-                suffix = PurePath(path).suffix.lower() if isinstance(path, str) else ""
-                yield Member(f"{row:06d}{suffix if suffix.isascii() and len(suffix) <= 6 else ''}")
-
-    def size(self, name: str) -> None:
-        self._row(name)
-
-    def open(self, name: str) -> BytesIO:
-        row = self._row(name)
-        group = bisect_right(self._starts, row) - 1
-        with self._lock:
-            column = self._groups.get(group)
-            if column is None:
-                column = self._groups[group] = self._read(group, self._column)
-                if len(self._groups) > _GROUPS:
-                    self._groups.popitem(last=False)
-            self._groups.move_to_end(group)
-            value = column[row - self._starts[group]].as_py()
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if data is None:
-            named = isinstance(value, dict) and value.get("path")
-            raise OSError("this row has only the path of an image, which is not read" if named else "this row is empty")
-        if fault := _size_fault(len(data)):
-            raise OSError(fault)
-        return BytesIO(data)
-
-    def _row(self, name: str) -> int:
-        row = _number(PurePath(name).stem)
-        if row >= self._starts[-1]:
-            raise FileNotFoundError("no such row")
-        return row
-
-    def _read(self, group: int, column: str) -> Any:
-        try:
-            return self._file.read_row_group(group, columns=[column]).column(0)
-        except self._errors as error:
-            raise OSError(f"broken Parquet file ({first_line(error)})") from error
-
-
-def _image_column(schema: Any) -> tuple[str, str]:
-    """Return the name of the image column, and of its column of paths or "". Raise OSError if no column fits, or several do."""
-    import pyarrow
-
-    def is_bytes(kind: Any) -> bool:
-        return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-
-    found = {}
-    for field in schema:
-        inner = {part.name: part.type for part in field.type} if pyarrow.types.is_struct(field.type) else {}
-        if is_bytes(field.type):
-            found[field.name] = ""
-        elif "bytes" in inner and is_bytes(inner["bytes"]):
-            found[field.name] = f"{field.name}.path" if "path" in inner else ""
-    name = _COLUMN if _COLUMN in found else next(iter(found), None)
-    if name is None:
-        raise OSError("no column of images, which has bytes, or structs with `bytes`")
-    if name != _COLUMN and len(found) > 1:
-        raise OSError(f"several columns of bytes ({', '.join(found)}); rename the column of the images to `{_COLUMN}`")
-    return name, found[name]
-
-
 # ---- videos ----
 
 
-class Video:
+class Video(Container):
     """The frames of a video, numbered from 0 in the order of decoding: 000000, 000001, ... A frame is read as a BMP file.
 
     OpenCV turns frames upright by the video's rotation flag. Frames in ascending order are decoded once; a smaller number than the
     last one starts again at the first frame.
     """
+
+    has_files = False
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.address import address_text
-from tipsseg.commands.audit import read_doubts
 from tipsseg.commands.evaluate import score_labels
 from tipsseg.commands.rank import ReviewOrder
 from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, PageRecord, Place, failed_record, image_key
@@ -27,6 +26,7 @@ from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
+from tipsseg.masks.findings import read_doubts
 from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files

@@ -12,7 +12,7 @@ from tipsseg.options.fields import FILES, WHAT, Opt
 from tipsseg.verbs.shared import Labelled, Named, Vocab
 
 if TYPE_CHECKING:
-    from tipsseg.commands.audit import Audit
+    from tipsseg.plugins.audit.findings import Audit
     from tipsseg.say import Verbosity
 
 _EPILOG = """\b
@@ -80,7 +80,7 @@ def audit(
     Raises:
         TipssegError: The folder or the labels cannot be read, the folder has no scores, or no image has labels.
     """
-    from tipsseg.commands.audit import audit_labels, write_coco, write_label_studio
+    from tipsseg.plugins.audit.findings import audit_labels, write_coco, write_label_studio
     from tipsseg.say import progress_for
     from tipsseg.vocabulary.asked import asked_vocabulary
 

@@ -12,7 +12,6 @@ half a patch.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -54,8 +53,8 @@ from tipsseg.types import (
     label_dtype,
     printable_path,
 )
-from tipsseg.util.files import atomic_write, describe_error, read_regular
-from tipsseg.util.json import encode_list, json_bytes, parse, take, take_share
+from tipsseg.util.files import atomic_write
+from tipsseg.util.json import encode_list, json_bytes, parse
 from tipsseg.util.text import fold, join_first, pluralize, shell_line, shell_word
 from tipsseg.util.threads import map_in_order
 from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -380,39 +379,8 @@ def _shown_class(finding: Finding) -> int:
 #: The number of class names that a note lists.
 _MOST_NAMES = 10
 
-#: The number of findings that the page lists for an image.
-_LISTED = 50
-
-#: A finding: kind, label, what the model sees, score, and box (x, y, w, h) in pixels. Label and seen are names or None.
-ListedDoubt = tuple[str, object, object, float, list[int]]
-
-
-def read_doubts(path: Path) -> Mapping[str, list[ListedDoubt]]:
-    """Return the findings by image, the most doubtful first. Raise InputError if the file is not one of `tipsseg audit`."""
-    found: dict[str, list[ListedDoubt]] = defaultdict(list)
-    try:
-        for number, line in enumerate(read_regular(path).splitlines(), start=1):
-            try:
-                record = parse(line)
-                box = take(record, "bbox", list)
-                if len(box) != 4 or not all(type(side) is int for side in box):
-                    raise ValueError("`bbox` is not four whole numbers")
-                names = record.get("label"), record.get("seen")
-                if not all(name is None or isinstance(name, str) for name in names):
-                    raise ValueError("`label` and `seen` must be strings or null")
-                score = take_share(record, "score")
-                found[take(record, "image", str)].append((take(record, "kind", str), *names, score, box))
-            except ValueError as error:
-                raise InputError(
-                    f"{path}: line {number}: {error}", "Write it with: tipsseg audit OUT --labels LABELS --jsonl"
-                ) from error
-    except OSError as error:
-        raise InputError(f"{path}: {describe_error(error)}", "Check the path.") from error
-    return {image: sorted(own, key=lambda doubt: -doubt[3])[:_LISTED] for image, own in found.items()}
-
-
 def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, progress: Progress) -> Audit:
-    """Find likely errors in existing labels. See `verbs.audit.audit`."""
+    """Find likely errors in existing labels. See `plugins.audit.verb.audit`."""
     with ExitStack() as stack:
         run = stack.enter_context(open_run(output, ended=False))
         _refuse_other_runs(run)
@@ -427,7 +395,7 @@ def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, prog
             ids=ids,
             patch_scale=run.info.spec.options.scales[0],
         )
-        progress.begin("comparing", len(refs), images=pluralize(len(refs), "image"), output=output, labels=labels)
+        progress.begin("audit.comparing", len(refs), images=pluralize(len(refs), "image"), output=output, labels=labels)
         if absent:
             _note_absent(run, labels, absent, progress)
         job, findings, unlabelled, corrected = Job(progress), list[Finding](), 0, 0
@@ -440,7 +408,7 @@ def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, prog
             unlabelled += doubts is None
             findings += [Finding(ref=ref, size=size, doubt=doubt) for doubt in doubts or ()]
         if corrected:
-            progress.note("left_out", images=pluralize(corrected, "corrected image"))
+            progress.note("audit.left_out", images=pluralize(corrected, "corrected image"))
         note_skipped(source.skipped, labels, progress)
     audited = job.done - unlabelled - corrected
     job.require(job.done, "audited")
@@ -503,7 +471,7 @@ def _note_absent(run: Run, labels: Path, absent: Sequence[str], progress: Progre
     spec = run.info.spec
     classes = shell_line(chain.from_iterable(("-c", name) for name in (*run.info.names.values(), *absent)))
     progress.note(
-        "absent_in_file" if spec.vocabulary.source else "absent",
+        "audit.absent_in_file" if spec.vocabulary.source else "audit.absent",
         names=join_first(absent, _MOST_NAMES),
         labels=labels,
         lacking=spec.output,

@@ -1,0 +1,97 @@
+"""What plugins bring, as names: the only module of the plugins that the rest of tipsseg imports.
+
+A plugin brings commands, formats and more (see `Kind`). What it brings is named without importing it: help, completion and lists show
+the names, and the plugin is loaded when one of them is used. Our plugins stand in the tables below. A package of somebody else declares
+what it brings as entry points:
+
+    [project.entry-points."tipsseg.plugins"]
+    "format.toy" = "tipsseg_toy:Toy"
+
+`importlib.metadata` would take half of the time of `tipsseg --help`, so the files of entry points are read here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal, NamedTuple
+
+#: What a plugin can bring. "verb": a function that `ask.verb` decorates, or a tuple of them for a group of commands.
+Kind = Literal["verb"]
+
+_GROUP = "tipsseg.plugins"
+
+#: What our plugins bring, by kind and name.
+_OURS: Mapping[str, str] = {
+    "verb.audit": "tipsseg.plugins.audit.verb:audit",
+}
+
+
+class Listed(NamedTuple):
+    """A command in the list of all commands: the command that it follows there, and a summary."""
+
+    after: str
+    summary: str
+
+
+#: The commands of our plugins in the list of all commands. Those of somebody else come last.
+LISTED: Mapping[str, Listed] = {
+    "audit": Listed("eval", "Find likely errors in existing labels."),
+}
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """Return the names of what plugins bring: ours in the order of the table, then those of somebody else."""
+    return tuple(name for own, name in _brought() if own == kind)
+
+
+def load(kind: Kind, name: str) -> Any:
+    """Return what a plugin brings.
+
+    Raises:
+        PluginError: A package of somebody else cannot be imported, or lacks what it declares.
+    """
+    module, _, attribute = (place := _brought()[kind, name]).partition(":")
+    if f"{kind}.{name}" in _OURS:
+        return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except Exception as error:
+        from tipsseg.errors import PluginError
+
+        raise PluginError(f"{kind} {name}", place, f"{type(error).__name__}: {error}") from error
+
+
+@cache
+def _brought() -> dict[tuple[str, str], str]:
+    """Return the places of what plugins bring, "module:attribute", by kind and name. Nobody replaces what is ours."""
+    found = dict[tuple[str, str], str]()
+    for key, place in (*_OURS.items(), *sorted(_declared())):
+        kind, _, name = key.partition(".")
+        found.setdefault((kind, name), place)
+    return found
+
+
+def _declared() -> Iterator[tuple[str, str]]:
+    """Yield the entry points of installed packages in our group."""
+    for folder in dict.fromkeys(sys.path):
+        with suppress(OSError), os.scandir(folder or ".") as entries:
+            for entry in entries:
+                if entry.name.endswith((".dist-info", ".egg-info")):
+                    with suppress(OSError, UnicodeDecodeError), open(f"{entry.path}/entry_points.txt", encoding="utf-8") as file:  # noqa: PTH123  pathlib is not imported yet
+                        yield from _entries(file.read())
+
+
+def _entries(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and the places of our group in a file of entry points."""
+    group = ""
+    for line in map(str.strip, text.splitlines() if _GROUP in text else ()):
+        if line.startswith("["):
+            group = line.strip("[] ")
+        elif group == _GROUP and "=" in line and not line.startswith(("#", ";")):
+            name, _, place = line.partition("=")
+            yield name.strip(), place.partition("[")[0].strip()
