@@ -281,7 +281,9 @@ class PluginError(TipssegError):
     def __init__(self, plugin: str, place: str, reason: str) -> None:
         self.plugin, self.place = plugin, place
         package = place.partition(":")[0].partition(".")[0]
-        super().__init__(f"the {plugin} ({place}) cannot be loaded: {reason}", f"Update the package {package}, or uninstall it.")
+        super().__init__(
+            f"the {plugin} ({place}) cannot be loaded: {reason}", f"Update the package {package}, or uninstall it."
+        )
 
 
 class DeviceError(TipssegError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import colours
 import numpy as np
 import pytest
 from fake_hub import FakeHub
@@ -12,6 +11,7 @@ from huggingface_hub import constants
 from masks import pixels
 from PIL import Image
 from running import run_command
+from tipsseg_stranger import colours
 
 import tipsseg
 from tipsseg.backbones.registry import ARCHITECTURES

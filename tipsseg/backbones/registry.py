@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.backbones.protocol import Architecture, Backbone, Sizes, WindowFeatures
+from tipsseg.plugins import load, names
 from tipsseg.weights.sources import read_model_type
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: The modules of architectures (see `Architecture`), by `model_type`. They import torch once a model is opened.
+#: The modules of architectures (see `Architecture`), by `model_type`. They import torch once a model is opened. Plugins bring more.
 ARCHITECTURES: dict[str, str] = {"tipsv2": "tipsseg.backbones.tipsv2"}
 
 
@@ -57,8 +58,10 @@ def open_backbone(
 
 def _architecture_of(folder: Path) -> Architecture:
     """Return the architecture of a model; TIPSv2's for an unknown one, because it explains why it cannot be read."""
-    name = ARCHITECTURES.get(str(read_model_type(folder)), ARCHITECTURES["tipsv2"])
-    return cast(Architecture, import_module(name))
+    model_type = str(read_model_type(folder))
+    if model_type in names("backbone") and model_type not in ARCHITECTURES:
+        return cast(Architecture, load("backbone", model_type))
+    return cast(Architecture, import_module(ARCHITECTURES.get(model_type, ARCHITECTURES["tipsv2"])))
 
 
 class _LazyBackbone(Backbone):

@@ -111,7 +111,7 @@ class _Main(Group):
             try:
                 self.commands[name].help = functions_of(name)[0].__doc__
             except PluginError as error:  # the other commands work
-                self.commands[name].help = error.message
+                self.commands[name].help = f"Cannot be loaded: {error.place}"
         super().format_help(ctx, formatter)
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tipsseg.errors import ImageError, InputError, UsageError, Words
 from tipsseg.formats.base import Format, PartsFormat
+from tipsseg.plugins import load, names
 from tipsseg.util.files import is_folder
 from tipsseg.util.text import did_you_mean
 
@@ -57,20 +58,23 @@ DATASET_FORMATS = ("parquet", "webdataset")
 class _Formats(UserDict[str, Format]):
     """Formats by name. The module of a format is imported when it is first used: help texts need the names alone."""
 
-    def __init__(self, places: Mapping[str, str]) -> None:
+    def __init__(self, places: Mapping[str, str | None]) -> None:
         super().__init__()
         self.data: dict[str, Any] = dict(places)
 
     def __getitem__(self, name: str) -> Format:
         form = self.data[name]
+        if form is None:
+            form = self.data[name] = load("format", name)()
         if isinstance(form, str):
             module, _, kind = form.partition(".")
             form = self.data[name] = getattr(import_module(f"tipsseg.formats.{module}"), kind)()
         return cast(Format, form)
 
 
-#: The formats that are written, and those that are read only. A program may add its own.
-FORMATS, READ_ONLY = _Formats({**_IMAGE_FORMATS, **_RASTER_FORMATS}), _Formats(_READ_ONLY)
+#: The formats that are written, ours and those of plugins, and those that are read only. A program may add its own.
+FORMATS = _Formats({**_IMAGE_FORMATS, **_RASTER_FORMATS, **dict.fromkeys(names("format"))})
+READ_ONLY = _Formats(_READ_ONLY)
 
 #: Names that users may guess, and the formats they mean.
 _GUESSES = {**dict.fromkeys(("mask", "masks", "index"), "png"), "json": "coco", "voc": "cvat", "jpg": "overlay"}

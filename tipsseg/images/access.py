@@ -16,7 +16,7 @@ import stat
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from io import BytesIO, FileIO
@@ -24,17 +24,26 @@ from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
 from tipsseg.address import is_url, is_web, suffix_of, without_query
-from tipsseg.images.containers import Container, Member, ParquetTable, Stamp, TarArchive, Video, ZipArchive
+from tipsseg.images.containers import Container, Member, Stamp, TarArchive, Video, ZipArchive
 from tipsseg.images.remote import Copy, begin_fetch, remote_stamp
 from tipsseg.options.values import Every
+from tipsseg.plugins import load, names
 from tipsseg.util.files import HASH_LIMIT, Fingerprint, actual_path, open_regular
 
-ARCHIVES = frozenset({".tar", ".zip"})
-TABLES = frozenset({".parquet"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp"})
 
-#: Suffixes of files with images in them.
-CONTAINERS = ARCHIVES | TABLES | VIDEOS
+#: Suffixes of files with images in them, and what reads these; None if a plugin does.
+_KINDS: dict[str, type[Container] | None] = {
+    ".tar": TarArchive, ".zip": ZipArchive, **dict.fromkeys(VIDEOS, Video), **{f".{name}": None for name in names("container")},
+}  # fmt: skip
+CONTAINERS = frozenset(_KINDS)
+
+
+def kind_of(path: PurePath) -> type[Container]:
+    """Return what reads a file with images in it. Raise PluginError if a plugin cannot be loaded."""
+    suffix = suffix_of(path)
+    kind: type[Container] = _KINDS[suffix] or load("container", suffix[1:])
+    return kind
 
 
 def absolute(path: Path) -> Path:
@@ -114,10 +123,6 @@ def below(root: Path, name: str, recorded: str = "") -> Path:
 #: Containers that stay open.
 _OPEN = 16
 
-_KINDS: dict[str, Callable[[Path], Container]] = {
-    ".tar": TarArchive, ".zip": ZipArchive, ".parquet": ParquetTable, **dict.fromkeys(VIDEOS, Video),
-}  # fmt: skip
-
 
 def open_source(path: Path) -> FileIO | BytesIO:
     """Open an image's file, unbuffered, or its bytes in memory. Reject folders, pipes and devices."""
@@ -166,7 +171,7 @@ def is_gone(path: Path) -> bool:
     """Return True if an image was removed. Return False on any error but its absence, and for rows and frames of a file."""
     try:
         inside = container_of(path)
-        if inside is not None and suffix_of(inside) not in ARCHIVES:
+        if inside is not None and not kind_of(inside).has_files:
             return False
         if inside is not None or is_url(path):
             stamp_source(path)
@@ -271,7 +276,7 @@ def _open_container(path: Path) -> Container:
         container = _containers.get(key)
         if container is None:
             copy = begin_fetch(path).result() if is_url(path) else None
-            container = _containers[key] = _KINDS[suffix_of(path)](path if copy is None else copy.path)
+            container = _containers[key] = kind_of(path)(path if copy is None else copy.path)
             weakref.finalize(container, id, copy)  # keeps the copy as long as the container
             if len(_containers) > _OPEN:
                 _containers.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Read images in other files: members of tar and zip archives, rows of Parquet tables, frames of videos."""
+"""Read images in other files: members of tar and zip archives, frames of videos."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ import tarfile
 import threading
 import weakref
 import zipfile
-from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import accumulate
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, ClassVar, Generic, TypeVar
 
 from tipsseg.options.values import Every
-from tipsseg.util.text import first_line
 
 #: Maximum size of an image in an archive or a table, in bytes. It protects memory against archives that expand without end.
 MAX_BYTES = 1 << 30
@@ -137,7 +133,7 @@ class TarArchive(_Archive[tuple[int, int]]):
             with tarfile.open(fileobj=self._file, mode="r:") as archive:
                 while (info := archive.next()) is not None:
                     if info.isfile() and not info.issparse():
-                        fault = _size_fault(info.size)
+                        fault = size_fault(info.size)
                         if info.offset_data + info.size > length:
                             fault = "the archive is truncated in it"
                         self._add(info.name, (info.offset_data, info.size), fault)
@@ -180,7 +176,7 @@ class ZipArchive(_Archive[zipfile.ZipInfo]):
         for info in self._file.infolist():
             if info.is_dir():
                 continue
-            fault = _size_fault(info.file_size)
+            fault = size_fault(info.file_size)
             if stat.S_ISLNK(info.external_attr >> 16):
                 fault = "a link in the archive"
             elif info.flag_bits & 1:
@@ -202,7 +198,7 @@ class ZipArchive(_Archive[zipfile.ZipInfo]):
             raise OSError(f"broken in the archive ({type(error).__name__}: {error})") from error
 
 
-def _size_fault(size: int) -> str:
+def size_fault(size: int) -> str:
     return f"{size:,} bytes, more than the limit of {MAX_BYTES:,}" if size > MAX_BYTES else ""
 
 
@@ -257,10 +253,10 @@ class Video(Container):
             yield Member(f"{count:06d}", fault)
 
     def size(self, name: str) -> None:
-        _number(name)
+        number_of(name)
 
     def open(self, name: str) -> BytesIO:
-        number = _number(name)
+        number = number_of(name)
         with self._lock:
             if self._last is None or self._last[0] != number:
                 self._last = number, self._decode(number)
@@ -313,7 +309,7 @@ _ROUNDING = 0.001
 _COMPLETE = 0.98
 
 
-def _number(name: str) -> int:
+def number_of(name: str) -> int:
     if not (name.isascii() and name.isdigit() and len(name) >= 6):
         raise FileNotFoundError("no such row or frame")
     return int(name)

@@ -14,11 +14,11 @@ from pathlib import Path, PurePath, PurePosixPath
 from tipsseg.address import address_text, as_address, has_scheme, is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, TipssegError, UsageError
 from tipsseg.images.access import (
-    ARCHIVES,
     CONTAINERS,
     VIDEOS,
     absolute,
     container_of,
+    kind_of,
     list_members,
     name_below,
     plain_name,
@@ -250,7 +250,7 @@ class Walker:
                 if member.fault:
                     error = ImageError(path / member.name, member.fault, _OPEN_HINT)
                     yield Failed(ImageRef(path / member.name, name / member.name), error)
-                elif suffix_of(path) in ARCHIVES and suffix_of(PurePath(member.name)) not in self._extensions:
+                elif kind_of(path).has_files and suffix_of(PurePath(member.name)) not in self._extensions:
                     self.skipped.add(member.name, file=True)
                 else:
                     yield ImageRef(path / member.name, name / member.name)

@@ -1,8 +1,8 @@
 """What plugins bring, as names: the only module of the plugins that the rest of tipsseg imports.
 
-A plugin brings commands, formats and more (see `Kind`). What it brings is named without importing it: help, completion and lists show
-the names, and the plugin is loaded when one of them is used. Our plugins stand in the tables below. A package of somebody else declares
-what it brings as entry points:
+A plugin brings commands, formats and more (see `Kind`). Help, completion and lists show the names of these without importing the
+plugin, which is loaded when one of them is used. What our plugins bring stands in the tables below. A package of somebody else
+declares it as entry points:
 
     [project.entry-points."tipsseg.plugins"]
     "format.toy" = "tipsseg_toy:Toy"
@@ -20,14 +20,16 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-#: What a plugin can bring. "verb": a function that `ask.verb` decorates, or a tuple of them for a group of commands.
-Kind = Literal["verb"]
+#: What a plugin can bring. "verb": a function that `ask.verb` decorates, or a tuple of them for a group of commands. "format":
+#: a Format. "container": a Container, by the suffix of the files. "backbone": an Architecture, by the `model_type` of models.
+Kind = Literal["verb", "format", "container", "backbone"]
 
 _GROUP = "tipsseg.plugins"
 
 #: What our plugins bring, by kind and name.
 _OURS: Mapping[str, str] = {
     "verb.audit": "tipsseg.plugins.audit.verb:audit",
+    "container.parquet": "tipsseg.plugins.datasets.table:ParquetTable",
 }
 
 
@@ -55,15 +57,21 @@ def load(kind: Kind, name: str) -> Any:
     Raises:
         PluginError: A package of somebody else cannot be imported, or lacks what it declares.
     """
-    module, _, attribute = (place := _brought()[kind, name]).partition(":")
-    if f"{kind}.{name}" in _OURS:
-        return getattr(import_module(module), attribute)
+    place = _brought()[kind, name]
     try:
-        return getattr(import_module(module), attribute)
+        return _imported(place)
     except Exception as error:
+        if f"{kind}.{name}" in _OURS:
+            raise
         from tipsseg.errors import PluginError
 
         raise PluginError(f"{kind} {name}", place, f"{type(error).__name__}: {error}") from error
+
+
+def _imported(place: str) -> Any:
+    """Return a module, or "module:attribute"."""
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute) if attribute else import_module(module)
 
 
 @cache
@@ -82,7 +90,10 @@ def _declared() -> Iterator[tuple[str, str]]:
         with suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in entries:
                 if entry.name.endswith((".dist-info", ".egg-info")):
-                    with suppress(OSError, UnicodeDecodeError), open(f"{entry.path}/entry_points.txt", encoding="utf-8") as file:  # noqa: PTH123  pathlib is not imported yet
+                    with (
+                        suppress(OSError, UnicodeDecodeError),
+                        open(f"{entry.path}/entry_points.txt", encoding="utf-8") as file,
+                    ):
                         yield from _entries(file.read())
 
 

@@ -14,7 +14,7 @@ from tipsseg.address import is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError, Words
 from tipsseg.formats import image_folders
 from tipsseg.formats.dataset import CARD, DATA_FOLDER, is_card
-from tipsseg.images.access import ARCHIVES, is_plain, real_path
+from tipsseg.images.access import CONTAINERS, is_plain, kind_of, real_path
 from tipsseg.images.decoders import image_extensions
 from tipsseg.images.finding import (
     Found,
@@ -206,7 +206,7 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
         and spec.shard is None
         and not found.refused
         and found.root == (run.root or found.root)
-        and all(is_folder(path) or path.suffix.lower() in ARCHIVES for path in choice.paths)
+        and all(is_folder(path) or _is_archive(path) for path in choice.paths)
     )
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
@@ -414,3 +414,7 @@ def _head(path: Path) -> bytes:
             return file.read(1 << 20)
     except OSError:
         return b""
+
+
+def _is_archive(path: Path) -> bool:
+    return suffix_of(path) in CONTAINERS and kind_of(path).has_files

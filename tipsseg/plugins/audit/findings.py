@@ -379,6 +379,7 @@ def _shown_class(finding: Finding) -> int:
 #: The number of class names that a note lists.
 _MOST_NAMES = 10
 
+
 def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, progress: Progress) -> Audit:
     """Find likely errors in existing labels. See `plugins.audit.verb.audit`."""
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""A backbone of another architecture: a patch is its mean colour, a phrase the colour that it names."""
+"""A model of somebody else: a patch is its mean colour, a phrase the colour that it names."""
 
 from __future__ import annotations
 
