@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from tipsseg.labelling.model import label as label
     from tipsseg.labelling.model import load as load
     from tipsseg.options.records import LabelOptions as LabelOptions
-    from tipsseg.verbs.convert import write_dataset as write_dataset
+    from tipsseg.plugins.datasets.verb import write_dataset as write_dataset
     from tipsseg.verbs.encode import encode_folder as encode_folder
     from tipsseg.verbs.label import iter_label_folder as iter_label_folder
     from tipsseg.verbs.label import label_folder as label_folder
@@ -75,7 +75,7 @@ _LAZY = {
     "labelling.labeller": ("Labeller",),
     "labelling.model": ("Model", "label", "load"),
     "options.records": ("LabelOptions",),
-    "verbs.convert": ("write_dataset",),
+    "plugins.datasets.verb": ("write_dataset",),
     "verbs.encode": ("encode_folder",),
     "verbs.label": ("iter_label_folder", "label_folder"),
     "vocabulary.files": ("read_vocabulary",),

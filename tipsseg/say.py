@@ -59,10 +59,6 @@ NOTES: dict[str, str] = {
     "from FiftyOne, export ImageSegmentationDirectory with `rel_dir`.",
     "again": "The next run labels {images} again: {names}.",
     "not_matched": "Ignored {images} of {source}{reason}.",
-    # data sets
-    "writing_dataset": "Writing {images} as {form} into {place}.",
-    "dataset": "{images} in {shards} ({size}), in {place}; written in {seconds} s{failed}",
-    "pictures_encoded": "Wrote {pictures} as PNG: {why}.",
     # encode
     "encoding": "{what} with {place}, features in {feature_dtype}.",
     "listed": "{counts}, into {output}. Nothing was written.",
@@ -185,9 +181,6 @@ NOTES: dict[str, str] = {
     "own_folder": "{path} is an output folder. Its own files are not labelled: pass the folder of the images.",
     "own_pictures": "{path} has pictures that tipsseg wrote for {run}. They are labelled too. To avoid that, pass the images' "
     "folder.",
-    # serve
-    "serving": "Serving {model} on http://{name}:{server_port}",
-    "stopped": "Stopped.",
 }
 
 #: The notes that only --verbose prints.

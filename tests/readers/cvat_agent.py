@@ -1,4 +1,4 @@
-"""Run the agent of CVAT's command line with `tipsseg.integrations.cvat`, and compare its masks with tipsseg's labels.
+"""Run the agent of CVAT's command line with `tipsseg.plugins.serve.cvat`, and compare its masks with tipsseg's labels.
 
     pip install cvat-cli && python tests/readers/cvat_agent.py
     python tests/readers/cvat_agent.py /tmp/cvat/bin/cvat-cli   # installed elsewhere, for the same version of Python
@@ -43,7 +43,7 @@ FRAMES = ("meadow/two-pandas.png", "lake/grey.png", "beach/holiday.jpg", "meadow
 CHUNK = 3  # frames in a zip file
 CLASSES = ("panda", "tree", "sky")
 LABELS = {101: ("bear", "mask"), 102: ("tree", "any"), 103: ("sky", "mask")}  # of the task: id, name and type, by class
-FUNCTION = ["--function-module", "tipsseg.integrations.cvat", "-p", f"classes=str:{','.join(CLASSES)}"]
+FUNCTION = ["--function-module", "tipsseg.plugins.serve.cvat", "-p", f"classes=str:{','.join(CLASSES)}"]
 FUNCTION += ["-p", "model=str:tiny", "-p", "device=str:cpu"]
 SECRET = "0123456789abcdef"
 DATE = "2026-01-01T00:00:00Z"

@@ -370,7 +370,7 @@ def cvat_function(out: Path, images: Path) -> Mapping[str, Ids]:
 
     from cvat_sdk.masks import decode_mask
 
-    from tipsseg.integrations import cvat
+    from tipsseg.plugins.serve import cvat
 
     function = cvat.create(classes=",".join(class_ids(out)), model="tiny", device="cpu", min_confidence=0.5)
     context: Any = SimpleNamespace(conf_threshold=None, conv_mask_to_poly=False)
@@ -505,9 +505,7 @@ _ZOO = (
     '`foz.load_zoo_model("tipsseg", classes="panda leg,tree")` of [examples/fiftyone](../../examples/fiftyone), '
     "without label files"
 )
-_CVAT = (
-    "`cvat-cli task auto-annotate ID --function-module tipsseg.integrations.cvat`: the function alone, without a server"
-)
+_CVAT = "`cvat-cli task auto-annotate ID --function-module tipsseg.plugins.serve.cvat`: the function alone, without a server"
 _FIFTYONE_YOLO = (
     '`Dataset.from_dir(dataset_type=YOLOv5Dataset, dataset_dir="out/yolo", yaml_path="data.yaml", split="train", '
     'label_type="instances")`'

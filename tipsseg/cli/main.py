@@ -41,7 +41,6 @@ _COMMANDS: Mapping[str, str] = {
     "rank": "List the images to review first.",
     "report": "Write a web page to review and correct labels.",
     "eval": "Score labels against ground-truth masks: mean IoU.",
-    "serve": "Run a Label Studio backend: predictions and training.",
     "vocab": "List, print and check vocabularies (class lists).",
     "weights": "Download and verify model weights.",
     "doctor": "Check this installation: packages, devices, weights.",
@@ -60,7 +59,6 @@ _VERBS: Mapping[str, tuple[str, ...]] = {
     "merge": ("merge_folders",),
     "rank": ("iter_ranked",),
     "report": ("report_folder",),
-    "serve": ("serve",),
     "vocab": ("list_presets", "show", "check"),
     "weights": ("list_weights", "download", "verify", "lock", "show_path"),
 }

@@ -12,7 +12,7 @@ from tipsseg.errors import ImageError, InputError, UsageError, Words
 from tipsseg.formats.base import Format, PartsFormat
 from tipsseg.plugins import load, names
 from tipsseg.util.files import is_folder
-from tipsseg.util.text import did_you_mean
+from tipsseg.util.text import did_you_mean, quote
 
 if TYPE_CHECKING:
     from tipsseg.masks.files import Source
@@ -51,8 +51,8 @@ _READ_ONLY = {"cvat-xml": "cvat.CvatXml"}
 
 IMAGE_FORMATS, RASTER_FORMATS = tuple(_IMAGE_FORMATS), tuple(_RASTER_FORMATS)
 
-#: Data sets of shards, which are written into another place (see `dataset`).
-DATASET_FORMATS = ("parquet", "webdataset")
+#: Data sets, which are written into another place.
+DATASET_FORMATS = names("target")
 
 
 class _Formats(UserDict[str, Format]):
@@ -93,6 +93,18 @@ def check_format(name: str) -> None:
         guess = _GUESSES.get(name.lower(), name)
         raise UsageError(
             f"unknown format {name!r}", f"{did_you_mean(guess, FORMATS)}The formats are: {', '.join(FORMATS)}."
+        )
+
+
+def check_target(name: str) -> None:
+    """Raise UsageError if `name` is not a data set."""
+    if name not in DATASET_FORMATS:
+        raise UsageError(
+            f"{quote(name)} is not a data set with images",
+            Words(
+                "Use one of {datasets}. Or remove {to}, to write other formats into the output folder.",
+                datasets=", ".join(DATASET_FORMATS),
+            ),
         )
 
 

@@ -18,17 +18,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 #: What a plugin can bring. "verb": a function that `ask.verb` decorates, or a tuple of them for a group of commands. "format":
 #: a Format. "container": a Container, by the suffix of the files. "backbone": an Architecture, by the `model_type` of models.
-Kind = Literal["verb", "format", "container", "backbone"]
+Kind = Literal["verb", "format", "container", "backbone", "target"]
 
 _GROUP = "tipsseg.plugins"
 
 #: What our plugins bring, by kind and name.
 _OURS: Mapping[str, str] = {
     "verb.audit": "tipsseg.plugins.audit.verb:audit",
+    "verb.serve": "tipsseg.plugins.serve.verb:serve",
+    "target.parquet": "tipsseg.plugins.datasets.verb:write_dataset",
+    "target.webdataset": "tipsseg.plugins.datasets.verb:write_dataset",
     "container.parquet": "tipsseg.plugins.datasets.table:ParquetTable",
 }
 
@@ -43,6 +47,7 @@ class Listed(NamedTuple):
 #: The commands of our plugins in the list of all commands. Those of somebody else come last.
 LISTED: Mapping[str, Listed] = {
     "audit": Listed("eval", "Find likely errors in existing labels."),
+    "serve": Listed("audit", "Run a Label Studio backend: predictions and training."),
 }
 
 
@@ -90,11 +95,8 @@ def _declared() -> Iterator[tuple[str, str]]:
         with suppress(OSError), os.scandir(folder or ".") as entries:
             for entry in entries:
                 if entry.name.endswith((".dist-info", ".egg-info")):
-                    with (
-                        suppress(OSError, UnicodeDecodeError),
-                        open(f"{entry.path}/entry_points.txt", encoding="utf-8") as file,
-                    ):
-                        yield from _entries(file.read())
+                    with suppress(OSError, UnicodeDecodeError):
+                        yield from _entries(Path(entry.path, "entry_points.txt").read_text("utf-8"))
 
 
 def _entries(text: str) -> Iterator[tuple[str, str]]:

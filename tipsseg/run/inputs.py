@@ -13,7 +13,6 @@ from typing import Any
 from tipsseg.address import is_url, suffix_of
 from tipsseg.errors import ImageError, InputError, NoImagesError, UsageError, Words
 from tipsseg.formats import image_folders
-from tipsseg.formats.dataset import CARD, DATA_FOLDER, is_card
 from tipsseg.images.access import CONTAINERS, is_plain, kind_of, real_path
 from tipsseg.images.decoders import image_extensions
 from tipsseg.images.finding import (
@@ -38,6 +37,9 @@ from tipsseg.say import Progress
 from tipsseg.types import Failed, ImageRef, name_order
 from tipsseg.util.files import is_folder
 from tipsseg.util.text import join_first
+
+#: The card of a data set, and the folder of its shards, which has pictures that are no input.
+CARD, DATA_FOLDER = "README.md", "data"
 
 #: The file that marks a folder written by `tipsseg report`; such a folder is not searched.
 REPORT_FILE = "report.json"
@@ -394,6 +396,11 @@ class PictureFolders:
 def is_output(folder: Path) -> bool:
     """Return True if a run of tipsseg wrote into a folder."""
     return _names_tool(folder / RUN_FILE)
+
+
+def is_card(data: bytes) -> bool:
+    """Return True for a card of a data set that tipsseg wrote."""
+    return re.search(rb"(?m)^- tipsseg\r?$", data) is not None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

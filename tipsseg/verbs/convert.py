@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 from tipsseg.address import as_address
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError, Words
-from tipsseg.formats import DATASET_FORMATS
+from tipsseg.formats import DATASET_FORMATS, check_target
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
 from tipsseg.options.declared import format_names
 from tipsseg.options.fields import FILES, Opt, take_options
 from tipsseg.options.records import FileOptions, ReadingOptions
 from tipsseg.options.values import SHARD_SIZE
+from tipsseg.plugins import load
 from tipsseg.util.text import quote
 from tipsseg.verbs.shared import Chosen, Moved
 
 if TYPE_CHECKING:
-    from tipsseg.commands.dataset import WrittenDataset
     from tipsseg.images.finding import Paths
     from tipsseg.say import Verbosity
 
@@ -45,11 +45,11 @@ Exit code: 0 success, 1 an error or a failed image, 2 wrong usage.
 
 
 # fmt: off
-_Outputs = Annotated["Paths", Opt(argument=True, typed=list[Path], metavar="OUT", check=lambda paths: paths,
+Outputs = Annotated["Paths", Opt(argument=True, typed=list[Path], metavar="OUT", check=lambda paths: paths,
     help="The output folder of tipsseg label; with --to, several.")]
 _Formats = Annotated[Sequence[str], opt.Formats, Opt(
     help=f"One or more, separated by commas: {{choices}}; with {{to}}, {' or '.join(DATASET_FORMATS)}.")]
-_To = Annotated[str | Path, Opt(metavar="DIR|URL", group=FILES, check=lambda place: place,
+To = Annotated[str | Path, Opt(metavar="DIR|URL", group=FILES, check=lambda place: place,
     help="Write the data set to this empty folder or URL, such as s3://bucket/set.")]
 _Drop = Annotated[Sequence[str] | None, Opt(metavar="NAMES", choices="formats", typed=list[str], check=format_names,
     help="Remove these formats and their files from the folder, except edited files.")]
@@ -59,13 +59,13 @@ _Drop = Annotated[Sequence[str] | None, Opt(metavar="NAMES", choices="formats", 
 @verb("convert", _EPILOG, prints="files")
 def convert_folder(
     ask: Ask,
-    output: _Outputs,
+    output: Outputs,
     formats: _Formats = (),
     *,
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     val_fraction: opt.ValFraction = None,
-    to: _To | None = None,
+    to: To | None = None,
     drop: _Drop = None,
     shard_size: opt.ShardSize = SHARD_SIZE,
     overwrite: opt.OverwriteDataset = False,
@@ -107,7 +107,9 @@ def convert_folder(
         raise UsageError(f"convert takes one output folder; {quote(str(others[0]))} is a second one")
     if to is not None:
         names = {"jobs", "max_pixels", "val_fraction", "only", "images", "shard_size", "overwrite"}
-        return len(write_dataset(output, to, format=formats[0], verbose=verbose, **ask.some(names)).failed)
+        check_target(formats[0])
+        write = load("target", formats[0])
+        return len(write(output, to, format=formats[0], verbose=verbose, **ask.some(names)).failed)
     with progress_for(verbose) as progress:
         if drop is not None:
             end_formats(folder, drop, progress)
@@ -118,63 +120,6 @@ def convert_folder(
             root=None if images is None else as_address(images),
             only=only,
             options=take_options(FileOptions, ask.values),
-            reading=take_options(ReadingOptions, ask.values),
-            progress=progress,
-        )
-
-
-@verb("convert")
-def write_dataset(
-    ask: Ask,
-    output: _Outputs,
-    to: _To,
-    *,
-    format: str = "parquet",  # noqa: A002  the word of the command
-    images: Moved = None,
-    only: Chosen = None,
-    val_fraction: opt.ValFraction = None,
-    shard_size: opt.ShardSize = SHARD_SIZE,
-    overwrite: opt.OverwriteDataset = False,
-    jobs: opt.Jobs = None,
-    max_pixels: opt.MaxPixels = MAX_PIXELS,
-    verbose: Verbosity = None,
-) -> WrittenDataset:
-    """Write the labels and images of a folder as a data set of shards, as `tipsseg convert --to` does.
-
-        tipsseg.write_dataset("labels", "set")
-        data = datasets.load_dataset("set")
-
-    Args:
-        output: The output folder of `label_folder`, with a run or with shards of one, or several folders of one run.
-        to: An empty or missing folder, or a URL that fsspec writes, such as "s3://bucket/set".
-        format: "parquet" or "webdataset".
-        images: The image folder, if it has moved.
-        only: The paths of the images to write. None writes all.
-        val_fraction: The fraction of images for the validation split. None: as in the folder, or 0.
-        verbose: True prints notes, progress and errors on stderr; None only a bar, on a terminal or in a notebook; False nothing.
-
-    Returns:
-        The shards, and the images that failed.
-
-    Raises:
-        UsageError: An argument is invalid, or a package is missing.
-        InputError: The folders have no finished run, or runs of different settings.
-        OutputError: The data set cannot be written.
-    """
-    from tipsseg.commands.dataset import write_shards
-    from tipsseg.images.finding import as_paths
-    from tipsseg.say import progress_for
-
-    with progress_for(verbose) as progress:
-        return write_shards(
-            as_paths(output),
-            to,
-            format,
-            root=None if images is None else as_address(images),
-            only=only,
-            val_fraction=val_fraction,
-            shard_size=ask.values["shard_size"],
-            overwrite=overwrite,
             reading=take_options(ReadingOptions, ask.values),
             progress=progress,
         )

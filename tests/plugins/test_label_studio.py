@@ -26,10 +26,10 @@ import tipsseg
 from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.formats.label_studio import encode_brush, read_task
 from tipsseg.given.labels import paint_objects
-from tipsseg.integrations.interface import parse_interface
-from tipsseg.integrations.label_studio import Backend, serve
 from tipsseg.masks.records import ClassNames, Objects
 from tipsseg.options.records import ComputeOptions
+from tipsseg.plugins.serve.interface import parse_interface
+from tipsseg.plugins.serve.label_studio import Backend, serve
 from tipsseg.types import LabelClass
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"

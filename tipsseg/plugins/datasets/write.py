@@ -23,9 +23,9 @@ from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of
 from tipsseg.commands.merge import refuse_different
 from tipsseg.engine.notes import readable_size
 from tipsseg.errors import ImageError, InputError, OutputError, TipssegError, UsageError, Words
+from tipsseg.formats import check_target
 from tipsseg.formats.base import encode_text, output_name
 from tipsseg.formats.coco import annotation_records, encode_masks
-from tipsseg.formats.dataset import CARD, DATA_FOLDER, DATASETS, Dataset, Sample, card, cut, is_card
 from tipsseg.formats.png import encode_mask, encode_picture
 from tipsseg.formats.yolo import is_for_validation
 from tipsseg.images.access import absence, exists
@@ -33,9 +33,10 @@ from tipsseg.images.decoding import ImageReader
 from tipsseg.images.finding import as_paths
 from tipsseg.images.upright import orientation_of
 from tipsseg.options.records import ReadingOptions
+from tipsseg.plugins.datasets.shards import DATASETS, Dataset, Sample, card, cut
 from tipsseg.run.cache import key_of
 from tipsseg.run.file_names import refuse_shared
-from tipsseg.run.inputs import check_image_root
+from tipsseg.run.inputs import CARD, DATA_FOLDER, check_image_root, is_card
 from tipsseg.run.labels import is_same_picture, scored_objects
 from tipsseg.run.read import Run, RunImage, find_only, open_run, refuse_raster, unlabelled_error
 from tipsseg.run.results import Deriver
@@ -89,15 +90,8 @@ def write_shards(
     reading: ReadingOptions,
     progress: Progress,
 ) -> WrittenDataset:
-    """Write a data set in the format `name`. See `verbs.convert.write_dataset`; `root` has the images."""
-    if not isinstance(name, str) or name not in DATASETS:
-        raise UsageError(
-            f"{quote(name)} is not a data set with images",
-            Words(
-                "Use one of {datasets}. Or remove {to}, to write other formats into the output folder.",
-                datasets=", ".join(DATASETS),
-            ),
-        )
+    """Write a data set in the format `name`. See `verb.write_dataset`; `root` has the images."""
+    check_target(name)
     form, place = DATASETS[name], _Place(to)
     form.check()
     check_image_root(root)
@@ -216,7 +210,7 @@ class _Writer:
         run, progress, text = self._runs[0], self._progress, address_text(place.address)
         began, shards, size = time.monotonic(), dict[str, list[str]](), 0
         total = sum(map(len, self._runs)) if self._names is None else len(self._names)
-        progress.begin("writing_dataset", total, images=pluralize(total, "image"), form=form.name, place=text)
+        progress.begin("datasets.writing_dataset", total, images=pluralize(total, "image"), form=form.name, place=text)
         for split in _SPLITS:
             for samples in cut(self._samples(split, jobs), shard_size):
                 names = shards.setdefault(split, [])
@@ -233,11 +227,11 @@ class _Writer:
         progress.end()
         if self._encoded:
             why = "not JPEG, PNG or WebP, or with an EXIF orientation or 16 bits, which loaders treat in different ways"
-            progress.note("pictures_encoded", pictures=pluralize(self._encoded, "picture"), why=why)
+            progress.note("datasets.pictures_encoded", pictures=pluralize(self._encoded, "picture"), why=why)
         written = tuple(name for names in shards.values() for name in names)
         failed = f"; {pluralize(len(self._failed), 'image')} failed." if self._failed else "."
         progress.note(
-            "dataset",
+            "datasets.dataset",
             images=pluralize(self._images, "image"),
             shards=pluralize(len(written), "shard"),
             size=readable_size(size),

@@ -18,7 +18,7 @@ cvataa = pytest.importorskip("cvat_sdk.auto_annotation", reason="cvat-sdk is not
 from cvat_sdk.auto_annotation.driver import _AnnotationMapper
 from cvat_sdk.masks import decode_mask
 
-from tipsseg.integrations import cvat
+from tipsseg.plugins.serve import cvat
 
 SCENES = Path(__file__).resolve().parents[2] / "examples" / "scenes"
 CLASSES = "panda leg,tree,sky"

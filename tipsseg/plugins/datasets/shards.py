@@ -3,12 +3,11 @@
     README.md                     a card, with the classes
     data/train-00000.parquet      for Hugging Face datasets, DuckDB, Polars, or data/train-00000.tar for WebDataset
 
-They are written from an output folder into another place (see `commands.dataset`); other formats are files of the folder itself.
+They are written from an output folder into another place (see `write`); other formats are files of the folder itself.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,6 @@ from typing import Any, BinaryIO, ClassVar
 from tipsseg.errors import UsageError
 from tipsseg.types import LabelClass, ignore_id
 from tipsseg.util.json import json_bytes
-
-#: The card, and the folder of the shards.
-CARD, DATA_FOLDER = "README.md", "data"
 
 #: Rows of Parquet that are written together, at most this many and about this many bytes: readers load as much at a time.
 _GROUP_ROWS, _GROUP_BYTES = 100, 64 << 20
@@ -232,8 +228,3 @@ pixels, the mean confidence as `score`, the mask of height x width as compressed
 
 Made by: `{run[command]}`
 """
-
-
-def is_card(data: bytes) -> bool:
-    """Return True for a card of a data set that tipsseg wrote."""
-    return re.search(rb"(?m)^- tipsseg\r?$", data) is not None

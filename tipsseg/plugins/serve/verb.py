@@ -65,7 +65,7 @@ def serve(
     verbose: Verbosity = None,
 ) -> None:
     """Serve predictions to Label Studio, and learn from its annotations."""
-    from tipsseg.integrations import label_studio
+    from tipsseg.plugins.serve import label_studio
     from tipsseg.say import progress_for
 
     with progress_for(verbose) as progress:
@@ -80,10 +80,10 @@ def serve(
         )
         with label_studio.serve(backend, host, port) as server:
             name = socket.gethostname() if host == "0.0.0.0" else host
-            progress.note("serving", model=model, name=name, server_port=server.server_port)
+            progress.note("serve.serving", model=model, name=name, server_port=server.server_port)
             try:
                 server.serve_forever()
             except KeyboardInterrupt:
-                progress.note("stopped")
+                progress.note("serve.stopped")
                 backend.close()
                 os._exit(0)  # while Python ends, a thread that runs torch would abort the process

@@ -33,13 +33,6 @@ from tipsseg.engine.local import load_for
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError, Words
 from tipsseg.formats.label_studio import object_results, prediction_score
 from tipsseg.images.remote import check_address
-from tipsseg.integrations.interface import (
-    Interface,
-    newest_annotations,
-    parse_interface,
-    parse_project,
-    read_annotation,
-)
 from tipsseg.label_map import find_objects
 from tipsseg.labelling.features import Features, encode_prepared, find_features
 from tipsseg.labelling.labeller import Labeller
@@ -47,6 +40,13 @@ from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.fit import fit
 from tipsseg.options import Refinement
 from tipsseg.options.records import DEFAULT_FILE_OPTIONS, ComputeOptions, LabelOptions
+from tipsseg.plugins.serve.interface import (
+    Interface,
+    newest_annotations,
+    parse_interface,
+    parse_project,
+    read_annotation,
+)
 from tipsseg.run.plan import plan_run
 from tipsseg.run.spec import RunSpec
 from tipsseg.types import ImageRef

@@ -1,1 +1,0 @@
-"""Plugins for other programs. Each module needs the package of its program; tipsseg itself does not import the modules."""
