@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePath
 
-#: Schemes of URLs that images are read from.
-URL_SCHEMES = ("s3", "gs", "http", "https", "hf", "memory")
+from tipsseg.plugins import names
 
-_URL = re.compile(rf"({'|'.join(URL_SCHEMES)}):[/\\]+(.*)", re.DOTALL)
+#: Schemes of URLs that images are read from.
+URL_SCHEMES = names("scheme")
+
+_URL = re.compile(rf"({'|'.join(map(re.escape, URL_SCHEMES))}):[/\\]+(.*)", re.DOTALL)
 
 #: A URL of any scheme, as users type them. Drives of Windows have one letter.
 _TYPED_URL = re.compile(r"([a-z][a-z0-9+.:-]*[a-z0-9+.-]):[/\\]+(.*)", re.DOTALL | re.IGNORECASE)

@@ -103,7 +103,6 @@ NOTES: dict[str, str] = {
     "would_remove": "Would remove the labels of {images}: {names}.",
     "another_process": "Another tipsseg process is writing to {output}.",
     "no_windows": "For the number of windows, run: tipsseg weights download {model}",
-    "ray_tasks": "Ray runs {tasks} at a time, for {shards}.",
     # merge
     "joining": "Joining {what}.",
     "joined": "Joined {what} into {target}{rest}",

@@ -22,7 +22,7 @@ from PIL import Image
 from resuming import contents
 from running import Command
 
-from tipsseg.commands.label import ray as engine
+from tipsseg.plugins.cloud import ray as engine
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.options.values import index_of
 

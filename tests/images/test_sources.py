@@ -488,7 +488,7 @@ def test_secrets_in_an_invalid_url_are_not_printed() -> None:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gcsfs", None)
-    remote._filesystem.cache_clear()
+    remote._scheme.cache_clear()
     with pytest.raises(InputError) as caught:
         ImageReader().upright("gs://bucket/a.png")
     assert "tipsseg[remote]" in caught.value.hint

@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from tipsseg.images import remote
+from tipsseg.plugins.cloud import fetching
 
 
 def picture(shade: int, size: tuple[int, int] = (64, 96)) -> bytes:
@@ -163,7 +164,7 @@ def serving_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name, value in {**variables, "ENDPOINT_URL": f"http://{host}:{port}"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     S3FileSystem.clear_instance_cache()
-    remote._filesystem.cache_clear()
+    remote._scheme.cache_clear()
     try:
         client = boto3.client("s3")
         client.create_bucket(Bucket="bucket")
@@ -171,11 +172,11 @@ def serving_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     finally:
         server.stop()
         S3FileSystem.clear_instance_cache()
-        remote._filesystem.cache_clear()
+        remote._scheme.cache_clear()
 
 
 def forget_remote(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process like a new one, which has fetched nothing; and let it not wait between attempts."""
-    monkeypatch.setattr(remote, "PAUSE", 0)
+    monkeypatch.setattr(fetching, "PAUSE", 0)
     remote._fetched.clear()
     remote._STAMPS.clear()

@@ -1,32 +1,30 @@
-"""Fetch images by URL through fsspec, into a bounded folder of temporary files.
+"""Fetch images by URL into a bounded folder of temporary files. Plugins know the schemes of URLs.
 
-Credentials come from the environment, as for other tools of each service.
 Messages never quote the text of a service's error: it may contain a signed URL.
 """
 
 from __future__ import annotations
 
 import atexit
-import errno
 import hashlib
 import os
 import re
 import shutil
 import tempfile
 import threading
-import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from tipsseg.address import URL_SCHEMES, is_url, is_web, suffix_of, url_of
+from tipsseg.address import URL_SCHEMES, is_url, suffix_of, url_of
 from tipsseg.errors import InputError
 from tipsseg.images.containers import Stamp
+from tipsseg.plugins import load
 from tipsseg.util.files import is_alive
 
 #: Fetched files that are kept for a second use, and their bytes. Files in use are kept beyond it.
@@ -35,19 +33,45 @@ KEPT_FILES, KEPT_BYTES = 256, 4 << 30
 #: Files that are fetched at a time.
 _AT_ONCE = 16
 
-#: Seconds before the second attempt.
-PAUSE = 2.0
-
-#: Keys of fsspec's file details that identify a version, in order of preference.
-_VERSIONS = (
-    "ETag", "etag", "Content-MD5", "Digest", "md5Hash", "blob_id", "LastModified", "Last-Modified", "last_modified", "updated",
-    "mtime", "created",
-)  # fmt: skip
-
 #: Beginning of the names of folders for fetched files, before the number of the process.
 _PREFIX = "tipsseg-fetched-"
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
+
+
+class Scheme(Protocol):
+    """What is behind the URLs of a scheme. All methods are thread-safe, and raise OSError with a reason in plain words.
+
+    A plugin brings a function from the name of the scheme, such as "s3". It raises InputError if a package is missing.
+    """
+
+    def look(self, address: Path) -> Stamp | None:
+        """Return the version of a file; None for a folder."""
+
+    def stamp(self, file: Path) -> Stamp:
+        """Return the version of a file. Raise IsADirectoryError for a folder."""
+
+    def list(self, folder: Path) -> Iterator[tuple[str, Stamp | None]]:
+        """Yield the names of the files in a folder and its sub-folders, sorted, each with its version if a listing tells it."""
+
+    def fetch(self, address: Path, file: Path) -> None:
+        """Copy a file to this machine."""
+
+
+@cache
+def _scheme(name: str) -> Scheme:
+    scheme: Scheme = load("scheme", name)(name)
+    return scheme
+
+
+def _of(address: Path) -> Scheme:
+    return _scheme(address.parts[0].removesuffix(":"))
+
+
+def version_of(text: str, size: object) -> Stamp:
+    """Return the version of a file from a text that identifies it, such as an ETag, and its size; None if that is unknown."""
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+    return Stamp(size if isinstance(size, int) else None, number)
 
 
 def check_address(address: Path) -> None:
@@ -56,7 +80,7 @@ def check_address(address: Path) -> None:
     Raise InputError for a URL with an unknown scheme, or if the package that reads its scheme is not installed.
     """
     if is_url(address):
-        _files(address)
+        _of(address)
         _STAMPS.pop(str(address), None)  # a new call of the library looks at the file again
         try:
             urlsplit(url_of(address)).port  # noqa: B018  it raises
@@ -69,64 +93,33 @@ def check_address(address: Path) -> None:
         raise InputError(f"{found[1]}:// URLs are not supported", f"Download the file. Supported: {schemes}.")
 
 
-# ---- what a service says about its files ----
-
-
-def is_remote_folder(path: Path) -> bool:
-    """Return True for a folder, False for a file. Raise OSError if it is neither, or cannot be reached."""
-    files, url = _files(path), url_of(path)
-    try:
-        details = ask(files.info, url)
-    except FileNotFoundError:
-        if not is_web(path):
-            raise
-        details = ask(files.info, url + "/")  # a Path lost the slash at the end
-    if details.get("type") == "directory" or (is_web(path) and details.get("mimetype") == "text/html"):
-        return True
-    _note(path, details)
-    return False
-
-
-def list_folder(path: Path) -> Iterator[str]:
-    """Yield the names of the files in a folder and its sub-folders, sorted. Raise OSError if it cannot be listed."""
-    files, url = _files(path), url_of(path)
-    top = files._strip_protocol(url).rstrip("/")
-    found = ask(files.find, url + "/" if is_web(path) else url, detail=True)
-    for key, details in sorted(found.items()):
-        name = key.removeprefix(top).lstrip("/")
-        if name and details.get("type") != "directory":
-            _STAMPS.pop(str(path / name), None)
-            if _version(details):  # else it is requested when the file is read
-                _note(path / name, details)
-            yield name
-
-
-def remote_stamp(path: Path) -> Stamp:
-    """Return the version of a file. Raise OSError if it cannot be reached."""
-    known = _STAMPS.get(str(path))
-    if known is not None:
-        return known
-    details = ask(_files(path).info, url_of(path))
-    if details.get("type") == "directory":
-        raise IsADirectoryError("a folder, not a file")
-    return _note(path, details)
-
-
 #: Versions from listings, by address: the files of a run are not requested one by one.
 _STAMPS: dict[str, Stamp] = {}
 
 
-def _note(path: Path, details: Mapping[str, Any]) -> Stamp:
-    # Without a version, the stamps of two runs differ, so they compare the content.
-    text = _version(details) or f"{time.time_ns()}"
-    size = details.get("size")
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
-    noted = _STAMPS[str(path)] = Stamp(size if isinstance(size, int) else None, number)
-    return noted
+def is_remote_folder(path: Path) -> bool:
+    """Return True for a folder, False for a file. Raise OSError if it is neither, or cannot be reached."""
+    stamp = _of(path).look(path)
+    if stamp is not None:
+        _STAMPS[str(path)] = stamp
+    return stamp is None
 
 
-def _version(details: Mapping[str, Any]) -> str:
-    return next((str(details[key]) for key in _VERSIONS if details.get(key)), "")
+def list_folder(path: Path) -> Iterator[str]:
+    """Yield the names of the files in a folder and its sub-folders, sorted. Raise OSError if it cannot be listed."""
+    for name, stamp in _of(path).list(path):
+        if stamp is None:  # it is requested when the file is read
+            _STAMPS.pop(str(path / name), None)
+        else:
+            _STAMPS[str(path / name)] = stamp
+        yield name
+
+
+def remote_stamp(path: Path) -> Stamp:
+    """Return the version of a file. Raise OSError if it cannot be reached."""
+    if str(path) not in _STAMPS:
+        _STAMPS[str(path)] = _of(path).stamp(path)
+    return _STAMPS[str(path)]
 
 
 # ---- fetching ----
@@ -178,7 +171,7 @@ def _fetch(path: Path) -> Copy:
     for _ in range(2):
         copy = Copy(path, remote_stamp(path))
         try:
-            ask(_files(path).get_file, url_of(path), str(copy.path))
+            _of(path).fetch(path, copy.path)
         except OSError:
             copy.path.unlink(missing_ok=True)  # now: whoever keeps the error keeps this object
             raise
@@ -199,59 +192,3 @@ def _folder() -> str:
     folder = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
-
-
-# ---- services ----
-
-
-def ask(service: Callable[..., Any], *arguments: object, **options: object) -> Any:
-    """Call a service, and once more after an error that may pass. Raise OSError with a reason in plain words."""
-    for last in (False, True):
-        try:
-            return service(*arguments, **options)
-        except Exception as error:  # each service raises exceptions of its own
-            reason = _explain(error)
-            if last or not isinstance(reason, ConnectionError):
-                raise reason from None  # the original may quote a signed URL
-        time.sleep(PAUSE)
-    raise AssertionError
-
-
-def _explain(error: Exception) -> OSError:
-    """Return the error to raise: a ConnectionError if another attempt may help."""
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # fsspec raises it for any failure to reach a web server
-    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, FileNotFoundError) or status in (404, 410):
-        return FileNotFoundError("no such file at this URL")
-    if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
-        return PermissionError("access denied; check the credentials of the service")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EISDIR):
-        return OSError(error.errno, f"{os.strerror(error.errno)}, for the temporary copy")
-    if isinstance(status, int):
-        kind = ConnectionError if status >= 500 or status in (408, 425, 429) else OSError
-        return kind(f"cannot be fetched (HTTP status {status})")
-    return ConnectionError(f"cannot be fetched ({type(error).__name__})")
-
-
-def _files(path: Path) -> Any:
-    return _filesystem(path.parts[0].removesuffix(":"))
-
-
-@cache
-def _filesystem(scheme: str) -> Any:
-    try:
-        import fsspec
-
-        options: dict[str, Any] = {}
-        if scheme in ("http", "https"):
-            import aiohttp
-
-            # The default is five minutes for a whole file.
-            timeout = aiohttp.ClientTimeout(total=None, sock_connect=20, sock_read=60)
-            options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
-        return fsspec.filesystem(scheme, **options)
-    except ImportError as error:
-        raise InputError(
-            f"{scheme}:// requires {error.name or 'another package'}", "Install it: pip install 'tipsseg[remote]'"
-        ) from error

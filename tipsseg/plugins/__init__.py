@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 #: What a plugin can bring. "verb": a function that `ask.verb` decorates, or a tuple of them for a group of commands. "format":
 #: a Format. "container": a Container, by the suffix of the files. "backbone": an Architecture, by the `model_type` of models.
-Kind = Literal["verb", "format", "container", "backbone", "target"]
+Kind = Literal["verb", "format", "container", "backbone", "target", "scheme", "engine"]
 
 _GROUP = "tipsseg.plugins"
 
@@ -33,6 +33,11 @@ _OURS: Mapping[str, str] = {
     "verb.serve": "tipsseg.plugins.serve.verb:serve",
     "target.parquet": "tipsseg.plugins.datasets.verb:write_dataset",
     "target.webdataset": "tipsseg.plugins.datasets.verb:write_dataset",
+    "engine.ray": "tipsseg.plugins.cloud.ray:engine_maker",
+    **dict.fromkeys(
+        ("scheme.s3", "scheme.gs", "scheme.http", "scheme.https", "scheme.hf", "scheme.memory"),
+        "tipsseg.plugins.cloud.fetching:Files",
+    ),
     "container.parquet": "tipsseg.plugins.datasets.table:ParquetTable",
 }
 

@@ -114,9 +114,8 @@ def iter_label_folder(
         TipssegError: See `label_folder`. Wrong arguments raise before the first image.
     """
     from tipsseg.commands.label.folder import find_to_label, label_spec, labelled_images
-    from tipsseg.commands.label.images import label_images
+    from tipsseg.commands.label.images import engine_maker, label_images
     from tipsseg.commands.label.listing import list_images
-    from tipsseg.commands.label.ray import engine_maker
     from tipsseg.engine.notes import Reporter
     from tipsseg.run.folder import open_folder, peek_folder
     from tipsseg.run.inputs import choice_of
@@ -135,7 +134,7 @@ def iter_label_folder(
         fitted=fitted,
         command=ask.command(without=_once(ask), otherwise=Path(output)),
     )
-    make_engine = engine_maker(ray, listed=choice.entries is not None)
+    make_engine = engine_maker(ask.values, listed=choice.entries is not None)
     with ExitStack() as stack:
         stack.enter_context(progress)
         stack.enter_context(_commands_to_paste(ask, spec))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from tipsseg.address import address_text
 from tipsseg.engine.local import load_for
@@ -30,6 +30,7 @@ from tipsseg.engine.notes import (
 )
 from tipsseg.errors import InputError, OutputError, UsageError, Words
 from tipsseg.options.values import index_of
+from tipsseg.plugins import load, names
 from tipsseg.run.files import TRASH
 from tipsseg.run.folder import OutputFolder, locked_cache
 from tipsseg.run.inputs import Images
@@ -71,6 +72,17 @@ def local_engine(folder: OutputFolder, progress: Progress, images: Sequence[Imag
 
     loaded = load_for(folder.info, progress.say, quiet=progress.quiet, images=images)
     yield LocalEngine(loaded, folder.context, progress.say)
+
+
+def engine_maker(values: Mapping[str, Any], *, listed: bool) -> EngineMaker:
+    """Return what makes the engine of a run: a plugin, if the option with the name of an engine is given, or this process.
+
+    Raise UsageError if the engine cannot be used, or not for a list of images on stdin.
+    """
+    for name in names("engine"):
+        if values.get(name) is not None:
+            return cast(EngineMaker, load("engine", name)(values[name], listed=listed))
+    return local_engine
 
 
 def label_images(

@@ -52,13 +52,11 @@ _ANSWER = 10.0
 _CPUS = 4
 
 
-def engine_maker(address: str | None, *, listed: bool) -> EngineMaker:
-    """Return a function that makes the engine of a run.
+def engine_maker(address: str, *, listed: bool) -> EngineMaker:
+    """Return a function that makes the engine of a run on the cluster at an address.
 
     Raise UsageError if Ray is not installed, or if the images are a list on stdin.
     """
-    if address is None:
-        return local_engine
     if listed:
         raise UsageError(
             Words("{ray} requires images that can be listed again, not a list on stdin"),
@@ -114,7 +112,7 @@ class RayEngine:
             each = min([_CPUS, *(int(node["CPU"]) for node in nodes if node.get("CPU"))])
             self._resources, tasks = {"num_cpus": each}, max(cpus // each, 1)
         self._count = _SHARDS * tasks
-        progress.note("ray_tasks", tasks=pluralize(tasks, "task"), shards=pluralize(self._count, "shard"))
+        progress.note("cloud.ray_tasks", tasks=pluralize(tasks, "task"), shards=pluralize(self._count, "shard"))
         info = replace(folder.info, spec=folder.info.spec.changed(device=kind))
         with _errors():
             started: RunInfo | TipssegError = ray.get(self._submit(_start, info, images[:1], folder.context))
