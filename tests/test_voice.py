@@ -160,8 +160,10 @@ def test_a_public_name_stands_in_one_module() -> None:
     """But for the functions that each architecture has, the verbs, which are named after commands, and the types of options."""
     homes: dict[str, set[str]] = {}
     for path in TOP.rglob("*.py"):
-        if path.parent != TOP / "verbs" and path != TOP / "options/declared.py":
+        if path.parent != TOP / "verbs" and path.name not in ("verb.py", "declared.py"):
             for node in ast.parse(path.read_text("utf-8")).body:
+                if isinstance(node, ast.AugAssign):  # the notes of a plugin
+                    continue
                 targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
                 stored = [each for target in targets if target is not None for each in ast.walk(target)]
                 names = {each.id for each in stored if isinstance(each, ast.Name)}

@@ -7,13 +7,13 @@ from tipsseg.commands.evaluate import Evaluation
 from tipsseg.commands.rank import Ranked
 from tipsseg.plugins.audit.findings import Audit
 from tipsseg.plugins.audit.verb import audit
+from tipsseg.plugins.page.verb import report_folder
 from tipsseg.verbs.check import check_folder
 from tipsseg.verbs.convert import convert_folder
 from tipsseg.verbs.correct import correct_folder
 from tipsseg.verbs.eval import score_masks
 from tipsseg.verbs.merge import merge_folders
 from tipsseg.verbs.rank import rank
-from tipsseg.verbs.report import report_folder
 
 __all__ = [
     "Audit",

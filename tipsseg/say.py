@@ -110,13 +110,8 @@ NOTES: dict[str, str] = {
     "joined_conflicts": "{images} had two corrections, of which the newer one stays: {names}.",
     "joined_renamed": "Joined images that were renamed between the runs: {pairs}.",
     "joined_failures": "{images} failed, see {file}",
-    # report
-    "drawing": "Drawing {images} of {output} into {folder}.",
-    "drawn": "{counts} in {seconds} s, into {folder}",
-    "no_image_labelled": "The other labels have no image of this run. Labels are matched by the names of images.",
-    "no_image_found": "None of the findings is about an image of this run. They are matched by image names.",
-    "not_compared": "Did not compare {images} with other images: no features in {features}.",
     # folders, images and models
+    "left_out": "Left out {images}.",
     "encoded_again": "{what}; encoded the image again.",
     "labelling": "Labelling {images}{known} with {setting}: {classes}.",
     "labels_removed": "Removed the labels of {images}: {names}.",

@@ -22,9 +22,9 @@ from PIL import Image
 from resuming import contents
 from running import Command
 
-from tipsseg.plugins.cloud import ray as engine
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.options.values import index_of
+from tipsseg.plugins.cloud import ray as engine
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.backbones.protocol import Architecture, Backbone, Sizes, WindowFeatures
-from tipsseg.plugins import load, names
+from tipsseg.plugins import load_plugin, names
 from tipsseg.weights.sources import read_model_type
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _architecture_of(folder: Path) -> Architecture:
     """Return the architecture of a model; TIPSv2's for an unknown one, because it explains why it cannot be read."""
     model_type = str(read_model_type(folder))
     if model_type in names("backbone") and model_type not in ARCHITECTURES:
-        return cast(Architecture, load("backbone", model_type))
+        return cast(Architecture, load_plugin("backbone", model_type))
     return cast(Architecture, import_module(ARCHITECTURES.get(model_type, ARCHITECTURES["tipsv2"])))
 
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from tipsseg.errors import UsageError
-from tipsseg.formats import DATASET_FORMATS, FORMATS, reading_formats
+from tipsseg.formats import DATASET_FORMATS, FORMATS, correction_formats
 from tipsseg.options.fields import GROUPS, OTHER, Completion
 
 _ARGUMENTS = "Arguments"
@@ -109,8 +109,3 @@ def _names(known: Completion) -> Iterable[str]:
 
         return preset_names()
     return [*FORMATS, *DATASET_FORMATS] if known == "formats" else correction_formats()
-
-
-def correction_formats() -> list[str]:
-    """Return the names of the formats that `tipsseg correct` imports; "report" is what the page of a report saves."""
-    return [*(form.name for form in reading_formats()), "report"]

@@ -17,7 +17,7 @@ import typer
 
 from tipsseg.cli.groups import FLAGS, Group, flags_of, typer_errors_printable
 from tipsseg.errors import NameOf, PluginError, TipssegError, UsageError, worded
-from tipsseg.plugins import LISTED, load, names
+from tipsseg.plugins import LISTED, load_plugin, names
 from tipsseg.util.text import message_line, printable, quote, shell_line
 
 _MAIN_HELP = "Zero-shot semantic segmentation of images, with classes in your own words."
@@ -39,7 +39,6 @@ _COMMANDS: Mapping[str, str] = {
     "merge": "Join the output folders of several machines or runs.",
     "check": "Verify the files of an output folder.",
     "rank": "List the images to review first.",
-    "report": "Write a web page to review and correct labels.",
     "eval": "Score labels against ground-truth masks: mean IoU.",
     "vocab": "List, print and check vocabularies (class lists).",
     "weights": "Download and verify model weights.",
@@ -58,7 +57,6 @@ _VERBS: Mapping[str, tuple[str, ...]] = {
     "label": ("iter_label_folder",),
     "merge": ("merge_folders",),
     "rank": ("iter_ranked",),
-    "report": ("report_folder",),
     "vocab": ("list_presets", "show", "check"),
     "weights": ("list_weights", "download", "verify", "lock", "show_path"),
 }
@@ -79,7 +77,7 @@ def functions_of(name: str) -> tuple[Callable[..., Any], ...]:
     if name in _COMMANDS:
         module = import_module(f"tipsseg.verbs.{name}")
         return tuple(getattr(module, each) for each in _VERBS[name])
-    found = load("verb", name)
+    found = load_plugin("verb", name)
     return found if isinstance(found, tuple) else (found,)
 
 

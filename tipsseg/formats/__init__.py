@@ -6,11 +6,11 @@ from collections import UserDict
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from tipsseg.errors import ImageError, InputError, UsageError, Words
 from tipsseg.formats.base import Format, PartsFormat
-from tipsseg.plugins import load, names
+from tipsseg.plugins import load_plugin, names
 from tipsseg.util.files import is_folder
 from tipsseg.util.text import did_you_mean, quote
 
@@ -58,23 +58,27 @@ DATASET_FORMATS = names("target")
 class _Formats(UserDict[str, Format]):
     """Formats by name. The module of a format is imported when it is first used: help texts need the names alone."""
 
-    def __init__(self, places: Mapping[str, str | None]) -> None:
+    def __init__(self, places: Mapping[str, str | None], kind: Literal["format", "reader"] = "format") -> None:
         super().__init__()
+        self._kind: Literal["format", "reader"] = kind
         self.data: dict[str, Any] = dict(places)
 
     def __getitem__(self, name: str) -> Format:
         form = self.data[name]
         if form is None:
-            form = self.data[name] = load("format", name)()
+            form = self.data[name] = load_plugin(self._kind, name)()
         if isinstance(form, str):
             module, _, kind = form.partition(".")
             form = self.data[name] = getattr(import_module(f"tipsseg.formats.{module}"), kind)()
         return cast(Format, form)
 
 
-#: The formats that are written, ours and those of plugins, and those that are read only. A program may add its own.
+#: The formats that are written, ours and plugins' formats, and formats that are read only. A program may add its own.
 FORMATS = _Formats({**_IMAGE_FORMATS, **_RASTER_FORMATS, **dict.fromkeys(names("format"))})
 READ_ONLY = _Formats(_READ_ONLY)
+
+#: The formats of plugins that only `tipsseg correct` reads.
+READERS = _Formats(dict.fromkeys(names("reader")), "reader")
 
 #: Names that users may guess, and the formats they mean.
 _GUESSES = {**dict.fromkeys(("mask", "masks", "index"), "png"), "json": "coco", "voc": "cvat", "jpg": "overlay"}
@@ -96,7 +100,7 @@ def check_format(name: str) -> None:
         )
 
 
-def check_target(name: str) -> None:
+def check_data_set(name: str) -> None:
     """Raise UsageError if `name` is not a data set."""
     if name not in DATASET_FORMATS:
         raise UsageError(
@@ -158,11 +162,21 @@ def reading_formats() -> list[Format]:
     return [form for form in (*FORMATS.values(), *READ_ONLY.values()) if "read" in vars(type(form))]
 
 
+def correction_formats() -> list[str]:
+    """Return the names of the formats that `tipsseg correct` imports."""
+    return [*(form.name for form in reading_formats()), *READERS]
+
+
+def detect_reader(source: Source) -> Format | None:
+    """Return the format of a plugin that only `tipsseg correct` reads, if a source has it."""
+    return next((form for form in READERS.values() if form.detect(source)), None)
+
+
 def find_reading_format(name: str) -> Format:
     """Return a format to read by its name. Raise UsageError if there is none, or it is not read."""
-    form = FORMATS[name] if name in FORMATS else READ_ONLY.get(name)
+    form = next((formats[name] for formats in (FORMATS, READ_ONLY, READERS) if name in formats), None)
     if form is None or not form.reads:
-        known = [form.name for form in reading_formats()]
+        known = correction_formats()
         hint = f"{did_you_mean(name, known)}Corrections are read from: {', '.join(known)}."
         raise UsageError(f"unknown format {name!r}", hint)
     return form

@@ -127,6 +127,7 @@ class Format:
         colours: True if the files show the colours of the classes.
         multi_part_objects: True if the format can store an object with several parts.
         forbidden_characters: Characters that class names must not contain.
+        only_changes: True if a source has only what a person changed, on labels that the source showed.
     """
 
     name: ClassVar[str]
@@ -140,6 +141,7 @@ class Format:
     colours: ClassVar[bool] = False
     multi_part_objects: ClassVar[bool] = True
     forbidden_characters: ClassVar[str] = ""
+    only_changes: ClassVar[bool] = False
 
     # ---- abilities ----
 
@@ -246,6 +248,10 @@ class Format:
     def detect_json(self, value: object) -> bool:
         """Return True if a parsed JSON file has this format."""
         return False
+
+    def parts(self, source: Source) -> Sequence[Format]:
+        """Return a reader of each document in a source, in the order in which a person made the documents."""
+        return [self]
 
     def read(self, source: Source, names: ClassNames) -> Iterator[SourceImage]:
         """Yield the images in a source, given the classes of a run. Raise ImageError if a file is invalid."""

@@ -27,7 +27,7 @@ from tipsseg.address import is_url, is_web, suffix_of, without_query
 from tipsseg.images.containers import Container, Member, Stamp, TarArchive, Video, ZipArchive
 from tipsseg.images.remote import Copy, begin_fetch, remote_stamp
 from tipsseg.options.values import Every
-from tipsseg.plugins import load, names
+from tipsseg.plugins import load_plugin, names
 from tipsseg.util.files import HASH_LIMIT, Fingerprint, actual_path, open_regular
 
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".mts", ".m2ts", ".3gp"})
@@ -42,7 +42,7 @@ CONTAINERS = frozenset(_KINDS)
 def kind_of(path: PurePath) -> type[Container]:
     """Return what reads a file with images in it. Raise PluginError if a plugin cannot be loaded."""
     suffix = suffix_of(path)
-    kind: type[Container] = _KINDS[suffix] or load("container", suffix[1:])
+    kind: type[Container] = _KINDS[suffix] or load_plugin("container", suffix[1:])
     return kind
 
 

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from tipsseg.address import URL_SCHEMES, is_url, suffix_of, url_of
 from tipsseg.errors import InputError
 from tipsseg.images.containers import Stamp
-from tipsseg.plugins import load
+from tipsseg.plugins import load_plugin
 from tipsseg.util.files import is_alive
 
 #: Fetched files that are kept for a second use, and their bytes. Files in use are kept beyond it.
@@ -40,7 +40,7 @@ _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/")
 
 
 class Scheme(Protocol):
-    """What is behind the URLs of a scheme. All methods are thread-safe, and raise OSError with a reason in plain words.
+    """Read what is behind the URLs of a scheme. All methods are thread-safe, and raise OSError with a reason in plain words.
 
     A plugin brings a function from the name of the scheme, such as "s3". It raises InputError if a package is missing.
     """
@@ -60,7 +60,7 @@ class Scheme(Protocol):
 
 @cache
 def _scheme(name: str) -> Scheme:
-    scheme: Scheme = load("scheme", name)(name)
+    scheme: Scheme = load_plugin("scheme", name)(name)
     return scheme
 
 

@@ -141,6 +141,21 @@ class SourceImage:
     saved: str = ""
 
 
+def browser_of(saved: str) -> str:
+    """Return the browser in `Correction.saved`."""
+    return saved.partition(" ")[0]
+
+
+def is_older(saved: str, imported: str) -> bool:
+    """Return True if a page saved a file before one that was imported; see `Correction.saved`."""
+    return bool(saved) and browser_of(saved) == browser_of(imported) and time_of(saved) < time_of(imported)
+
+
+def time_of(saved: str) -> int:
+    """Return the time in `Correction.saved`, in milliseconds; 0 if it is unknown."""
+    return int(saved.partition(" ")[2] or 0)
+
+
 def index_images(images: Iterable[SourceImage]) -> dict[str, SourceImage]:
     """Return the images of a source by name. Raise ImageError if two files have the labels of one image."""
     found: dict[str, SourceImage] = {}

@@ -1,13 +1,13 @@
-"""What plugins bring, as names: the only module of the plugins that the rest of tipsseg imports.
+"""List what plugins bring, by names: the only module of the plugins that the rest of tipsseg imports.
 
-A plugin brings commands, formats and more (see `Kind`). Help, completion and lists show the names of these without importing the
-plugin, which is loaded when one of them is used. What our plugins bring stands in the tables below. A package of somebody else
+A plugin brings commands, formats and more (see `PluginKind`). Help, completion and lists show the names of these without importing
+the plugin, which is loaded when one of them is used. What our plugins bring stands in the tables below. A package of somebody else
 declares it as entry points:
 
     [project.entry-points."tipsseg.plugins"]
     "format.toy" = "tipsseg_toy:Toy"
 
-`importlib.metadata` would take half of the time of `tipsseg --help`, so the files of entry points are read here.
+`importlib.metadata` would take half of the time that the help of all commands takes, so the files of entry points are read here.
 """
 
 from __future__ import annotations
@@ -23,45 +23,48 @@ from typing import Any, Literal, NamedTuple
 
 #: What a plugin can bring. "verb": a function that `ask.verb` decorates, or a tuple of them for a group of commands. "format":
 #: a Format. "container": a Container, by the suffix of the files. "backbone": an Architecture, by the `model_type` of models.
-Kind = Literal["verb", "format", "container", "backbone", "target", "scheme", "engine"]
+PluginKind = Literal["verb", "format", "reader", "container", "backbone", "target", "scheme", "engine"]
 
 _GROUP = "tipsseg.plugins"
 
 #: What our plugins bring, by kind and name.
 _OURS: Mapping[str, str] = {
     "verb.audit": "tipsseg.plugins.audit.verb:audit",
+    "verb.report": "tipsseg.plugins.page.verb:report_folder",
+    "reader.report": "tipsseg.plugins.page.corrections:PageCorrections",
     "verb.serve": "tipsseg.plugins.serve.verb:serve",
     "target.parquet": "tipsseg.plugins.datasets.verb:write_dataset",
     "target.webdataset": "tipsseg.plugins.datasets.verb:write_dataset",
-    "engine.ray": "tipsseg.plugins.cloud.ray:engine_maker",
+    "engine.ray": "tipsseg.plugins.cloud.ray:ray_engine_maker",
     **dict.fromkeys(
         ("scheme.s3", "scheme.gs", "scheme.http", "scheme.https", "scheme.hf", "scheme.memory"),
-        "tipsseg.plugins.cloud.fetching:Files",
+        "tipsseg.plugins.cloud.fetching:FsspecFiles",
     ),
     "container.parquet": "tipsseg.plugins.datasets.table:ParquetTable",
 }
 
 
-class Listed(NamedTuple):
+class ListedCommand(NamedTuple):
     """A command in the list of all commands: the command that it follows there, and a summary."""
 
     after: str
     summary: str
 
 
-#: The commands of our plugins in the list of all commands. Those of somebody else come last.
-LISTED: Mapping[str, Listed] = {
-    "audit": Listed("eval", "Find likely errors in existing labels."),
-    "serve": Listed("audit", "Run a Label Studio backend: predictions and training."),
+#: The commands of our plugins in the list of all commands. Commands of somebody else come last.
+LISTED: Mapping[str, ListedCommand] = {
+    "report": ListedCommand("rank", "Write a web page to review and correct labels."),
+    "audit": ListedCommand("eval", "Find likely errors in existing labels."),
+    "serve": ListedCommand("audit", "Run a Label Studio backend: predictions and training."),
 }
 
 
-def names(kind: Kind) -> tuple[str, ...]:
-    """Return the names of what plugins bring: ours in the order of the table, then those of somebody else."""
+def names(kind: PluginKind) -> tuple[str, ...]:
+    """Return the names of what plugins bring: ours in the order of the table, then the names of somebody else."""
     return tuple(name for own, name in _brought() if own == kind)
 
 
-def load(kind: Kind, name: str) -> Any:
+def load_plugin(kind: PluginKind, name: str) -> Any:
     """Return what a plugin brings.
 
     Raises:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 from tipsseg.address import as_address
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError, Words
-from tipsseg.formats import DATASET_FORMATS, check_target
+from tipsseg.formats import DATASET_FORMATS, check_data_set
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
 from tipsseg.options.declared import format_names
 from tipsseg.options.fields import FILES, Opt, take_options
 from tipsseg.options.records import FileOptions, ReadingOptions
 from tipsseg.options.values import SHARD_SIZE
-from tipsseg.plugins import load
+from tipsseg.plugins import load_plugin
 from tipsseg.util.text import quote
 from tipsseg.verbs.shared import Chosen, Moved
 
@@ -107,8 +107,8 @@ def convert_folder(
         raise UsageError(f"convert takes one output folder; {quote(str(others[0]))} is a second one")
     if to is not None:
         names = {"jobs", "max_pixels", "val_fraction", "only", "images", "shard_size", "overwrite"}
-        check_target(formats[0])
-        write = load("target", formats[0])
+        check_data_set(formats[0])
+        write = load_plugin("target", formats[0])
         return len(write(output, to, format=formats[0], verbose=verbose, **ask.some(names)).failed)
     with progress_for(verbose) as progress:
         if drop is not None:

@@ -13,12 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.commands.correct.edits import Comparison, compare_masks, join_levels, return_parts
-from tipsseg.commands.correct.sources import browser_of, is_older
 from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.folder.mask import seal
 from tipsseg.formats import FORMATS
 from tipsseg.formats.png import encode_mask
-from tipsseg.masks.records import Changes, ClassNames, Objects, PixelLabels, SourceImage, image_errors
+from tipsseg.masks.records import (
+    Changes,
+    ClassNames,
+    Objects,
+    PixelLabels,
+    SourceImage,
+    browser_of,
+    image_errors,
+    is_older,
+)
 from tipsseg.options.records import CorrectOptions
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import (

@@ -16,22 +16,17 @@ from tipsseg.address import as_address
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
 from tipsseg.commands.correct.sources import (
     COPY,
-    PAGE,
-    PageCorrections,
     SourceRun,
-    browser_of,
-    find_pages,
     find_source_run,
-    is_older,
 )
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.folder.mask import BASE_LENGTH
-from tipsseg.formats import FORMATS, detect_format, find_reading_format, refuse_parts
+from tipsseg.formats import FORMATS, detect_format, detect_reader, find_reading_format, refuse_parts
 from tipsseg.formats.base import Format
 from tipsseg.masks.files import Source
 from tipsseg.masks.names import SourceNames
-from tipsseg.masks.records import ClassNames, SourceImage, index_images
+from tipsseg.masks.records import ClassNames, SourceImage, browser_of, index_images, is_older
 from tipsseg.options import default_jobs
 from tipsseg.options.records import CorrectOptions, ReadingOptions
 from tipsseg.run.entry import Correction, recorded_ref
@@ -146,11 +141,10 @@ def _take(
     plans = planner.plan_all(matched, progress)
     progress.end()
     uncorrected = () if source_run is None else tuple(source_run.uncorrected)
-    is_page = isinstance(reader, PageCorrections)
-    partly = bool(uncorrected) or is_page or _is_below(source, run.output)
+    partly = bool(uncorrected) or reader.only_changes or _is_below(source, run.output)
     changed = _keep_unseen(source, plans, progress, accept=options.accept, partly=partly)
     late = {image: plan.left_out for image, plan in plans.items() if plan.left_out is not None}
-    if is_page:
+    if reader.only_changes:
         what = "no image of the folder has the picture that the page showed"
         late |= {name: ImageError(source, f"{name}: {what}", "Write the page again.") for name in unmatched}
     unchanged = tuple(image for image, plan in plans.items() if plan.mask is None and plan.left_out is None)
@@ -244,18 +238,15 @@ def _whole_format(source: Path, run: Run, options: CorrectOptions) -> tuple[Path
 
 
 def _readers(options: CorrectOptions, source_run: SourceRun | None, files: Source, run: Run) -> Sequence[Format]:
-    """Return what reads the source: a format, or each file of a review page in the order of their saving."""
+    """Return what reads the documents of a source, in the order in which a person made them."""
     objects = FORMATS["instances"]
     if options.source_format in (None, objects.name) and _is_below(files.path, run.output / str(objects.folder)):
         return [objects]
     refuse_parts(files.path)
-    if options.source_format in (None, PAGE) and (pages := find_pages(files)):
-        return [PageCorrections(page) for page in pages]
-    if options.source_format == PAGE:
-        raise InputError(f"{files.path}: not a file of the review page", "Pass the file that the page saved.")
     if options.source_format is not None:
-        return [find_reading_format(options.source_format)]
-    return [(source_run and source_run.masks_of(files)) or detect_format(files)]
+        return find_reading_format(options.source_format).parts(files)
+    form = detect_reader(files) or (source_run and source_run.masks_of(files)) or detect_format(files)
+    return form.parts(files)
 
 
 def _mark_own(images: Iterable[SourceImage], run: Run, source: Path) -> Iterator[SourceImage]:

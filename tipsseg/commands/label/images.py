@@ -30,7 +30,7 @@ from tipsseg.engine.notes import (
 )
 from tipsseg.errors import InputError, OutputError, UsageError, Words
 from tipsseg.options.values import index_of
-from tipsseg.plugins import load, names
+from tipsseg.plugins import load_plugin, names
 from tipsseg.run.files import TRASH
 from tipsseg.run.folder import OutputFolder, locked_cache
 from tipsseg.run.inputs import Images
@@ -81,7 +81,7 @@ def engine_maker(values: Mapping[str, Any], *, listed: bool) -> EngineMaker:
     """
     for name in names("engine"):
         if values.get(name) is not None:
-            return cast(EngineMaker, load("engine", name)(values[name], listed=listed))
+            return cast(EngineMaker, load_plugin("engine", name)(values[name], listed=listed))
     return local_engine
 
 

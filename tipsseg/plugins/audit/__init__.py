@@ -4,7 +4,6 @@ from tipsseg.say import NOTES
 
 NOTES |= {
     "audit.comparing": "Comparing {images} of {output} with {labels}.",
-    "audit.left_out": "Left out {images}.",
     "audit.absent": "Did not judge the regions of {names} in {labels}: {lacking} lacks these classes. To judge them: "
     "tipsseg label IMAGES -m {model} {classes} -f npz -o {output}",
     "audit.absent_in_file": "Did not judge the regions of {names} in {labels}: {lacking} lacks these classes. To judge them, add "

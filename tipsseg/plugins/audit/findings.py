@@ -409,7 +409,7 @@ def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, prog
             unlabelled += doubts is None
             findings += [Finding(ref=ref, size=size, doubt=doubt) for doubt in doubts or ()]
         if corrected:
-            progress.note("audit.left_out", images=pluralize(corrected, "corrected image"))
+            progress.note("left_out", images=pluralize(corrected, "corrected image"))
         note_skipped(source.skipped, labels, progress)
     audited = job.done - unlabelled - corrected
     job.require(job.done, "audited")

@@ -27,7 +27,7 @@ _VERSIONS = (
 )  # fmt: skip
 
 
-class Files(Scheme):
+class FsspecFiles(Scheme):
     """The files that fsspec reads by a scheme."""
 
     def __init__(self, name: str) -> None:

@@ -52,7 +52,7 @@ _ANSWER = 10.0
 _CPUS = 4
 
 
-def engine_maker(address: str, *, listed: bool) -> EngineMaker:
+def ray_engine_maker(address: str, *, listed: bool) -> EngineMaker:
     """Return a function that makes the engine of a run on the cluster at an address.
 
     Raise UsageError if Ray is not installed, or if the images are a list on stdin.

@@ -23,7 +23,7 @@ from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of
 from tipsseg.commands.merge import refuse_different
 from tipsseg.engine.notes import readable_size
 from tipsseg.errors import ImageError, InputError, OutputError, TipssegError, UsageError, Words
-from tipsseg.formats import check_target
+from tipsseg.formats import check_data_set
 from tipsseg.formats.base import encode_text, output_name
 from tipsseg.formats.coco import annotation_records, encode_masks
 from tipsseg.formats.png import encode_mask, encode_picture
@@ -91,7 +91,7 @@ def write_shards(
     progress: Progress,
 ) -> WrittenDataset:
     """Write a data set in the format `name`. See `verb.write_dataset`; `root` has the images."""
-    check_target(name)
+    check_data_set(name)
     form, place = DATASETS[name], _Place(to)
     form.check()
     check_image_root(root)

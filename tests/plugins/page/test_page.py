@@ -17,10 +17,10 @@ from output_folders import A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
-from tipsseg.commands.report.make import PAGE_FILES, _chunks, page_file
-from tipsseg.commands.report.pictures import jpeg, script
+from tipsseg.plugins.page.make import PAGE_FILES, _chunks, page_file
+from tipsseg.plugins.page.pictures import jpeg, script
+from tipsseg.plugins.page.verb import report_folder
 from tipsseg.say import Silence
-from tipsseg.verbs.report import report_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 

@@ -80,7 +80,7 @@ def report_folder(
             be read.
         OutputError: If the folder for the page cannot be written, or contains other files.
     """
-    from tipsseg.commands.report.make import write_page
+    from tipsseg.plugins.page.make import write_page
     from tipsseg.say import progress_for
 
     truth = take_options(TruthOptions, ask.values)

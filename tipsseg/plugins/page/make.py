@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from tipsseg.address import address_text
 from tipsseg.commands.evaluate import score_labels
 from tipsseg.commands.rank import ReviewOrder
-from tipsseg.commands.report.image import MOVED_HINT, ImageMaker, PageRecord, Place, failed_record, image_key
-from tipsseg.commands.report.pictures import script
 from tipsseg.engine.job import Job
 from tipsseg.engine.notes import list_counts, note_aside
 from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError, Words
@@ -28,6 +26,8 @@ from tipsseg.features.folder import feature_path, read_store
 from tipsseg.given.labels import LabelSource
 from tipsseg.masks.findings import read_doubts
 from tipsseg.options.records import ReadingOptions, TruthOptions
+from tipsseg.plugins.page.image import MOVED_HINT, ImageMaker, PageRecord, Place, failed_record, image_key
+from tipsseg.plugins.page.pictures import script
 from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files
 from tipsseg.run.inputs import REPORT_FILE, check_image_root
@@ -109,7 +109,7 @@ def write_page(
             clean_up([folder], keep={LOCK_FILE})
             clean_up_below(path for path in folder.iterdir() if path.is_dir())
         place, began = Place(folder), time.monotonic()
-        progress.begin("drawing", len(run), images=pluralize(len(run), "image"), output=run.output, folder=folder)
+        progress.begin("page.drawing", len(run), images=pluralize(len(run), "image"), output=run.output, folder=folder)
         if others or findings:
             _note_unmatched([image.ref(images) for image in run.images()], others, findings, progress)
         drawn = _draw(run, ImageMaker(place, classes, images, others), reading.jobs, progress)
@@ -159,7 +159,7 @@ def write_page(
         progress.results([folder / PAGE_FILES[0]])
         counts = {name: drawn.counts[name] for name in ("unchanged", "failed")}
         done = list_counts(drawn.counts["drawn"], "drawn", counts)
-        progress.note("drawn", counts=done, seconds=f"{time.monotonic() - began:.1f}", folder=folder)
+        progress.note("page.drawn", counts=done, seconds=f"{time.monotonic() - began:.1f}", folder=folder)
         return drawn.counts["failed"] + (0 if evaluation is None else evaluation.failed)
 
 
@@ -168,9 +168,9 @@ def _note_unmatched(
 ) -> None:
     """Compare the images with the other labels and the findings, and note labels and findings of other images."""
     if others is not None and not others.names.expect(refs):
-        progress.note("no_image_labelled")
+        progress.note("page.no_image_labelled")
     if findings and not findings.keys() & {ref.name for ref in refs}:
-        progress.note("no_image_found")
+        progress.note("page.no_image_found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +219,7 @@ def _similar_images(features: Path, drawn: _Drawn, progress: Progress) -> dict[s
     """Return the positions on the page of the images most similar to each image, by the class tokens in a feature store."""
     vectors, images = _token_vectors(features, list(drawn.hashes.values())), list(drawn.hashes)
     if missing := len(vectors) - int(np.count_nonzero(vectors.any(1))):
-        progress.note("not_compared", images=pluralize(missing, "image"), features=features)
+        progress.note("page.not_compared", images=pluralize(missing, "image"), features=features)
     positions = {image: position for position, image in enumerate(drawn.order)}
     return {
         image: [positions[images[index]] for index in indices]
@@ -316,4 +316,4 @@ def _facts(run: Run) -> Iterator[str]:
 
 
 def page_file(name: str) -> bytes:
-    return (resources.files("tipsseg") / "assets" / "report" / name).read_bytes()
+    return (resources.files("tipsseg.plugins.page") / "assets" / name).read_bytes()

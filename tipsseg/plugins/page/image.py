@@ -18,11 +18,11 @@ import numpy as np
 
 from tipsseg.address import address_text
 from tipsseg.commands.rank import mean_confidence
-from tipsseg.commands.report import pictures
 from tipsseg.errors import ImageError, OutputError, Words
 from tipsseg.formats.npz import read_confidence
 from tipsseg.given.labels import LabelSource, paint_objects
 from tipsseg.images.access import absence, exists
+from tipsseg.plugins.page import pictures
 from tipsseg.regions.components import every_region
 from tipsseg.regions.objects import number_pixels
 from tipsseg.run.entry import Entry, ObjectScore

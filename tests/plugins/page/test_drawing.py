@@ -14,11 +14,11 @@ from browser import CHROMIUM, Browser, drag, open_image, place, wait_for
 from output_folders import make_run, save_inputs
 from PIL import Image
 
-from tipsseg.commands.correct.strokes import AREAS_MAX, POINTS_MAX
-from tipsseg.commands.report.make import page_file
+from tipsseg.plugins.page.make import page_file
+from tipsseg.plugins.page.strokes import AREAS_MAX, POINTS_MAX
+from tipsseg.plugins.page.verb import report_folder
 from tipsseg.say import Silence
 from tipsseg.verbs.correct import correct_folder
-from tipsseg.verbs.report import report_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 

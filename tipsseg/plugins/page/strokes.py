@@ -2,7 +2,7 @@
 
 Coordinates are in pixels of the image, (y, x), from its upper left corner: the centre of the pixel in row i and column j is at
 (i + 0.5, j + 0.5). A pixel belongs to the stroke of a brush if its centre is within the radius of the stroke's line, and to a lasso
-if its line winds around the centre. `assets/report/strokes.js` has the same rule.
+if its line winds around the centre. `assets/strokes.js` has the same rule.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tipsseg.masks.records import ClassNames, Size
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.json import short, take
 
-#: The maximum number of points of an image's strokes, as in `assets/report/changes.js`.
+#: The maximum number of points of an image's strokes, as in `assets/changes.js`.
 POINTS_MAX = 50_000
 
 #: The boxes around an image's strokes may have this many times its pixels together: they bound the time.

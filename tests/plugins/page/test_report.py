@@ -18,15 +18,15 @@ from kept_features import keep_features
 from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 
-from tipsseg.commands.report import make
-from tipsseg.commands.report.pictures import script
 from tipsseg.errors import InputError, OutputError, TipssegError
+from tipsseg.plugins.page import make
+from tipsseg.plugins.page.pictures import script
+from tipsseg.plugins.page.verb import report_folder
 from tipsseg.run.entry import Failure
 from tipsseg.run.failures import Failures
 from tipsseg.run.inputs import Ignored, found_images
 from tipsseg.run.read import open_run
 from tipsseg.say import Progress, Silence
-from tipsseg.verbs.report import report_folder
 
 HOSTILE_CLASS = "</script><script>alert(1)</script>"
 HOSTILE_IMAGE = 'a"><img src=x onerror=alert(1)>.png'
