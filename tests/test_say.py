@@ -120,7 +120,7 @@ def test_quiet_says_errors_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", screen)
     with Progress(quiet=True) as shown:
         shown.begin("joining", 1, what="1 image")
-        shown.note("stopped")
+        shown.note("none_removed")
         shown.error(ImageError(Path("b.jpg"), "truncated", "Fetch it again."))
         shown.advance()
     assert screen.getvalue() == "Error: b.jpg: truncated (Fetch it again.)\n"
