@@ -65,7 +65,7 @@ _VERBS: Mapping[str, tuple[str, ...]] = {
 def listed_commands() -> dict[str, str]:
     """Return all commands with their summaries, in the order of --help. A command of somebody else has none until it is loaded."""
     commands = [*_COMMANDS.items()]
-    for name in names("verb"):
+    for name in (name for name in names("verb") if name not in _COMMANDS):
         after, summary = LISTED.get(name) or (commands[-1][0], "")
         place = next(place for place, (other, _) in enumerate(commands, start=1) if other == after)
         commands.insert(place, (name, summary))
@@ -97,13 +97,18 @@ class _Main(Group):
         if args[0] in self.commands:
             from tipsseg.cli.verbs import commands_of
 
-            functions = functions_of(args[0])
-            summary = self.commands[args[0]].help or functions[0].__doc__ or ""
+            try:
+                functions = functions_of(args[0])
+            except PluginError:
+                if ctx.resilient_parsing:  # completion must not raise
+                    return super().resolve_command(ctx, args)
+                raise
+            summary = self.commands[args[0]].help or (functions[0].__doc__ or "").partition("\n")[0]
             self.commands[args[0]] = typer.main.get_command(commands_of(summary, *functions))
         return super().resolve_command(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        for name in (name for name in names("verb") if name not in LISTED):
+        for name in (name for name in names("verb") if name not in {*LISTED, *_COMMANDS}):
             try:
                 self.commands[name].help = functions_of(name)[0].__doc__
             except PluginError as error:  # the other commands work

@@ -73,8 +73,10 @@ class _Formats(UserDict[str, Format]):
         return cast(Format, form)
 
 
+_WRITTEN: dict[str, str | None] = {**_IMAGE_FORMATS, **_RASTER_FORMATS}
+
 #: The formats that are written, ours and plugins' formats, and formats that are read only. A program may add its own.
-FORMATS = _Formats({**_IMAGE_FORMATS, **_RASTER_FORMATS, **dict.fromkeys(names("format"))})
+FORMATS = _Formats(_WRITTEN | {name: None for name in names("format") if name not in _WRITTEN})
 READ_ONLY = _Formats(_READ_ONLY)
 
 #: The formats of plugins that only `tipsseg correct` reads.
@@ -100,14 +102,14 @@ def check_format(name: str) -> None:
         )
 
 
-def check_data_set(name: str) -> None:
-    """Raise UsageError if `name` is not a data set."""
-    if name not in DATASET_FORMATS:
+def check_data_set(name: str, known: Sequence[str] = DATASET_FORMATS) -> None:
+    """Raise UsageError if `name` is not one of the data sets that are known."""
+    if name not in known:
         raise UsageError(
             f"{quote(name)} is not a data set with images",
             Words(
                 "Use one of {datasets}. Or remove {to}, to write other formats into the output folder.",
-                datasets=", ".join(DATASET_FORMATS),
+                datasets=", ".join(known),
             ),
         )
 

@@ -34,7 +34,7 @@ VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".m
 
 #: Suffixes of files with images in them, and what reads these; None if a plugin does.
 _KINDS: dict[str, type[Container] | None] = {
-    ".tar": TarArchive, ".zip": ZipArchive, **dict.fromkeys(VIDEOS, Video), **{f".{name}": None for name in names("container")},
+    **{f".{name}": None for name in names("container")}, ".tar": TarArchive, ".zip": ZipArchive, **dict.fromkeys(VIDEOS, Video),
 }  # fmt: skip
 CONTAINERS = frozenset(_KINDS)
 

@@ -244,13 +244,13 @@ class Walker:
             return
         if named and self._every is None and suffix_of(path) in VIDEOS:
             raise UsageError(f"{printable_path(path)}: a video requires the interval of its frames", EVERY_HINT)
-        name = relative.with_suffix("")
+        name, has_files = relative.with_suffix(""), kind_of(path).has_files
         try:
             for member in list_members(path, self._every):
                 if member.fault:
                     error = ImageError(path / member.name, member.fault, _OPEN_HINT)
                     yield Failed(ImageRef(path / member.name, name / member.name), error)
-                elif kind_of(path).has_files and suffix_of(PurePath(member.name)) not in self._extensions:
+                elif has_files and suffix_of(PurePath(member.name)) not in self._extensions:
                     self.skipped.add(member.name, file=True)
                 else:
                     yield ImageRef(path / member.name, name / member.name)

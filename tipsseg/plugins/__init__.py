@@ -21,8 +21,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-#: What a plugin can bring. "verb": a function that `ask.verb` decorates, or a tuple of them for a group of commands. "format":
-#: a Format. "container": a Container, by the suffix of the files. "backbone": an Architecture, by the `model_type` of models.
+#: What a plugin can bring. README.md says what each is; a name that tipsseg has itself stays what it is.
 PluginKind = Literal["verb", "format", "reader", "container", "backbone", "target", "scheme", "engine"]
 
 _GROUP = "tipsseg.plugins"

@@ -208,7 +208,7 @@ def _given(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFold
         and spec.shard is None
         and not found.refused
         and found.root == (run.root or found.root)
-        and all(is_folder(path) or _is_archive(path) for path in choice.paths)
+        and all(is_folder(path) or (suffix_of(path) in CONTAINERS and kind_of(path).has_files) for path in choice.paths)
     )
     if choice.entries is None and not spec.overwrite:
         found = _in_run(found, run, spec.output)
@@ -421,7 +421,3 @@ def _head(path: Path) -> bytes:
             return file.read(1 << 20)
     except OSError:
         return b""
-
-
-def _is_archive(path: Path) -> bool:
-    return suffix_of(path) in CONTAINERS and kind_of(path).has_files

@@ -14,11 +14,7 @@ from pathlib import Path
 
 from tipsseg.address import as_address
 from tipsseg.commands.correct.plan import CorrectedMask, Plan, Planner, RedrawnObject
-from tipsseg.commands.correct.sources import (
-    COPY,
-    SourceRun,
-    find_source_run,
-)
+from tipsseg.commands.correct.sources import COPY, SourceRun, find_source_run
 from tipsseg.engine.notes import note_settled
 from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.folder.mask import BASE_LENGTH

@@ -91,7 +91,7 @@ def write_shards(
     progress: Progress,
 ) -> WrittenDataset:
     """Write a data set in the format `name`. See `verb.write_dataset`; `root` has the images."""
-    check_data_set(name)
+    check_data_set(name, tuple(DATASETS))
     form, place = DATASETS[name], _Place(to)
     form.check()
     check_image_root(root)
