@@ -120,6 +120,7 @@ def test_every_note_gets_the_values_of_its_sentence() -> None:
         "audit.absent_in_file",
         "labels_removed",
         "none_removed",
+        "geo.in_pixels",
     }  # chosen by a value
 
 

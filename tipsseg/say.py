@@ -86,12 +86,12 @@ NOTES: dict[str, str] = {
     "fit_skips": "Could not read {images} without masks; the fit ignores them.",
     # label
     "stops": "The run would stop: {error}",
-    "coordinates_lost": "{name} is georeferenced, but {chosen} do not store coordinates. It is resized for the model like a "
-    "photograph; {formats}=geotiff labels it at full resolution. To add georeferenced masks of these labels, "
-    "run: tipsseg convert {folder} --format geotiff",
-    "labelled_as_raster": "{name} is georeferenced: it is labelled at its full resolution, in the format geotiff. To write "
-    "{chosen} instead, use {formats}.",
-    "coordinates_refused": "The coordinates of {name} are not stored, because {message}. {hint}",
+    "blocks_lost": "{name} {claim}, but {chosen} do not store that. It is resized for the model like a photograph; "
+    "{formats}={mask} labels it at full resolution. To add such masks of these labels, "
+    "run: tipsseg convert {folder} --format {mask}",
+    "labelled_in_blocks": "{name} {claim}: it is labelled at its full resolution, in the format {mask}. To write {chosen} "
+    "instead, use {formats}.",
+    "blocks_refused": "{name} {claim}, which is not stored, because {message}. {hint}",
     "no_locks": "The file system of {path} has no locks: run one process at a time there, or one for each shard.",
     "correction_replaced": "{names}: the picture that was corrected is gone, and another one has its name. The correction is in "
     "{folder}.",
@@ -143,7 +143,6 @@ NOTES: dict[str, str] = {
     "derived": "Wrote {formats} of {images} from the labels.",
     "pictures_kept": "Kept {number}: {names}.",
     "strays": "Left out {number} of the run: {names}. Move such masks away, or label their images.",
-    "in_pixels": "{image} has no coordinates{more}: places are in pixels, with y downwards.",
     "no_picture": "Did not write {formats} of {images}: the picture is missing or has changed. If it has changed, label it "
     "again; if it has moved, run: tipsseg convert {folder} --format {formats} --images FOLDER",
     "files_kept": "Kept {files} changed by hand: {names}. {hint}",

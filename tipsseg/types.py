@@ -212,28 +212,9 @@ class WindowPlan:
         return min(self.size)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RasterGrid:
-    """The grid of the labels of a raster.
-
-    Attributes:
-        size: (height, width) in pixels.
-        transform: The affine transform from (column, row) to coordinates: a, b, c, d, e, f.
-        crs: The coordinate system as WKT; "" if the raster has none.
-        epsg: Its EPSG code, if it has one.
-        ignore: The label id of pixels without data, and below the minimum confidence.
-    """
-
-    size: tuple[int, int]
-    transform: tuple[float, ...]
-    crs: str
-    epsg: int | None
-    ignore: int
-
-
 @dataclass(frozen=True, slots=True)
 class BlockPlace:
-    """The place of a block of a raster: its number, from top to bottom, then from left to right, and its pixels."""
+    """The place of a block of a picture: its number, from top to bottom, then from left to right, and its pixels."""
 
     number: int
     top: int

@@ -20,13 +20,14 @@ import numpy as np
 import torch
 from models import CONFIGS, save_model
 from numpy.typing import NDArray
+from rasters import PixelPicture
 
 import tipsseg
 from tinytips.data.scoring import FIRST_SEED, SIZES, iou, to_list
 from tinytips.world.concepts import CLOSED_LIST, WHOLE_LIST, leaf_ids
 from tinytips.world.scenes import Scene, draw_scene
-from tipsseg.engine.rasters import BlockLabeller
 from tipsseg.labelling import classifier
+from tipsseg.labelling.blocks import BlockLabeller
 from tipsseg.labelling.view import window_starts
 from tipsseg.learning.fit import fit
 from tipsseg.options import Dtype, Refinement
@@ -323,11 +324,8 @@ def _mosaic(nine: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 
 def _label_raster(labeller: tipsseg.Labeller, image: NDArray[np.uint8], fade: int) -> NDArray[np.uint8]:
-    def read(top: int, left: int, h: int, w: int) -> NDArray[np.uint8]:
-        return image[top : top + h, left : left + w]
-
     height, width = image.shape[:2]
-    raster = BlockLabeller(labeller, (height, width), read)
+    raster = BlockLabeller(labeller, PixelPicture(image))
     raster.fade = fade
     return raster.label(BlockPlace(0, 0, 0, height, width)).labels.astype(np.uint8)
 

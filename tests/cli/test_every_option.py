@@ -16,7 +16,7 @@ from running import Command, Ran
 
 from tipsseg.ask import verb_of
 from tipsseg.options.fields import COMMAND, options_of
-from tipsseg.options.records import LabelOptions, RasterOptions
+from tipsseg.options.records import LabelOptions, PictureOptions
 from tipsseg.run.read import open_run
 from tipsseg.run.spec import PARTS, RunSpec
 from tipsseg.verbs.encode import iter_encode_folder
@@ -65,7 +65,7 @@ REFUSED = {
     "model", "features", "names", "bands", "ground_resolution",
 }  # fmt: skip
 
-RASTER = {*options_of(RasterOptions)}
+RASTER = {*options_of(PictureOptions)}
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def digest(folder: Path) -> str:
-    with open_run(folder, ended=False) as run:
+    with open_run(folder, ended=False, blocks=True) as run:
         return run.info.digest
 
 

@@ -10,5 +10,5 @@ from tipsseg.run.read import open_run
 
 def read_entries(folder: Path) -> dict[str, Entry]:
     """What the masks of a folder say of themselves, by name."""
-    with open_run(folder, ended=False) as run:
+    with open_run(folder, ended=False, blocks=True) as run:
         return {entry.image: entry for entry in run.cache.entries()}

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.formats.base import ImageLabels
-from tipsseg.formats.raster import image_grid
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.upright import pixel_digest
 from tipsseg.label_map import LabelMap
@@ -20,7 +19,7 @@ from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.values import Shard
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.run.folder import open_folder
-from tipsseg.run.results import write_image
+from tipsseg.run.results import find_grid, write_image
 from tipsseg.run.settle import settle
 from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.say import Progress
@@ -118,7 +117,7 @@ def make_run(
                     thumbnail=ImageReader().thumbnail(ref.path),
                     pixels=partial(np.full, (*ids.shape, 3), 90, np.uint8),
                     pixel_digest=pixel_digest(ImageReader().upright(ref.path)),
-                    grid=partial(image_grid, ref.path, ids.shape, len(classes), ImageReader()),
+                    grid=partial(find_grid, formats, ref.path, ids.shape, len(classes), ImageReader()),
                 )
             )
         settle(folder, 1)

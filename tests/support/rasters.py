@@ -24,6 +24,24 @@ def drawn(height: int, width: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.concatenate(rows)[:height, :width])
 
 
+class PixelPicture:
+    """A picture in memory, read in parts (see `tipsseg.formats.blocks.Picture`)."""
+
+    grid: Any = None
+    about = ""
+    remarks = ()
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._pixels = pixels
+        self.size: tuple[int, int] = pixels.shape[0], pixels.shape[1]
+
+    def read(self, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+        return self._pixels[top : top + height, left : left + width]
+
+    def valid(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:
+        return np.ones((height, width), np.bool_)
+
+
 def write_raster(path: Path, pixels: NDArray[Any], *, metres: float = 0.5, **options: Any) -> Path:
     """Write a GeoTIFF in UTM zone 32N of pixels [H, W, bands]; `crs=None` writes one without coordinates."""
     import rasterio

@@ -102,7 +102,7 @@ def _problems(
 ) -> Iterator[Problem]:
     """Yield the faults of an output folder, and add to `whole` what else is found."""
     try:
-        with open_run(folder, ended=False, max_pixels=reading.max_pixels) as run:
+        with open_run(folder, ended=False, blocks=True, max_pixels=reading.max_pixels) as run:
             yield from _check_run(run)
             progress.begin("checking", len(run), images=pluralize(len(run), "image"), folder=folder)
             check = partial(_check_image, images, Deriver(run.context))
@@ -162,7 +162,7 @@ def _check_image(images: Path | None, deriver: Deriver, image: RunImage) -> _Rep
         if image.entry.place in image.run.faults:
             return report
         report.files += 1
-        if not image.run.info.spec.is_raster:
+        if image.run.context.block_mask is None:
             image.labels()
         if image.corrected:
             report.edited.append(image.mask)
@@ -212,7 +212,7 @@ def _check_input(images: Path | None, image: RunImage, report: _Report) -> None:
         if image.corrected and (command := accept_command(run.context, path, image.entry, run.reader)):
             what += f"; if the labels still fit: {command}"
         report.problems.append(Problem(path, what))
-    elif not image.run.info.spec.is_raster:
+    elif image.run.context.block_mask is None:
         size, labelled = image.run.reader.size(path), image.entry.mask.size
         if size != labelled:
             report.problems.append(Problem(path, f"{size_text(size)}, but labelled as {size_text(labelled)}"))

@@ -12,13 +12,12 @@ from tipsseg.engine.notes import note_division, note_end, note_formats, note_set
 from tipsseg.errors import InputError, UsageError, Words
 from tipsseg.formats import (
     FORMATS,
-    RASTER_FORMATS,
+    block_formats,
     check_format,
     check_formats,
     format_name,
     is_model_only,
 )
-from tipsseg.formats.raster import check_rasterio
 from tipsseg.options.records import FileOptions, ReadingOptions
 from tipsseg.run.entry import FileRow
 from tipsseg.run.file_names import refuse_shared
@@ -72,10 +71,10 @@ def _ask(folder: OutputFolder, images: Iterable[str], formats: Sequence[str]) ->
 def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *, covers: bool) -> RunInfo:
     """Return a run with more formats, if all images are to be in them, and with the file options that the user gave."""
     spec, files = info.spec, info.spec.files
-    if spec.is_raster and (others := [name for name in formats if name not in RASTER_FORMATS]):
+    if spec.block_mask and (others := [name for name in formats if name not in block_formats()]):
         raise InputError(
-            f"{spec.output}: {', '.join(others)} cannot be written from labels of rasters",
-            f"Use {', '.join(RASTER_FORMATS)}, or label the rasters into another folder with these formats.",
+            f"{spec.output}: {', '.join(others)} cannot be written from masks in the format {spec.mask_format}",
+            f"Use {', '.join(block_formats())}, or label the images into another folder with these formats.",
         )
     check_formats(formats, spec.vocabulary.classes)
     every = tuple(dict.fromkeys((*spec.formats, *formats)))
@@ -92,9 +91,9 @@ def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *
 
 def _check(formats: Sequence[str]) -> None:
     """Raise UsageError for formats that labels alone do not give."""
-    check_rasterio(formats)
     for name in formats:
         check_format(name)
+        FORMATS[name].check()
         if is_model_only(name):
             raise UsageError(
                 f"only the model can write {name}, which stores its scores",

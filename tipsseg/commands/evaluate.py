@@ -37,7 +37,7 @@ from tipsseg.learning.truth import (
 from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.run.inputs import Ignored, find_alone, is_output
 from tipsseg.run.labels import Labels
-from tipsseg.run.read import Run, RunImage, find_run, refuse_raster
+from tipsseg.run.read import Run, RunImage, find_run
 from tipsseg.say import Progress, Silence
 from tipsseg.types import Failed, ImageRef, LabelArray, LabelClass, name_order
 from tipsseg.util.files import is_file, is_folder, read_regular
@@ -251,7 +251,7 @@ def _open_run(folder: Path | Listed, truths: Path) -> Iterator[Run | None]:
     """Open the run whose output folder, or whose folder of masks, is given; yield None for other folders and for a list.
 
     Raises:
-        InputError: There is no such folder, or its run is of rasters.
+        InputError: There is no such folder, or its masks are written block by block.
         UsageError: The masks are the ground-truth masks.
     """
     if isinstance(folder, Listed):
@@ -268,8 +268,6 @@ def _open_run(folder: Path | Listed, truths: Path) -> Iterator[Run | None]:
                 f"{folder} holds both the labels and the ground truth",
                 Words("Set {truths} to the folder of the ground-truth masks."),
             )
-        if run is not None:
-            refuse_raster(run.info)
         yield run
 
 

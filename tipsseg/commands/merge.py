@@ -54,7 +54,9 @@ def _merge(folders: Sequence[Path], target: Path, progress: Progress) -> int:
         cache = stack.enter_context(locked_cache(target))
         if busy := [folder for folder in folders if is_locked(folder)]:
             raise RecordError(busy[0], "a run is in progress", "Wait for it to finish.")
-        runs = [stack.enter_context(open_run(folder, ended=False)) for folder in folders]  # some may have one shard
+        runs = [
+            stack.enter_context(open_run(folder, ended=False, blocks=True)) for folder in folders
+        ]  # some may have one shard
         before = stored_run(target)
         if not runs:
             raise InputError(f"{target}: nothing to join", "Pass other output folders of tipsseg label.")
@@ -155,7 +157,7 @@ def _copied(folder: OutputFolder, image: RunImage) -> Labelled:
     entry, run, ref, staged = image.entry, image.run, image.ref(None), list[StagedFile]()
     with one_image(ref, staged):
         copy = partial(_stage, folder, run.output)
-        if entry.state == SEALED or run.info.spec.is_raster:
+        if entry.state == SEALED or run.context.block_mask:
             mask = copy(image.mask, run.context.mask_format, "")
         else:
             image.labels()  # as they were when it was looked at

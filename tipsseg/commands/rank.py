@@ -53,7 +53,7 @@ def ranked_images(
     """Yield an error for each path in `names` that is not labelled, then the images in review order (see `rank`)."""
     check_image_root(root)
     order, corrected, chosen = ReviewOrder(), 0, None
-    with open_run(output, ended=False) as run:
+    with open_run(output, ended=False, blocks=True) as run:
         if names is not None:
             chosen, unknown = find_only(run.cache.entries(), map(Path, names), root)
             yield from (unlabelled_error(path, output) for path in unknown)

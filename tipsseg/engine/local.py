@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 
 from tipsseg.backbones.registry import open_backbone
-from tipsseg.engine.rasters import RasterTask
+from tipsseg.engine.blocks import BlockTask
 from tipsseg.engine.stages import run_stages
 from tipsseg.errors import DeviceError, Words
 from tipsseg.features.file import Recipe
@@ -28,7 +28,6 @@ from tipsseg.features.folder import (
     feature_path,
     read_store,
 )
-from tipsseg.formats.raster import image_grid
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.features import find_features
 from tipsseg.labelling.labeller import Labeller, Patches, Scored
@@ -40,7 +39,7 @@ from tipsseg.options.records import ComputeOptions, LabelOptions
 from tipsseg.regions.naming import NamedRegions
 from tipsseg.run.labels import RunContext
 from tipsseg.run.record import run_context
-from tipsseg.run.results import Deriver, ImageResult, Labelled, Triaged, write_image
+from tipsseg.run.results import Deriver, ImageResult, Labelled, Triaged, find_grid, write_image
 from tipsseg.run.spec import RunInfo, model_identity
 from tipsseg.say import Progress
 from tipsseg.types import LABELS_VERSION, ImageRef
@@ -204,7 +203,8 @@ class LocalEngine:
         )
         self._deriver = Deriver(context)
         self._top = TOP_CLASSES if context.need("top") else 0
-        self._raster = RasterTask(self.labeller, self.info, context, note) if spec.is_raster else None
+        mask = context.block_mask
+        self._blocks = None if mask is None else BlockTask(mask, self.labeller, self.info, context, note)
 
     @classmethod
     def of(cls, info: RunInfo, progress: Progress, images: Sequence[ImageRef]) -> Self:
@@ -218,8 +218,8 @@ class LocalEngine:
 
     def results(self, items: Iterable[Triaged]) -> Generator[ImageResult, None, None]:
         """Yield the result of each image, in the order of `items`. Raise TipssegError if the run cannot continue."""
-        if self._raster is not None:
-            return self._raster.results(items)
+        if self._blocks is not None:
+            return self._blocks.results(items)
         return run_stages(items, self.source, self.score, self.finish, self.info.spec.jobs)
 
     def score(self, scales: Sequence[Patches]) -> Scored:
@@ -272,7 +272,7 @@ class LocalEngine:
             label_map,
             thumbnail=picture.thumbnail,
             pixels=lambda: spec.reader.pixels(ref.path, size),
-            grid=lambda: image_grid(ref.path, size, len(label_map.classes), spec.reader),
+            grid=lambda: find_grid(self._deriver.context.formats, ref.path, size, len(label_map.classes), spec.reader),
             pixel_digest=picture.pixels,
             given="" if spec.given is None else spec.given.digest(ref, size),
         )

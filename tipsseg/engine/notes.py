@@ -239,9 +239,9 @@ def note_settled(folder: OutputFolder, settled: Settled, progress: Progress, ask
         number = pluralize(len(strays), "mask that belongs to no image", "masks that belong to no image")
         progress.note("strays", number=number, names=join_first(strays, _MAX_NAMES))
     note_trashed(folder, progress)
-    if settled.in_pixels:
-        more = f", like {pluralize(len(settled.in_pixels) - 1, 'more image')}" if len(settled.in_pixels) > 1 else ""
-        progress.note("in_pixels", image=settled.in_pixels[0], more=more)
+    for remark, like in settled.remarks.items():
+        more = f", like {pluralize(len(like) - 1, 'more image')}" if len(like) > 1 else ""
+        progress.note(remark, image=like[0], more=more)
     if lacking := settled.without_picture:
         images, names = pluralize(max(lacking.values()), "image"), ",".join(lacking)
         progress.note("no_picture", formats=names, images=images, folder=word)

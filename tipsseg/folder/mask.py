@@ -61,7 +61,7 @@ class PictureFacts:
     Attributes:
         bytes: The size of its file.
         sha256: The hash of its file in hex; "" for a file that takes long to read.
-        pixels: The digest of the upright image (see `upright.pixel_digest`); "" for a raster.
+        pixels: The digest of the upright image (see `upright.pixel_digest`); "" for a picture that is read in parts.
     """
 
     bytes: int
@@ -90,8 +90,7 @@ class MaskFacts:
         counts: The pixels of the classes that occur, of the background and of ignored pixels, by id. Parts count in wholes too.
         confidence: The mean confidence of the classes that occur, and of the background, by id.
         present: The ids of the classes that competed; None if all did.
-        transform: Of a raster (see `RasterGrid`); None for other images.
-        epsg: See `RasterGrid`.
+        grid: What a plugin says of the grid of the labels, JSON values by name (see `Grid.facts`).
     """
 
     image: str
@@ -110,8 +109,7 @@ class MaskFacts:
     counts: Mapping[int, int]
     confidence: Mapping[int, float]
     present: tuple[int, ...] | None = None
-    transform: tuple[float, ...] | None = None
-    epsg: int | None = None
+    grid: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def by_person(self) -> bool:
@@ -142,10 +140,18 @@ class MaskFacts:
             "counts": {str(key): value for key, value in self.counts.items()},
             "confidence": {str(key): value for key, value in self.confidence.items()},
             "present": None if self.present is None else list(self.present),
-            "transform": None if self.transform is None else list(self.transform),
-            "epsg": self.epsg,
+            "grid": dict(self.grid),
         }
-        empty = {"formerly": [], "from": "", "saved": "", "accepted": False, "question": "", "given": "", "data": ""}
+        empty = {
+            "formerly": [],
+            "from": "",
+            "saved": "",
+            "grid": {},
+            "accepted": False,
+            "question": "",
+            "given": "",
+            "data": "",
+        }
         return {key: value for key, value in found.items() if value is not None and value != empty.get(key)}
 
 
@@ -155,12 +161,10 @@ def read_facts(record: Mapping[str, Any]) -> MaskFacts:
         raise ValueError("another version of tipsseg wrote it")
     by: Any = record.get("by")
     size, picture = _typed(record, "size", list), _typed(record, "picture", dict)
-    present, transform, epsg = record.get("present"), record.get("transform"), record.get("epsg")
+    present = record.get("present")
     if (
         by not in ("model", "person")
         or [type(each) for each in size] != [int, int]
-        or not (epsg is None or type(epsg) is int)
-        or not (transform is None or [type(each) for each in transform] == [float] * 6)
         or not (present is None or (type(present) is list and all(type(each) is int for each in present)))
     ):
         raise ValueError("a fact has another type")
@@ -185,8 +189,7 @@ def read_facts(record: Mapping[str, Any]) -> MaskFacts:
         counts=_by_id(_typed(record, "counts", dict), int),
         confidence=_by_id(_typed(record, "confidence", dict), float, int),
         present=None if present is None else tuple(present),
-        transform=None if transform is None else tuple(transform),
-        epsg=epsg,
+        grid=_typed(record, "grid", dict, {}),
     )
 
 
@@ -286,8 +289,16 @@ def seal(png: bytes, facts: MaskFacts, bulk: Mapping[str, bytes] | None = None) 
 
 
 def facts_text(facts: MaskFacts) -> str:
-    """Return facts as the masks of rasters have them."""
-    return _json(facts.record()).decode()
+    """Return facts as JSON, for masks that are no PNG files: what a plugin says stands beside what tipsseg says."""
+    record = facts.record()
+    return _json(record | record.pop("grid", {})).decode()
+
+
+def read_facts_text(text: str) -> MaskFacts:
+    """Read facts from `facts_text`. Raise ValueError if one is missing or of another type."""
+    record = _typed({"facts": parse(text.encode())}, "facts", dict)
+    grid = {key: record.pop(key) for key in {*record} - {*MaskFacts.__dataclass_fields__, "v", "from"}}
+    return read_facts({**record, "grid": grid})
 
 
 def attach(data: bytes, facts: MaskFacts) -> bytes:

@@ -43,13 +43,10 @@ _IMAGE_FORMATS = {
     "csv": "table.Csv",
 }
 
-#: Formats with coordinates. A run with these alone labels rasters block by block, as they may be larger than memory.
-_RASTER_FORMATS = {"geotiff": "raster.GeoTiff", "geojson": "raster.GeoJson", "gpkg": "raster.GeoPackage"}
-
 #: Formats that are read only.
 _READ_ONLY = {"cvat-xml": "cvat.CvatXml"}
 
-IMAGE_FORMATS, RASTER_FORMATS = tuple(_IMAGE_FORMATS), tuple(_RASTER_FORMATS)
+IMAGE_FORMATS = tuple(_IMAGE_FORMATS)
 
 #: Data sets, which are written into another place.
 DATASET_FORMATS = names("target")
@@ -73,10 +70,8 @@ class _Formats(UserDict[str, Format]):
         return cast(Format, form)
 
 
-_WRITTEN: dict[str, str | None] = {**_IMAGE_FORMATS, **_RASTER_FORMATS}
-
-#: The formats that are written, ours and plugins' formats, and formats that are read only. A program may add its own.
-FORMATS = _Formats(_WRITTEN | {name: None for name in names("format") if name not in _WRITTEN})
+#: The formats that are written, and formats that are read only. A program may add its own.
+FORMATS = _Formats(_IMAGE_FORMATS | {name: None for name in names("format") if name not in _IMAGE_FORMATS})
 READ_ONLY = _Formats(_READ_ONLY)
 
 #: The formats of plugins that only `tipsseg correct` reads.
@@ -121,7 +116,19 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
     if len(set(names)) < len(names):
         raise UsageError(f"duplicate format: {', '.join(names)}", "List every format once.")
     for name in names:
+        FORMATS[name].check()
         FORMATS[name].refuse_classes(classes)
+
+
+def mask_format(names: Sequence[str]) -> str:
+    """Return the format of the masks in a folder with these formats."""
+    masks = {FORMATS[name].mask for name in names if name in FORMATS}
+    return masks.pop() if len(masks) == 1 else "png"
+
+
+def block_formats() -> list[str]:
+    """Return the names of the formats that are written block by block."""
+    return [name for name, form in FORMATS.items() if form.mask != "png"]
 
 
 def format_name(key: str) -> str:

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from tipsseg.errors import UsageError
 from tipsseg.options import NAMES
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tipsseg.masks.records import ClassNames, SourceImage
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.regions.shapes import Shape
-    from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, RasterGrid, TopClasses
+    from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, TopClasses
 
 #: The field in which formats write `ImageLabels.base`. Tools leave fields alone that they do not know.
 BASE_FIELD = "tipsseg"
@@ -56,6 +56,25 @@ class RunFacts:
     files: FileOptions = DEFAULT_FILE_OPTIONS
 
 
+class Grid(Protocol):
+    """Where the labels of an image lie, as a plugin knows it. The core hands it on.
+
+    Attributes:
+        size: (height, width) in pixels.
+        facts: What the mask and manifest.jsonl say of it: JSON values by name.
+        remark: The key of the note about a grid that users do not expect; "" for none.
+    """
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def facts(self) -> Mapping[str, object]: ...
+
+    @property
+    def remark(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ImageLabels:
     """An image and its labels. `Format.needs` says which optional attributes a format requires.
@@ -69,7 +88,7 @@ class ImageLabels:
         thumbnail: [h, w, 3] uint8 RGB (see `upright.thumbnail_rgb`).
         instances: [H, W] int32, the instances of a run with regions (see `naming.NamedRegions`); None without regions.
         pixels: [H, W, 3] uint8 RGB, the upright image.
-        grid: The coordinates of the pixels.
+        grid: The grid of the pixels, for formats that need it.
         base: The digest of the labels (see `Entry.base`), which some formats write, for corrections that come back; "" for none.
     """
 
@@ -81,7 +100,7 @@ class ImageLabels:
     thumbnail: NDArray[np.uint8] | None = None
     instances: NDArray[np.int32] | None = None
     pixels: NDArray[np.uint8] | None = None
-    grid: RasterGrid | None = None
+    grid: Grid | None = None
     base: str = ""
 
     @property
@@ -128,10 +147,12 @@ class Format:
         multi_part_objects: True if the format can store an object with several parts.
         forbidden_characters: Characters that class names must not contain.
         only_changes: True if a source has only what a person changed, on labels that the source showed.
+        mask: The format of the masks in a folder whose formats all name that one.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
+    mask: ClassVar[str] = "png"
     folder: ClassVar[str | None] = None
     suffix: ClassVar[str] = ".png"
     picture_folder: ClassVar[str | None] = None
@@ -170,7 +191,7 @@ class Format:
 
     @property
     def shows_picture(self) -> bool:
-        """True if the pixels or the coordinates of the image, or a copy of it, are in the files."""
+        """True if the pixels or the grid of the image, or a copy of it, are in the files."""
         return self.picture_folder is not None or not self.needs.isdisjoint(("thumbnail", "pixels", "grid"))
 
     # ---- paths ----
@@ -206,6 +227,9 @@ class Format:
         return PurePosixPath(self.picture_folder, self.parent(image, options), name)
 
     # ---- writing ----
+
+    def check(self) -> None:
+        """Check that the packages of the format are installed. Raise UsageError if one is missing."""
 
     def refuse_classes(self, classes: Sequence[LabelClass]) -> None:
         """Raise UsageError if the format cannot store a class name."""

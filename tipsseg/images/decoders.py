@@ -94,7 +94,6 @@ def silence_decoders() -> None:
     handlers are global to the process, and switching them is not thread-safe.
     """
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    warnings.filterwarnings("ignore", message="Dataset has no geotransform")  # of rasterio; the run says so
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when OpenCV opens a video
     os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # read when OpenCV is imported
     _silence_libtiff()

@@ -36,6 +36,7 @@ from tipsseg.images.decoders import (
 from tipsseg.images.remote import check_address
 from tipsseg.images.upright import ORIENTATION, Stretch, orientation_of, refuse_misread, thumbnail_rgb, upright_image
 from tipsseg.options import MAX_PIXELS
+from tipsseg.plugins import ADVICE
 from tipsseg.types import Remark
 from tipsseg.util.files import describe_error
 
@@ -184,7 +185,7 @@ class ImageReader:
             path,
             f"too large: {size}; the limit is {self.max_pixels:,}",
             Words(
-                "Scale it down, label it as a raster with format geotiff, or raise the limit with {max_pixels} "
+                f"Scale it down, {ADVICE['large image']}, or raise the limit with {{max_pixels}} "
                 "(decoding takes 4 to 11 bytes of memory per pixel)."
             ),
         )
@@ -374,8 +375,8 @@ _LOOKALIKES = (
         "a TIFF that Pillow cannot read: damaged, or of an unsupported kind, such as five bands, 64-bit floats or big-endian "
         "BigTIFF",
         Words(
-            "Label it as a raster, with the format geotiff, {bands} and {stretch}, or convert it to a PNG of "
-            "8 bits. If other programs cannot open it either, download it again."
+            f"{ADVICE['unreadable TIFF']}, or convert it to a PNG of 8 bits. If other programs cannot open it either, download "
+            "it again."
         ),
     ),
     (

@@ -52,7 +52,7 @@ Find = Callable[[FeatureFiles, str], Stored | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Picture:
+class SeenPicture:
     """An image in memory.
 
     Attributes:
@@ -85,7 +85,7 @@ class Loaded(Generic[Stored]):
     ref: ImageRef
     fingerprint: Fingerprint
     sha256: str = ""
-    picture: Picture
+    picture: SeenPicture
     stored: tuple[Stored, ...] = ()
     damaged: str = ""
     seconds: float = 0.0
@@ -208,7 +208,7 @@ class FeatureSource(Generic[Stored]):
                 damaged = damaged or f"{files.path(sha256)}: its windows do not match the current settings"
         return tuple(stored), damaged
 
-    def _picture(self, ref: ImageRef, stored: Sequence[Stored]) -> Picture:
+    def _picture(self, ref: ImageRef, stored: Sequence[Stored]) -> SeenPicture:
         """Decode an image, unless its features are stored and no pixels are needed."""
         prepared: Prepared | None = None
         pixels, thumbnail, remarks = "", NO_PIXELS, tuple[Remark, ...]()
@@ -223,7 +223,7 @@ class FeatureSource(Generic[Stored]):
                     prepared, remarks = self.view.prepare(upright), image.remarks(upright)
                     pixels = pixel_digest(upright)
         squeezed: tuple[Remark, ...] = ("squeezed",) if prepared.squeezed else ()
-        return Picture(prepared=prepared, pixels=pixels, thumbnail=thumbnail, remarks=(*remarks, *squeezed))
+        return SeenPicture(prepared=prepared, pixels=pixels, thumbnail=thumbnail, remarks=(*remarks, *squeezed))
 
     @property
     def batch_size(self) -> int:

@@ -75,14 +75,14 @@ _LABELS: dict[str, Any] = {"role": "labels", "recorded": "options"}
 _FILES: dict[str, Any] = {"role": "files", "recorded": "options"}
 
 # fmt: off
-ViewMode = Annotated[Mode, Opt(**_LABELS, rasters=False, group=MODEL, rare=True,
+ViewMode = Annotated[Mode, Opt(**_LABELS, blocks=False, group=MODEL, rare=True,
     help="slide: overlapping windows of the model's size; whole: the whole image at once.")]
-ShortSide = Annotated[int | None, Opt(**_LABELS, rasters=False, metavar="PIXELS", group=MODEL, rare=True, min=1,
+ShortSide = Annotated[int | None, Opt(**_LABELS, blocks=False, metavar="PIXELS", group=MODEL, rare=True, min=1,
     help="Resize the shorter side to this many pixels.  [default: the model's own size]")]
 MinConfidence = Annotated[float, Opt(**_LABELS, metavar="0..1", group=WHAT, min=0, max=1,
     hint="Write 0.6 for 60 %.",
     help="Write pixels below this confidence as 255 (ignored).")]
-Refine = Annotated[Refinement, Opt(**_LABELS, rasters=False, group=MODEL,
+Refine = Annotated[Refinement, Opt(**_LABELS, blocks=False, group=MODEL,
     help="Refine edges using the image's colours; pamr-guided is the most accurate without noise, guided "
         "the fastest.")]
 Scales = Annotated[Iterable[float] | float | str, Opt(**_LABELS, metavar="FACTORS", group=MODEL,
@@ -99,13 +99,13 @@ MinimumArea = Annotated[int | str | MinArea | None, Opt(**_FILES, metavar="AREA"
     check=parse_min_area,
     help='Omit objects below this area from object formats: pixels, or a percentage of the image such as "0.1%".  '
         "[default: 1; an existing folder keeps its value]")]
-Simplify = Annotated[float | None, Opt(**_FILES, rasters=False, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
+Simplify = Annotated[float | None, Opt(**_FILES, blocks=False, metavar="PIXELS", group=FILES, rare=True, min=0, max=1000,
     hint="Write a distance in pixels; 1 or 2 are usual.",
     help="Simplify polygons for manual editing; their outlines move by up to this distance.  "
         "[default: follow the pixels; an existing folder keeps its value]")]
 FileNames = Annotated[Names, Opt(**_LABELS, group=FILES, rare=True,
     help="stem: the mask of a.jpg is a.png; full: it is a.jpg.png, for folders that have both a.jpg and a.png.")]
-ValFraction = Annotated[float | None, Opt(**_FILES, rasters=False, metavar="0..1", group=FILES, rare=True, min=0, below=1,
+ValFraction = Annotated[float | None, Opt(**_FILES, blocks=False, metavar="0..1", group=FILES, rare=True, min=0, below=1,
     hint="Write 0.2 for a fifth of the images.",
     help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
         "[default: 0; an existing folder keeps its value]")]
@@ -128,7 +128,7 @@ BatchSize = Annotated[int | None, Opt(metavar="N", group=MODEL, rare=True, min=1
     help="Windows per batch on a GPU; a CPU processes one at a time.  [default: 8; 2 on a Mac]")]
 UseCache = Annotated[bool, Opt(role="library",
     help="Cache text vectors and file hashes in the user cache folder, as commands do.")]
-Features = Annotated[str | Path | None, Opt(metavar="DIR", group=MODEL, role="place", recorded="features.folder", rasters=False,
+Features = Annotated[str | Path | None, Opt(metavar="DIR", group=MODEL, role="place", recorded="features.folder", blocks=False,
     help="Reuse the features in this folder, and add missing ones; see tipsseg encode.")]
 
 Output = Annotated[str | Path, Opt(metavar="DIR", short="o", group=FILES, role="place", recorded=COMMAND,
@@ -148,19 +148,19 @@ ShardOfRun = Annotated[str | Shard | None, Opt(metavar="I/N|auto", group=MACHINE
     help="Label only part I of N parts, for several processes or machines, also into one folder. auto reads it from Slurm, "
         "SkyPilot, torchrun or Open MPI.")]
 
-Regions = Annotated[str | Path | None, Opt(metavar="DIR|FILE", group=WHAT, role="labels", recorded="regions.source", rasters=False,
+Regions = Annotated[str | Path | None, Opt(metavar="DIR|FILE", group=WHAT, role="labels", recorded="regions.source", blocks=False,
     help="Assign one class to each existing mask, such as SAM's (PNG, JSON, COCO).")]
 RegionsOnly = Annotated[bool, Opt(group=WHAT, rare=True, role="labels", recorded="regions.only",
     help="Make pixels outside all masks background.  [default: label these pixels by class]")]
 RegionsMargin = Annotated[float, Opt(metavar="PIXELS", group=WHAT, rare=True, min=0, max=100,
-    hint="Write a distance in pixels; 1.5 or 3 are usual.", role="labels", recorded="regions.margin", rasters=False,
+    hint="Write a distance in pixels; 1.5 or 3 are usual.", role="labels", recorded="regions.margin", blocks=False,
     help="Take the refined label within this distance of the edges of masks, if the edges are off by some pixels.")]
 Present = Annotated[str | Path | None, Opt(metavar="folders|FILE", group=WHAT, role="labels", recorded="present.source",
-    rasters=False,
+    blocks=False,
     help="Restrict each image to its own classes, from its folder name (folders), or from a CSV or JSONL file with "
         "columns image and names or caption.")]
 
-Onto = Annotated[str | Path | None, Opt(metavar="DIR|FILE", group=WHAT, role="labels", recorded="onto.source", rasters=False,
+Onto = Annotated[str | Path | None, Opt(metavar="DIR|FILE", group=WHAT, role="labels", recorded="onto.source", blocks=False,
     help="Keep these existing labels, and label only unlabelled pixels.")]
 
 Bands = Annotated[Sequence[int] | str | None, Opt(metavar="N,N,N", group=RASTERS, rare=True, check=_band_numbers,
@@ -180,7 +180,7 @@ ShardOfStore = Annotated[str | Shard | None, Opt(metavar="I/N|auto", group=MACHI
 
 Sample = Annotated[int | None, Opt(metavar="N", group=IMAGES, min=1, role="images", recorded=COMMAND,
     help="Process a random subset of N images, with a fixed seed.")]
-EveryFrame = Annotated[str | int | Every | None, Opt(rasters=False, metavar="N|SECONDS", group=IMAGES, rare=True,
+EveryFrame = Annotated[str | int | Every | None, Opt(blocks=False, metavar="N|SECONDS", group=IMAGES, rare=True,
     check=parse_every, role="images", recorded=COMMAND,
     help="Video sampling: 10 (every tenth frame) or 1s (one frame per second).")]
 

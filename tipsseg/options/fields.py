@@ -65,7 +65,7 @@ class Opt:
         role: What the option changes.
         recorded: Where run.json has it: the object, and its key there if that is not its name, such as "regions.source"; COMMAND if
             only the recorded command line has it; "" if run.json does not have it.
-        rasters: False if a run of rasters rejects it.
+        blocks: False if a run that labels pictures in blocks rejects it.
         argument: True for an argument of the command line, which has no flag.
         typed: The type of the words on the command line, if that is not the option's own.
         required: True if the command requires it, although the library has a default.
@@ -88,7 +88,7 @@ class Opt:
     hint: str = ""
     role: Role = "printing"
     recorded: str = ""
-    rasters: bool = True
+    blocks: bool = True
     argument: bool = False
     typed: Any = None
     required: bool = False

@@ -119,14 +119,14 @@ class ComputeOptions(ReadingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RasterOptions(OptionRecord):
-    """Options for rasters, such as satellite scenes: their bands and resolution. Raise UsageError if a value is invalid."""
+class PictureOptions(OptionRecord):
+    """Options for pictures that are read in parts, such as satellite scenes. Raise UsageError if a value is invalid."""
 
     bands: Annotated[tuple[int, ...] | None, opt.Bands] = None
     ground_resolution: opt.GroundResolution = None
 
 
-DEFAULT_RASTER_OPTIONS = RasterOptions()
+DEFAULT_PICTURE_OPTIONS = PictureOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

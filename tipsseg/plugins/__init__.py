@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 #: What a plugin can bring. README.md says what each is; a name that tipsseg has itself stays what it is.
-PluginKind = Literal["verb", "format", "reader", "container", "backbone", "target", "scheme", "engine"]
+PluginKind = Literal["verb", "format", "reader", "suffix", "container", "backbone", "target", "scheme", "engine"]
 
 _GROUP = "tipsseg.plugins"
 
@@ -40,6 +40,10 @@ _OURS: Mapping[str, str] = {
         "tipsseg.plugins.cloud.fetching:FsspecFiles",
     ),
     "container.parquet": "tipsseg.plugins.datasets.table:ParquetTable",
+    "format.geotiff": "tipsseg.plugins.geo.formats:GeoTiff",
+    "format.geojson": "tipsseg.plugins.geo.formats:GeoJson",
+    "format.gpkg": "tipsseg.plugins.geo.formats:GeoPackage",
+    **dict.fromkeys(("suffix.tif", "suffix.tiff", "suffix.jp2"), "tipsseg.plugins.geo.pictures:preferred_format"),
 }
 
 
@@ -55,6 +59,13 @@ LISTED: Mapping[str, ListedCommand] = {
     "report": ListedCommand("rank", "Write a web page to review and correct labels."),
     "audit": ListedCommand("eval", "Find likely errors in existing labels."),
     "serve": ListedCommand("audit", "Run a Label Studio backend: predictions and training."),
+}
+
+
+#: What errors of the core advise where one of our plugins helps.
+ADVICE: Mapping[str, str] = {
+    "large image": "label it as a raster with format geotiff",
+    "unreadable TIFF": "Label it as a raster, with the format geotiff, {bands} and {stretch}",
 }
 
 

@@ -33,9 +33,9 @@ from tipsseg.folder.mask import (
     seal,
 )
 from tipsseg.formats import FORMATS, check_formats, format_name, image_folders, is_model_only
+from tipsseg.formats.blocks import BlockMask
 from tipsseg.formats.classes_file import CLASSES_FILE, classes_json
 from tipsseg.formats.png import encode_mask, read_painted_mask
-from tipsseg.formats.raster import copy_mask
 from tipsseg.images.access import exists, identify, stamp_source
 from tipsseg.options import DTYPE_NAMES, MAX_PIXELS
 from tipsseg.options.values import Shard
@@ -55,7 +55,6 @@ from tipsseg.run.failures import Failures
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.files import Judge, StagedFile, digest_of, one_image
 from tipsseg.run.labels import (
-    GEOTIFF,
     PNG,
     is_same_picture,
     read_entry,
@@ -152,7 +151,7 @@ class OutputFolder(Run):
 
     def _unlabelled(self, ref: ImageRef, place: str) -> Entry | None:
         """Return what is known of an image whose mask says nothing; None if the image cannot be read."""
-        if self.context.mask_format == GEOTIFF:
+        if self.context.block_mask is not None:
             return None
         with suppress(ImageError, OSError, ValueError):
             picture = read_picture_facts(ref.path, self.reader)
@@ -250,22 +249,22 @@ class OutputFolder(Run):
         Raise ImageError if the mask changed since it was looked at.
         """
         path = self.files.path(entry.place)
-        if self.info.spec.is_raster:
-            return self._adopt_raster(entry, path)
+        if (mask := self.context.block_mask) is not None:
+            return self._adopt_blocks(mask, entry, path)
         labels, data = read_labels(self.context, entry), self.read_mask(entry)
         _, is_plain = read_painted_mask(path, entry.mask.size, self.classes, lambda _: True)
         png = data if is_plain else encode_mask(labels.labels, self.classes)
         ours = [str(entry.stamp.sha256)] if is_plain or not entry.edited else []
         return self._write_mask(entry, seal(png, entry.mask, entry.bulk.unpacked()), ours)
 
-    def _adopt_raster(self, entry: Entry, path: Path) -> Entry:
-        """Write into the mask of a raster what it is; it keeps the labels. Raise as `adopt` does."""
+    def _adopt_blocks(self, mask: BlockMask, entry: Entry, path: Path) -> Entry:
+        """Write into a mask of blocks what it is; it keeps the labels. Raise as `adopt` does."""
         digest = digest_of(path)
         if not path.is_file() or not entry.is_of(path.stat()):
             raise ImageError(path, "changed while the command ran", "Run the same command again.")
         with one_image(recorded_ref(entry), ()):
-            write = partial(copy_mask, path, facts=facts_text(entry.mask), scored=not entry.edited)
-            row = (file := self.files.stage(GEOTIFF, path, write, synced=True)).row
+            write = partial(mask.copy_mask, path, facts=facts_text(entry.mask), scored=not entry.edited)
+            row = (file := self.files.stage(mask.name, path, write, synced=True)).row
             self.files.put(file, [digest])
         new = replace(entry, state=SEALED, stamp=Fingerprint(row.size, row.mtime_ns, row.digest))
         self.cache.note(new)
@@ -329,7 +328,7 @@ class OutputFolder(Run):
             what = "the model labels it otherwise now, so its scores would not belong to the labels of this folder"
             raise ImageError(ref.path, what, "Remove its mask, and run the same command again.")
         mask = labelled.mask
-        if mask is not None and before is not None and before.mask.formerly and not self.info.spec.is_raster:
+        if mask is not None and before is not None and before.mask.formerly and not self.context.block_mask:
             mask, entry = self._with_names(mask, entry, before.mask.formerly)
         if mask is not None:  # else another process has put it in place
             self.put(ref, entry, mask, labelled.derived, self.cache.files(ref.name))

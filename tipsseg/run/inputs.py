@@ -273,7 +273,7 @@ def _refuse_others(found: Found, spec: RunSpec) -> None:
     """Raise InputError if the user named only files such as notes.txt, so that no folder is created for them."""
     extensions, error = image_extensions(), None
     for ref in found.refs:
-        if spec.is_raster or suffix_of(ref.path) in extensions or not is_plain(ref.path):
+        if spec.block_mask or suffix_of(ref.path) in extensions or not is_plain(ref.path):
             return
         try:
             with spec.reader.header(ref.path):

@@ -1,7 +1,7 @@
 """The labels of an image: its mask, how it is read back, and what it is.
 
 png          masks/<image>.png    the label of each pixel, and with regions or labels to keep the number of the object there
-geotiff      masks/<image>.tif    the label of each pixel of a raster
+or the file of a `BlockMask`, of images that are labelled in blocks
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ from tipsseg.folder.mask import (
     make_envelope,
     open_envelope,
     read_facts,
+    read_facts_text,
     read_sealed,
 )
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import Need, RunFacts
+from tipsseg.formats.blocks import BlockMask, count_blocks, digest_blocks
 from tipsseg.formats.npz import DAMAGE, encode_arrays
 from tipsseg.formats.png import read_painted_mask
-from tipsseg.formats.raster import check_mask, count_mask, digest_mask, read_facts_tag
 from tipsseg.images.access import identify, matches
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.upright import pixel_digest
@@ -60,8 +61,8 @@ from tipsseg.util.files import RECORD_LIMIT, Fingerprint, actual_path, describe_
 from tipsseg.util.json import json_bytes, parse, take
 from tipsseg.util.text import join_first, shell_word
 
-#: The formats of masks.
-PNG, GEOTIFF = "png", "geotiff"
+#: The format of the masks of images that are labelled whole.
+PNG = "png"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,12 @@ class RunContext(RunFacts):
     formats: tuple[str, ...] = ()
     mask_format: str = PNG
     question: str = ""
+
+    @property
+    def block_mask(self) -> BlockMask | None:
+        """Return the format of masks that are written block by block; None for images that are labelled whole."""
+        form = FORMATS[self.mask_format]
+        return form if isinstance(form, BlockMask) else None
 
     def need(self, attribute: Need) -> bool:
         """Return True if a format of the folder needs an attribute of `ImageLabels`."""
@@ -174,8 +181,8 @@ def read_entry(
         ImageError: The mask cannot be read, has ids without a class, or says nothing, and its image is unknown.
     """
     path, classes = actual_path(context.output, place), context.classes
-    if context.mask_format == GEOTIFF:
-        return _read_raster_entry(context, path, place, known or new())
+    if (mask := context.block_mask) is not None:
+        return _read_block_entry(context, mask, path, place, known or new())
     try:
         with open_regular(path) as file:
             status = os.fstat(file.fileno())
@@ -235,14 +242,14 @@ def _edited_entry(before: Entry, labels: LabelArray, classes: tuple[LabelClass, 
 
 _DAMAGED = "Restore the mask, or delete it: the image is then labelled again."
 _UNKNOWN = "Run the command again that labelled the folder, or move the mask elsewhere."
-_UNKNOWN_RASTER = "Move the mask elsewhere, label the raster again, and move the mask back."
+_UNKNOWN_BLOCKS = "Move the mask elsewhere, label the image again, and move the mask back."
 
 
-def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry | None) -> Entry:
-    """Return the entry of a raster's mask (see `read_entry`)."""
+def _read_block_entry(context: RunContext, mask: BlockMask, path: Path, place: str, known: Entry | None) -> Entry:
+    """Return the entry of a mask that is written block by block (see `read_entry`)."""
     try:
         status = path.stat()
-        tag = read_facts_tag(path)
+        text = mask.read_facts(path)
     except OSError as error:
         raise ImageError(path, f"cannot be read: {describe_error(error)}", _DAMAGED) from error
     except ImageError as error:
@@ -252,19 +259,19 @@ def _read_raster_entry(context: RunContext, path: Path, place: str, known: Entry
         more |= {"path": known.path, "input_mtime_ns": known.input_mtime_ns}
     facts = None
     with suppress(ValueError):
-        facts = read_facts(parse(tag.encode())) if tag else None
+        facts = read_facts_text(text) if text else None
     before = known if facts is None else Entry.of(make_envelope(facts), **more)
     if before is None:
-        raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN_RASTER)
+        raise ImageError(path, "says nothing of its image, which is unknown", _UNKNOWN_BLOCKS)
     old, number, hint = before.mask, len(context.classes), _back_hint(context, before.image)
     try:
-        check_mask(path, number, old.size, old.transform, old.epsg)
+        mask.check_mask(path, number, old.size, old.grid)
     except ImageError as error:
         raise ImageError(path, "changed by hand: " + error.reason, hint) from None
-    digest = digest_mask(path, context)
+    digest = digest_blocks(mask.read_blocks(path, context), old.size)
     if digest == old.labels:
         return replace(before, state=LOOSE if facts is None else SEALED, **more)
-    counts = count_mask(path, number)
+    counts = count_blocks(mask.read_blocks(path, context), number)
     _refuse_unknown_ids(path, counts, number, hint)
     new = replace(
         old,
@@ -328,7 +335,7 @@ def listed_entries(context: RunContext, places: Container[str]) -> Iterator[Entr
 
 
 def read_labels(context: RunContext, entry: Entry) -> Labels:
-    """Read the labels of an image that is no raster. Raise ImageError if its mask is missing, or changed since it was judged."""
+    """Read the labels of an image labelled whole. Raise ImageError if its mask is missing, or changed since it was judged."""
     path, said = actual_path(context.output, entry.place), entry.mask.labels
     labels, _ = read_painted_mask(path, entry.mask.size, context.classes, lambda ids: label_digest(ids) == said)
     if label_digest(labels) != said:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tipsseg.errors import ImageError
 from tipsseg.folder.mask import attach, facts_text, seal
-from tipsseg.formats.raster import copy_mask
 from tipsseg.images.access import below, identify, is_gone, matches
 from tipsseg.images.upright import pixel_digest
 from tipsseg.run.entry import SEALED, Entry
@@ -163,8 +162,8 @@ def _stage(folder: OutputFolder, entry: Entry, ref: ImageRef, place: Path) -> No
     names = [name for name in dict.fromkeys((*facts.formerly, facts.image)) if name != ref.name]
     new = replace(facts, image=ref.name, formerly=tuple(names))
     place.mkdir(parents=True)
-    if folder.info.spec.is_raster:
-        copy_mask(folder.files.path(entry.place), place / MASK, facts_text(new))
+    if (mask := folder.context.block_mask) is not None:
+        mask.copy_mask(folder.files.path(entry.place), place / MASK, facts_text(new))
     else:
         (place / MASK).write_bytes(seal(folder.read_mask(entry), new, entry.bulk.unpacked()))
     for name, path in model_files(folder.context, entry.image).items():

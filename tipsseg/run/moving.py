@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, OutputError
-from tipsseg.folder.mask import MaskFacts, read_attached, read_facts
+from tipsseg.folder.mask import MaskFacts, read_attached, read_facts_text
 from tipsseg.formats import FORMATS, file_path, is_model_only
-from tipsseg.formats.raster import digest_mask, read_facts_tag
+from tipsseg.formats.blocks import digest_blocks
 from tipsseg.run.files import Files, digest_of
-from tipsseg.run.labels import GEOTIFF, RunContext
+from tipsseg.run.labels import RunContext
 from tipsseg.types import ImageRef
 from tipsseg.util.files import actual_name, temporary_path
-from tipsseg.util.json import parse
 
 #: The folder of masks on their way to other names, and the name of a mask there.
 MOVING, MASK = "moving", "mask"
@@ -89,8 +88,8 @@ def _mask_path(context: RunContext, image: str) -> Path:
 def _facts_of(path: Path, context: RunContext) -> MaskFacts | None:
     """Return the facts of an intact mask; None for another file."""
     with suppress(OSError, ValueError, ImageError):
-        if context.mask_format == GEOTIFF:
-            facts = read_facts(parse(read_facts_tag(path).encode()))
-            return facts if facts.labels == digest_mask(path, context) else None
+        if (mask := context.block_mask) is not None:
+            facts = read_facts_text(mask.read_facts(path))
+            return facts if facts.labels == digest_blocks(mask.read_blocks(path, context), facts.size) else None
         return read_attached(path.read_bytes())
     return None

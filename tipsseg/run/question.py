@@ -48,7 +48,7 @@ def _both(name: str, one: RunInfo, other: RunInfo, first: object, second: object
     if name == "features":
         specs = (one.spec, other.spec)
         first, second = (f"stored in {each.labelled_in}" if each.features else "none stored" for each in specs)
-    if name == "raster" and None in (first, second):
+    if None in (first, second) and isinstance(first or second, dict):  # options of one kind of picture alone
         return ("no", "yes") if first is None else ("yes", "no")
     return _value_text(first), _value_text(second)
 

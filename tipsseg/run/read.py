@@ -241,35 +241,39 @@ class Run:
         return Failures(self.output)
 
 
-def refuse_raster(run: RunInfo) -> None:
-    """Raise InputError for a run of rasters, whose labels may be larger than memory."""
-    if run.spec.is_raster:
+def refuse_blocks(run: RunInfo) -> None:
+    """Raise InputError for a run that labels in blocks, as its masks may be larger than memory."""
+    if run.spec.block_mask:
         raise InputError(
-            f"{run.spec.output}: this command does not read the labels of rasters",
-            "Open the files in a GIS. For other formats, such as png, label the rasters into another folder.",
+            f"{run.spec.output}: this command does not read masks in the format {run.spec.mask_format}",
+            "Label the images into another folder, with the format png.",
         )
 
 
 @contextmanager
-def open_run(output: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
+def open_run(output: Path, *, ended: bool = True, blocks: bool = False, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
     """Open the run in an output folder.
 
     Args:
         output: The output folder.
         ended: Reject a run that is in progress or was interrupted.
+        blocks: Accept masks that are written block by block.
         max_pixels: Reject images with more pixels.
 
     Raises:
         RecordError: The folder is not an output folder, the run is not finished, or its run.json is damaged or missing.
+        InputError: Its masks are written block by block.
     """
-    with find_run(output, ended=ended, max_pixels=max_pixels) as run:
+    with find_run(output, ended=ended, blocks=blocks, max_pixels=max_pixels) as run:
         if run is None:
             raise no_run_error(output)
         yield run
 
 
 @contextmanager
-def find_run(folder: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) -> Iterator[Run | None]:
+def find_run(
+    folder: Path, *, ended: bool = True, blocks: bool = False, max_pixels: int = MAX_PIXELS
+) -> Iterator[Run | None]:
     """Open the run in a folder as `open_run` does; None for a folder without a record."""
     if not is_folder(folder):
         raise RecordError(folder, "no such folder", _NAME_FOLDER)
@@ -279,6 +283,8 @@ def find_run(folder: Path, *, ended: bool = True, max_pixels: int = MAX_PIXELS) 
     if info is None:
         yield None
         return
+    if not blocks:
+        refuse_blocks(info)
     with closing(Cache(folder, writes=False)) as cache:
         run = Run(finished_run(info, ended=ended, max_pixels=max_pixels), cache)
         run.look()

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from tipsseg.errors import ImageError
 from tipsseg.folder.mask import MaskFacts, PictureFacts, attach, envelope, label_digest, seal
 from tipsseg.formats import FORMATS, file_path, format_name, is_model_only
-from tipsseg.formats.base import Format, ImageLabels, PartsFormat, Rows
+from tipsseg.formats.base import Format, Grid, ImageLabels, PartsFormat, Rows
+from tipsseg.formats.blocks import BlockFormat, BlockMask
 from tipsseg.formats.coco import category_record
 from tipsseg.formats.png import encode_mask
-from tipsseg.formats.raster import RasterFormat, mask_blocks, mask_grid
 from tipsseg.images.decoding import ImageReader
 from tipsseg.label_map import LabelMap, find_objects
 from tipsseg.options import MinArea
@@ -32,7 +32,7 @@ from tipsseg.run.entry import ROWS, Entry, FileRow, ObjectScore, input_path, obj
 from tipsseg.run.files import Content, Files, StagedFile, one_image
 from tipsseg.run.labels import PNG, Labels, RunContext, label_bulk
 from tipsseg.run.summary import CERTAIN, count_facts
-from tipsseg.types import Failed, ImageRef, RasterGrid, Remark
+from tipsseg.types import Failed, ImageRef, Remark
 from tipsseg.util.files import Fingerprint
 from tipsseg.util.json import json_bytes
 from tipsseg.util.text import shell_word
@@ -177,17 +177,16 @@ class Deriver:
             formats=tuple(shows), files=files, rows=rows, pictures=pictures, notes=tuple(notes), quality=quality
         )
 
-    def make_from_raster(self, ref: ImageRef, entry: Entry, formats: Iterable[str]) -> Derived:
-        """Write the files of a raster in these formats from its mask, block by block. Raise as `make` does."""
-        context = self.context
-        mask = context.mask_path(ref)
-        grid, blocks = mask_grid(mask, len(context.classes)), partial(mask_blocks, mask, context)
+    def make_from_blocks(self, mask: BlockMask, ref: ImageRef, entry: Entry, formats: Iterable[str]) -> Derived:
+        """Write the files of an image in these formats from its mask, block by block. Raise as `make` does."""
+        context, path = self.context, self.context.mask_path(ref)
+        grid, blocks = mask.read_mask_grid(path, len(context.classes)), partial(mask.read_blocks, path, context)
         made, shows = dict[str, tuple[Path, Content]](), dict[str, str]()
         for name in formats:
-            form, path = FORMATS[name], file_path(name, ref.relative, context.files)
-            assert isinstance(form, RasterFormat)
-            assert path is not None
-            made[name] = context.output / path, partial(form.write, grid=grid, blocks=blocks, run=context)
+            form, place = FORMATS[name], file_path(name, ref.relative, context.files)
+            assert isinstance(form, BlockFormat)
+            assert place is not None
+            made[name] = context.output / place, partial(form.write, grid=grid, blocks=blocks, run=context)
             shows[name] = self.shows(name, entry)
         return Derived(formats=tuple(shows), files=stage_files(self.files, ref, made, shows))
 
@@ -262,7 +261,7 @@ OTHER_PICTURE = "the picture changed since it was corrected"
 
 
 def accept_command(context: RunContext, path: Path, entry: Entry, reader: ImageReader) -> str:
-    """Return the command that says of labels that they fit the picture of now; "" of a raster, and of another size."""
+    """Return the command that says of labels that they fit the picture of now; "" of blocks, and of another size."""
     with suppress(ImageError):
         if context.mask_format == PNG and reader.size(path) == entry.mask.size:
             mask = shell_word(str(context.output / entry.place))
@@ -335,7 +334,7 @@ def write_image(
     *,
     thumbnail: NDArray[np.uint8] | None,
     pixels: Callable[[], NDArray[np.uint8]],
-    grid: Callable[[], RasterGrid],
+    grid: Callable[[], Grid | None],
     pixel_digest: str = "",
     given: str = "",
 ) -> Labelled:
@@ -348,7 +347,7 @@ def write_image(
         label_map: Its labels.
         thumbnail: [h, w, 3] uint8 RGB (see `ImageLabels`); None if no format needs it.
         pixels: Reads the image, if a format needs its pixels.
-        grid: Reads its coordinates, if a format needs them.
+        grid: Reads its grid, if a format needs it.
         pixel_digest: See `PictureFacts.pixels`.
         given: See `MaskFacts`.
 
@@ -368,7 +367,7 @@ def write_image(
         thumbnail=thumbnail,
         instances=label_map.instances,
         pixels=pixels() if context.need("pixels") else None,
-        grid=grid() if context.need("grid") else None,
+        grid=grid(),
     )
     objects = object_scores(every)
     facts = MaskFacts(
@@ -388,6 +387,14 @@ def write_image(
         image = replace(image, objects=deriver.objects(entry, labels, every), base=entry.base)
         derived = deriver.make(image, entry, [name for name in context.formats if name != context.mask_format])
     return Labelled(ref, entry, mask, derived)
+
+
+def find_grid(
+    formats: Iterable[str], path: Path, size: tuple[int, int], classes: int, reader: ImageReader
+) -> Grid | None:
+    """Return the grid of an image that was labelled whole, for these formats; None if no format needs it."""
+    forms = (form for name in formats if isinstance(form := FORMATS[name], BlockFormat))
+    return next((form.read_grid(path, size, classes, reader) for form in forms), None)
 
 
 def new_entry(

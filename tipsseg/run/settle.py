@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from tipsseg.errors import ImageError, Words
 from tipsseg.formats import FORMATS, format_name
 from tipsseg.formats.base import ImageLabels
-from tipsseg.formats.raster import IN_PIXELS, image_grid
 from tipsseg.images.access import absence, exists, matches
 from tipsseg.regions.polygons import PolygonQuality
 from tipsseg.run.entry import SEALED, Entry, FileRow, input_path, pack_objects
@@ -25,7 +24,7 @@ from tipsseg.run.folder import OutputFolder
 from tipsseg.run.labels import is_same_picture, known_objects, read_labels, scored_objects
 from tipsseg.run.moving import model_files
 from tipsseg.run.read import RunImage
-from tipsseg.run.results import Derived, Due, accept_command
+from tipsseg.run.results import Derived, Due, accept_command, find_grid
 from tipsseg.run.summary import TotalsSum
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.files import stamp
@@ -42,7 +41,7 @@ class Settled:
         edited: Files that a person changed, and that stay because the labels of their images did not change.
         without_picture: The number of files that need a picture that is missing or has changed, by format.
         quality: The agreement of new polygons with the labels.
-        in_pixels: Images without coordinates, whose new masks and polygons are in pixels.
+        remarks: Images whose grid users do not expect, by note (see `Grid.remark`).
         failed: Images whose labels or pictures cannot be read.
         run_files: The files for the whole run that were written.
     """
@@ -52,7 +51,7 @@ class Settled:
     edited: list[Path] = field(default_factory=list)
     without_picture: Counter[str] = field(default_factory=Counter)
     quality: PolygonQuality = field(default_factory=PolygonQuality)
-    in_pixels: list[str] = field(default_factory=list)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
     failed: list[ImageError] = field(default_factory=list)
     run_files: list[Path] = field(default_factory=list)
 
@@ -70,7 +69,7 @@ class _Item:
         adopted: True if a person had changed its mask in place.
         derived: Its new files.
         lacking: The formats that lack the picture.
-        in_pixels: True if its new masks and polygons are in pixels.
+        remark: The note about its grid (see `Grid.remark`).
     """
 
     ref: ImageRef
@@ -81,7 +80,7 @@ class _Item:
     adopted: bool = False
     derived: Derived = field(default_factory=Derived)
     lacking: tuple[str, ...] = ()
-    in_pixels: bool = False
+    remark: str = ""
 
 
 def settle(folder: OutputFolder, jobs: int, *, images: Path | None = None) -> Settled:
@@ -143,7 +142,8 @@ def settle_images(
         settled.adopted += item.adopted
         settled.without_picture.update(item.lacking)
         settled.quality += item.derived.quality
-        settled.in_pixels += [item.ref.name] if item.in_pixels else []
+        if item.remark:
+            settled.remarks.setdefault(item.remark, []).append(item.ref.name)
         yield [path for path in paths if folder.files.place(path) not in item.rows]
     _settle_run_files(folder, asked, settled)
 
@@ -194,8 +194,8 @@ def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
         if entry.state != SEALED:
             entry = folder.adopt(entry)
         formats = folder.deriver.due(ref, entry, item.rows, item.asked).write
-        if spec.is_raster:
-            derived = deriver.make_from_raster(ref, entry, formats)
+        if (mask := context.block_mask) is not None:
+            derived = deriver.make_from_blocks(mask, ref, entry, formats)
             return replace(item, entry=entry, adopted=adopted, derived=derived)
         labels = read_labels(context, entry)
         needing = [name for name in formats if FORMATS[name].shows_picture]
@@ -208,13 +208,12 @@ def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
             raise _changed_image(folder, entry, ref, failing)
         formats = tuple(name for name in formats if name not in lacking)
         needs = {need for name in formats for need in FORMATS[name].needs}
-        thumbnail = pixels = grid = None
+        thumbnail = pixels = None
         if "thumbnail" in needs:
             thumbnail = spec.reader.thumbnail(ref.path)
         if "pixels" in needs:
             pixels = spec.reader.pixels(ref.path, entry.mask.size)
-        if "grid" in needs:
-            grid = image_grid(ref.path, entry.mask.size, len(context.classes), spec.reader)
+        grid = find_grid(formats, ref.path, entry.mask.size, len(context.classes), spec.reader)
         known = known_objects(entry, labels, context.classes)
         entry = replace(entry, packed=entry.packed or pack_objects(known))  # a cache that was lost
         every = scored_objects(labels, context.classes, known, None, context.files.simplify)
@@ -231,8 +230,8 @@ def _derive(folder: OutputFolder, item: _Item | Failed) -> _Item | Failed:
         derived = deriver.make(image, entry, formats)
     except ImageError as error:
         return Failed(ref, error)
-    in_pixels = grid is not None and grid.transform == IN_PIXELS
-    return replace(item, entry=entry, adopted=adopted, derived=derived, lacking=lacking, in_pixels=in_pixels)
+    remark = "" if grid is None else grid.remark
+    return replace(item, entry=entry, adopted=adopted, derived=derived, lacking=lacking, remark=remark)
 
 
 def _remove_lacking(folder: OutputFolder, item: _Item) -> list[str]:

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from tipsseg import types
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError, Words, named
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
-from tipsseg.formats import RASTER_FORMATS, check_formats
-from tipsseg.formats.raster import check_rasterio
+from tipsseg.formats import FORMATS, block_formats, check_formats, mask_format
+from tipsseg.formats.blocks import BlockMask
 from tipsseg.options import DEFAULT_FORMATS
 from tipsseg.options import declared as opt
 from tipsseg.options.fields import Opt, json_value, options_of, record_of, take_options, text_of
 from tipsseg.options.records import (
     DEFAULT_FILE_OPTIONS,
     DEFAULT_LABEL_OPTIONS,
-    DEFAULT_RASTER_OPTIONS,
+    DEFAULT_PICTURE_OPTIONS,
     ComputeOptions,
     FileOptions,
     LabelOptions,
-    RasterOptions,
+    PictureOptions,
 )
 from tipsseg.options.values import Every, Shard
 from tipsseg.types import BACKGROUND
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 PARTS: Mapping[type, str] = {
     LabelOptions: "options",
     FileOptions: "files",
-    RasterOptions: "raster",
+    PictureOptions: "picture",
 }
 
 
@@ -63,7 +63,7 @@ class RunSpec(ComputeOptions):
         vocabulary: The classes and the background phrases, as requested.
         fitted: The vocabulary's vectors if they were fitted to masks; run.json records only their digest.
         options: Labelling options.
-        raster: Options for rasters.
+        picture: Options for pictures that are read in parts.
         files: File options.
         formats: The formats to write; nothing is written if empty. With regions or labels, they include the instance masks.
         formats_given: False if the user named no formats; `plan_run` then takes the folder's formats, if it has any.
@@ -75,7 +75,7 @@ class RunSpec(ComputeOptions):
     vocabulary: Vocabulary
     fitted: FittedVocabulary | None = None
     options: LabelOptions = DEFAULT_LABEL_OPTIONS
-    raster: RasterOptions = DEFAULT_RASTER_OPTIONS
+    picture: PictureOptions = DEFAULT_PICTURE_OPTIONS
     files: FileOptions = DEFAULT_FILE_OPTIONS
     feature_dtype: str | None = None
     regions: Annotated[Path | None, opt.Regions] = None
@@ -157,7 +157,7 @@ class RunSpec(ComputeOptions):
     @property
     def mask_format(self) -> str:
         """Return the format of the masks."""
-        return "geotiff" if self.is_raster else "png"
+        return mask_format(self.formats)
 
     def check(self) -> None:
         """Run all checks of the settings that need neither torch nor images. `plan_run` checks formats of the folder.
@@ -190,39 +190,40 @@ class RunSpec(ComputeOptions):
 
     def check_formats(self) -> None:
         """Raise UsageError if the formats do not fit the other settings."""
-        self._check_raster()
         check_formats(self.formats, self.vocabulary.classes)
+        self._check_blocks()
 
     @property
-    def is_raster(self) -> bool:
-        """Return True if the images are rasters, which are labelled block by block."""
-        return bool(self.formats) and all(name in RASTER_FORMATS for name in self.formats)
+    def block_mask(self) -> BlockMask | None:
+        """Return the format of masks that are written block by block; None for images that are labelled whole."""
+        form = FORMATS[self.mask_format]
+        return form if isinstance(form, BlockMask) else None
 
-    def _check_raster(self) -> None:
-        """Raise UsageError for options that rasters lack, or for options of rasters without their formats."""
-        check_rasterio(self.formats)
-        if not self.is_raster:
-            for name, option in options_of(RasterOptions).items():
-                if getattr(self.raster, name) != option.default:
+    def _check_blocks(self) -> None:
+        """Raise UsageError for options without which blocks are labelled, or for options of blocks alone."""
+        if self.block_mask is None:
+            for name, option in options_of(PictureOptions).items():
+                if getattr(self.picture, name) != option.default:
                     raise UsageError(
                         Words(
-                            "{name} works only without other formats than {raster_formats}",
+                            "{name} works only without other formats than {block_formats}",
                             name=named(name),
-                            raster_formats=", ".join(RASTER_FORMATS),
+                            block_formats=", ".join(block_formats()),
                         ),
                         "Pass only the images to restore, or remove the argument.",
                     )
             return
         options = self.options
-        refused = (name for name, (value, default, about) in self.settings() if not about.rasters and value != default)
+        refused = (name for name, (value, default, about) in self.settings() if not about.blocks and value != default)
         if (unfit := next(refused, None)) is not None:
             raise UsageError(
-                Words("{unfit} cannot be used with rasters", unfit=named(unfit)),
+                Words("{unfit} cannot be used with the format {mask}", unfit=named(unfit), mask=self.mask_format),
                 Words("Set {scales} instead.") if unfit == "short_side" else "Remove it, or use another format.",
             )
         if len(options.scales) > 1:
             raise UsageError(
-                "a raster is labelled at one scale", Words("Set {scales} to one factor of the pixel size.")
+                f"the format {self.mask_format} has labels at one scale",
+                Words("Set {scales} to one factor of the pixel size."),
             )
 
     def settings(self, *records: type) -> Iterator[tuple[str, Setting]]:
@@ -397,7 +398,8 @@ def question_facts(info: RunInfo) -> dict[str, object]:
     vocabulary.pop("source")  # it changes no label
     if spec.vocabulary.auto:  # the model's phrases, which may be others
         vocabulary["background"] = None
-    plain = () if spec.is_raster else ("colour", "supercategory")  # the labels of rasters have a palette
+    mask = FORMATS[spec.mask_format]
+    plain = () if mask.colours else ("colour", "supercategory")
     classes = [{key: value for key, value in each.items() if key not in plain} for each in vocabulary.pop("classes")]
     regions = None if spec.regions is None else "regions only" if spec.regions_only else "regions"
     if spec.regions_margin:
@@ -420,7 +422,7 @@ def question_facts(info: RunInfo) -> dict[str, object]:
         "regions": regions,
         "onto": list(spec.new_classes) if spec.onto is not None else None,
         **({} if spec.present is None else {"present": True}),
-        "raster": record_of(spec.raster) if spec.is_raster else None,
+        **({mask.setting: record_of(spec.picture)} if isinstance(mask, BlockMask) else {}),
         **{f"{VERSION_OF}{name}": versions.get(name, 1) for name, is_used in used.items() if is_used},
     }
 

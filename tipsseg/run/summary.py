@@ -107,9 +107,7 @@ def summary_of(facts: MaskFacts) -> dict[str, object]:
     }
     if facts.present is not None:
         found["present"] = list(facts.present)
-    if facts.transform is not None:
-        found |= {"transform": list(facts.transform), "epsg": facts.epsg}
-    return found
+    return found | {key: value for key, value in facts.grid.items() if key not in found}
 
 
 def image_summary(ref: ImageRef, facts: MaskFacts, files: Mapping[str, Path], reason: str) -> dict[str, object]:
@@ -123,7 +121,7 @@ def image_summary(ref: ImageRef, facts: MaskFacts, files: Mapping[str, Path], re
 
     Returns:
         `path`: path of the image; `image`: its path relative to the image root, as in COCO's file_name; `mask`: its index mask,
-        None for a raster; `files`: all its per-image files; `reason`; then the summary.
+        None if it is no PNG; `files`: all its per-image files; `reason`; then the summary.
     """
     return {
         "path": ref.address,

@@ -93,7 +93,7 @@ def convert_folder(
 
     Raises:
         UsageError: If an argument is invalid.
-        InputError: If the folder has no finished run, or a run of rasters and other formats than theirs are requested.
+        InputError: If the folder has no finished run, or its masks are written block by block, and the requested formats are not.
         OutputError: If the folder cannot be written.
     """
     from tipsseg.commands.convert import convert_labels, end_formats

@@ -29,7 +29,7 @@ from tipsseg.run.entry import Correction, recorded_ref
 from tipsseg.run.files import digest_of
 from tipsseg.run.folder import OutputFolder, change_folder
 from tipsseg.run.inputs import check_image_root
-from tipsseg.run.read import Run, find_only, open_run, refuse_raster
+from tipsseg.run.read import Run, find_only, open_run, refuse_blocks
 from tipsseg.run.results import Derived
 from tipsseg.run.settle import Settled, adopt_masks, settle
 from tipsseg.say import Progress
@@ -91,7 +91,7 @@ def take_corrections(
         open_output = open_run if options.dry_run else change_folder
         run = stack.enter_context(open_output(output, max_pixels=reading.max_pixels))
         folder = run if isinstance(run, OutputFolder) else None
-        refuse_raster(run.info)
+        refuse_blocks(run.info)
         source, options = _whole_format(source, run, options)
         files = stack.enter_context(Source(source))
         source_run = find_source_run(files, run.output, stack)

@@ -23,7 +23,7 @@ from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.regions.components import count_labels
 from tipsseg.run.inputs import check_image_root
 from tipsseg.run.labels import is_same_picture
-from tipsseg.run.read import Run, open_run, refuse_raster
+from tipsseg.run.read import Run, open_run
 from tipsseg.say import Progress
 from tipsseg.types import ImageRef, LabelArray
 from tipsseg.util.text import pluralize, shell_word
@@ -83,7 +83,6 @@ def edited_masks(output: Path, images: Path | None) -> Iterator[EditedMasks]:
     check_image_root(images)
     refs, others = list[ImageRef](), list[ImageRef]()
     with open_run(output) as run:
-        refuse_raster(run.info)
         for image in run.images():
             (refs if image.corrected or image.entry.place in run.faults else others).append(image.ref(images))
         if not refs:

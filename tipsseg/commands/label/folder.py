@@ -9,13 +9,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from tipsseg.address import suffix_of
 from tipsseg.engine.notes import Reporter, note_vocabulary
 from tipsseg.errors import UsageError
-from tipsseg.formats import RASTER_FORMATS
+from tipsseg.formats import FORMATS
+from tipsseg.formats.blocks import BlockFormat, BlockMask
 from tipsseg.given.labels import join_classes
 from tipsseg.images.access import is_plain
-from tipsseg.images.raster import has_coordinates
 from tipsseg.options import DEFAULT_FORMATS
+from tipsseg.plugins import load_plugin, names
 from tipsseg.run.entry import Entry
 from tipsseg.run.folder import OutputFolder
 from tipsseg.run.inputs import Choice, Images, find_images
@@ -28,8 +30,8 @@ from tipsseg.types import Failed, ImageRef
 from tipsseg.util.text import shell_word
 from tipsseg.vocabulary.vocabulary import Vocabulary
 
-#: Suffixes of images that may have coordinates, and the number of those that are looked at.
-_WITH_COORDINATES, _LOOKED_AT = (".tif", ".tiff", ".jp2"), 20
+#: The number of images of which the preferred format is looked at.
+_LOOKED_AT = 20
 
 
 def labelled_images(
@@ -61,7 +63,7 @@ def read_labelled(output: Path, images: list[FolderImage]) -> Iterator[FolderIma
     if all(image.status in ("planned", "failed") for image in images):  # there may be no folder
         yield from images
         return
-    with open_run(output, ended=False) as run:
+    with open_run(output, ended=False, blocks=True) as run:
         for image in images:
             found = run.image(image.name) if image.error is None and image.name in run else None
             yield image if found is None else replace(image, files=found.files(), classes=_shares(found.entry))
@@ -99,28 +101,30 @@ def label_spec(
 def find_to_label(folder: OutputFolder, choice: Choice, progress: Progress) -> Images:
     """Find the images of a run (see `find_images`).
 
-    A new run becomes one of rasters if its images have coordinates, and the user chose nothing that excludes it. Note the
-    coordinates that the formats of other runs do not store.
+    A new run labels in blocks if a plugin prefers that for its images, and the user chose nothing that excludes it. Note what the
+    formats of other runs do not store.
     """
     spec = folder.info.spec
     note_vocabulary(spec.vocabulary, progress)
     images = find_images(spec, choice, progress, folder)
-    refs = [ref for ref in images.known if isinstance(ref, ImageRef)]
-    able = [ref for ref in refs if ref.path.suffix.lower() in _WITH_COORDINATES and is_plain(ref.path)]
-    first = next((ref for ref in able[:_LOOKED_AT] if has_coordinates(ref.path)), None)
-    if first is None or not {*RASTER_FORMATS}.isdisjoint(spec.formats):
+    refs, known = [ref for ref in images.known if isinstance(ref, ImageRef)], {*names("suffix")}
+    able = [ref for ref in refs if suffix_of(ref.path)[1:] in known and is_plain(ref.path)]
+    preferred = ((ref, load_plugin("suffix", suffix_of(ref.path)[1:])(ref.path)) for ref in able[:_LOOKED_AT])
+    first, form = next(((ref, FORMATS[name]) for ref, name in preferred if name), (None, None))
+    stored = any(isinstance(FORMATS[name], BlockFormat) for name in spec.formats)
+    if first is None or stored or not isinstance(form, BlockMask):
         return images
+    name, claim, mask, chosen = first.name, form.claim, form.name, ", ".join(spec.formats)
     if not spec.formats_given and folder.is_new and len(able) == len(refs):
-        raster = replace(spec, formats=("geotiff",))
+        in_blocks = replace(spec, formats=(mask,))
         try:
-            raster.check_formats()
+            in_blocks.check_formats()
         except UsageError as error:
-            progress.note("coordinates_refused", name=first.name, message=error.message, hint=error.hint)
+            progress.note("blocks_refused", name=name, claim=claim, message=error.message, hint=error.hint)
             return images
-        progress.note("labelled_as_raster", name=first.name, chosen=", ".join(spec.formats))
-        folder.change(replace(folder.info, spec=raster))
+        progress.note("labelled_in_blocks", name=name, claim=claim, mask=mask, chosen=chosen)
+        folder.change(replace(folder.info, spec=in_blocks))
         return images
-    progress.note(
-        "coordinates_lost", name=first.name, chosen=", ".join(spec.formats), folder=shell_word(str(spec.output))
-    )
+    folder_word = shell_word(str(spec.output))
+    progress.note("blocks_lost", name=name, claim=claim, mask=mask, chosen=chosen, folder=folder_word)
     return images

@@ -76,7 +76,7 @@ def list_images(folder: OutputFolder, images: Images, progress: Progress) -> Gen
     counts = list_counts(len(todo), "to label", others)
     progress.note("planned", counts=counts, output=spec.output, classes=classes_text(spec.vocabulary))
     note_reasons(reasons, progress, "to label")
-    if todo and not spec.is_raster:
+    if todo and spec.block_mask is None:
         _note_sizes(spec, todo, progress)
 
 

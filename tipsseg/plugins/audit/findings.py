@@ -39,7 +39,7 @@ from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
 from tipsseg.regions.objects import LabelledObject, ancestors, split_levels
 from tipsseg.run.files import digest_of
-from tipsseg.run.read import Run, RunImage, open_run, refuse_raster
+from tipsseg.run.read import Run, RunImage, open_run
 from tipsseg.run.record import RUN_FILE
 from tipsseg.say import Progress
 from tipsseg.types import (
@@ -432,7 +432,6 @@ def audit_labels(output: Path, labels: Path, vocabulary: Vocabulary | None, prog
 def _refuse_other_runs(run: Run) -> None:
     """Raise InputError for a run without scores, or whose labels are not the model's alone."""
     spec = run.info.spec
-    refuse_raster(run.info)
     if spec.onto is not None:
         raise InputError(
             f"{spec.output}: its labels are partly from {spec.onto}, not the model's",

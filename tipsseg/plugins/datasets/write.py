@@ -38,7 +38,7 @@ from tipsseg.run.cache import key_of
 from tipsseg.run.file_names import refuse_shared
 from tipsseg.run.inputs import CARD, DATA_FOLDER, check_image_root, is_card
 from tipsseg.run.labels import is_same_picture, scored_objects
-from tipsseg.run.read import Run, RunImage, find_only, open_run, refuse_raster, unlabelled_error
+from tipsseg.run.read import Run, RunImage, find_only, open_run, unlabelled_error
 from tipsseg.run.results import Deriver
 from tipsseg.say import Progress
 from tipsseg.types import ImageRef, printable_path
@@ -116,7 +116,6 @@ def _refuse_runs(runs: Sequence[Run]) -> None:
     if not runs:
         raise UsageError("no output folder", "Pass an output folder of tipsseg label.")
     refuse_different([run.info for run in runs])
-    refuse_raster(runs[0].info)
     if len(runs) > 1:  # images with one key would be one image to a loader
         names = sorted(name for run in runs for name in run.cache.names())
         refuse_shared(runs[0].output, runs[0].context.files.names, ("png",), names)

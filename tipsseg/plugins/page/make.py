@@ -32,7 +32,7 @@ from tipsseg.regions.objects import ancestors
 from tipsseg.run.files import Files
 from tipsseg.run.inputs import REPORT_FILE, check_image_root
 from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.read import Run, open_run, refuse_raster
+from tipsseg.run.read import Run, open_run
 from tipsseg.run.summary import TotalsSum
 from tipsseg.say import Progress
 from tipsseg.types import ImageRef, ignore_id
@@ -93,7 +93,6 @@ def write_page(
     check_image_root(images)
     with ExitStack() as stack:
         run = stack.enter_context(open_run(output, ended=False, max_pixels=reading.max_pixels))
-        refuse_raster(run.info)
         classes = run.classes
         findings = {} if doubts is None else read_doubts(Path(doubts))
         others = None if labels is None else LabelSource(Path(labels), classes)

@@ -12,7 +12,7 @@ from rasterio.features import shapes
 
 from tipsseg.options import Instances
 from tipsseg.options.records import FileOptions
-from tipsseg.regions.joining import ObjectJoiner, Rings, TracedObject
+from tipsseg.plugins.geo.joining import ObjectJoiner, Rings, TracedObject
 from tipsseg.regions.objects import LabelledObject, ancestors, number_pixels, object_regions
 from tipsseg.types import BlockPlace, LabelArray, LabelClass
 

@@ -17,16 +17,18 @@ import rasterio
 import rasterio.control
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, TiffTags
-from rasters import drawn, write_raster
+from rasters import PixelPicture, drawn, write_raster
 from running import Command
 
 import tipsseg
-from tipsseg.engine.rasters import BlockFiles, BlockLabeller
-from tipsseg.formats import raster as blocks
-from tipsseg.formats.raster import GeoTiff, RasterBlock
+from tipsseg.engine.blocks import BlockFiles
+from tipsseg.formats import blocks
+from tipsseg.formats.blocks import LabelBlock
 from tipsseg.images import decoders
-from tipsseg.images.raster import Raster, has_coordinates
+from tipsseg.labelling.blocks import BlockLabeller
 from tipsseg.labelling.view import window_starts
+from tipsseg.plugins.geo.formats import GeoTiff
+from tipsseg.plugins.geo.pictures import Raster, has_coordinates
 from tipsseg.run.labels import RunContext
 from tipsseg.types import BlockPlace
 
@@ -48,11 +50,7 @@ def whole(pixels: NDArray[np.uint8], **options: Any) -> tipsseg.LabelMap:
     """The labels of the whole raster, at its own resolution."""
     height, width = pixels.shape[:2]
     labeller = tipsseg.Labeller(tipsseg.load("tiny", device="cpu"), CLASSES, **options)
-
-    def part(top: int, left: int, h: int, w: int) -> NDArray[np.uint8]:
-        return pixels[top : top + h, left : left + w]
-
-    return BlockLabeller(labeller, (height, width), part).label(BlockPlace(0, 0, 0, height, width))
+    return BlockLabeller(labeller, PixelPicture(pixels)).label(BlockPlace(0, 0, 0, height, width))
 
 
 @pytest.mark.parametrize("size", [(1100, 1300), (150, 900)], ids=str)
@@ -236,13 +234,14 @@ def test_holes_of_a_sparse_raster_are_not_read(
         tmp_path / "sparse/scene.tif", pixels, nodata=0, blockxsize=256, blockysize=256, sparse_ok=True
     )
     assert sparse.stat().st_size < (tmp_path / "dense/scene.tif").stat().st_size / 5
-    read_masks, looked_at = Raster.has_data, []
+    valid, looked_at = Raster.valid, []
 
     def spy(raster: Raster, *place: int) -> NDArray[np.bool_]:
-        looked_at.append(place)
-        return read_masks(raster, *place)
+        found = valid(raster, *place)
+        looked_at.extend([place] if found.shape == place[2:] else [])
+        return found
 
-    monkeypatch.setattr(Raster, "has_data", spy)
+    monkeypatch.setattr(Raster, "valid", spy)
     for name in ("dense", "sparse"):
         arguments = [*OPTIONS, "-f", "geotiff,geojson"]
         assert command("label", tmp_path / name, "-o", tmp_path / "out" / name, *arguments).code == 0
@@ -310,7 +309,7 @@ def test_a_ground_resolution_is_that_of_the_labels(command: Command, tmp_path: P
         (["-f", "geotiff,png", "--bands", "1"], "works only without other formats"),
         (["-f", "geotiff", "--bands", "1,2"], "neither one band nor three"),
         (["-f", "geotiff", "--ground-resolution", "0"], "must be above 0"),
-        (["-f", "geotiff", "--short-side", "300"], "--short-side cannot be used with rasters"),
+        (["-f", "geotiff", "--short-side", "300"], "--short-side cannot be used with the format geotiff"),
         (["-f", "geotiff", "--scales", "2", "--ground-resolution", "1"], "exclude each other"),
     ],
 )
@@ -373,7 +372,7 @@ def test_other_commands_refuse_rasters(command: Command, tmp_path: Path) -> None
         ["fit", out, "-o", tmp_path / "its.fit"],
     ):
         ran = command(*arguments)
-        assert (ran.code != 0, "raster" in ran.err) == (True, True), (arguments, ran.err)
+        assert (ran.code != 0, "geotiff" in ran.err) == (True, True), (arguments, ran.err)
     mixed = command("label", path, "-o", out, *OPTIONS, "-f", "png")
     assert (mixed.code, "other settings: raster yes -> no" in mixed.err) == (1, True), mixed.err
     assert command("label", path, "-o", tmp_path / "plain", *OPTIONS, "-f", "png").code == 0
@@ -507,7 +506,7 @@ def test_without_a_cache_a_mask_that_says_nothing_is_taken_in_beside_a_new_one(
     labels, mine = edit(mask), mask.read_bytes()
     ran = command(*again)
     assert (ran.code, mask.read_bytes()) == (1, mine)
-    assert "Move the mask elsewhere, label the raster again, and move the mask back." in ran.err
+    assert "Move the mask elsewhere, label the image again, and move the mask back." in ran.err
     mask.rename(tmp_path / "mine.tif")
     assert command(*again).code == 0
     (tmp_path / "mine.tif").rename(mask)
@@ -564,7 +563,7 @@ def test_an_image_with_coordinates_keeps_them_by_default(command: Command, tmp_p
     assert one.read_bytes() == other.read_bytes()
     assert command("label", tmp_path / "in", "-o", tmp_path / "out", *loud).out == ran.out
     refined = command("label", tmp_path / "in", "-o", tmp_path / "refined", *loud, "--refine", "pamr")
-    assert (refined.code, "--refine cannot be used with rasters" in refined.err) == (0, True), refined.err
+    assert (refined.code, "--refine cannot be used with the format geotiff" in refined.err) == (0, True), refined.err
     assert (tmp_path / "refined/masks/scene.png").exists()
     Image.fromarray(drawn(300, 400)).save(tmp_path / "in/plain.jpg")
     mixed = command("label", tmp_path / "in", "-o", tmp_path / "mixed", *loud)
@@ -728,16 +727,16 @@ def test_blocks_of_an_interrupted_run_have_what_the_next_one_needs(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(GeoTiff, "write", stop)
+        patch.setattr(GeoTiff, "write_mask", stop)
         assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff").code == 130
-    assert len(list((out / ".tipsseg/rasters").glob("*/*.npz"))) == 2
+    assert len(list((out / ".tipsseg/blocks").glob("*/*.npz"))) == 2
     assert command("label", path, "-o", out, *OPTIONS, "-f", "geotiff,geojson").code == 0
     features = json.loads((out / "polygons/scene.geojson").read_text())["features"]
     assert (
         sum(each["properties"]["pixels"] for each in features)
         == np.isin(read(out / "masks/scene.tif"), (1, 2, 3)).sum()
     )
-    assert not (out / ".tipsseg/rasters").exists()  # the blocks without polygons are gone too
+    assert not (out / ".tipsseg/blocks").exists()  # the blocks without polygons are gone too
 
 
 @pytest.mark.parametrize("name", ["geotiff", "geojson", "gpkg"])
@@ -747,7 +746,7 @@ def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing(
     path, out = write_raster(tmp_path / "scene.tif", drawn(64, 64)), tmp_path / "out"
     real = BlockFiles.read
 
-    def fail(blocks: BlockFiles, run: RunContext) -> Iterator[RasterBlock]:
+    def fail(blocks: BlockFiles, run: RunContext) -> Iterator[LabelBlock]:
         yield from real(blocks, run)
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,12 +1,16 @@
-"""Read rasters by windows with rasterio, so that memory does not grow with the raster. Never imports rasterio on import."""
+"""Read rasters by windows with rasterio, so that memory does not grow with the raster.
+
+Importing this module does not import rasterio.
+"""
 
 from __future__ import annotations
 
 import os
 import struct
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from io import BytesIO, FileIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,10 @@ from tipsseg.errors import ImageError, Words
 from tipsseg.images.access import open_source
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.upright import stretch_limits, to_bytes
+from tipsseg.types import ignore_id
+
+#: The transform of a grid in pixels.
+IN_PIXELS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 #: GDAL drivers that read a file by itself. Others, such as VRT, may open other files or the network.
 DRIVERS = ("GTiff", "JP2OpenJPEG", "PNG", "JPEG")
@@ -47,20 +55,44 @@ _GEOJP2, _HEADER = bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"), 1 << 16
 _CACHE_BYTES = 64 << 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RasterGrid:
+    """The grid of the labels of a raster.
+
+    Attributes:
+        size: (height, width) in pixels.
+        transform: The affine transform from (column, row) to coordinates: a, b, c, d, e, f.
+        crs: The coordinate system as WKT; "" if the raster has none.
+        epsg: Its EPSG code, if it has one.
+        ignore: The label id of pixels without data, and below the minimum confidence.
+    """
+
+    size: tuple[int, int]
+    transform: tuple[float, ...]
+    crs: str
+    epsg: int | None
+    ignore: int
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {"transform": list(self.transform), "epsg": self.epsg}
+
+    @property
+    def remark(self) -> str:
+        return "geo.in_pixels" if self.transform == IN_PIXELS else ""
+
+
 class Raster:
     """An open raster, read on the grid of its labels: its own pixels, scaled by `scale`.
 
     Attributes:
         size: (height, width) of that grid.
-        transform: Affine transform from (column, row) of that grid to coordinates: a, b, c, d, e, f.
-        crs: The coordinate system as WKT; "" if it has none.
-        epsg: Its EPSG code, if it has one.
-        resolution: (height, width) of a pixel of the grid, in units of the coordinate system.
-        unit: The unit, such as "metre"; "" without a coordinate system.
-        warnings: Properties of the raster that make its labels or polygons doubtful.
+        grid: The grid.
+        about: The height of a pixel of the grid, such as " of 0.5 metre"; "" without a coordinate system.
+        remarks: Properties of the raster that make its labels or polygons doubtful.
     """
 
-    def __init__(self, path: Path, dataset: Any, bands: Sequence[int] | None, scale: float) -> None:
+    def __init__(self, path: Path, dataset: Any, classes: int, bands: Sequence[int] | None, scale: float) -> None:
         self._path, self._dataset = path, dataset
         self._bands = list(bands or ((1, 2, 3) if dataset.count >= 3 else (1,)))
         self._palette = None if bands else _palette_of(dataset)  # [256, 3] uint8
@@ -68,18 +100,22 @@ class Raster:
         self.size = max(round(height * scale), 1), max(round(width * scale), 1)
         self._steps = height / self.size[0], width / self.size[1]
         matrix = dataset.transform @ dataset.transform.scale(self._steps[1], self._steps[0])
-        self.transform: tuple[float, ...] = tuple(matrix)[:6]
-        self.crs = dataset.crs.to_wkt() if dataset.crs else ""
-        self.epsg: int | None = dataset.crs.to_epsg() if dataset.crs else None
-        a, b, _, d, e, _ = self.transform
-        self.resolution = float(np.hypot(b, e)), float(np.hypot(a, d))
-        self.unit = (dataset.crs.linear_units if dataset.crs.is_projected else "degree") if dataset.crs else ""
+        crs = dataset.crs
+        self.grid = RasterGrid(
+            size=self.size,
+            transform=tuple(matrix)[:6],
+            crs=crs.to_wkt() if crs else "",
+            epsg=crs.to_epsg() if crs else None,
+            ignore=ignore_id(classes),
+        )
+        unit = (crs.linear_units if crs.is_projected else "degree") if crs else ""
+        self.about = f" of {float(np.hypot(matrix.b, matrix.e)):g} {unit}" if unit else ""
         self._limits = [(0.0, 255.0)] * len(self._bands)  # the values that become black and white
-        self.warnings: list[str] = []
-        if not self.crs and dataset.transform.is_identity:
-            self.warnings.append("it has no coordinate system, so polygons are in pixels, with y downwards.")
-        elif not self.crs:
-            self.warnings.append(
+        self.remarks: list[str] = []
+        if not crs and dataset.transform.is_identity:
+            self.remarks.append("it has no coordinate system, so polygons are in pixels, with y downwards.")
+        elif not crs:
+            self.remarks.append(
                 "it has a grid without a coordinate system; coordinates and areas are in units of that grid."
             )
 
@@ -116,7 +152,7 @@ class Raster:
             and highest == 65535
             and 0 < (reached := int(self._sample().compressed().max(initial=0))) < _DARK
         ):
-            self.warnings.append(
+            self.remarks.append(
                 Words(
                     "its values reach {reached} of 65,535, so the model sees a dark image; set {stretch}=2,98.",
                     reached=f"{reached:,}",
@@ -148,7 +184,7 @@ class Raster:
             pixels[..., index] = band if is_plain else to_bytes(band, *self._limits[index])
         return np.repeat(pixels, 3, axis=2) if len(self._bands) == 1 else pixels
 
-    def is_hole(self, top: int, left: int, height: int, width: int) -> bool:
+    def _is_hole(self, top: int, left: int, height: int, width: int) -> bool:
         """Return True if a sparse GeoTIFF has no tile in a part of the grid, and its missing tiles mean no data."""
         dataset = self._dataset
         if dataset.driver != "GTiff" or dataset.nodata is None:
@@ -165,10 +201,12 @@ class Raster:
             for column in columns
         )
 
-    def has_data(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Return True at pixels of a part of the grid with data in all bands, [h, w]. Raise ImageError as `read` does."""
+    def valid(self, top: int, left: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Return True at pixels of a part of the grid with data in all bands, [h, w]; [1, 1] in a hole. Raise as `read` does."""
         from rasterio.enums import Resampling
 
+        if self._is_hole(top, left, height, width):
+            return np.zeros((1, 1), np.bool_)
         part = self._part(top, left, height, width)
         masks = self._call(self._dataset.read_masks, resampling=Resampling.nearest, **part)
         valid = np.asarray(masks.all(axis=0))
@@ -211,6 +249,7 @@ def gdal() -> Iterator[None]:
 def open_raster(
     path: Path,
     reader: ImageReader,
+    classes: int,
     bands: Sequence[int] | None = None,
     scale: float = 1.0,
     ground_resolution: float | None = None,
@@ -220,6 +259,7 @@ def open_raster(
     Args:
         path: The file.
         reader: Its limit is for PNG and JPEG files, which are decoded whole.
+        classes: The number of classes of its labels.
         bands: The bands for red, green and blue, or one band for grey, from 1. None: the first three, or the first.
         scale: The factor from the raster's pixels to pixels of the labels.
         ground_resolution: The side of a pixel of the labels in units of the coordinate system, instead of `scale`.
@@ -243,7 +283,12 @@ def open_raster(
             raise ImageError(path, reason, "Convert it: gdal_translate -of COG IN OUT.tif.")
         with dataset:
             _check(path, dataset, bands, reader.max_pixels)
-            yield Raster(path, dataset, bands, _scale(path, dataset, scale, ground_resolution))
+            yield Raster(path, dataset, classes, bands, _scale(path, dataset, scale, ground_resolution))
+
+
+def preferred_format(path: Path) -> str:
+    """Return the format in which an image with coordinates is labelled; "" for another image."""
+    return "geotiff" if has_coordinates(path) else ""
 
 
 def has_coordinates(path: Path) -> bool:
