@@ -17,7 +17,7 @@ from tipsseg.options.signature import OptionSignature
 from tipsseg.util.text import shell_line
 
 if TYPE_CHECKING:
-    from tipsseg.run.repeat import RepeatedRun
+    from tipsseg.folder.repeat import RepeatedRun
 
 #: The paths that a command prints on stdout (see `Verb`).
 Prints = Literal["", "paths", "files"]
@@ -119,7 +119,7 @@ def verb(
             bound = signature.bind(args, keywords)
             given, repeated = frozenset(bound.arguments), None
             if (path := bound.arguments.get("from_run")) is not None:
-                from tipsseg.run.repeat import read_run_file
+                from tipsseg.folder.repeat import read_run_file
 
                 repeated = read_run_file(Path(str(signature.options["from_run"].take(path))))
                 bound.arguments |= repeated.options(given)

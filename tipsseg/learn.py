@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tipsseg.commands.fit.vectors import Fit
+from tipsseg.learning.vectors import Fit
 from tipsseg.verbs.fit import fit_folder
 from tipsseg.vocabulary.fitted import FittedVocabulary
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tipsseg.commands.correct.take import Corrections
-from tipsseg.commands.evaluate import Evaluation
-from tipsseg.commands.rank import Ranked
+from tipsseg.folder.correct.take import Corrections
+from tipsseg.folder.rank import Ranked
+from tipsseg.learning.evaluate import Evaluation
 from tipsseg.plugins.audit.findings import Audit
 from tipsseg.plugins.audit.verb import audit
 from tipsseg.plugins.page.verb import report_folder

@@ -38,6 +38,9 @@ BACKGROUND = 0
 #: Maximum number of classes with 8 bits per pixel; more need 16.
 MAX_CLASSES_8_BIT = 254
 
+#: Maximum aspect ratio of enlarged images (see `view.working_size`).
+LONGEST_ASPECT = 16
+
 
 @dataclass(frozen=True, slots=True)
 class LockedFile:

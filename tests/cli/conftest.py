@@ -11,9 +11,9 @@ from PIL import Image
 from resuming import Run
 from running import Command, Ran
 
-from tipsseg.engine.local import LocalEngine
 from tipsseg.label_map import LabelMap
 from tipsseg.labelling.labeller import Patches, Scored
+from tipsseg.labelling.local import LocalEngine
 from tipsseg.labelling.source import Loaded
 from tipsseg.weights import fetching
 

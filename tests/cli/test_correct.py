@@ -16,7 +16,7 @@ from output_folders import LABELS, A, make_run, save_inputs
 from PIL import Image
 from running import Command
 
-from tipsseg.run.folder import change_folder
+from tipsseg.folder.folder import change_folder
 
 
 @pytest.fixture

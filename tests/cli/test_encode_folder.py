@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from resuming import ALL, Run, contents, record, tree
 
-from tipsseg.run.lock import FolderLock
-from tipsseg.run.record import RUN_FILE, read_record
+from tipsseg.folder.lock import FolderLock
+from tipsseg.folder.record import RUN_FILE, read_record
 
 STORE = ("--features", "feats")
 

@@ -13,7 +13,7 @@ from masks import PRED, TABLE, TRUTH, Rows, files, ious, names, read, result, sa
 from output_folders import make_run, save_inputs
 from running import Command, Ran
 
-from tipsseg.run.record import SCHEMA
+from tipsseg.folder.record import SCHEMA
 
 pytestmark = pytest.mark.usefixtures("no_weights_in_folder")
 

@@ -15,10 +15,10 @@ from rasters import drawn, write_raster
 from running import Command, Ran
 
 from tipsseg.ask import verb_of
+from tipsseg.folder.read import open_run
+from tipsseg.folder.spec import PARTS, RunSpec
 from tipsseg.options.fields import COMMAND, options_of
 from tipsseg.options.records import LabelOptions, PictureOptions
-from tipsseg.run.read import open_run
-from tipsseg.run.spec import PARTS, RunSpec
 from tipsseg.verbs.encode import iter_encode_folder
 
 #: What stands on the command line for each option that the record of a run has; a new option needs a value here.

@@ -324,7 +324,7 @@ def test_a_temporary_file_that_could_not_be_removed_goes_with_the_next_command(c
 import errno, os, sys
 from pathlib import Path
 from tipsseg.cli.main import main
-from tipsseg.run import files
+from tipsseg.folder import files
 rename, unlink = files._rename, Path.unlink
 def broken(done):
     def call(path, *more, **named):

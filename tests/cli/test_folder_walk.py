@@ -30,8 +30,8 @@ from PIL import Image
 from reading import EXACT, READERS
 from running import Ran
 
-from tipsseg.run.files import TRASH
-from tipsseg.run.read import open_run
+from tipsseg.folder.files import TRASH
+from tipsseg.folder.read import open_run
 
 # As pycocotools decodes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -18,8 +18,8 @@ from masks import pixels
 from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, correct, tree
 
-from tipsseg.run.files import Files, StagedFile
-from tipsseg.run.folder import OutputFolder
+from tipsseg.folder.files import Files, StagedFile
+from tipsseg.folder.folder import OutputFolder
 
 CACHE_DAMAGED = "out/.tipsseg/cache.db: the cache is damaged"
 MASK, LABELME = Path("out/masks/a.png"), Path("out/labelme/a.json")

@@ -15,10 +15,10 @@ from PIL import Image
 from resuming import ALL, CLASSES, Run, contents, correct, record, tree
 
 from tipsseg.errors import UsageError
+from tipsseg.folder.files import Files
+from tipsseg.folder.lock import LOCK_FILE
 from tipsseg.formats import IMAGE_FORMATS
 from tipsseg.options.values import Shard, parse_shard
-from tipsseg.run.files import Files
-from tipsseg.run.lock import LOCK_FILE
 from tipsseg.util.files import temporary_path
 
 FORMATS = ("-f", ",".join(IMAGE_FORMATS))

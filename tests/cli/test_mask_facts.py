@@ -15,8 +15,8 @@ from masks import pixels
 from PIL import Image
 from resuming import CLASSES, Run, correct
 
-from tipsseg.folder.mask import MaskFacts, SealedMask, label_digest, read_facts, read_sealed
-from tipsseg.run.read import open_run
+from tipsseg.folder.read import open_run
+from tipsseg.formats.mask import MaskFacts, SealedMask, label_digest, read_facts, read_sealed
 
 MASK = Path("out/masks/a.png")
 

@@ -15,7 +15,7 @@ from PIL import Image
 from running import Command, Ran
 
 from tipsseg import review
-from tipsseg.folder.mask import read_sealed, seal
+from tipsseg.formats.mask import read_sealed, seal
 from tipsseg.vocabulary.palette import colour
 
 LABEL = ("label", "photos", "-c", "tree,sky", "-m", "tiny", "--device", "cpu", "-o", "out")
@@ -349,7 +349,7 @@ def test_a_run_without_a_single_image_leaves_no_folder(command: Command, monkeyp
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tipsseg.run.folder.OutputFolder.record", interrupted)
+    monkeypatch.setattr("tipsseg.folder.folder.OutputFolder.record", interrupted)
     ran = command(*["new" if word == "out" else word for word in LABEL], *FORMATS)
     assert (ran.code, Path("new").exists()) == (130, False)
 

@@ -21,8 +21,8 @@ from sources import write_video
 import tipsseg
 from tipsseg.ask import verb_of
 from tipsseg.errors import UsageError
+from tipsseg.folder.outcome import FolderImage
 from tipsseg.options.values import parse_shard
-from tipsseg.run.outcome import FolderImage
 
 pytestmark = pytest.mark.slow
 

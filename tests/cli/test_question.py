@@ -11,8 +11,8 @@ import pytest
 from masks import pixels
 from resuming import ALL, CLASSES, Run, contents, correct, record, tree
 
-from tipsseg.run.folder import OutputFolder
-from tipsseg.run.results import ImageResult
+from tipsseg.folder.folder import OutputFolder
+from tipsseg.folder.results import ImageResult
 
 #: Options that change labels, and what the refusal says of them.
 OTHERS: dict[str, tuple[tuple[object, ...], str]] = {

@@ -17,8 +17,8 @@ from running import Command
 
 import tipsseg
 from tipsseg.backbones.tipsv2.backbone import Tipsv2Backbone
-from tipsseg.folder.mask import read_sealed
 from tipsseg.formats import IMAGE_FORMATS, is_model_only
+from tipsseg.formats.mask import read_sealed
 from tipsseg.labelling.golden import draw_picture
 
 NAMES = ("a", "sub/b", "sub/c")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from output_folders import make_run, save_inputs
 
+from tipsseg.folder import record
 from tipsseg.formats import FORMATS, IMAGE_FORMATS
 from tipsseg.options.records import FileOptions
-from tipsseg.run import record
 from tipsseg.types import LabelArray
 
 EXPECTED = Path(__file__).parent / "expected"

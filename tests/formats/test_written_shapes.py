@@ -9,8 +9,8 @@ import pytest
 from output_folders import make_run, save_inputs
 
 from tipsseg.formats import FORMATS
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import ClassNames, Objects
+from tipsseg.formats.records import ClassNames, Objects
+from tipsseg.formats.source import Source
 from tipsseg.options.records import FileOptions
 from tipsseg.regions.objects import labelled_objects
 from tipsseg.types import LabelArray, LabelClass

@@ -21,15 +21,14 @@ from rasters import PixelPicture, drawn, write_raster
 from running import Command
 
 import tipsseg
-from tipsseg.engine.blocks import BlockFiles
+from tipsseg.folder.labels import RunContext
 from tipsseg.formats import blocks
 from tipsseg.formats.blocks import LabelBlock
 from tipsseg.images import decoders
-from tipsseg.labelling.blocks import BlockLabeller
+from tipsseg.labelling.blocks import BlockFiles, BlockLabeller
 from tipsseg.labelling.view import window_starts
 from tipsseg.plugins.geo.formats import GeoTiff
 from tipsseg.plugins.geo.pictures import Raster, has_coordinates
-from tipsseg.run.labels import RunContext
 from tipsseg.types import BlockPlace
 
 CLASSES = ("car", "tree", "road")

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 import tipsseg
 from tipsseg.errors import InputError, OutputError, UsageError
 from tipsseg.formats.label_studio import encode_brush, read_task
-from tipsseg.given.labels import paint_objects
-from tipsseg.masks.records import ClassNames, Objects
+from tipsseg.formats.records import ClassNames, Objects
+from tipsseg.masks.labels import paint_objects
 from tipsseg.options.records import ComputeOptions
 from tipsseg.plugins.serve.interface import parse_interface
 from tipsseg.plugins.serve.label_studio import Backend, serve

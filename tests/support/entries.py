@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tipsseg.run.entry import Entry
-from tipsseg.run.read import open_run
+from tipsseg.folder.entry import Entry
+from tipsseg.folder.read import open_run
 
 
 def read_entries(folder: Path) -> dict[str, Entry]:

@@ -156,7 +156,7 @@ def ended(child: int) -> bool:
 
 def copy_with_caches(source: Path, target: Path) -> None:
     """Copy a folder; the caches in it are of the copies."""
-    from tipsseg.run.cache import CACHE_FOLDER, _identity
+    from tipsseg.folder.cache import CACHE_FOLDER, _identity
 
     shutil.copytree(source, target, symlinks=True)
     for path in target.rglob(f"{CACHE_FOLDER}/*.db"):

@@ -11,6 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tipsseg.folder.folder import open_folder
+from tipsseg.folder.results import find_grid, write_image
+from tipsseg.folder.settle import settle
+from tipsseg.folder.spec import Counts, RunInfo, RunSpec
 from tipsseg.formats.base import ImageLabels
 from tipsseg.images.decoding import ImageReader
 from tipsseg.images.upright import pixel_digest
@@ -18,10 +22,6 @@ from tipsseg.label_map import LabelMap
 from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 from tipsseg.options.values import Shard
 from tipsseg.regions.objects import labelled_objects
-from tipsseg.run.folder import open_folder
-from tipsseg.run.results import find_grid, write_image
-from tipsseg.run.settle import settle
-from tipsseg.run.spec import Counts, RunInfo, RunSpec
 from tipsseg.say import Progress
 from tipsseg.types import ImageRef, LabelArray, TopClasses, printable_path
 from tipsseg.util.files import stamp

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from running import Command
 
-from tipsseg.run.files import TRASH
+from tipsseg.folder.files import TRASH
 from tipsseg.types import name_order
 
 CLASSES = "panda leg,tree,sky"

@@ -17,8 +17,8 @@ from tipsseg.cli.groups import FLAGS, Group, flags_of
 from tipsseg.cli.parameters import add_command, is_given, parameter_of
 from tipsseg.cli.values import refuse_split_lists, typed_classes
 from tipsseg.errors import ImageError, TipssegError, UsageError
+from tipsseg.folder.outcome import FolderImage
 from tipsseg.options.fields import OTHER
-from tipsseg.run.outcome import FolderImage
 from tipsseg.say import Progress
 from tipsseg.util.json import json_bytes
 from tipsseg.util.text import Diagnostic, Problem, printable

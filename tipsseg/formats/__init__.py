@@ -15,7 +15,7 @@ from tipsseg.util.files import is_folder
 from tipsseg.util.text import did_you_mean, quote
 
 if TYPE_CHECKING:
-    from tipsseg.masks.files import Source
+    from tipsseg.formats.source import Source
     from tipsseg.options.records import FileOptions
     from tipsseg.types import LabelClass
 
@@ -193,7 +193,7 @@ def find_reading_format(name: str) -> Format:
 
 def detect_format(source: Source) -> Format:
     """Return the format of a source, detected by its files. Raise InputError unless exactly one format matches."""
-    from tipsseg.masks.files import TRIED
+    from tipsseg.formats.source import TRIED
 
     forms = reading_formats()
     matching: dict[str, Format] = {}

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tipsseg.masks.files import Source
-    from tipsseg.masks.records import ClassNames, SourceImage
+    from tipsseg.formats.records import ClassNames, SourceImage
+    from tipsseg.formats.source import Source
     from tipsseg.regions.objects import LabelledObject
     from tipsseg.regions.shapes import Shape
     from tipsseg.types import ConfidenceArray, ImageRef, LabelArray, LabelClass, TopClasses

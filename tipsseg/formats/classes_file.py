@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import ClassNames, image_errors
+from tipsseg.formats.records import ClassNames, image_errors
+from tipsseg.formats.source import Source
 from tipsseg.regions.components import count_labels
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, ignore_id
 from tipsseg.util.files import RECORD_LIMIT, is_folder

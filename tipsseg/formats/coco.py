@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, Rows, RunFacts, base_of
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import (
+from tipsseg.formats.records import (
     ClassNames,
     Objects,
     Size,
@@ -28,6 +27,7 @@ from tipsseg.masks.records import (
     parse_floats,
     read_objects,
 )
+from tipsseg.formats.source import Source
 from tipsseg.regions.components import encode_regions
 from tipsseg.regions.objects import LabelledObject, find_wholes
 from tipsseg.regions.shapes import NoPixelsError, Shape, shape_from_box, shape_from_polygons, shape_from_rle

@@ -21,8 +21,7 @@ from PIL import Image
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text, output_name
 from tipsseg.formats.png import encode_picture, read_source_picture
-from tipsseg.masks.files import TRIED, Source
-from tipsseg.masks.records import (
+from tipsseg.formats.records import (
     ClassNames,
     Objects,
     PixelLabels,
@@ -32,6 +31,7 @@ from tipsseg.masks.records import (
     image_errors,
     read_objects,
 )
+from tipsseg.formats.source import TRIED, Source
 from tipsseg.regions.shapes import (
     NoPixelsError,
     Shape,

@@ -9,8 +9,8 @@ from pathlib import PurePosixPath
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts
 from tipsseg.formats.classes_file import MaskIds
 from tipsseg.formats.png import encode_mask, read_mask
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import ClassNames, SourceImage, image_errors
+from tipsseg.formats.records import ClassNames, SourceImage, image_errors
+from tipsseg.formats.source import Source
 from tipsseg.options.records import FileOptions
 from tipsseg.types import printable_path
 from tipsseg.util.files import actual_name

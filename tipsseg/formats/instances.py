@@ -15,9 +15,9 @@ from PIL import Image
 from tipsseg.errors import ImageError, Words
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.png import encode_picture, read_ids, read_source_picture
+from tipsseg.formats.records import ClassNames, PixelLabels, Size, SourceImage
+from tipsseg.formats.source import Source
 from tipsseg.images.decoding import as_image_error
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import ClassNames, PixelLabels, Size, SourceImage
 from tipsseg.regions.objects import number_pixels
 
 _MOST = 65_535

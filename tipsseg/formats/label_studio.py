@@ -25,8 +25,7 @@ from PIL import Image
 from tipsseg.address import is_url
 from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, Rows, RunFacts, base_of, encode_text
 from tipsseg.formats.png import encode_picture
-from tipsseg.masks.files import LIST_MAX, Source
-from tipsseg.masks.records import (
+from tipsseg.formats.records import (
     ClassNames,
     Objects,
     Size,
@@ -38,6 +37,7 @@ from tipsseg.masks.records import (
     parse_floats,
     read_objects,
 )
+from tipsseg.formats.source import LIST_MAX, Source
 from tipsseg.regions.objects import LabelledObject, find_wholes
 from tipsseg.regions.shapes import (
     NoPixelsError,

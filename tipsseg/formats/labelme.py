@@ -16,8 +16,7 @@ import numpy as np
 
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import BASE_FIELD, Format, ImageLabels, RunFacts, base_of
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import (
+from tipsseg.formats.records import (
     ClassNames,
     Objects,
     Size,
@@ -27,6 +26,7 @@ from tipsseg.masks.records import (
     parse_corners,
     read_objects,
 )
+from tipsseg.formats.source import Source
 from tipsseg.regions.objects import find_wholes
 from tipsseg.regions.shapes import NoPixelsError, Shape, clip_mask, ellipse_corners, shape_from_polygons
 from tipsseg.types import printable_path

@@ -27,8 +27,8 @@ from tipsseg.formats.coco import (
     read_categories,
 )
 from tipsseg.formats.png import encode_picture, read_panoptic_ids
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
+from tipsseg.formats.records import ClassNames, Objects, Size, SourceImage, check_object_count, image_errors
+from tipsseg.formats.source import Source
 from tipsseg.regions.components import components
 from tipsseg.regions.objects import LabelledObject, number_pixels, visible_objects
 from tipsseg.regions.shapes import Shape

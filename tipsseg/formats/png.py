@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError, UsageError
-from tipsseg.folder.mask import labels_digest, open_envelope
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.classes_file import MaskIds
+from tipsseg.formats.mask import labels_digest, open_envelope
+from tipsseg.formats.records import ClassNames, Objects, PixelLabels, Size, SourceImage
+from tipsseg.formats.source import Source
 from tipsseg.images.decoding import ImageReader, as_image_error
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import ClassNames, Objects, PixelLabels, Size, SourceImage
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import BACKGROUND, IGNORED_COLOUR, MAX_CLASSES_8_BIT, LabelArray, LabelClass, ignore_id, label_dtype
 from tipsseg.util.text import size_text

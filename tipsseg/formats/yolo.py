@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError
 from tipsseg.formats.base import Format, ImageLabels, Rows, RunFacts, encode_text
-from tipsseg.masks.files import TRIED, Source
-from tipsseg.masks.records import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
+from tipsseg.formats.records import ClassNames, Objects, Size, SourceImage, image_errors, read_objects
+from tipsseg.formats.source import TRIED, Source
 from tipsseg.options.records import FileOptions
 from tipsseg.regions.components import Region
 from tipsseg.regions.objects import LabelledObject

@@ -18,7 +18,7 @@ from tipsseg.errors import InputError, UsageError, Words
 from tipsseg.options import GUIDED, Mode
 from tipsseg.options.fields import text_of
 from tipsseg.options.records import LabelOptions
-from tipsseg.types import WindowPlan
+from tipsseg.types import LONGEST_ASPECT, WindowPlan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,10 +47,6 @@ class InterpolationWeights:
     def span(self) -> slice:
         """Slice of the source that the outputs depend on."""
         return slice(int(self.low[0]), int(self.high[-1]) + 1)
-
-
-#: Maximum aspect ratio of enlarged images (see `working_size`).
-LONGEST_ASPECT = 16
 
 
 def published_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:

@@ -57,7 +57,7 @@ def check_folder(
         UsageError: `images` is not a folder.
         OtherSchemaError: The record is from another version of tipsseg.
     """
-    from tipsseg.commands.check import check_labels, check_store, is_store
+    from tipsseg.folder.check import check_labels, check_store, is_store
     from tipsseg.say import progress_for
 
     top, reading = Path(folder), take_options(ReadingOptions, ask.values)

@@ -96,7 +96,7 @@ def convert_folder(
         InputError: If the folder has no finished run, or its masks are written block by block, and the requested formats are not.
         OutputError: If the folder cannot be written.
     """
-    from tipsseg.commands.convert import convert_labels, end_formats
+    from tipsseg.folder.convert import convert_labels, end_formats
     from tipsseg.images.finding import as_paths
     from tipsseg.say import progress_for
 

@@ -15,7 +15,7 @@ from tipsseg.options.records import CorrectOptions, ReadingOptions
 from tipsseg.verbs.shared import Labelled
 
 if TYPE_CHECKING:
-    from tipsseg.commands.correct.take import Corrections
+    from tipsseg.folder.correct.take import Corrections
     from tipsseg.say import Verbosity
 
 _EPILOG = """\b
@@ -91,7 +91,7 @@ def correct_folder(
         ImageError: A file of the corrections cannot be read. Nothing was changed.
         OutputError: The folder cannot be written.
     """
-    from tipsseg.commands.correct import take
+    from tipsseg.folder.correct import take
     from tipsseg.say import progress_for
 
     options, reading = take_options(CorrectOptions, ask.values), take_options(ReadingOptions, ask.values)

@@ -33,7 +33,7 @@ def doctor(
     Yields:
         What each check found, and at the end the number of checks that failed.
     """
-    from tipsseg.commands.doctor import examine
+    from tipsseg.labelling.doctor import examine
 
     failed = 0
     for diagnostic in examine(str(device), dtype, model):

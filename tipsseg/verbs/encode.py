@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import UsageError, Words
+from tipsseg.folder.outcome import FolderImage, summed
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
-from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.verbs.shared import DryRun, Inputs
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ def iter_encode_folder(
     Raises:
         TipssegError: The run cannot start or continue.
     """
-    from tipsseg.commands.encode import encode_images, encode_spec, estimate_store
-    from tipsseg.run.inputs import choice_of
+    from tipsseg.folder.find import choice_of
+    from tipsseg.labelling.encode import encode_images, encode_spec, estimate_store
     from tipsseg.say import progress_for
 
     choice = choice_of(ask.values)

@@ -13,8 +13,8 @@ from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.verbs.shared import Named, Vocab
 
 if TYPE_CHECKING:
-    from tipsseg.commands.evaluate import Evaluation
     from tipsseg.images.finding import Listed
+    from tipsseg.learning.evaluate import Evaluation
     from tipsseg.say import Verbosity
 
 _EPILOG = """\b
@@ -83,8 +83,8 @@ def score_masks(
         InputError: The folder has no masks, or no mask has ground truth.
         LabelIdError: A mask has unknown ids.
     """
-    from tipsseg.commands.evaluate import note_doubts, score_labels
     from tipsseg.images.finding import Listed
+    from tipsseg.learning.evaluate import note_doubts, score_labels
     from tipsseg.say import progress_for
     from tipsseg.util.files import local_path
     from tipsseg.vocabulary.asked import asked_vocabulary

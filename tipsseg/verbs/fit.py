@@ -13,7 +13,7 @@ from tipsseg.options.records import ComputeOptions
 from tipsseg.verbs.shared import Labelled, Moved
 
 if TYPE_CHECKING:
-    from tipsseg.commands.fit.vectors import Fit
+    from tipsseg.learning.vectors import Fit
     from tipsseg.say import Verbosity
 
 _EPILOG = """\b
@@ -79,7 +79,7 @@ def fit_folder(
         OutputError: `target` exists, or cannot be written.
         TipssegError: The run cannot start or continue.
     """
-    from tipsseg.commands.fit.vectors import check_target, fit_masks
+    from tipsseg.learning.vectors import check_target, fit_masks
     from tipsseg.say import progress_for
 
     path = None if target is None else Path(target)

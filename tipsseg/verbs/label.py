@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 from tipsseg.ask import Ask, verb
 from tipsseg.errors import OtherRunError, UsageError, Words
+from tipsseg.folder.outcome import FolderImage, summed
 from tipsseg.options import MAX_PIXELS
 from tipsseg.options import declared as opt
 from tipsseg.options.fields import COMMAND, WHAT, Opt
-from tipsseg.run.outcome import FolderImage, summed
 from tipsseg.util.text import shell_word
 from tipsseg.verbs.shared import Background, DryRun, Inputs, Named, Vocab
 
 if TYPE_CHECKING:
-    from tipsseg.run.repeat import RepeatedRun
-    from tipsseg.run.spec import RunSpec
+    from tipsseg.folder.repeat import RepeatedRun
+    from tipsseg.folder.spec import RunSpec
     from tipsseg.say import Verbosity
     from tipsseg.vocabulary.fitted import FittedVocabulary
     from tipsseg.vocabulary.vocabulary import Vocabulary
@@ -113,12 +113,12 @@ def iter_label_folder(
     Raises:
         TipssegError: See `label_folder`. Wrong arguments raise before the first image.
     """
-    from tipsseg.commands.label.folder import find_to_label, label_spec, labelled_images
-    from tipsseg.commands.label.images import engine_maker, label_images
-    from tipsseg.commands.label.listing import list_images
-    from tipsseg.engine.notes import Reporter
-    from tipsseg.run.folder import open_folder, peek_folder
-    from tipsseg.run.inputs import choice_of
+    from tipsseg.folder.find import choice_of
+    from tipsseg.folder.folder import open_folder, peek_folder
+    from tipsseg.folder.notes import Reporter
+    from tipsseg.labelling.folder import find_to_label, label_spec, labelled_images
+    from tipsseg.labelling.images import engine_maker, label_images
+    from tipsseg.labelling.listing import list_images
     from tipsseg.say import progress_for
     from tipsseg.vocabulary.asked import asked_vocabulary
 
@@ -224,7 +224,7 @@ def _commands_to_paste(ask: Ask, spec: RunSpec) -> Iterator[None]:
 
 
 def _read(output: Path, images: list[FolderImage]) -> Iterator[FolderImage]:
-    from tipsseg.commands.label.folder import read_labelled
+    from tipsseg.labelling.folder import read_labelled
 
     return read_labelled(output, images)
 

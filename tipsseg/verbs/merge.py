@@ -57,7 +57,7 @@ def merge_folders(ask: Ask, folders: _Folders, output: _Output, *, verbose: Verb
         InputError: The runs cannot be joined.
         OutputError: The target cannot be written.
     """
-    from tipsseg.commands.merge import join_folders
+    from tipsseg.folder.merge import join_folders
     from tipsseg.images.finding import as_paths
     from tipsseg.say import progress_for
 

@@ -13,7 +13,7 @@ from tipsseg.options.fields import Opt
 from tipsseg.verbs.shared import Chosen, Labelled, Moved
 
 if TYPE_CHECKING:
-    from tipsseg.commands.rank import Ranked
+    from tipsseg.folder.rank import Ranked
     from tipsseg.say import Verbosity
 
 _EPILOG = """\b
@@ -60,7 +60,7 @@ def iter_ranked(
         InputError: If the output folder does not exist.
         OutputError: If the manifest cannot be read.
     """
-    from tipsseg.commands.rank import ranked_images
+    from tipsseg.folder.rank import ranked_images
     from tipsseg.say import progress_for
 
     root = None if images is None else as_address(images)

@@ -15,11 +15,11 @@ from output_folders import make_run, save_inputs
 from PIL import Image
 
 from tipsseg.errors import ImageError, InputError, TipssegError
-from tipsseg.folder.mask import read_sealed, seal
+from tipsseg.folder.read import open_run
+from tipsseg.formats.mask import read_sealed, seal
 from tipsseg.formats.npz import encode_arrays
 from tipsseg.plugins.page.verb import report_folder
 from tipsseg.review import correct_folder, merge_folders
-from tipsseg.run.read import open_run
 
 IDS = np.zeros((20, 30), np.uint8)
 IDS[2:8, 2:8] = IDS[12:18, 2:8] = 1

@@ -19,13 +19,13 @@ from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 
 from tipsseg.errors import InputError, OutputError, TipssegError
+from tipsseg.folder.entry import Failure
+from tipsseg.folder.failures import Failures
+from tipsseg.folder.find import Ignored, found_images
+from tipsseg.folder.read import open_run
 from tipsseg.plugins.page import make
 from tipsseg.plugins.page.pictures import script
 from tipsseg.plugins.page.verb import report_folder
-from tipsseg.run.entry import Failure
-from tipsseg.run.failures import Failures
-from tipsseg.run.inputs import Ignored, found_images
-from tipsseg.run.read import open_run
 from tipsseg.say import Progress, Silence
 
 HOSTILE_CLASS = "</script><script>alert(1)</script>"

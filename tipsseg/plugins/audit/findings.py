@@ -25,22 +25,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg._version import __version__
-from tipsseg.engine.job import Job
-from tipsseg.engine.notes import note_skipped
 from tipsseg.errors import ImageError, InputError, OutputError, Words
+from tipsseg.folder.files import digest_of
+from tipsseg.folder.job import Job
+from tipsseg.folder.notes import note_skipped
+from tipsseg.folder.read import Run, RunImage, open_run
+from tipsseg.folder.record import RUN_FILE
 from tipsseg.formats import FORMATS
 from tipsseg.formats.base import ImageLabels, RunFacts
 from tipsseg.formats.coco import category_record, image_record
 from tipsseg.formats.npz import read_confidence, read_grid
-from tipsseg.given.labels import LabelSource, classes_of_labels, paint_objects
-from tipsseg.masks.records import Objects, image_errors
+from tipsseg.formats.records import Objects, image_errors
+from tipsseg.masks.labels import LabelSource, classes_of_labels, paint_objects
 from tipsseg.options import default_jobs
 from tipsseg.regions.components import Region, components, encode_regions
 from tipsseg.regions.naming import PART_RADIUS
 from tipsseg.regions.objects import LabelledObject, ancestors, split_levels
-from tipsseg.run.files import digest_of
-from tipsseg.run.read import Run, RunImage, open_run
-from tipsseg.run.record import RUN_FILE
 from tipsseg.say import Progress
 from tipsseg.types import (
     BACKGROUND,

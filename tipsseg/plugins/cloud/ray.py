@@ -24,17 +24,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tipsseg._version import __version__
-from tipsseg.commands.label.images import EngineMaker, label_images, local_engine
-from tipsseg.engine.notes import Reporter
 from tipsseg.errors import DeviceError, TipssegError, UsageError, Words
+from tipsseg.folder.find import Images
+from tipsseg.folder.folder import OutputFolder, open_folder
+from tipsseg.folder.labels import RunContext
+from tipsseg.folder.notes import Reporter
+from tipsseg.folder.results import Derived, ImageResult, Labelled, Triaged
+from tipsseg.folder.spec import RunInfo
 from tipsseg.images.decoders import silence_decoders
+from tipsseg.labelling.images import EngineMaker, label_images, local_engine
 from tipsseg.options import default_jobs
 from tipsseg.options.values import Shard, index_of
-from tipsseg.run.folder import OutputFolder, open_folder
-from tipsseg.run.inputs import Images
-from tipsseg.run.labels import RunContext
-from tipsseg.run.results import Derived, ImageResult, Labelled, Triaged
-from tipsseg.run.spec import RunInfo
 from tipsseg.say import Progress, Silence
 from tipsseg.types import Failed, ImageRef
 from tipsseg.util.text import first_line, pluralize
@@ -203,7 +203,7 @@ def _ray_engine(
 
 def _start(job: _Job, context: RunContext) -> RunInfo | TipssegError:
     """Load the model, and return the run with its device and dtype."""
-    from tipsseg.engine.local import LocalEngine, load_for
+    from tipsseg.labelling.local import LocalEngine, load_for
 
     try:
         _prepare(job)

@@ -20,9 +20,15 @@ from typing import Any
 from PIL import Image
 
 from tipsseg.address import address_text, as_address, has_scheme, is_web, url_of, without_query
-from tipsseg.commands.merge import refuse_different
-from tipsseg.engine.notes import readable_size
 from tipsseg.errors import ImageError, InputError, OutputError, TipssegError, UsageError, Words
+from tipsseg.folder.cache import key_of
+from tipsseg.folder.find import CARD, DATA_FOLDER, check_image_root, is_card
+from tipsseg.folder.labels import is_same_picture, scored_objects
+from tipsseg.folder.merge import refuse_different
+from tipsseg.folder.names import refuse_shared
+from tipsseg.folder.notes import readable_size
+from tipsseg.folder.read import Run, RunImage, find_only, open_run, unlabelled_error
+from tipsseg.folder.results import Deriver
 from tipsseg.formats import check_data_set
 from tipsseg.formats.base import encode_text, output_name
 from tipsseg.formats.coco import annotation_records, encode_masks
@@ -34,12 +40,6 @@ from tipsseg.images.finding import as_paths
 from tipsseg.images.upright import orientation_of
 from tipsseg.options.records import ReadingOptions
 from tipsseg.plugins.datasets.shards import DATASETS, Dataset, Sample, card, cut
-from tipsseg.run.cache import key_of
-from tipsseg.run.file_names import refuse_shared
-from tipsseg.run.inputs import CARD, DATA_FOLDER, check_image_root, is_card
-from tipsseg.run.labels import is_same_picture, scored_objects
-from tipsseg.run.read import Run, RunImage, find_only, open_run, unlabelled_error
-from tipsseg.run.results import Deriver
 from tipsseg.say import Progress
 from tipsseg.types import ImageRef, printable_path
 from tipsseg.util.files import output_error

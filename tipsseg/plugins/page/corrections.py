@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import ImageError, InputError
 from tipsseg.formats.base import Format
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import Changes, ClassNames, Size, SourceImage, image_errors, time_of
+from tipsseg.formats.records import Changes, ClassNames, Size, SourceImage, image_errors, time_of
+from tipsseg.formats.source import Source
 from tipsseg.plugins.page.strokes import draw_strokes, new_label, read_strokes
 from tipsseg.regions.components import every_region
 from tipsseg.types import LabelArray

@@ -17,19 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from tipsseg.address import address_text
-from tipsseg.commands.rank import mean_confidence
 from tipsseg.errors import ImageError, OutputError, Words
+from tipsseg.folder.entry import Entry, ObjectScore
+from tipsseg.folder.files import Files, digest_of
+from tipsseg.folder.find import REPORT_FILE
+from tipsseg.folder.labels import Labels, is_same_picture
+from tipsseg.folder.rank import mean_confidence
+from tipsseg.folder.read import RunImage
 from tipsseg.formats.npz import read_confidence
-from tipsseg.given.labels import LabelSource, paint_objects
 from tipsseg.images.access import absence, exists
+from tipsseg.masks.labels import LabelSource, paint_objects
 from tipsseg.plugins.page import pictures
 from tipsseg.regions.components import every_region
 from tipsseg.regions.objects import number_pixels
-from tipsseg.run.entry import Entry, ObjectScore
-from tipsseg.run.files import Files, digest_of
-from tipsseg.run.inputs import REPORT_FILE
-from tipsseg.run.labels import Labels, is_same_picture
-from tipsseg.run.read import RunImage
 from tipsseg.types import BACKGROUND, LabelArray, LabelClass, printable_path
 from tipsseg.util.files import atomic_write, open_regular, read_regular, remove_file, set_aside
 from tipsseg.util.json import json_bytes, parse, take

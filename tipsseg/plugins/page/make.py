@@ -16,24 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tipsseg.address import address_text
-from tipsseg.commands.evaluate import score_labels
-from tipsseg.commands.rank import ReviewOrder
-from tipsseg.engine.job import Job
-from tipsseg.engine.notes import list_counts, note_aside
 from tipsseg.errors import FeatureFileError, ImageError, InputError, OutputError, Words
 from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
-from tipsseg.given.labels import LabelSource
+from tipsseg.folder.files import Files
+from tipsseg.folder.find import REPORT_FILE, check_image_root
+from tipsseg.folder.job import Job
+from tipsseg.folder.lock import LOCK_FILE, FolderLock
+from tipsseg.folder.notes import list_counts, note_aside
+from tipsseg.folder.rank import ReviewOrder
+from tipsseg.folder.read import Run, open_run
+from tipsseg.folder.summary import TotalsSum
+from tipsseg.learning.evaluate import score_labels
 from tipsseg.masks.findings import read_doubts
+from tipsseg.masks.labels import LabelSource
 from tipsseg.options.records import ReadingOptions, TruthOptions
 from tipsseg.plugins.page.image import MOVED_HINT, ImageMaker, PageRecord, Place, failed_record, image_key
 from tipsseg.plugins.page.pictures import script
 from tipsseg.regions.objects import ancestors
-from tipsseg.run.files import Files
-from tipsseg.run.inputs import REPORT_FILE, check_image_root
-from tipsseg.run.lock import LOCK_FILE, FolderLock
-from tipsseg.run.read import Run, open_run
-from tipsseg.run.summary import TotalsSum
 from tipsseg.say import Progress
 from tipsseg.types import ImageRef, ignore_id
 from tipsseg.util.files import actual_name, clean_up, clean_up_below, remove_file

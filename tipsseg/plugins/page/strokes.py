@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tipsseg.masks.records import ClassNames, Size
+from tipsseg.formats.records import ClassNames, Size
 from tipsseg.types import BACKGROUND, LabelArray, ignore_id
 from tipsseg.util.json import short, take
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from tipsseg.errors import InputError, UsageError
 from tipsseg.formats.label_studio import Label, read_task
-from tipsseg.given.labels import paint_objects
-from tipsseg.masks.records import ClassNames
+from tipsseg.formats.records import ClassNames
+from tipsseg.masks.labels import paint_objects
 from tipsseg.types import LabelClass
 from tipsseg.util.json import read_value, short, take
 

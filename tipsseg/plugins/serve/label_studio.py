@@ -27,17 +27,19 @@ from numpy.typing import NDArray
 
 from tipsseg._version import __version__
 from tipsseg.address import as_address, is_url
-from tipsseg.commands.fit.masks import MOST_UNLABELLED, draw
-from tipsseg.commands.fit.vectors import require_learned
-from tipsseg.engine.local import load_for
 from tipsseg.errors import InputError, OutputError, TipssegError, UsageError, Words
+from tipsseg.folder.plan import plan_run
+from tipsseg.folder.spec import RunSpec
 from tipsseg.formats.label_studio import object_results, prediction_score
 from tipsseg.images.remote import check_address
 from tipsseg.label_map import find_objects
 from tipsseg.labelling.features import Features, encode_prepared, find_features
 from tipsseg.labelling.labeller import Labeller
+from tipsseg.labelling.local import load_for
 from tipsseg.labelling.source import FeatureSource, Loaded
 from tipsseg.learning.fit import fit
+from tipsseg.learning.masks import MOST_UNLABELLED, draw
+from tipsseg.learning.vectors import require_learned
 from tipsseg.options import Refinement
 from tipsseg.options.records import DEFAULT_FILE_OPTIONS, ComputeOptions, LabelOptions
 from tipsseg.plugins.serve.interface import (
@@ -47,8 +49,6 @@ from tipsseg.plugins.serve.interface import (
     parse_project,
     read_annotation,
 )
-from tipsseg.run.plan import plan_run
-from tipsseg.run.spec import RunSpec
 from tipsseg.types import ImageRef
 from tipsseg.util.files import is_folder, is_inside
 from tipsseg.util.json import json_bytes, parse, short, take

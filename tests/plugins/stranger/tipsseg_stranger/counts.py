@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from tipsseg.formats.base import Format, ImageLabels, RunFacts
-from tipsseg.masks.files import Source
-from tipsseg.masks.records import ClassNames, PixelLabels, SourceImage, image_errors
+from tipsseg.formats.records import ClassNames, PixelLabels, SourceImage, image_errors
+from tipsseg.formats.source import Source
 
 
 class Counts(Format):

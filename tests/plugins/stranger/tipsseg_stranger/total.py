@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 from tipsseg.ask import Ask, verb
+from tipsseg.folder.read import open_run
 from tipsseg.options.fields import Opt
-from tipsseg.run.read import open_run
 from tipsseg.verbs.shared import Labelled
 
 _Unit = Annotated[str, Opt(metavar="WORD", help="What to call an image.")]

@@ -1,1 +1,0 @@
-"""Label images into a folder."""

@@ -1,1 +1,0 @@
-"""Load the model, and take images through its stages."""

@@ -1,1 +1,0 @@
-"""Output folders: the lock, the state, its exports, and the files that runs write."""
