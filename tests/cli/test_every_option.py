@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 from rasters import drawn, write_raster
 from running import Command, Ran
+from tipsseg_stranger.counts import Counts
 
 from tipsseg.ask import verb_of
 from tipsseg.folder.read import open_run
 from tipsseg.folder.spec import PARTS, RunSpec
+from tipsseg.formats import FORMATS
 from tipsseg.options.fields import COMMAND, options_of
 from tipsseg.options.records import LabelOptions, PictureOptions
 from tipsseg.verbs.encode import iter_encode_folder
@@ -45,6 +47,7 @@ VALUES: dict[str, list[str]] = {
     "simplify": ["1.5"],
     "names": ["full"],
     "val_fraction": ["0.5", "-f", "png,yolo"],
+    "extra": ["counts.separator=comma", "-f", "png,counts"],
     "bands": ["1", "-f", "geotiff"],
     "ground_resolution": ["2", "-f", "geotiff"],
     "sample": ["2"],
@@ -71,6 +74,7 @@ RASTER = {*options_of(PictureOptions)}
 @pytest.fixture(autouse=True)
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command, tiny_checkpoint: Path) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(FORMATS, "counts", Counts())
     rng = np.random.default_rng(0)
     for name in ("tree/a", "tree/b", "sky/c"):
         coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), np.uint8)).resize((80, 64))

@@ -24,6 +24,7 @@ NAMES = [["tree"], ["salt, pepper", "tree"], ["a b", "c"], ["-x"]]
 VALUES: Mapping[str, list[Any]] = {
     "background": ["sky,a wall", "none"], "bands": [(3, 2, 1), (1,)], "batch_size": [3], "classes": NAMES,
     "device": ["cpu", 1], "dtype": ["bfloat16"], "every": ["1s", "10"], "feature_dtype": ["int8"], "folders": [["a b", "./-x"]],
+    "extra": [["a.b=c d", "a.e="]],
     "formats": [["png", "coco"], "png"], "drop": [["coco"]], "ground_resolution": [0.5, 1e-5], "host": ["127.0.0.1"],
     "images": [["a b", "./-x"]], "instances": ["class"], "layout": ["voc20"], "min_area": [40, "0.1%"], "min_confidence": [0.6],
     "mode": ["whole"], "model": ["tiny", "a b"], "models": [["l14", "tiny"]], "name": ["voc20", "a b"], "names": ["full"],

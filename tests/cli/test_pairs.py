@@ -17,8 +17,10 @@ from PIL import Image
 from rasters import drawn, write_raster
 from safetensors.numpy import load_file, save_file
 from sources import write_video
+from tipsseg_stranger.counts import Counts
 
 import tipsseg
+from tipsseg import formats
 from tipsseg.ask import verb_of
 from tipsseg.errors import UsageError
 from tipsseg.folder.outcome import FolderImage
@@ -196,6 +198,11 @@ CASES = {
     "simplify": Case(value=4.0, probe=objects_change),
     "names": Case(value="full", probe=lambda ran, _: any(ran.folder.rglob("masks/**/*.[pt]??.*"))),
     "val_fraction": Case(value=0.5, probe=lambda ran, _: any(ran.folder.rglob("yolo/labels/val/**/*.txt"))),
+    "extra": Case(
+        value=["counts.separator=comma"],
+        needs={"formats": [*FORMATS, "counts"]},
+        probe=lambda ran, _: any("," in path.read_text() for path in ran.folder.rglob("*.counts")),
+    ),
     "sample": Case(value=2, probe=lambda ran, _: len(ran.results) <= 2, without_labels=True),
     "every": Case(value=2, probe=lambda ran, _: any("clip" in name for name in ran.statuses), without_labels=True),
     "bands": Case(value=[3, 2, 1], probe=labels_change, of_rasters=True),
@@ -218,6 +225,7 @@ def test_every_option_has_a_case() -> None:
 
 @pytest.fixture
 def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path) -> Path:
+    monkeypatch.setitem(formats.FORMATS, "counts", Counts())
     top = tmp_path_factory.mktemp("pairs")
     monkeypatch.chdir(top)
     pixels, names = drawn(900, 600), ["tree/a", "panda/b", "tree/c"]

@@ -121,6 +121,29 @@ def test_its_files_bring_corrections_back(installed: Installed, folder: Path) ->
     assert (np.array(Image.open(folder / "out/masks/flags/one.png")) == 2).all()
 
 
+def test_its_format_has_an_option(installed: Installed, folder: Path) -> None:
+    """The folder keeps the value, its files follow it, and a wrong option is named."""
+    file = folder / "out/counts/flags/one.counts"
+    installed.tipsseg("convert", "out", "-x", "counts.separator=comma", cwd=folder)
+    assert file.read_text().startswith("1,1,1,")
+    installed.tipsseg("convert", "out", "-f", "csv", cwd=folder)
+    file.write_text(file.read_text().replace("1", "2"))
+    installed.tipsseg("correct", "out", "--from", "out/counts", cwd=folder)
+    assert file.read_text().startswith("2,2,2,")
+    assert json.loads((folder / "out/run.json").read_text())["options"]["extra"] == ["counts.separator=comma"]
+    for value, said in {
+        "counts.separator=tab": "--extra=counts.separator=tab: write one of space, comma",
+        "counts.width=3": "the format counts has no option 'width'",
+        "yolo.width=3": "--extra=yolo.width=3 requires the format yolo",
+        "counts": "--extra must be FORMAT.NAME=VALUE, not 'counts'",
+        "cuonts.separator=comma": "Did you mean 'counts'?",
+    }.items():
+        assert said in installed.tipsseg("convert", "out", "-x", value, cwd=folder, code=2).stderr
+    installed.tipsseg("convert", "out", "--drop", "counts", cwd=folder)
+    installed.tipsseg("convert", "out", "-f", "counts", cwd=folder)
+    assert file.read_text().startswith("2 2 2 ")
+
+
 def test_help_and_completion_name_what_it_brings(installed: Installed, tmp_path: Path) -> None:
     shown = installed.tipsseg("--help", cwd=tmp_path).stdout
     assert "  total    Count the labelled images of a folder.\n" in shown

@@ -20,6 +20,7 @@ from tipsseg.folder.spec import Counts, RunInfo
 from tipsseg.formats import (
     FORMATS,
     block_formats,
+    check_extra,
     check_format,
     check_formats,
     format_name,
@@ -78,6 +79,9 @@ def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *
         )
     check_formats(formats, spec.vocabulary.classes)
     every = tuple(dict.fromkeys((*spec.formats, *formats)))
+    if "extra" in options.given:
+        check_extra(every, options)
+        files = replace(files, extra=options.extra)
     if "val_fraction" in options.given:
         names = [name for name, form in FORMATS.items() if form.splits]
         if set(names).isdisjoint(every):
@@ -145,7 +149,8 @@ def end_formats(output: Path, names: Sequence[str], progress: Progress) -> None:
             if name == spec.mask_format:
                 raise UsageError(f"{name} cannot be dropped: it holds the labels", "Drop another format.")
         formats = tuple(each for each in spec.formats if each not in names)
-        folder.change(replace(folder.info, spec=replace(spec, formats=formats)))
+        extra = tuple(text for text in spec.files.extra if text.partition(".")[0] in formats)
+        folder.change(replace(folder.info, spec=replace(spec, formats=formats, files=replace(spec.files, extra=extra))))
         for name in names:  # also one that is not there: an earlier command may have been interrupted at its end
             folder.drop(name)
         folder.finish_changes()

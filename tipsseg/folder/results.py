@@ -197,7 +197,8 @@ class Deriver:
             (category_record(entry), entry.colour, *([] if entry.thing is None else [entry.thing]))
             for entry in run.classes
         ]
-        return json_bytes([name, categories, run.files.instances, run.files.val_fraction, dict(run.info)])
+        own = FORMATS[name].options_set(run.files)
+        return json_bytes([name, categories, run.files.instances, run.files.val_fraction, dict(run.info), *own.items()])
 
 
 def stage_files(
@@ -228,6 +229,7 @@ def _settings(form: Format, context: RunContext) -> str:
         facts += [(entry.id, entry.colour) for entry in context.classes if entry.colour != colour(entry.id)]
     if isinstance(form, PartsFormat):
         facts += [entry.name for entry in context.classes]
+    facts += form.options_set(files).items()
     return f" {sha256(json_bytes(facts)).hexdigest()[:8]}" if facts else ""
 
 

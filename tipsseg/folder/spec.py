@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from tipsseg import types
 from tipsseg.errors import InputError, OutputError, UsageError, VocabularyError, Words, named
 from tipsseg.features.folder import DEFAULT_FEATURE_DTYPE
-from tipsseg.formats import FORMATS, block_formats, check_formats, mask_format
+from tipsseg.formats import FORMATS, block_formats, check_extra, check_formats, mask_format
 from tipsseg.formats.blocks import BlockMask
 from tipsseg.options import DEFAULT_FORMATS
 from tipsseg.options import declared as opt
@@ -191,6 +191,7 @@ class RunSpec(ComputeOptions):
     def check_formats(self) -> None:
         """Raise UsageError if the formats do not fit the other settings."""
         check_formats(self.formats, self.vocabulary.classes)
+        check_extra(self.formats, self.files)
         self._check_blocks()
 
     @property

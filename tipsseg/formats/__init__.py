@@ -120,6 +120,18 @@ def check_formats(names: Sequence[str], classes: Sequence[LabelClass]) -> None:
         FORMATS[name].refuse_classes(classes)
 
 
+def check_extra(names: Sequence[str], options: FileOptions) -> None:
+    """Raise UsageError for an option of a format that is not among these formats, or that lacks the option."""
+    for text in options.extra:
+        check_format(name := text.partition(".")[0])
+        if name not in names:
+            raise UsageError(
+                Words("{extra}={text} requires the format {name}", text=text, name=name),
+                Words("Add {name} to {formats}.", name=name),
+            )
+        FORMATS[name].values_of(options)
+
+
 def mask_format(names: Sequence[str]) -> str:
     """Return the format of the masks in a folder with these formats."""
     masks = {FORMATS[name].mask for name in names if name in FORMATS}

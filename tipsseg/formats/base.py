@@ -18,9 +18,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from tipsseg.errors import UsageError
+from tipsseg.errors import UsageError, Words
 from tipsseg.options import NAMES
 from tipsseg.options.records import DEFAULT_FILE_OPTIONS, FileOptions
 
@@ -148,6 +148,7 @@ class Format:
         forbidden_characters: Characters that class names must not contain.
         only_changes: True if a source has only what a person changed, on labels that the source showed.
         mask: The format of the masks in a folder whose formats all name that one.
+        options: The options of the format, by name: the function that makes a value of a text, and raises ValueError if it cannot.
     """
 
     name: ClassVar[str]
@@ -163,6 +164,7 @@ class Format:
     multi_part_objects: ClassVar[bool] = True
     forbidden_characters: ClassVar[str] = ""
     only_changes: ClassVar[bool] = False
+    options: ClassVar[Mapping[str, Callable[[str], Any]]] = {}
 
     # ---- abilities ----
 
@@ -239,6 +241,33 @@ class Format:
                     f"the format {self.name} cannot store the class name {entry.name!r}: it does not allow {found[0]!r}",
                     "Rename the class, or drop the format.",
                 )
+
+    def options_set(self, files: FileOptions) -> dict[str, str]:
+        """Return the `options` that the user set, by name, as the user wrote the values."""
+        texts = (
+            text.removeprefix(f"{self.name}.").partition("=")
+            for text in files.extra
+            if text.startswith(f"{self.name}.")
+        )
+        return {name: value for name, _, value in texts}
+
+    def values_of(self, files: FileOptions) -> dict[str, Any]:
+        """Return the values of the `options` that the user set, by name. Raise UsageError for a wrong name or value."""
+        found = dict[str, Any]()
+        for name, text in self.options_set(files).items():
+            if name not in self.options:
+                known = ", ".join(self.options) or "none"
+                raise UsageError(
+                    f"the format {self.name} has no option {name!r}", f"The options of {self.name}: {known}."
+                )
+            try:
+                found[name] = self.options[name](text)
+            except ValueError as error:
+                wrong = Words(
+                    "{extra}={form}.{name}={text}: {error}", form=self.name, name=name, text=text, error=str(error)
+                )
+                raise UsageError(wrong) from error
+        return found
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
         """Return the bytes of the per-image file."""

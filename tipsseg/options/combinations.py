@@ -32,6 +32,8 @@ _EXCLUDES = (
     _Excludes("ray", "shard", "Remove one of them."),
     _Excludes("ground_resolution", "scales"),
     _Excludes("formats", "drop", "Run one after the other."),
+    _Excludes("extra", "drop", "Run one after the other."),
+    _Excludes("extra", "to", "A data set has no options of formats."),
     _Excludes("corrections", "undo", "Run one after the other."),
     _Excludes("corrections", "remove", "Run one after the other."),
     _Excludes("undo", "remove", "Run one after the other."),

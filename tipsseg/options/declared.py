@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +48,21 @@ def format_names(formats: object) -> tuple[str, ...]:
             'For example: ["png", "coco"].',
         )
     return split_names([formats] if isinstance(formats, str) else formats)
+
+
+def _format_options(extra: object) -> tuple[str, ...]:
+    """Return options of formats, "FORMAT.NAME=VALUE" each, from such texts or from a mapping. The last value of a name counts."""
+    texts = [f"{name}={value}" for name, value in extra.items()] if isinstance(extra, Mapping) else extra
+    texts = [texts] if isinstance(texts, str) else texts
+    found = dict[str, str]()
+    for text in texts if isinstance(texts, Sequence) else [texts]:
+        if not isinstance(text, str) or not re.fullmatch(r"[^.=]+\.[^.=]+=.*", text, re.DOTALL):
+            raise UsageError(
+                Words("{extra} must be FORMAT.NAME=VALUE, not {value}", value=quote(text)),
+                "For example: counts.separator=tab.",
+            )
+        found[text.partition("=")[0]] = text
+    return tuple(found[name] for name in sorted(found))
 
 
 def _band_numbers(bands: object) -> tuple[int, ...]:
@@ -109,6 +124,10 @@ ValFraction = Annotated[float | None, Opt(**_FILES, blocks=False, metavar="0..1"
     hint="Write 0.2 for a fifth of the images.",
     help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
         "[default: 0; an existing folder keeps its value]")]
+FormatOptions = Annotated[Mapping[str, object] | Sequence[str] | None, Opt(**_FILES, typed=list[str], metavar="FORMAT.NAME=VALUE",
+    short="x", group=FILES, rare=True, check=_format_options,
+    help="Set an option of a format that another package brings. May be repeated.  [default: an existing folder keeps its "
+        "values]")]
 
 Jobs = Annotated[int | None, Opt(metavar="N", group=IMAGES, rare=True, min=1, role="machine",
     help="Threads for decoding, labelling and writing files.  [default: one per core, up to 32]")]

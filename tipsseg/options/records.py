@@ -52,6 +52,7 @@ _KEPT: Mapping[str, Any] = {
     "min_area": MinArea(1),
     "simplify": None,
     "val_fraction": None,
+    "extra": (),
 }
 
 
@@ -74,6 +75,7 @@ class FileOptions(OptionRecord):
     simplify: opt.Simplify = None
     names: opt.FileNames = "stem"
     val_fraction: opt.ValFraction = None
+    extra: Annotated[tuple[str, ...], opt.FormatOptions] = _LATER
     given: frozenset[str] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -131,10 +131,6 @@ class Shape:
         """Return the largest difference between the sides of two shapes' boxes, in pixels."""
         return max(abs(own - its) for own, its in zip(self.box, other.box, strict=True))
 
-    def same_pixels(self, other: Shape) -> bool:
-        """Return True if another shape has exactly these pixels. Ignore the class."""
-        return self.box == other.box and np.array_equal(self.mask, other.mask)
-
     def iou(self, other: Shape) -> float:
         """Return the intersection over union with another shape, 0..1."""
         (top, left), (bottom, right) = np.maximum(self.box[:2], other.box[:2]), np.minimum(self.box[2:], other.box[2:])

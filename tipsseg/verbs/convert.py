@@ -65,6 +65,7 @@ def convert_folder(
     jobs: opt.Jobs = None,
     max_pixels: opt.MaxPixels = MAX_PIXELS,
     val_fraction: opt.ValFraction = None,
+    extra: opt.FormatOptions = None,
     to: To | None = None,
     drop: _Drop = None,
     shard_size: opt.ShardSize = SHARD_SIZE,

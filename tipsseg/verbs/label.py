@@ -84,6 +84,7 @@ def iter_label_folder(
     simplify: opt.Simplify = None,
     names: opt.FileNames = "stem",
     val_fraction: opt.ValFraction = None,
+    extra: opt.FormatOptions = None,
     sample: opt.Sample = None,
     every: opt.EveryFrame = None,
     bands: opt.Bands = None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -11,15 +12,25 @@ from tipsseg.formats.base import Format, ImageLabels, RunFacts
 from tipsseg.formats.records import ClassNames, PixelLabels, SourceImage, image_errors
 from tipsseg.formats.source import Source
 
+SEPARATORS = {"space": " ", "comma": ","}
+
+
+def _separator(text: str) -> str:
+    if text not in SEPARATORS:
+        raise ValueError(f"write one of {', '.join(SEPARATORS)}")
+    return SEPARATORS[text]
+
 
 class Counts(Format):
     name = "counts"
     description = "lines of label ids: counts/<image>.counts"
     folder = "counts"
     suffix = ".counts"
+    options: ClassVar[Mapping[str, Callable[[str], Any]]] = {"separator": _separator}
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        return "".join(" ".join(map(str, row)) + "\n" for row in image.labels.tolist()).encode()
+        separator = self.values_of(run.files).get("separator", " ")
+        return "".join(separator.join(map(str, row)) + "\n" for row in image.labels.tolist()).encode()
 
     def detect(self, source: Source) -> bool:
         return bool(source.find_suffix(self.suffix))
@@ -31,4 +42,5 @@ class Counts(Format):
 
 def _read(source: Source, name: str, size: tuple[int, int]) -> PixelLabels:
     with image_errors(source.display_path(name)):
-        return PixelLabels(np.array([line.split() for line in source.read(name).splitlines()], np.uint8))
+        rows = source.read(name).replace(b",", b" ").splitlines()
+        return PixelLabels(np.array([row.split() for row in rows], np.uint8))
