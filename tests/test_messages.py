@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from string import Formatter
 from typing import get_args
 
@@ -98,8 +99,8 @@ def _fields(template: str) -> set[str]:
 
 def test_every_note_gets_the_values_of_its_sentence() -> None:
     options = _options()
-    for plugin in (TOP / "plugins").iterdir():  # each has notes of its own
-        import_module(f"tipsseg.plugins.{plugin.stem}")
+    for package in iter_modules([str(TOP / "plugins")], "tipsseg.plugins."):  # each has notes of its own
+        import_module(package.name)
     table, noted = {**NOTES, **DETAILS}, set[str]()
     for path in sorted(TOP.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
