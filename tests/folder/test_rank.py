@@ -10,8 +10,7 @@ from output_folders import NOTHING, A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
-from tipsseg.folder.entry import Failure
-from tipsseg.folder.failures import Failures
+from tipsseg.folder.entry import Failure, Failures
 from tipsseg.options.values import Shard
 
 LABELS = {"a.png": A, "b.png": B, "sub/c.png": NOTHING, "sub/d.png": A.T.copy()}

@@ -15,8 +15,8 @@ from tipsseg.cli.groups import flags_of
 from tipsseg.cli.help import Command, completion_of, show_all
 from tipsseg.errors import UsageError, worded
 from tipsseg.formats import FORMATS, correction_formats
-from tipsseg.options.combinations import combinations_of
 from tipsseg.options.fields import OTHER, Declared, choices_of, text_of
+from tipsseg.options.signature import combinations_of
 from tipsseg.util.files import local_path
 
 #: The hint for an empty path.

@@ -14,12 +14,23 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tipsseg.errors import ImageError
+from tipsseg.folder.lock import is_locked
 from tipsseg.folder.summary import summary_of
 from tipsseg.formats.mask import BASE_LENGTH, MaskFacts, SealedMask, labels_digest, open_envelope
 from tipsseg.images.access import absolute, exists
+from tipsseg.options.values import Shard
 from tipsseg.regions.objects import LabelledObject
-from tipsseg.types import ImageRef, printable_path
-from tipsseg.util.files import Fingerprint, actual_name, actual_path, is_folder, is_inside
+from tipsseg.types import ImageRef, name_order, printable_path
+from tipsseg.util.files import (
+    Fingerprint,
+    actual_name,
+    actual_path,
+    atomic_write,
+    is_folder,
+    is_inside,
+    open_regular,
+    remove_file,
+)
 from tipsseg.util.json import json_bytes, parse, read_value, take
 
 MANIFEST_FILE = "manifest.jsonl"
@@ -283,3 +294,68 @@ def read_failure(line: bytes) -> Failure | None:
         if is_inside(actual_name(failure.image)) and "\0" not in failure.path:
             return failure
     return None
+
+
+class Failures:
+    """The failures of a folder, by image.
+
+    Attributes:
+        changed: True once this process has changed them.
+    """
+
+    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
+        self._folder = folder
+        self._path = folder / (ERRORS_FILE if shard is None else f"errors-{shard.folder}.jsonl")
+        self._found, self.changed = _read(self._path), False
+        self._new = set[str]()  # of this run
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def all(self) -> list[Failure]:
+        """Return the failures, sorted by image name."""
+        return [self._found[name] for name in sorted(self._found, key=name_order)]
+
+    def add(self, failure: Failure) -> None:
+        self._found[failure.image] = failure
+        self._new.add(failure.image)
+        self.changed = True
+
+    def mend(self, image: str) -> None:
+        """Remove the failure of an image, if it has one."""
+        self.changed |= self._found.pop(image, None) is not None
+
+    def join(self) -> None:
+        """Take over the failures of the shards that have ended, and remove their files.
+
+        On a file system without locks, all must have ended.
+        """
+        for path in sorted(self._folder.glob("errors-*-of-*.jsonl")):
+            if not is_locked(self._folder, path.stem.removeprefix("errors-")):
+                found = _read(path)
+                self._found |= found
+                self._new |= found.keys()
+                self.write()
+                remove_file(path)
+
+    def forget_old(self) -> None:
+        """Remove the failures of earlier runs that no longer apply (see `Failure.may_last`)."""
+        old = [failure for name, failure in self._found.items() if name not in self._new]
+        for name in [failure.image for failure in old if not failure.may_last]:
+            self.mend(name)
+
+    def write(self) -> None:
+        """Write the file, or remove it if no image failed. Raise OutputError if that fails."""
+        if self._found:
+            atomic_write(self._path, b"".join(failure.line() + b"\n" for failure in self.all()))
+        else:
+            remove_file(self._path)
+        self.changed = False
+
+
+def _read(path: Path) -> dict[str, Failure]:
+    """Return the failures in a file by image; lines that are invalid are left out."""
+    lines = list[bytes]()
+    with suppress(FileNotFoundError), open_regular(path) as file:
+        lines = list(file)
+    return {failure.image: failure for line in lines if (failure := read_failure(line)) is not None}

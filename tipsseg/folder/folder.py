@@ -31,11 +31,11 @@ from tipsseg.folder.entry import (
     SEALED,
     Entry,
     Failure,
+    Failures,
     FileRow,
     input_path,
     recorded_ref,
 )
-from tipsseg.folder.failures import Failures
 from tipsseg.folder.files import Judge, StagedFile, digest_of, one_image
 from tipsseg.folder.labels import (
     PNG,

@@ -19,8 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from tipsseg.errors import ImageError, InputError, RecordError, Words
 from tipsseg.folder.cache import Cache
-from tipsseg.folder.entry import Entry, FileRow, ObjectScore
-from tipsseg.folder.failures import Failures
+from tipsseg.folder.entry import Entry, Failures, FileRow, ObjectScore
 from tipsseg.folder.files import Files
 from tipsseg.folder.labels import Labels, known_objects, listed_entries, read_entry, read_labels
 from tipsseg.folder.lock import is_locked

@@ -117,9 +117,8 @@ def iter_label_folder(
     from tipsseg.folder.find import choice_of
     from tipsseg.folder.folder import open_folder, peek_folder
     from tipsseg.folder.notes import Reporter
-    from tipsseg.labelling.folder import find_to_label, label_spec, labelled_images
+    from tipsseg.labelling.folder import find_to_label, label_spec, labelled_images, list_images
     from tipsseg.labelling.images import engine_maker, label_images
-    from tipsseg.labelling.listing import list_images
     from tipsseg.say import progress_for
     from tipsseg.vocabulary.asked import asked_vocabulary
 

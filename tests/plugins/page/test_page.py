@@ -17,8 +17,8 @@ from output_folders import A, B, make_run, save_inputs
 from PIL import Image
 
 import tipsseg
+from tipsseg.plugins.page.image import jpeg, script
 from tipsseg.plugins.page.make import PAGE_FILES, _chunks, page_file
-from tipsseg.plugins.page.pictures import jpeg, script
 from tipsseg.plugins.page.verb import report_folder
 from tipsseg.say import Silence
 

@@ -19,12 +19,11 @@ from output_folders import A, B, make_run, problems, save_inputs, tree
 from PIL import Image
 
 from tipsseg.errors import InputError, OutputError, TipssegError
-from tipsseg.folder.entry import Failure
-from tipsseg.folder.failures import Failures
+from tipsseg.folder.entry import Failure, Failures
 from tipsseg.folder.find import Ignored, found_images
 from tipsseg.folder.read import open_run
 from tipsseg.plugins.page import make
-from tipsseg.plugins.page.pictures import script
+from tipsseg.plugins.page.image import script
 from tipsseg.plugins.page.verb import report_folder
 from tipsseg.say import Progress, Silence
 

@@ -21,9 +21,9 @@ from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.folder.files import Files
 from tipsseg.folder.find import REPORT_FILE, check_image_root
-from tipsseg.folder.job import Job
 from tipsseg.folder.lock import LOCK_FILE, FolderLock
 from tipsseg.folder.notes import list_counts, note_aside
+from tipsseg.folder.outcome import Job
 from tipsseg.folder.rank import ReviewOrder
 from tipsseg.folder.read import Run, open_run
 from tipsseg.folder.summary import TotalsSum
@@ -31,8 +31,7 @@ from tipsseg.learning.evaluate import score_labels
 from tipsseg.masks.findings import read_doubts
 from tipsseg.masks.labels import LabelSource
 from tipsseg.options.records import ReadingOptions, TruthOptions
-from tipsseg.plugins.page.image import MOVED_HINT, ImageMaker, PageRecord, Place, failed_record, image_key
-from tipsseg.plugins.page.pictures import script
+from tipsseg.plugins.page.image import MOVED_HINT, ImageMaker, PageRecord, Place, failed_record, image_key, script
 from tipsseg.regions.objects import ancestors
 from tipsseg.say import Progress
 from tipsseg.types import ImageRef, ignore_id
