@@ -34,7 +34,7 @@ NOTES: dict[str, str] = {
     "images stay. To import other changed files, use tipsseg correct.",
     "older_labels": "{files} with older labels, in {names}: run {update}.",
     "in_trash": "{files} in {folder} ({size}), which nothing empties.",
-    "unknown_files": "{files} that tipsseg does not know, so they stay: {names}.",
+    "unknown_files": "Kept {files} that tipsseg does not know: {names}.",
     "unfinished_files": "{files} of runs that are in progress or were killed; a later run removes old ones.",
     "checking": "{images} in {folder}.",
     "inputs_gone": "{inputs} not found, so not compared{hint}.",

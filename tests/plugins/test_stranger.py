@@ -131,10 +131,12 @@ def test_its_format_has_an_option(installed: Installed, folder: Path) -> None:
     installed.tipsseg("correct", "out", "--from", "out/counts", cwd=folder)
     assert file.read_text().startswith("2,2,2,")
     assert json.loads((folder / "out/run.json").read_text())["options"]["extra"] == ["counts.separator=comma"]
+    installed.tipsseg("convert", "out", "-x", "counts.width=2", cwd=folder)
+    assert file.read_text().startswith(" 2, 2, 2,")
     for value, said in {
         "counts.separator=tab": "--extra=counts.separator=tab: write one of space, comma",
-        "counts.width=3": "the format counts has no option 'width'",
-        "yolo.width=3": "--extra=yolo.width=3 requires the format yolo",
+        "counts.height=3": "the format counts has no option 'height'",
+        "csv.width=3": "the format csv has no option 'width'",
         "counts": "--extra must be FORMAT.NAME=VALUE, not 'counts'",
         "cuonts.separator=comma": "Did you mean 'counts'?",
     }.items():

@@ -81,7 +81,7 @@ def _with_formats(info: RunInfo, formats: Sequence[str], options: FileOptions, *
     every = tuple(dict.fromkeys((*spec.formats, *formats)))
     if "extra" in options.given:
         check_extra(every, options)
-        files = replace(files, extra=options.extra)
+        files = replace(files, extra=(*files.extra, *options.extra))
     if "val_fraction" in options.given:
         names = [name for name, form in FORMATS.items() if form.splits]
         if set(names).isdisjoint(every):

@@ -103,15 +103,9 @@ def choice_of(values: Mapping[str, Any]) -> Choice:
     """Return the images that the options of a verb choose. Raise UsageError if there are none."""
     images = values["images"]
     paths = images if isinstance(images, Listed) else as_paths(images)
-    if not isinstance(paths, Listed):
-        require_paths(paths)
-    return Choice(images=paths, sample=values["sample"], every=values["every"])
-
-
-def require_paths(paths: Sequence[object]) -> None:
-    """Raise UsageError if a command got neither paths nor a list."""
-    if not paths:
+    if not isinstance(paths, Listed) and not paths:
         raise UsageError("no images given", "Pass images or folders, or - to read a list from stdin.")
+    return Choice(images=paths, sample=values["sample"], every=values["every"])
 
 
 def find_images(spec: RunSpec, choice: Choice, progress: Progress, folder: OutputFolder | None = None) -> Images:

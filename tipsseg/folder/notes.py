@@ -19,6 +19,7 @@ from tipsseg.folder.files import TRASH
 from tipsseg.folder.find import Images
 from tipsseg.folder.folder import OutputFolder
 from tipsseg.folder.moves import Moves
+from tipsseg.folder.question import value_text
 from tipsseg.folder.results import OTHER_PICTURE, Labelled, Unchanged, accept_command
 from tipsseg.folder.settle import Settled
 from tipsseg.folder.spec import Counts, RunInfo, RunSpec
@@ -157,8 +158,9 @@ def note_folder(folder: OutputFolder, images: Images, progress: Progress) -> Non
     names = (name for name, each in options_of(FileOptions).items() if each.about.role == "files")
     changed = [name for name in names if getattr(old, name) != getattr(new, name)]
     if changed and not folder.starting_over:
-        texts = ", ".join(f"{name.replace('_', '-')} {getattr(old, name)} -> {getattr(new, name)}" for name in changed)
-        progress.note("options_changed", changes=texts)
+        values = {name: [value_text(getattr(each, name)) for each in (old, new)] for name in changed}
+        texts = [f"{name.replace('_', '-')} {' -> '.join(both)}" for name, both in values.items()]
+        progress.note("options_changed", changes=", ".join(texts))
 
 
 def note_renamed(renamed: Mapping[str, ImageRef], progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""What becomes of the images of a command: results, failures, and the summary that functions return."""
+"""The images of a command: their results and failures, and the summary that functions return."""
 
 from __future__ import annotations
 

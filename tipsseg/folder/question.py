@@ -50,13 +50,14 @@ def _both(name: str, one: RunInfo, other: RunInfo, first: object, second: object
         first, second = (f"stored in {each.labelled_in}" if each.features else "none stored" for each in specs)
     if None in (first, second) and isinstance(first or second, dict):  # options of one kind of picture alone
         return ("no", "yes") if first is None else ("yes", "no")
-    return _value_text(first), _value_text(second)
+    return value_text(first), value_text(second)
 
 
-def _value_text(value: object) -> str:
+def value_text(value: object) -> str:
+    """Return the value of an option for a message."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_value_text(each)}" for key, each in value.items() if each) or "none"
-    if value is None or value is False or value == "":
+        return ", ".join(f"{key} {value_text(each)}" for key, each in value.items() if each) or "none"
+    if value is None or value is False or value in ("", ()):
         return "none"
     return "on" if value is True else text_of(value)
 

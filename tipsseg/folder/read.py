@@ -24,7 +24,7 @@ from tipsseg.folder.files import Files
 from tipsseg.folder.labels import Labels, known_objects, listed_entries, read_entry, read_labels
 from tipsseg.folder.lock import is_locked
 from tipsseg.folder.record import RUN_FILE, run_context, stored_run
-from tipsseg.folder.spec import RunInfo, check_hint
+from tipsseg.folder.spec import RunInfo
 from tipsseg.formats import FORMATS, file_path, format_name
 from tipsseg.images.access import absolute, below
 from tipsseg.images.decoding import ImageReader
@@ -32,6 +32,7 @@ from tipsseg.masks.names import SourceNames
 from tipsseg.options import MAX_PIXELS
 from tipsseg.types import ImageRef, LabelClass, printable_path
 from tipsseg.util.files import actual_name, actual_path, is_folder, output_error
+from tipsseg.util.text import shell_word
 
 #: The hint for an interrupted run.
 RUN_AGAIN = "Run the original command again; finished images are kept."
@@ -183,7 +184,8 @@ class Run:
 
     @property
     def hint(self) -> str:
-        return check_hint(self.output)
+        """The hint for damaged records in the folder."""
+        return f"Find out what is wrong: tipsseg check {shell_word(str(self.output))}"
 
     @property
     def classes(self) -> tuple[LabelClass, ...]:
@@ -250,7 +252,9 @@ def refuse_blocks(run: RunInfo) -> None:
 
 
 @contextmanager
-def open_run(output: Path, *, ended: bool = True, blocks: bool = False, max_pixels: int = MAX_PIXELS) -> Iterator[Run]:
+def open_run(
+    output: str | Path, *, ended: bool = True, blocks: bool = False, max_pixels: int = MAX_PIXELS
+) -> Iterator[Run]:
     """Open the run in an output folder.
 
     Args:
@@ -263,9 +267,10 @@ def open_run(output: Path, *, ended: bool = True, blocks: bool = False, max_pixe
         RecordError: The folder is not an output folder, the run is not finished, or its run.json is damaged or missing.
         InputError: Its masks are written block by block.
     """
-    with find_run(output, ended=ended, blocks=blocks, max_pixels=max_pixels) as run:
+    folder = Path(output)
+    with find_run(folder, ended=ended, blocks=blocks, max_pixels=max_pixels) as run:
         if run is None:
-            raise no_run_error(output)
+            raise no_run_error(folder)
         yield run
 
 

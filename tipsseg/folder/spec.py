@@ -32,7 +32,7 @@ from tipsseg.options.records import (
 from tipsseg.options.values import Every, Shard
 from tipsseg.types import BACKGROUND
 from tipsseg.util.files import is_file, is_folder
-from tipsseg.util.text import shell_line, shell_word
+from tipsseg.util.text import shell_line
 from tipsseg.vocabulary.fitted import FittedVocabulary
 from tipsseg.vocabulary.phrases import PROTOCOL_TEMPLATES
 from tipsseg.vocabulary.vocabulary import (
@@ -461,11 +461,6 @@ def option_words(flag: str, value: object) -> list[str]:
     if isinstance(value, bool):
         return [flag] if value else []
     return [flag, text_of(value)]
-
-
-def check_hint(output: Path) -> str:
-    """Return the hint for damaged records in an output folder."""
-    return f"Find out what is wrong: tipsseg check {shell_word(str(output))}"
 
 
 def refuse_file(output: Path) -> None:

@@ -124,12 +124,12 @@ def check_extra(names: Sequence[str], options: FileOptions) -> None:
     """Raise UsageError for an option of a format that is not among these formats, or that lacks the option."""
     for text in options.extra:
         check_format(name := text.partition(".")[0])
+        FORMATS[name].values_of(options)
         if name not in names:
             raise UsageError(
                 Words("{extra}={text} requires the format {name}", text=text, name=name),
                 Words("Add {name} to {formats}.", name=name),
             )
-        FORMATS[name].values_of(options)
 
 
 def mask_format(names: Sequence[str]) -> str:

@@ -256,10 +256,8 @@ class Format:
         found = dict[str, Any]()
         for name, text in self.options_set(files).items():
             if name not in self.options:
-                known = ", ".join(self.options) or "none"
-                raise UsageError(
-                    f"the format {self.name} has no option {name!r}", f"The options of {self.name}: {known}."
-                )
+                known = f"The options are: {', '.join(self.options)}." if self.options else ""
+                raise UsageError(f"the format {self.name} has no option {name!r}", known)
             try:
                 found[name] = self.options[name](text)
             except ValueError as error:

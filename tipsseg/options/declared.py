@@ -59,7 +59,7 @@ def _format_options(extra: object) -> tuple[str, ...]:
         if not isinstance(text, str) or not re.fullmatch(r"[^.=]+\.[^.=]+=.*", text, re.DOTALL):
             raise UsageError(
                 Words("{extra} must be FORMAT.NAME=VALUE, not {value}", value=quote(text)),
-                "For example: counts.separator=tab.",
+                "Write the name of the format, a dot, the option and the value.",
             )
         found[text.partition("=")[0]] = text
     return tuple(found[name] for name in sorted(found))

@@ -88,8 +88,9 @@ class FileOptions(OptionRecord):
     __repr__ = short_repr
 
     def kept(self, before: FileOptions) -> FileOptions:
-        """Fill the options that are not given from an earlier run."""
-        return replace(self, **{name: getattr(before, name) for name in _KEPT.keys() - self.given})
+        """Fill the options that are not given from an earlier run; `extra` keeps the names that it does not give."""
+        kept = {name: getattr(before, name) for name in _KEPT.keys() - self.given}
+        return replace(self, **{**kept, "extra": (*before.extra, *self.extra)})
 
 
 DEFAULT_FILE_OPTIONS = FileOptions()

@@ -279,11 +279,10 @@ class Planner:
 
     def _shown(self, image: RunImage, now: Labels, base: str) -> _Shown:
         """Return the labels that a source showed whose base is known, or ""."""
-        if base in ("", image.entry.base):
-            return _Shown(labels=now, base=image.entry.base, is_known=True, is_now=True, by_person=image.corrected)
-        kept = read_kept(image.entry, len(self.run.classes), base)
+        is_known = base in ("", image.entry.base)
+        kept = None if is_known else read_kept(image.entry, len(self.run.classes), base)
         if kept is None:
-            return _Shown(labels=now, base=image.entry.base, is_known=False, is_now=True, by_person=image.corrected)
+            return _Shown(labels=now, base=image.entry.base, is_known=is_known, is_now=True, by_person=image.corrected)
         labels, by_person = kept
         return _Shown(labels=labels, base=base, is_known=True, is_now=False, by_person=by_person)
 

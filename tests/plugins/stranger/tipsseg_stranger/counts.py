@@ -26,11 +26,13 @@ class Counts(Format):
     description = "lines of label ids: counts/<image>.counts"
     folder = "counts"
     suffix = ".counts"
-    options: ClassVar[Mapping[str, Callable[[str], Any]]] = {"separator": _separator}
+    options: ClassVar[Mapping[str, Callable[[str], Any]]] = {"separator": _separator, "width": int}
 
     def encode(self, image: ImageLabels, run: RunFacts) -> bytes:
-        separator = self.values_of(run.files).get("separator", " ")
-        return "".join(separator.join(map(str, row)) + "\n" for row in image.labels.tolist()).encode()
+        values = self.values_of(run.files)
+        separator, width = values.get("separator", " "), values.get("width", 1)
+        rows = ([f"{each:{width}}" for each in row] for row in image.labels.tolist())
+        return "".join(separator.join(row) + "\n" for row in rows).encode()
 
     def detect(self, source: Source) -> bool:
         return bool(source.find_suffix(self.suffix))

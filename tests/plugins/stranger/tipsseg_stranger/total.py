@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from tipsseg.ask import Ask, verb
@@ -27,5 +26,5 @@ class Total:
 @verb("total")
 def total(ask: Ask, output: Labelled, *, unit: _Unit = "images") -> Total:
     """Count the labelled images of a folder."""
-    with open_run(Path(output)) as run:
+    with open_run(output) as run:
         return Total(len(run), unit)
