@@ -124,10 +124,10 @@ ValFraction = Annotated[float | None, Opt(**_FILES, blocks=False, metavar="0..1"
     hint="Write 0.2 for a fifth of the images.",
     help="Fraction of images for the validation split in yolo formats or a data set (deterministic).  "
         "[default: 0; an existing folder keeps its value]")]
-FormatOptions = Annotated[Mapping[str, object] | Sequence[str] | None, Opt(**_FILES, typed=list[str], metavar="FORMAT.NAME=VALUE",
+FormatOptions = Annotated[Mapping[str, object] | Sequence[str] | None, Opt(**_FILES, typed=list[str], metavar="OPTION",
     short="x", group=FILES, rare=True, check=_format_options,
-    help="Set an option of a format that another package brings. May be repeated.  [default: an existing folder keeps its "
-        "values]")]
+    help="Set an option of a format that another package brings: FORMAT.NAME=VALUE. May be repeated.  "
+        "[default: an existing folder keeps its values]")]
 
 Jobs = Annotated[int | None, Opt(metavar="N", group=IMAGES, rare=True, min=1, role="machine",
     help="Threads for decoding, labelling and writing files.  [default: one per core, up to 32]")]
