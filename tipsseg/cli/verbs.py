@@ -141,7 +141,7 @@ def _print(result: Any, progress: Progress, *, as_json: bool, jsonl: bool) -> in
             return _print_each(result, progress, jsonl=jsonl)
     if as_json:
         progress.text(json_bytes(result.record()).decode() + "\n")
-    elif jsonl and hasattr(result, "records"):
+    elif jsonl:
         for record in result.records():
             progress.text(json_bytes(record).decode() + "\n")
     elif hasattr(result, "table"):
