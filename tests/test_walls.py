@@ -24,7 +24,7 @@ CORE = [
 
 #: The modules of the core, and their lines of code without docstrings, comments and blank lines. Whoever raises a number says why
 #: in the commit.
-MODULES, LINES = 176, 24_170
+MODULES, LINES = 177, 24_175
 
 
 #: What only a plugin speaks of; the options of plugins stand in options/ and verbs/.

@@ -11,9 +11,9 @@ from tipsseg.errors import InputError, UsageError, Words
 from tipsseg.folder.entry import FileRow
 from tipsseg.folder.find import check_image_root
 from tipsseg.folder.folder import OutputFolder, change_folder
+from tipsseg.folder.job import Job
 from tipsseg.folder.names import refuse_shared
 from tipsseg.folder.notes import note_division, note_end, note_formats, note_settled, note_trashed
-from tipsseg.folder.outcome import Job
 from tipsseg.folder.read import find_only, unlabelled_error
 from tipsseg.folder.settle import Settled, settle_images
 from tipsseg.folder.spec import Counts, RunInfo

@@ -14,11 +14,11 @@ from tipsseg.errors import ImageError, InputError, RecordError, UsageError
 from tipsseg.folder.entry import ROWS, SEALED, Entry, FileRow
 from tipsseg.folder.files import Look, StagedFile, one_image
 from tipsseg.folder.folder import OutputFolder, locked_cache, written_mask
+from tipsseg.folder.job import Job
 from tipsseg.folder.lock import is_locked
 from tipsseg.folder.moves import follow
 from tipsseg.folder.names import refuse_shared
 from tipsseg.folder.notes import note_settled
-from tipsseg.folder.outcome import Job
 from tipsseg.folder.question import differences_text
 from tipsseg.folder.read import Run, RunImage, open_run
 from tipsseg.folder.record import stored_run

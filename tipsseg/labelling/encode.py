@@ -18,9 +18,10 @@ from tipsseg.features.file import FeatureHeader, feature_bytes
 from tipsseg.features.folder import FeatureFiles, feature_path, read_store
 from tipsseg.folder.entry import Failure, Failures
 from tipsseg.folder.find import Choice, find_images
+from tipsseg.folder.job import Job
 from tipsseg.folder.lock import LOCK_FILE, FolderLock
 from tipsseg.folder.notes import Remarks, list_counts, note_end, readable_size
-from tipsseg.folder.outcome import FolderImage, Job, Status
+from tipsseg.folder.outcome import FolderImage, Status
 from tipsseg.folder.plan import plan_run
 from tipsseg.folder.results import Encoded
 from tipsseg.folder.spec import Counts, RunSpec

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from tipsseg._version import __version__
 from tipsseg.errors import ImageError, InputError, LabelIdError, UsageError, VocabularyError, Words
 from tipsseg.folder.find import Ignored, find_alone, is_output
+from tipsseg.folder.job import Job
 from tipsseg.folder.labels import Labels
-from tipsseg.folder.outcome import Job
 from tipsseg.folder.read import Run, RunImage, find_run
 from tipsseg.formats import FORMATS, refuse_parts
 from tipsseg.formats.classes_file import CLASSES_FILE, names_by_id

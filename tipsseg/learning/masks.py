@@ -15,8 +15,8 @@ import numpy as np
 
 from tipsseg.errors import ImageError, InputError, Words
 from tipsseg.folder.find import check_image_root
+from tipsseg.folder.job import Job
 from tipsseg.folder.labels import is_same_picture
-from tipsseg.folder.outcome import Job
 from tipsseg.folder.read import Run, open_run
 from tipsseg.images.access import exists
 from tipsseg.labelling.features import Features

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from tipsseg._version import __version__
 from tipsseg.errors import ImageError, InputError, OutputError, Words
 from tipsseg.folder.files import digest_of
+from tipsseg.folder.job import Job
 from tipsseg.folder.notes import note_skipped
-from tipsseg.folder.outcome import Job
 from tipsseg.folder.read import Run, RunImage, open_run
 from tipsseg.folder.record import RUN_FILE
 from tipsseg.formats import FORMATS

@@ -21,9 +21,9 @@ from tipsseg.features.file import read_class_tokens
 from tipsseg.features.folder import feature_path, read_store
 from tipsseg.folder.files import Files
 from tipsseg.folder.find import REPORT_FILE, check_image_root
+from tipsseg.folder.job import Job
 from tipsseg.folder.lock import LOCK_FILE, FolderLock
 from tipsseg.folder.notes import list_counts, note_aside
-from tipsseg.folder.outcome import Job
 from tipsseg.folder.rank import ReviewOrder
 from tipsseg.folder.read import Run, open_run
 from tipsseg.folder.summary import TotalsSum
